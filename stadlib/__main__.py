@@ -1,0 +1,143 @@
+"""``python -m stadlib`` (or ``stadlib``): train | check | readme; also what torchrun starts.
+
+A user's mistake ends with one line on standard error and exit status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from stadlib import recipes, study
+from stadlib.config import SCALES, Experiment, InputError, OneLineError, choices, from_dict
+from stadlib.paths import published_dir
+from stadlib.records import Record
+
+WORDS = ("backbone", "pretrain", "frames", "head")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, run the command, return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except OneLineError as error:
+        return _fail(str(error))
+    except OSError as error:  # a full disk, a folder without permission
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}; free space or set STADLIB_RESULTS")
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from the last checkpoint")
+    return 0
+
+
+def _fail(line: str) -> int:
+    print(f"stadlib: {line}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="stadlib", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train and evaluate rows of Table 1")
+    for word in WORDS:
+        train.add_argument(f"--{word}", default=None, help=f"{', '.join(choices(word))}, all")
+    train.add_argument("--scale", default="mini", help=", ".join(SCALES))
+    train.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
+    train.add_argument("--data", default="", metavar="DIR", help="a dataset of your own")
+    train.add_argument("--iterations", type=int, help="of each stage, instead of the scale's")
+    train.add_argument("--processes", type=int, default=1, help="started with torchrun")
+    train.add_argument("--publish", action="store_true", help="copy records to results/reference")
+    train.add_argument("--experiment", help="an experiment as JSON (what torchrun is given)")
+    train.set_defaults(command=_train)
+
+    check = commands.add_parser("check", help="read a dataset and list every problem")
+    check.add_argument("folder", type=Path, help="a dataset in the official layout")
+    check.set_defaults(command=_check)
+
+    readme = commands.add_parser("readme", help="write results/ into the README's table")
+    readme.add_argument(
+        "--path", type=Path, default=published_dir("paper").parents[1] / "README.md"
+    )
+    readme.set_defaults(command=_readme)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> None:
+    from stadlib import processes  # noqa: PLC0415  (torch, only after the words were checked)
+
+    experiments = _experiments(options)
+    with processes.group():
+        for experiment in experiments:
+            record = study.run(experiment, num_processes=options.processes)
+            if processes.rank() == 0:
+                print(_summary(record), flush=True)
+                if options.publish:
+                    publish(record)
+
+
+def _experiments(options: argparse.Namespace) -> list[Experiment]:
+    if options.experiment:
+        return [from_dict(json.loads(options.experiment))]
+    default = Experiment()
+    words = {word: getattr(options, word) or getattr(default, word) for word in WORDS}
+    rows = [
+        row
+        for seed in options.seed
+        for row in recipes.table1(scale=options.scale, seed=seed, **words)
+        if not row.memory
+    ]
+    return [_adapted(row, options) for row in rows]
+
+
+def _adapted(row: Experiment, options: argparse.Namespace) -> Experiment:
+    """The row on the user's own data, or with another number of iterations."""
+    stages = row.stages
+    if options.iterations:
+        stages = tuple(replace(stage, iterations=options.iterations) for stage in stages)
+    dataset = str(Path(options.data).resolve()) if options.data else ""
+    return replace(row, stages=stages, dataset=dataset)
+
+
+def _summary(record: Record) -> str:
+    values = (f"{name} {100 * found['mAP']:.2f}" for name, found in record.metrics.items())
+    return f"{record.folder.name}: mAP@0.5, %: " + ", ".join(values)
+
+
+def publish(record: Record) -> None:
+    """Copy a run's record to ``results/reference``, where reports look for it.
+
+    Raises:
+        InputError: it was made with uncommitted code, so nobody could make it again.
+    """
+    if record.provenance["dirty"] is not False:
+        raise InputError(f"{record.folder.name}: made with uncommitted code; commit and run again")
+    folder = published_dir("reference")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(record.folder / "record.json", folder / f"{record.folder.name}.json")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from stadlib.data.check import check_dataset  # noqa: PLC0415  (torch)
+
+    problems = check_dataset(options.folder)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise InputError(f"{options.folder}: {len(problems)} problems, listed above")
+    print(f"{options.folder}: no problem found")
+
+
+def _readme(options: argparse.Namespace) -> None:
+    from stadlib import report  # noqa: PLC0415  (matplotlib)
+
+    report.update_readme(options.path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

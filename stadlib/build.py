@@ -1,0 +1,189 @@
+"""Experiment in, objects out: the only file that reads a config and makes models and loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from stadlib import processes
+from stadlib.config import SCALES, Experiment, Scale, Stage, digest
+from stadlib.data.annotations import Keyframe
+from stadlib.data.clips import ClipDataset, Sampling, collate, collate_views
+from stadlib.data.classification import ClassificationDataset
+from stadlib.data.layout import AvaLayout
+from stadlib.data.sampling import GlobalBatches
+from stadlib.data.transforms import test_transform, train_transform
+from stadlib.models import backbones
+from stadlib.models.action_detector import ActionDetector
+from stadlib.models.heads import Fusion, LinearHead, RelationHead
+from stadlib.models.roi import RoIAlign3d
+from stadlib.train import Schedule
+
+AVERAGED = {"s-only": ("T",), "t-only": ("H", "W")}  # paper section 2.2
+
+
+def numbers(experiment: Experiment) -> Scale:
+    """The scale's numbers of an experiment."""
+    return SCALES[experiment.scale]
+
+
+def sampling(experiment: Experiment) -> Sampling:
+    """Frames of a clip; of SlowFast's two inputs the fast one, which contains the slow one."""
+    scale = numbers(experiment)
+    num_frames, stride = map(int, experiment.frames.split("+")[-1].split("x"))
+    return Sampling(num_frames // scale.frame_divisor, stride / scale.frame_rate)
+
+
+def backbone(experiment: Experiment) -> backbones.Backbone:
+    """The backbone by its word, at its scale's size."""
+    if numbers(experiment).backbone == "mini":
+        family = experiment.backbone.split("-")[0]
+        return {"slowfast": backbones.slowfast_mini, "ir": backbones.csn_mini}[family]()
+    name, depth = experiment.backbone.rsplit("-", 1)
+    return {"slowfast": backbones.slowfast, "ir-csn": backbones.csn}[name](int(depth))
+
+
+def action_detector(experiment: Experiment, num_actions: int) -> ActionDetector:
+    """The whole model with frozen batch norms (paper section 3.1), not yet pretrained."""
+    scale = numbers(experiment)
+    body = backbone(experiment)
+    if experiment.head == "linear":
+        head = LinearHead(scale.width, num_actions)
+    else:
+        head = RelationHead(
+            scale.width, num_actions, AVERAGED[experiment.head], experiment.aggregate
+        )
+    model = ActionDetector(
+        backbone=body,
+        roi=RoIAlign3d(scale.roi_size, 1 / body.spatial_stride),
+        fusion=Fusion(body.out_channels, scale.width),
+        head=head,
+    )
+    backbones.freeze_batchnorm(model)
+    return model
+
+
+def train_dataset(
+    experiment: Experiment, layout: AvaLayout, keyframes: Sequence[Keyframe]
+) -> ClipDataset:
+    """Augmented clips: colour jitter, box jitter, flip (paper section 3.1)."""
+    scale = numbers(experiment)
+    transform = train_transform(scale.short_side, scale.long_side)
+    return ClipDataset(
+        layout, keyframes, sampling(experiment), transform, max_persons=scale.max_persons
+    )
+
+
+def train_batches(
+    experiment: Experiment, stage: Stage, dataset: ClipDataset, start: int
+) -> DataLoader:
+    """The batches of a stage from iteration ``start`` on."""
+    order = GlobalBatches(
+        len(dataset),
+        stage.batch,
+        seed=experiment.seed,
+        start=start,
+        stop=stage.iterations,
+        rank=processes.rank(),
+        num_processes=processes.num_processes(),
+    )
+    return _loader(dataset, experiment, batch_sampler=order, collate_fn=collate)
+
+
+def test_batches(
+    experiment: Experiment, layout: AvaLayout, keyframes: Sequence[Keyframe]
+) -> DataLoader:
+    """Views (scales x flip) of this process's share of the keyframes, batch by batch."""
+    scale = numbers(experiment)
+    longest = scale.long_side / scale.short_side
+    views = [
+        test_transform(side, round(side * longest), flip)
+        for side in experiment.scales
+        for flip in ([False, True] if experiment.flip else [False])
+    ]
+    own = keyframes[processes.rank() :: processes.num_processes()]
+    dataset = ClipDataset(layout, own, sampling(experiment), views)
+    return _loader(
+        dataset, experiment, batch_size=experiment.stages[0].batch, collate_fn=collate_views
+    )
+
+
+def schedule(experiment: Experiment, stage: Stage) -> Schedule:
+    """A stage's numbers for the loop."""
+    return Schedule(
+        iterations=stage.iterations,
+        lr=stage.lr,
+        drop=stage.drop,
+        weight_decay=stage.weight_decay,
+        seed=experiment.seed,
+    )
+
+
+def classifier(experiment: Experiment, num_classes: int) -> backbones.Classifier:
+    """The backbone under a classification head, for pretraining; its batch norms train."""
+    return backbones.Classifier(backbone(experiment), num_classes)
+
+
+def pretraining_digest(experiment: Experiment) -> str:
+    """Of everything that decides the pretrained weights: rows that share it share them."""
+    scale = numbers(experiment)
+    return digest(
+        {
+            "backbone": experiment.backbone.split("-")[0],
+            "set": pretraining_set(experiment),
+            "scale": [scale.world_version, scale.backbone, scale.short_side],
+            "numbers": [scale.pretrain_iterations, scale.pretrain_batch, scale.pretrain_lr],
+        }
+    )
+
+
+def pretraining_set(experiment: Experiment) -> str:
+    """The rendered set that stands for the paper's; nothing stands for IG65M."""
+    return "k700" if experiment.pretrain == "K700" else "k400"
+
+
+def pretraining_dataset(
+    experiment: Experiment, folder: Path, rows: list, train: bool
+) -> ClassificationDataset:
+    """Square clips of the classification set, at the same frame interval as the detector's."""
+    side = numbers(experiment).short_side
+    resize: Callable = v2.Resize((side, side), antialias=True)
+    if train:
+        resize = v2.Compose(
+            [
+                v2.RandomResizedCrop(side, scale=(0.6, 1.0), ratio=(0.85, 1.18), antialias=True),
+                v2.RandomHorizontalFlip(),
+                v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
+            ]
+        )
+    clip = sampling(experiment)
+    return ClassificationDataset(
+        folder, rows, num_frames=clip.num_frames, interval=clip.interval, transform=resize
+    )
+
+
+def pretraining_batches(
+    experiment: Experiment, dataset: ClassificationDataset, start: int, stop: int
+) -> DataLoader:
+    """Shuffled batches of the classification set; always seed 0, since all rows share it."""
+    order = GlobalBatches(
+        len(dataset), numbers(experiment).pretrain_batch, seed=0, start=start, stop=stop
+    )
+    return _loader(dataset, experiment, batch_sampler=order)
+
+
+def pretraining_schedule(experiment: Experiment) -> Schedule:
+    """Pretraining is ordinary classification: SGD with a weight decay of 1e-4."""
+    scale = numbers(experiment)
+    return Schedule(iterations=scale.pretrain_iterations, lr=scale.pretrain_lr, weight_decay=1e-4)
+
+
+def _loader(dataset, experiment: Experiment, **how) -> DataLoader:
+    workers = numbers(experiment).num_workers
+    # Spawned, since a process that has run threads (torch, a kernel) must not be forked.
+    context = torch.multiprocessing.get_context("spawn") if workers else None
+    return DataLoader(dataset, num_workers=workers, multiprocessing_context=context, **how)

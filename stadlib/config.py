@@ -1,0 +1,243 @@
+"""The words of the study as frozen dataclasses: what an experiment is, before any tensor exists.
+
+Floor 0: imports nothing of the package and no torch, so that a wrong word is refused at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, get_args, get_origin, get_type_hints
+
+BackboneName = Literal["slowfast-101", "slowfast-152", "ir-csn-152"]
+PretrainName = Literal["K400", "K400+IG65M", "K700"]
+InputName = Literal["8x8+32x2", "16x4+64x1", "32x2", "64x1"]
+HeadName = Literal["linear", "s-only", "t-only"]
+SourceName = Literal["ava", "kinetics"]
+DetectorName = Literal["ground-truth", "v1", "v2", "v3"]
+ScaleName = Literal["smoke", "mini", "paper"]
+
+
+class OneLineError(ValueError):
+    """An error whose message is all that a user needs: what is wrong, where, and the remedy."""
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython's hook: a notebook shows one line instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ConfigError(OneLineError):
+    """A word or number that the study does not know; the message names it and the choices."""
+
+
+class InputError(OneLineError):
+    """A file or row that cannot be used; one line that names file, row, word and the remedy."""
+
+
+def check_word(field: str, word: object, choices: tuple) -> None:
+    """Refuse ``word`` unless it is one of ``choices``.
+
+    Raises:
+        ConfigError: one line such as ``head='tonly'; choose from linear, s-only, t-only``.
+    """
+    if word not in choices:
+        raise ConfigError(f"{field}={word!r}; choose from {', '.join(map(str, choices))}")
+
+
+class _Checked:
+    """Checks every field that is annotated with a Literal, also inside a tuple, on creation."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            hint, value = hints[field.name], getattr(self, field.name)
+            if get_origin(hint) is Literal:
+                check_word(field.name, value, get_args(hint))
+            elif get_origin(hint) is tuple and get_origin(get_args(hint)[0]) is Literal:
+                for word in value:
+                    check_word(field.name, word, get_args(get_args(hint)[0]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(_Checked):
+    """One stretch of training. Tables 2 and 3 are sequences of these (paper sections 2.3, 2.4).
+
+    The defaults are the paper's (section 3.1): SGD with momentum 0.9, a linear warm-up over the
+    first 1/20 of the iterations, and drops at 9/20, 12/20, 15/20 and 18/20 of them (13.5k, 18k,
+    22.5k and 27k of 30k). "Drop by 0.66" is read as a factor of 0.66; ``drop`` is that factor.
+    """
+
+    data: tuple[SourceName, ...] = ("ava", "kinetics")
+    memory: tuple[SourceName, ...] = ()  # datasets whose bank is kept in this stage
+    start: Literal["pretrained", "previous", "previous-backbone"] = "pretrained"
+    train: Literal["all", "head", "classifier"] = "all"
+    sampler: Literal["instance", "class-balanced"] = "instance"
+    iterations: int = 30_000
+    batch: int = 64
+    lr: float = 1e-2
+    drop: float = 0.66
+    weight_decay: float = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(_Checked):
+    """A row of a table: everything that decides its numbers.
+
+    ``scale`` says on which data and at which size the words are meant: ``ir-csn-152`` at ``mini``
+    is the miniature member of the same family (see :class:`Scale`).
+    """
+
+    backbone: BackboneName = "ir-csn-152"
+    pretrain: PretrainName = "K700"
+    frames: InputName = "32x2"
+    head: HeadName = "t-only"
+    aggregate: Literal["mean", "max"] = "mean"  # agg(.) of paper section 2.2
+    stages: tuple[Stage, ...] = (Stage(),)
+    detector: DetectorName = "ground-truth"
+    scales: tuple[int, ...] = (256, 288, 320)  # short sides in testing, pixels
+    flip: bool = True  # in testing, every scale mirrored too
+    seed: int = 0
+    scale: ScaleName = "paper"
+    dataset: str = ""  # a folder in the official layout; empty: the scale's own data
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        two_paths = self.backbone.startswith("slowfast")
+        inputs = [word for word in get_args(InputName) if ("+" in word) == two_paths]
+        if self.frames not in inputs:
+            raise ConfigError(
+                f"frames={self.frames!r} does not fit {self.backbone}; choose from "
+                + ", ".join(inputs)
+            )
+        if not self.stages or not self.scales:
+            raise ConfigError("an experiment needs at least one stage and one test scale")
+        if self.stages[0].start != "pretrained":
+            raise ConfigError(f"the first stage starts {self.stages[0].start!r}; say 'pretrained'")
+
+    @property
+    def memory(self) -> bool:
+        """Whether any stage keeps a memory bank (the "+M" column of Table 1)."""
+        return any(stage.memory for stage in self.stages)
+
+    @property
+    def name(self) -> str:
+        """Readable and unique enough for a folder: ``ir-csn-152_k700_32x2_t-only_mini_seed0``."""
+        words = [self.backbone, self.pretrain.lower(), self.frames, self.head]
+        words += ["memory"] * self.memory + [self.scale, f"seed{self.seed}"]
+        return "_".join(words)
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits over every word and number that decides the outcome."""
+        return digest({"experiment": asdict(self), "scale": asdict(SCALES[self.scale])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """The numbers that differ between smoke, mini and paper; nothing else may depend on a scale.
+
+    Frame counts and rates turn the paper's words into seconds: ``32x2`` is 32 frames, every
+    second one of a 30 Hz video; at ``mini`` a quarter of the frames of an 8 Hz video.
+    """
+
+    world_version: int  # of the rendered data; 0: real data
+    frame_rate: float  # frames a second in which the input words count
+    frame_divisor: int  # 32x2 at mini is 32 / frame_divisor frames
+    short_side: int  # training input, pixels
+    long_side: int
+    test_sides: tuple[int, ...]
+    iterations: int  # of a full stage
+    batch: int
+    lr: float
+    backbone: Literal["paper", "mini"]
+    roi_size: int  # cells a side of a person's feature map
+    width: int  # of fused person features and of the relation head
+    max_persons: int = 10  # of a clip in training
+    num_workers: int = 0  # processes that decode and augment
+    pretrain_iterations: int = 0
+    pretrain_batch: int = 0
+    pretrain_lr: float = 0.0
+
+
+SCALES: dict[str, Scale] = {
+    "smoke": Scale(
+        world_version=1,
+        frame_rate=8,
+        frame_divisor=4,
+        short_side=64,
+        long_side=96,
+        test_sides=(56, 64, 72),
+        iterations=12,
+        batch=4,
+        lr=0.02,
+        backbone="mini",
+        roi_size=4,
+        width=64,
+        pretrain_iterations=6,
+        pretrain_batch=8,
+        pretrain_lr=0.05,
+    ),
+    "mini": Scale(
+        world_version=1,
+        frame_rate=8,
+        frame_divisor=4,
+        short_side=64,
+        long_side=96,
+        test_sides=(56, 64, 72),
+        iterations=1_000,
+        batch=8,
+        lr=0.02,
+        backbone="mini",
+        roi_size=4,
+        width=64,
+        pretrain_iterations=800,
+        pretrain_batch=16,
+        pretrain_lr=0.1,
+    ),
+    "paper": Scale(
+        world_version=0,
+        frame_rate=30,
+        frame_divisor=1,
+        short_side=256,
+        long_side=464,
+        test_sides=(256, 288, 320),
+        iterations=30_000,
+        batch=64,
+        lr=1e-2,
+        backbone="paper",
+        roi_size=7,
+        width=512,
+    ),
+}
+
+
+def digest(content: dict) -> str:
+    """Twelve hex digits of the canonical JSON of ``content``."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The words that a field of :class:`Experiment` takes, in the paper's order."""
+    return get_args(get_type_hints(Experiment)[name])
+
+
+def from_dict(content: dict) -> Experiment:
+    """The inverse of ``dataclasses.asdict`` for an experiment that went through JSON.
+
+    Raises:
+        ConfigError: if a field is unknown or holds an unknown word.
+    """
+    known = {field.name for field in fields(Experiment)}
+    if unknown := sorted(set(content) - known):
+        raise ConfigError(f"unknown field {unknown[0]!r}; an experiment has {', '.join(known)}")
+    values = dict(content)
+    if "stages" in values:
+        values["stages"] = tuple(
+            Stage(**{k: tuple(v) if isinstance(v, list) else v for k, v in stage.items()})
+            for stage in values["stages"]
+        )
+    if "scales" in values:
+        values["scales"] = tuple(values["scales"])
+    return Experiment(**values)

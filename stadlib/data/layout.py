@@ -1,0 +1,153 @@
+"""Where a dataset keeps its files: AVA's and AVA-Kinetics' own names under one root.
+
+ROOT/annotations/ava_action_list_v2.2_for_activitynet_2019.pbtxt
+ROOT/annotations/ava_{train,val,test}_v2.2.csv          annotations
+ROOT/annotations/kinetics_{train,val,test}_v1.0.csv
+ROOT/annotations/ava_{split}_v2.2.txt                   video ids, one a line
+ROOT/annotations/kinetics_{split}_v1.0.txt
+ROOT/annotations/ava_{split}_excluded_timestamps_v2.2.csv
+ROOT/annotations/video_starts.csv                       source,video,seconds (optional)
+ROOT/videos/{ava,kinetics}/<video>.mp4                  or .mkv .webm .avi .mov
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from functools import cached_property
+from pathlib import Path
+
+from stadlib.config import InputError
+from stadlib.labels import LabelMap, read_label_map
+
+SOURCES = ("ava", "kinetics")
+SPLITS = ("train", "val", "test")
+VERSIONS = {"ava": "v2.2", "kinetics": "v1.0"}
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+LABEL_MAP_FILE = "ava_action_list_v2.2_for_activitynet_2019.pbtxt"
+
+
+class AvaLayout:
+    """Paths and small files of one dataset in the official layout.
+
+    Args:
+        root: folder that holds ``annotations/`` and ``videos/``.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def __repr__(self) -> str:
+        return f"AvaLayout({str(self.root)!r})"
+
+    def __reduce__(self) -> tuple:
+        return AvaLayout, (self.root,)  # workers get the path; small files are read again there
+
+    @property
+    def annotation_folder(self) -> Path:
+        return self.root / "annotations"
+
+    @cached_property
+    def _label_map(self) -> LabelMap:
+        path = self.annotation_folder / LABEL_MAP_FILE
+        if not path.is_file():
+            raise InputError(f"{path}: no label map; copy AVA's 60-class list there")
+        return read_label_map(path)
+
+    def label_map(self) -> LabelMap:
+        """The evaluated actions. Raises InputError where the file is missing."""
+        return self._label_map
+
+    def annotations(self, source: str, split: str) -> Path:
+        """The annotation file of a split, whether it exists or not."""
+        return self._file(source, split, "{source}_{split}_{version}.csv")
+
+    def video_list(self, source: str, split: str) -> Path:
+        """The file that lists a split's video ids, whether it exists or not."""
+        return self._file(source, split, "{source}_{split}_{version}.txt")
+
+    def excluded_file(self, source: str, split: str) -> Path:
+        """The file of excluded timestamps, whether it exists or not."""
+        return self._file(source, split, "{source}_{split}_excluded_timestamps_{version}.csv")
+
+    def videos(self, source: str, split: str) -> list[str]:
+        """Video ids of a split, in file order: its list, or else the videos of its annotations.
+
+        Raises:
+            InputError: neither file exists.
+        """
+        listing, annotations = (
+            self.video_list(source, split),
+            self.annotations(source, split),
+        )
+        if listing.is_file():
+            words = listing.read_text(encoding="utf-8").split()
+        elif annotations.is_file():
+            lines = annotations.read_text(encoding="utf-8").splitlines()
+            words = [line.split(",", 1)[0] for line in lines if line]
+        else:
+            raise InputError(f"{listing}: no such list of videos, and no {annotations.name} either")
+        return list(dict.fromkeys(words))
+
+    def video_file(self, source: str, video: str) -> Path:
+        """The file of a video, whichever container it is in.
+
+        Raises:
+            InputError: no file, or an id that would lead out of the folder.
+        """
+        folder = self.root / "videos" / _known(source, SOURCES)
+        if not video or video in (".", "..") or any(c in video for c in "/\\\0"):
+            raise InputError(f"{folder}: {video!r} is no video id; ids are file names, no paths")
+        for suffix in VIDEO_SUFFIXES:
+            path = folder / f"{video}{suffix}"
+            if path.is_file():
+                return path
+        choices = ", ".join(VIDEO_SUFFIXES)
+        raise InputError(f"{folder / video}: no such video (looked for {choices}); add the file")
+
+    def video_start(self, source: str, video: str) -> float:
+        """The annotation clock, in seconds, at the file's first frame (default 0)."""
+        return self._video_starts.get((_known(source, SOURCES), video), 0.0)
+
+    def excluded(self, source: str, split: str) -> set[tuple[str, str]]:
+        """Keyframes that the official evaluation leaves out: (video, ``%.6f`` of its second)."""
+        path = self.excluded_file(source, split)
+        return {(video, f"{_number(path, row, t):.6f}") for row, (video, t) in _rows(path, 2)}
+
+    @cached_property
+    def _video_starts(self) -> dict[tuple[str, str], float]:
+        path = self.annotation_folder / "video_starts.csv"
+        rows = [(row, words) for row, words in _rows(path, 3) if words[0] != "source"]
+        return {(words[0], words[1]): _number(path, row, words[2]) for row, words in rows}
+
+    def _file(self, source: str, split: str, pattern: str) -> Path:
+        names = {"source": _known(source, SOURCES), "split": _known(split, SPLITS)}
+        return self.annotation_folder / pattern.format(version=VERSIONS[source], **names)
+
+
+def _known(word: str, choices: tuple[str, ...]) -> str:
+    if word not in choices:
+        raise InputError(f"{word!r} is unknown; choose from {', '.join(choices)}")
+    return word
+
+
+def _rows(path: Path, width: int) -> list[tuple[int, list[str]]]:
+    """Numbered rows of a small optional file; none where it does not exist."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [(number, words) for number, words in enumerate(csv.reader(file), 1) if words]
+    for number, words in rows:
+        if len(words) != width:
+            raise InputError(f"{path}:{number}: {len(words)} columns, expected {width}")
+    return rows
+
+
+def _number(path: Path, row: int, word: str) -> float:
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{path}:{row}: {word!r} is no number of seconds; mend the row")
+    return number

@@ -1,0 +1,190 @@
+"""How each activity moves a body: posture first, then what the arms and the head do on top.
+
+Motions are slow (periods of 0.7 s and more) and wide, so that they stay legible at four frames a
+second. Labels that last show their evidence in bursts: see ``Segment.evidence``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import pi, sin
+
+from stadlib.data.miniature.figures import Pose, blend
+
+LEFT, RIGHT, FRONT, BACK = -1, 1, 0, 2
+RAMP = 0.35  # seconds from one pose to the next
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One person's doing from ``start`` to ``end`` (seconds since the video's first frame)."""
+
+    start: float
+    end: float
+    action: str
+    posture: str = "stand"
+    facing: int = FRONT
+    x0: float = 0.0  # pixels, at the start
+    x1: float = 0.0  # pixels, at the end
+    burst: float = 0.0  # seconds of visible evidence in turn with
+    gap: float = 0.0  # seconds without any; 0 = always visible
+    phase: float = 0.0
+    item: str = ""
+    partner: int = -1
+
+    def x(self, t: float) -> float:
+        """Position at ``t`` in pixels."""
+        share = min(1.0, max(0.0, (t - self.start) / (self.end - self.start)))
+        return self.x0 + (self.x1 - self.x0) * share
+
+    def evidence(self, t: float) -> float:
+        """How visible the activity is at ``t``, 0 to 1, ramped at both ends of a burst."""
+        if self.gap <= 0:
+            return 1.0
+        into = (t - self.start + self.phase) % (self.burst + self.gap)
+        return max(0.0, min(1.0, into / RAMP, (self.burst - into) / RAMP))
+
+
+def _wave(t: float, period: float, phase: float = 0.0) -> float:
+    return sin(2 * pi * t / period + phase)
+
+
+def facing_pose(facing: int) -> tuple[float, float]:
+    """``Pose.facing`` and ``Pose.back`` of one of the four directions; sides show a little front."""
+    return {LEFT: (-0.9, 0.0), RIGHT: (0.9, 0.0), FRONT: (0.0, 0.0), BACK: (0.0, 1.0)}[facing]
+
+
+def _posture(segment: Segment, t: float) -> Pose:
+    f, back = facing_pose(segment.facing)
+    base = Pose(facing=f, back=back)
+    sway = _wave(t, 3.1, segment.phase * 5)
+    base = base._replace(lean=1.5 * sway, ra_fore=12 + 4 * sway, la_fore=12 - 3 * sway)
+    kind = segment.posture
+    if kind == "sit":
+        return base._replace(
+            l_thigh=84,
+            r_thigh=92,
+            l_shin=6,
+            r_shin=-4,
+            ra_upper=16,
+            la_upper=20,
+            ra_fore=62,
+            la_fore=55,
+        )
+    if kind == "crouch":
+        return base._replace(
+            l_thigh=112, l_shin=-28, r_thigh=62, r_shin=-78, lean=22, ra_fore=40, la_fore=40
+        )
+    if kind == "lie":
+        return base._replace(roll=1.0, l_thigh=8, r_thigh=-2, lean=0, ra_upper=12, ra_fore=14)
+    if kind in ("walk", "run"):
+        swing = _wave(t, 1.0 if kind == "walk" else 0.72, segment.phase)
+        wide = 27 if kind == "walk" else 48
+        bend = 0 if kind == "walk" else 55
+        return base._replace(
+            l_thigh=wide * swing, l_shin=wide * swing * 0.6 - wide * 0.5,
+            r_thigh=-wide * swing, r_shin=-wide * swing * 0.6 - wide * 0.5,
+            la_upper=-wide * swing, la_fore=-wide * swing + bend + 8,
+            ra_upper=wide * swing, ra_fore=wide * swing + bend + 8,
+            lean=3 if kind == "walk" else 14,
+        )  # fmt: skip
+    return base
+
+
+def _talk(p: Pose, t: float, phase: float) -> Pose:
+    return p._replace(
+        ra_upper=42 + 22 * _wave(t, 1.0, phase), ra_fore=108 + 38 * _wave(t, 1.0, phase + 0.8),
+        la_upper=26 + 16 * _wave(t, 1.3, phase), la_fore=80 + 30 * _wave(t, 1.3, phase + 2),
+        nod=7 * _wave(t, 0.8, phase), mouth=0.55 + 0.45 * _wave(t, 0.7, phase), spread=0.5,
+    )  # fmt: skip
+
+
+def _dance(p: Pose, t: float, phase: float) -> Pose:
+    swing = _wave(t, 1.2, phase)
+    return p._replace(
+        ra_upper=115 + 55 * swing, ra_fore=140 + 40 * swing,
+        la_upper=115 - 55 * swing, la_fore=140 - 40 * swing,
+        l_thigh=18 * swing + 12, r_thigh=12 - 18 * swing, l_shin=10 * swing - 14,
+        r_shin=-10 * swing - 14, lean=9 * swing, bob=0.02 * abs(swing), spread=0.9,
+    )  # fmt: skip
+
+
+def _punch(p: Pose, t: float, phase: float) -> Pose:
+    swing = _wave(t, 1.1, phase)
+    near, far = max(0.0, swing), max(0.0, -swing)
+    kick = max(0.0, _wave(t, 3.3, phase) - 0.75) * 4
+    return p._replace(
+        ra_upper=42 + 48 * near, ra_fore=138 - 48 * near, la_upper=42 + 48 * far, la_fore=138 - 48 * far,
+        l_thigh=24 + 62 * kick, l_shin=-4 + 85 * kick, r_thigh=-22, r_shin=-26,
+        lean=7 * near - 9 * kick + 4, spread=0.3,
+    )  # fmt: skip
+
+
+def _overlay(p: Pose, action: str, t: float, phase: float) -> Pose:  # noqa: C901
+    """Pose of ``action`` at full evidence, given the posture's pose."""
+    slow, quick = _wave(t, 1.2, phase), _wave(t, 0.8, phase)
+    if action == "talk":
+        return _talk(p, t, phase)
+    if action == "dance":
+        return _dance(p, t, phase)
+    if action in ("martial", "fight"):
+        return _punch(p, t, phase)
+    fields = {
+        "read": dict(ra_upper=32, ra_fore=112 + 4 * slow, la_upper=32, la_fore=108, nod=22, spread=-0.6),
+        "phone": dict(ra_upper=98, ra_fore=212, nod=-6, spread=-0.5),
+        "text": dict(ra_upper=24, ra_fore=112 + 4 * quick, nod=30, spread=-0.3),
+        "hold": dict(ra_upper=26, ra_fore=82, la_upper=26, la_fore=80, spread=-0.5),
+        "drink": dict(ra_upper=76, ra_fore=190 + 6 * slow, nod=-12, spread=-0.5),
+        "eat": dict(ra_upper=48 + 24 * slow, ra_fore=140 + 48 * slow, spread=-0.4,
+                    mouth=0.3 + 0.3 * quick),
+        "instrument": dict(la_upper=52, la_fore=104, ra_upper=2, ra_fore=72 + 26 * quick, spread=-0.3),
+        "computer": dict(ra_upper=32, ra_fore=86 + 7 * quick, la_upper=30, la_fore=86 - 7 * quick,
+                         spread=-0.3),
+        "cut": dict(ra_upper=26, ra_fore=74 + 26 * quick, la_upper=24, la_fore=70, lean=10, nod=18,
+                    spread=-0.3),
+        "touch": dict(ra_upper=86 + 5 * slow, ra_fore=92 + 5 * slow),
+        "give": dict(ra_upper=74, ra_fore=84, spread=0),
+        "take": dict(ra_upper=74, ra_fore=84, spread=0),
+        "shake": dict(ra_upper=66 + 12 * quick, ra_fore=82 + 20 * quick, spread=0),
+        "wave": dict(ra_upper=152, ra_fore=182 + 40 * quick, spread=0.8),
+        "hug": dict(ra_upper=76, ra_fore=78, la_upper=70, la_fore=86, lean=9, nod=8),
+        "bend": dict(lean=78 + 5 * slow, nod=10, ra_upper=8, ra_fore=4 + 14 * slow, la_upper=14, la_fore=8,
+                     l_thigh=12, r_thigh=-8),
+    }  # fmt: skip
+    return p._replace(**fields[action]) if action in fields else p
+
+
+def body_pose(segment: Segment, t: float) -> Pose:
+    """The pose of a segment at time ``t``, without the blend from the segment before."""
+    p = _posture(segment, t)
+    if segment.action == "fall":
+        share = min(1.0, max(0.0, (t - segment.start) / 0.9)) ** 2
+        down = p._replace(roll=1.0, ra_upper=120, ra_fore=130, la_upper=100, la_fore=95)
+        return blend(p._replace(lean=0), down, share)
+    if segment.action == "getup":
+        length = segment.end - segment.start
+        share = min(1.0, max(0.0, (t - segment.start) / (0.75 * length)))
+        crouched = _posture(Segment(0, 1, "quiet", "crouch", segment.facing), t)
+        crouched = crouched._replace(ra_fore=70, la_fore=70, lean=40)
+        low = _posture(Segment(0, 1, "quiet", segment.item, segment.facing), t)
+        if share < 0.5:
+            return blend(low, crouched, share * 2)
+        return blend(crouched, p, share * 2 - 1)
+    shown = segment.evidence(t)
+    if shown <= 0 or segment.action == "quiet":
+        return p
+    full = _overlay(p, segment.action, t, segment.phase)
+    return full if shown >= 1 else blend(p, full, shown)
+
+
+def pose_at(segments: list[Segment], t: float) -> tuple[Pose, Segment]:
+    """The blended pose and the current segment of a person at time ``t``."""
+    index = 0
+    while index + 1 < len(segments) and segments[index].end <= t:
+        index += 1
+    now = segments[index]
+    pose = body_pose(now, t)
+    since = t - now.start
+    if index and since < RAMP and now.action not in ("getup", "fall"):
+        pose = blend(body_pose(segments[index - 1], now.start), pose, since / RAMP)
+    return pose, now

@@ -1,0 +1,28 @@
+"""What a miniature world contains: numbers only, so that a world is named by its spec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldSpec:
+    """Sizes of one miniature world.
+
+    ``version`` counts the drawing and story code: whoever changes a pixel or a label raises it, so
+    that a cached world of the older code is not taken for this one.
+    """
+
+    version: int = 1
+    seed: int = 0
+    movies: tuple[int, int, int]  # AVA-like movies in train, val, test
+    movie_seconds: int = 24
+    clips: tuple[int, int, int]  # Kinetics-like clips in train, val, test
+    clip_seconds: int = 10
+    pretraining_clips: tuple[int, int]  # classification clips in train, val
+    pretraining_seconds: int = 2
+    frames_per_second: int = 8
+
+
+SMOKE = WorldSpec(movies=(10, 6, 2), movie_seconds=12, clips=(10, 6, 2), pretraining_clips=(24, 48))
+MINI = WorldSpec(movies=(320, 60, 20), clips=(500, 160, 40), pretraining_clips=(2000, 400))

@@ -1,0 +1,211 @@
+"""What the members of one unit (a single, a pair, a trio) do: story cards become segments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from stadlib.data.miniature.activities import BACK, FRONT, LEFT, RIGHT, Segment
+from stadlib.data.miniature.classes import BURSTS
+from stadlib.data.miniature.objects import ITEMS
+
+REACH, EMBRACE = 0.72, 0.25  # distance of two persons whose hands meet, who hug; of a height
+
+
+@dataclass
+class Actor:
+    """One person while the story is written; distances in pixels, times in seconds."""
+
+    number: int
+    x: float
+    height: float
+    ground: float
+    posture: str
+    segments: list[Segment] = field(default_factory=list)
+    props: set[str] = field(default_factory=set)
+    prop_side: int = RIGHT
+
+    def do(self, start: float, end: float, action: str, **more: object) -> None:
+        """Append a segment that begins and ends at the actor's place unless told otherwise."""
+        base = {"posture": self.posture, "x0": self.x, "x1": self.x}
+        self.segments.append(Segment(start, end, action, **{**base, **more}))
+
+    def insert(self, new: Segment) -> None:
+        """Let ``new`` take the place of whatever was to happen in its time."""
+        kept: list[Segment] = []
+        for old in self.segments:
+            if old.start < new.start:
+                end = min(old.end, new.start)
+                kept.append(replace(old, end=end, x1=old.x(end)))
+            if old.end > new.end:
+                start = max(old.start, new.end)
+                late = start - old.start
+                kept.append(replace(old, start=start, x0=old.x(start), phase=old.phase + late))
+        self.segments = sorted([*kept, new], key=lambda s: s.start)
+
+    def at(self, t: float) -> Segment:
+        """The segment that holds ``t``."""
+        return next((s for s in self.segments if s.start <= t < s.end), self.segments[-1])
+
+
+def _bursts(action: str, rng: np.random.Generator) -> dict[str, float]:
+    if action not in BURSTS:
+        return {"phase": float(rng.uniform(0, 6))}
+    (b0, b1), (g0, g1) = BURSTS[action]
+    return {
+        "burst": float(rng.uniform(b0, b1)),
+        "gap": float(rng.uniform(g0, g1)),
+        "phase": float(rng.uniform(0, 6)),
+    }
+
+
+def perform(actor: Actor, span: tuple[float, float], what: str, side: int,
+            rng: np.random.Generator) -> None:  # fmt: skip
+    """``actor`` does ``what`` during ``span``, facing ``side`` where the activity leaves a choice."""
+    start, end = span
+    extra: dict[str, object] = dict(_bursts(what, rng), facing=side)
+    action = what
+    if what in ("dance", "martial", "cut", "touch"):
+        extra["posture"] = "stand"
+    if what in ("crouch", "lie"):
+        extra["posture"], action = what, "quiet"
+        extra["facing"] = side if side in (LEFT, RIGHT) else RIGHT
+    if what == "crouch" and rng.random() < 0.4:
+        action = "touch"
+    if what == "computer":
+        extra["posture"] = "sit"
+    if what == "hold":
+        extra["item"] = str(rng.choice(ITEMS))
+        if rng.random() < 0.5:
+            extra["gap"] = 0.0
+    if what in ("computer", "cut", "touch", "instrument", "crouch", "lie"):
+        extra["facing"] = side if side in (LEFT, RIGHT) else int(rng.choice([LEFT, RIGHT]))
+    actor.do(start, end, action, **extra)
+    prop = {"computer": "desk", "cut": "worktop", "lie": "mat", "touch": "shelf"}.get(what)
+    if prop:
+        actor.props.add(prop)
+        actor.prop_side = int(extra["facing"])  # type: ignore[call-overload]
+
+
+def quiet(actor: Actor, span: tuple[float, float], side: int) -> None:
+    """``actor`` only stands or sits, and looks to ``side``."""
+    actor.do(*span, "quiet", facing=side, phase=actor.number * 0.7)
+
+
+def talk(actor: Actor, span: tuple[float, float], side: int, rng: np.random.Generator) -> None:
+    """``actor`` talks to whoever is at ``side``, in bursts."""
+    actor.do(*span, "talk", facing=side, **_bursts("talk", rng))
+
+
+def _aside(rng: np.random.Generator, outward: int) -> int:
+    return int(rng.choice([outward, outward, FRONT, BACK]))
+
+
+def duo(kind: str, what: str, pair: list[Actor], span: tuple[float, float],
+        rng: np.random.Generator) -> None:  # fmt: skip
+    """Play a card of two: ``pair`` is ordered from left to right."""
+    sides = (RIGHT, LEFT)
+    first = int(rng.integers(2))
+    a, b = pair[first], pair[1 - first]
+    to_b, to_a = sides[first], sides[1 - first]
+    if kind == "talk":
+        talk_in_turns(a, b, (to_b, to_a), span, rng)
+    elif kind == "show":
+        perform(a, span, what, int(rng.choice([to_b, -to_b, FRONT])), rng)
+        quiet(b, span, to_a)
+    elif kind == "apart":
+        perform(a, span, what, int(rng.choice([to_b, -to_b, FRONT])), rng)
+        quiet(b, span, _aside(rng, -to_a))
+    elif kind == "fight":
+        for actor, side in ((a, to_b), (b, to_a)):
+            actor.do(*span, "fight", posture="stand", facing=side, phase=float(rng.uniform(0, 6)))
+    else:
+        quiet(a, span, to_b)
+        quiet(b, span, to_a if rng.random() < 0.6 else _aside(rng, -to_a))
+
+
+def talk_in_turns(a: Actor, b: Actor, sides: tuple[int, int], span: tuple[float, float],
+                  rng: np.random.Generator) -> None:  # fmt: skip
+    """``a`` talks and ``b`` listens; in half of the talks that are long enough they change over."""
+    start, end = span
+    turn = end
+    if end - start > 11 and rng.random() < 0.5:
+        turn = (start + end) / 2
+    talk(a, (start, turn), sides[0], rng)
+    quiet(b, (start, turn), sides[1])
+    if turn < end:
+        quiet(a, (turn, end), sides[0])
+        talk(b, (turn, end), sides[1], rng)
+
+
+def trio(kind: str, what: str, three: list[Actor], span: tuple[float, float],
+         rng: np.random.Generator) -> None:  # fmt: skip
+    """Play a card of three: ``three`` is ordered from left to right."""
+    left, middle, right = three
+    side = int(rng.choice([LEFT, RIGHT]))
+    near, far = (left, right) if side == LEFT else (right, left)
+    if kind == "talk":  # both hear the one in the middle
+        talk(middle, span, side, rng)
+        quiet(near, span, -side)
+        quiet(far, span, side)
+    elif kind == "show":
+        perform(middle, span, what, int(rng.choice([LEFT, RIGHT, FRONT])), rng)
+        quiet(near, span, -side)
+        quiet(far, span, side if rng.random() < 0.6 else _aside(rng, -side))
+    elif kind == "side":  # a talk, and next to it someone busy whom the middle does not see
+        talk(near, span, -side, rng)
+        quiet(middle, span, side)
+        perform(far, span, what, int(rng.choice([side, -side, FRONT])), rng)
+    else:  # the middle talks to one side; the other looks away
+        talk(middle, span, side, rng)
+        quiet(near, span, -side)
+        quiet(far, span, _aside(rng, -side))
+
+
+def single(kind: str, what: str, actor: Actor, span: tuple[float, float], width: float,
+           rng: np.random.Generator) -> None:  # fmt: skip
+    """Play a card of one."""
+    side = int(rng.choice([LEFT, RIGHT, FRONT, BACK], p=[0.35, 0.35, 0.2, 0.1]))
+    if kind == "alone":
+        perform(actor, span, what, side if side != BACK else FRONT, rng)
+    elif kind == "quiet":
+        quiet(actor, span, side)
+    else:
+        _roam(actor, span, width, rng, leave=kind == "passer")
+
+
+def _roam(actor: Actor, span: tuple[float, float], width: float, rng: np.random.Generator,
+          leave: bool) -> None:  # fmt: skip
+    """Stand, walk elsewhere (out of the frame if ``leave``), and come back, in turns."""
+    t, end = span
+    home = actor.x
+    item = str(rng.choice(ITEMS)) if rng.random() < 0.25 else ""
+    while t < end:
+        stop = min(end, t + float(rng.uniform(2, 4.5)))
+        gone = actor.x < 0 or actor.x > width
+        pause = "absent" if gone else "hold" if item else "quiet"
+        more = {"item": item} if pause == "hold" else {}
+        actor.do(
+            t, stop, pause, posture="stand", facing=int(rng.choice([LEFT, RIGHT, FRONT])), **more
+        )
+        if stop >= end:
+            break
+        target = home
+        if abs(actor.x - home) < 1:
+            out = float(rng.choice([-0.35 * actor.height, width + 0.35 * actor.height]))
+            target = out if leave else float(rng.uniform(0.15, 0.85) * width)
+        t = walk(actor, stop, target, end, 14, "hold" if item else "quiet", item)
+    actor.x = home
+
+
+def walk(actor: Actor, start: float, target: float, limit: float, speed: float = 14.0,
+         action: str = "quiet", item: str = "") -> float:  # fmt: skip
+    """Walk to ``target`` (pixels) at ``speed`` (pixels a second) until ``limit``; returns the end."""
+    seconds = max(0.8, abs(target - actor.x) / speed)
+    end = min(limit, start + seconds)
+    reached = actor.x + (target - actor.x) * (end - start) / seconds
+    facing = RIGHT if target > actor.x else LEFT
+    actor.do(start, end, action, posture="walk", facing=facing, x1=reached, item=item)
+    actor.x = reached
+    return end

@@ -1,0 +1,1 @@
+"""The models: backbones, RoIAlign that keeps time, heads, and the detector made of them."""

@@ -1,0 +1,66 @@
+"""The whole of the paper's Figure 1: clip and boxes in, action logits a person out.
+
+Legend: B clips, N persons of the batch, M remembered, L sequences, C channels, A actions.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from stadlib.models.backbones import Backbone, Normalize
+from stadlib.models.heads import Fusion, LinearHead, RelationHead
+from stadlib.models.roi import RoIAlign3d
+
+
+class ActionDetector(nn.Module):
+    """Backbone, RoIAlign, fusion and head in a row (paper section 2.1).
+
+    Args:
+        backbone: clip to feature map.
+        roi: boxes out of the feature map.
+        fusion: persons with the scene.
+        head: persons to logits.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        roi: RoIAlign3d,
+        fusion: Fusion,
+        head: LinearHead | RelationHead,
+    ) -> None:
+        super().__init__()
+        self.normalize = Normalize()
+        self.backbone = backbone
+        self.roi = roi
+        self.fusion = fusion
+        self.head = head
+
+    def person_features(self, clips_BCTHW: Tensor, boxes_N4: Tensor, counts_B: Tensor) -> Tensor:
+        """Fused features of every person, (N, width, T, h, w): what the head reads."""
+        scene_BCTHW = self.backbone(self.normalize(clips_BCTHW))
+        persons_NCTHW = self.roi(self.fusion.project(scene_BCTHW), boxes_N4, counts_B)
+        return self.fusion(persons_NCTHW, scene_BCTHW, counts_B)
+
+    def forward(
+        self,
+        clips_BCTHW: Tensor,
+        boxes_N4: Tensor,
+        counts_B: Tensor,
+        memory_BMLC: Tensor,
+        memory_mask_BM: Tensor,
+    ) -> Tensor:
+        """Score the actions of every person.
+
+        Args:
+            clips_BCTHW: uint8 frames, padded to a common size.
+            boxes_N4: x1, y1, x2, y2 in pixels of the padded clips, persons of clip 0 first.
+            counts_B: persons a clip, zeros allowed; their sum is N.
+            memory_BMLC: tokens of remembered persons; M may be 0 (``heads.empty_memory``).
+            memory_mask_BM: True where a slot of the memory is written.
+
+        Returns:
+            (N, A) logits; the sigmoid belongs to the loss and to evaluation.
+        """
+        features_NCTHW = self.person_features(clips_BCTHW, boxes_N4, counts_B)
+        return self.head(features_NCTHW, counts_B, memory_BMLC, memory_mask_BM)

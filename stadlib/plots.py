@@ -1,0 +1,178 @@
+"""Figures of the study, in one style: 7 in wide, colour-blind-safe, direct labels, units.
+
+Every function returns a closed figure, which a notebook shows once, as the value of its cell.
+Colours mean AVA's groups of classes throughout, and classes stand in one order: by group, then by
+AVA's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isnan
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stadlib.callouts import annotate_points
+from stadlib.config import choices
+from stadlib.contact_sheet import Example, contact_sheet
+from stadlib.intervals import interval
+from stadlib.labels import group
+from stadlib.records import Record
+from stadlib.scores import GROUPS, SOURCES, by_class, by_group
+from stadlib.style import COLORS, GREY, GROUP_NAMES, STYLE, WIDTH, closed, short_name
+
+__all__ = [
+    "Example",
+    "ap_by_class",
+    "ap_by_group",
+    "contact_sheet",
+    "gain_by_frequency",
+    "training_curve",
+]
+
+
+def training_curve(log: pd.DataFrame) -> Figure:
+    """Plot the loss of a run and, below it, the learning rate.
+
+    Args:
+        log: columns ``iteration``, ``loss``, ``lr``, as in a run's ``log.jsonl``.
+    """
+    with plt.rc_context(STYLE):
+        figure, (upper, lower) = plt.subplots(
+            2, 1, figsize=(WIDTH, 3.2), sharex=True, height_ratios=(3, 1)
+        )
+        smooth = log["loss"].ewm(span=max(2, len(log) / 15)).mean()
+        upper.plot(log["iteration"], log["loss"], color=COLORS["pose"], alpha=0.3, lw=0.8)
+        upper.plot(log["iteration"], smooth, color=COLORS["pose"], lw=1.8)
+        upper.set(ylabel="loss (binary cross entropy)", ylim=(0, None))
+        end = (log["iteration"].iloc[-1], smooth.iloc[-1])
+        upper.annotate(
+            f"{end[1]:.3f}", end, (4, 0), textcoords="offset points", va="center", weight="bold"
+        )
+        lower.plot(log["iteration"], log["lr"], color=GREY, lw=1.4)
+        lower.set(ylabel="learning rate", xlabel="iteration", ylim=(0, None))
+        return closed(figure)
+
+
+def ap_by_class(records: Iterable[Record], source: str = "ava+kinetics") -> Figure:
+    """Plot the AP of every class as bars, one a head, with 95 % intervals over seeds."""
+    values = _by_head(records, lambda metrics: by_class(metrics, source))
+    actions = sorted({action for head in values.values() for action in head})
+    if not actions:
+        raise ValueError("no record to plot")
+    with plt.rc_context(STYLE):
+        height = 0.8 + len(actions) * (0.12 + 0.085 * len(values))
+        figure, axes = plt.subplots(figsize=(WIDTH, height))
+        _bars(axes, values, actions, [COLORS[group(action)] for action in actions])
+        axes.set_yticks(range(len(actions)), [short_name(action) for action in actions])
+        for tick, action in zip(axes.get_yticklabels(), actions, strict=True):
+            tick.set_color(COLORS[group(action)])
+        axes.set_xlabel(f"AP@0.5 on {SOURCES[source]}, %")
+        _name_groups(axes, [group(action) for action in actions])
+        return closed(figure)
+
+
+def ap_by_group(records: Iterable[Record], source: str = "ava+kinetics") -> Figure:
+    """Plot the mean AP of AVA's three groups of classes, one bar a head."""
+    values = _by_head(records, lambda metrics: by_group(metrics, source))
+    groups = [name for name in GROUPS if any(name in head for head in values.values())]
+    if not groups:
+        raise ValueError("no record to plot")
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 0.8 + 0.25 * len(groups) * len(values)))
+        _bars(axes, values, groups, [COLORS[name] for name in groups])
+        axes.set_yticks(range(len(groups)), [GROUP_NAMES[name] for name in groups])
+        axes.set_xlabel(f"mAP@0.5 on {SOURCES[source]}, %")
+        return closed(figure)
+
+
+def gain_by_frequency(gains: pd.DataFrame, counts: Mapping[int, int]) -> Figure:
+    """Plot what the relation head gains over linear in each class, against its frequency.
+
+    Args:
+        gains: by action id, columns ``gain``, ``low``, ``high`` in points of AP
+            (``report.paired_difference(head, by="class")``).
+        counts: training instances by action id.
+    """
+    gains = gains[[counts.get(action, 0) > 0 for action in gains.index]]
+    xs = [counts[action] for action in gains.index]
+    colors = [COLORS[group(action)] for action in gains.index]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
+        axes.axhline(0, color="black", lw=0.8)
+        axes.vlines(xs, gains["low"], gains["high"], colors=colors, alpha=0.25, lw=2)
+        axes.scatter(xs, gains["gain"], c=colors, s=22, zorder=3)
+        axes.set(
+            xscale="log", xlabel="training instances of the class", ylabel="gain in AP, points"
+        )
+        axes.margins(x=0.12, y=0.08)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        for place, name in enumerate(GROUPS):
+            where = {"transform": axes.transAxes, "ha": "right", "weight": "bold"}
+            axes.text(0.7 + 0.15 * place, 1.02, GROUP_NAMES[name], color=COLORS[name], **where)
+        names = [short_name(action) for action in gains.index]
+        spans = list(zip(gains["low"], gains["high"], strict=True))
+        spans = [] if gains["low"].isna().any() else spans
+        annotate_points(axes, xs, gains["gain"].tolist(), names, colors, spans=spans)
+        return closed(figure)
+
+
+def _by_head(
+    records: Iterable[Record], measure: Callable[[dict], dict]
+) -> dict[str, dict[object, list[float]]]:
+    """Values over seeds by head and by what ``measure`` returns."""
+    values: dict[str, dict[object, list[float]]] = {}
+    for record in sorted(
+        records, key=lambda record: choices("head").index(record.experiment["head"])
+    ):
+        head = values.setdefault(record.experiment["head"], {})
+        for key, value in measure(record.metrics).items():
+            head.setdefault(key, []).append(value)
+    return values
+
+
+def _bars(
+    axes: Axes,
+    values: dict[str, dict[object, list[float]]],
+    keys: Sequence[object],
+    colors: Sequence[str],
+) -> None:
+    """Horizontal bars: a row a key from top to bottom, in it a bar a head, the last the darkest."""
+    height = 0.8 / len(values)
+    for place, (head, rows) in enumerate(values.items()):
+        strength = (place + 1) / len(values)
+        for row, (key, color) in enumerate(zip(keys, colors, strict=True)):
+            mean, half = interval(rows.get(key, ()))
+            if isnan(mean):
+                continue
+            y = row - 0.4 + height * (place + 0.5)
+            axes.barh(y, mean, height * 0.92, color=color, alpha=0.25 + 0.6 * strength)
+            if not isnan(half):
+                axes.errorbar(mean, y, xerr=half, color="#333333", lw=0.8, capsize=0)
+            end = mean + (0 if isnan(half) else half)
+            label = f"{mean:.0f}" + (f"  {head}" if row == 0 else "")
+            axes.annotate(
+                label, (end, y), (3, 0), textcoords="offset points", va="center", fontsize=6
+            )
+    axes.grid(visible=False, axis="y")
+    axes.set(xlim=(0, 108), ylim=(len(keys) - 0.4, -0.6))
+    axes.tick_params(axis="y", length=0)
+
+
+def _name_groups(axes: Axes, groups: Sequence[str]) -> None:
+    """Each group's name at the right of its classes."""
+    for name in dict.fromkeys(groups):
+        rows = [row for row, other in enumerate(groups) if other == name]
+        axes.axhline(rows[0] - 0.5, color=COLORS[name], lw=0.6)
+        place = {"x": 1.02, "y": (rows[0] + rows[-1]) / 2, "rotation": 270, "weight": "bold"}
+        axes.text(
+            s=GROUP_NAMES[name],
+            transform=axes.get_yaxis_transform(),
+            ha="center",
+            va="center",
+            color=COLORS[name],
+            **place,
+        )

@@ -1,0 +1,66 @@
+"""One process or many: the few questions that training and evaluation ask of torch.distributed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+import torch
+from torch import distributed
+
+
+def rank() -> int:
+    """This process's number; 0 where there is only one."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def num_processes() -> int:
+    """How many processes work on this run."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def total(value: float, device: torch.device) -> float:
+    """The sum of ``value`` over all processes."""
+    if num_processes() == 1:
+        return value
+    tensor = torch.tensor(value, dtype=torch.float64, device=device)
+    distributed.all_reduce(tensor)
+    return tensor.item()
+
+
+def gather(items: list) -> list:
+    """The items of all processes, in the order of their ranks, on every process."""
+    if num_processes() == 1:
+        return items
+    parts: list = [None] * num_processes()
+    distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
+def device() -> torch.device:
+    """The accelerator of this process if there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+@contextmanager
+def group():
+    """Join the process group that ``torchrun`` announces; without torchrun, do nothing."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    where = device()
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    distributed.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for the other processes."""
+    if num_processes() > 1:
+        distributed.barrier()

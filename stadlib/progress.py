@@ -1,0 +1,68 @@
+"""Progress that suits whoever watches: a live bar, or a line now and then."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from tqdm.auto import tqdm
+
+LINES = 10  # where nothing can be redrawn, a task writes about this many lines
+
+
+class Progress:
+    """Callable as ``progress(done, total, text)``; one object a task.
+
+    In a terminal or JupyterLab it is a live bar. Elsewhere (papermill, CI, a log file) it prints
+    some ten lines, because a stored notebook would keep every refresh.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title, self.started = title, time.monotonic()
+        self.first: int | None = None  # work that an earlier, interrupted run had done
+        self.bar, self.shown = None, -1
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        if self.first is None:
+            self.first = done - 1
+        if _live():
+            self._draw(done, total, text)
+        elif (step := done * LINES // max(total, 1)) > self.shown:
+            self.shown = step
+            self._print(done, total, text)
+
+    def _draw(self, done: int, total: int, text: str) -> None:
+        if self.bar is None:
+            self.bar = tqdm(total=total, desc=self.title, initial=self.first, leave=False)
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(done - self.bar.n)
+        if done >= total:
+            self.bar.close()
+
+    def _print(self, done: int, total: int, text: str) -> None:
+        seconds = time.monotonic() - self.started
+        left = seconds * (total - done) / max(done - self.first, 1)
+        line = f"{self.title}: {done}/{total} {text}".rstrip() + f", {left:.0f} s left"
+        print(line, flush=True)
+        _tell_terminal(line)
+
+
+def _live() -> bool:
+    """A terminal redraws; so does JupyterLab, whose server names its kernels' sessions."""
+    return "JPY_SESSION_NAME" in os.environ or (_in_kernel() is False and sys.stderr.isatty())
+
+
+def _in_kernel() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def _tell_terminal(line: str) -> None:
+    """Under papermill a cell's output is stored, not shown: tell the terminal too, if any."""
+    if not _in_kernel():
+        return
+    try:
+        with open("/dev/tty", "w") as terminal:
+            terminal.write(f"\r{line}\x1b[K\n")
+    except OSError:
+        pass  # no terminal: CI, a job queue

@@ -1,0 +1,191 @@
+"""Our numbers beside the paper's.
+
+Three kinds of numbers never mix: the paper's (``results/paper``, on AVA-Kinetics), the reference
+(``results/reference``, our records at ``mini``) and a run of the reader's own. A column's header
+says which it is and at which scale; what nobody ran reads "not run". mAP@0.5 in % everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from math import isnan
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from stadlib import recipes, scores
+from stadlib.config import Experiment, InputError, check_word
+from stadlib.intervals import interval
+from stadlib.paths import published_dir, write_whole
+from stadlib.records import Record, read_records
+from stadlib.scores import SOURCES, percent
+
+NOT_RUN = "not run"
+START, END = "<!-- results:start -->", "<!-- results:end -->"
+
+_ROW = ("backbone", "pretrain", "input", "head", "+M")
+_MEMORY = {True: "✓", False: "×"}  # noqa: RUF001 - as the paper prints it
+_HEADERS = {**SOURCES, "memory": "+M", "ava+kinetics_test": "A+K test"}
+_MARKS = {"": "-", "yes": _MEMORY[True], "no": _MEMORY[False]}
+
+
+def paper_table(table: int) -> pd.DataFrame:
+    """Return a table of the paper as printed: text, with "-" where the paper has none."""
+    check_word("table", table, (1, 2, 3, 4))
+    path = published_dir("paper") / f"table{table}.csv"
+    printed = pd.read_csv(path, dtype=str, keep_default_na=False).replace(_MARKS)
+    printed = printed.rename(columns=_HEADERS)
+    keys = list(_ROW) if table == 1 else [printed.columns[0]]
+    return printed.set_index(keys)
+
+
+def experiments(rows: Sequence[Experiment]) -> pd.DataFrame:
+    """Return the words that name a row of Table 1, and every other field that differs."""
+    table = pd.DataFrame([asdict(row) for row in rows]).rename(columns={"frames": "input"})
+    table["+M"] = [_MEMORY[row.memory] for row in rows]
+    table["stages"] = [" + ".join(str(stage.iterations) for stage in row.stages) for row in rows]
+    table = table.rename(columns={"stages": "iterations"})
+    differ = [name for name in table if name not in _ROW and table[name].astype(str).nunique() > 1]
+    return table[[*_ROW, *differ]].set_index("backbone")
+
+
+def reference_records(folder: Path | None = None) -> list[Record]:
+    """Read the committed records (by default ``results/reference``)."""
+    return read_records(folder or published_dir("reference"))
+
+
+def reference(table: int = 1, records: Iterable[Record] | None = None) -> pd.DataFrame:
+    """Return the committed mini records beside the paper's rows: mean and 95 % interval.
+
+    The interval is Student's t over seeds; a record counts only if its experiment is the recipe's
+    in every field but the seed.
+    """
+    check_word("table", table, (1,))
+    groups = defaultdict(list)
+    wanted = [_seedless(asdict(row)) for row in recipes.table1(scale="mini")]
+    for record in reference_records() if records is None else records:
+        if record.scale == "mini" and _seedless(record.experiment) in wanted:
+            groups[_row(record.experiment)].append(record)
+    return _beside(groups, seeds=True)
+
+
+def beside_paper(records: Iterable[Record | None], table: int = 1) -> pd.DataFrame:
+    """Return the paper's table, the reference and these records side by side.
+
+    Args:
+        records: of one scale, any number of seeds a row; None stands for a row that was not run.
+        table: of the paper; 1.
+
+    Raises:
+        InputError: the records are of several scales.
+    """
+    records = [record for record in records if record is not None]
+    scales = sorted({record.scale for record in records})
+    if len(scales) > 1:
+        raise InputError(f"records of {' and '.join(scales)} in one column; show them one by one")
+    groups = defaultdict(list)
+    for record in records:
+        groups[_row(record.experiment)].append(record)
+    detectors = sorted({record.experiment["detector"] for record in records})
+    title = f"this run: {scales[0]}, {' and '.join(detectors)} boxes" if scales else "this run"
+    parts = {
+        "paper: AVA-Kinetics": paper_table(table).drop(columns="A+K test"),
+        "reference: mini, ground-truth boxes": reference(table),
+        title: _beside(groups),
+    }
+    return pd.concat(parts, axis=1)
+
+
+def paired_difference(
+    head: str,
+    baseline: str = "linear",
+    by: Literal["source", "class", "group"] = "source",
+    records: Iterable[Record] | None = None,
+    **words: str,
+) -> pd.DataFrame:
+    """Return what a head gains over another, in mAP points, paired by seed, rounded for reading.
+
+    Args:
+        head: the head that should gain.
+        baseline: the head it is compared with.
+        by: ``source``, or ``class`` or ``group`` on both sources jointly.
+        records: the default is the committed reference.
+        words: fields that the records must have, such as ``backbone="ir-csn-152"``.
+    """
+    records = reference_records() if records is None else records
+    chosen = [
+        record
+        for record in records
+        if all(record.experiment.get(name) == word for name, word in words.items())
+    ]
+    return scores.paired_difference(chosen, head, baseline, by).round(2)
+
+
+def provenance(records: Iterable[Record | None]) -> pd.DataFrame:
+    """Return where the numbers come from, one row a record."""
+    rows = []
+    for record in records:
+        if record is not None:
+            words = {name: record.experiment[name] for name in ("backbone", "head", "seed")}
+            rows.append({**words, "scale": record.scale, "digest": record.digest})
+            rows[-1].update(record.provenance)
+    return pd.DataFrame(rows).set_index("digest") if rows else pd.DataFrame()
+
+
+def readme_table() -> str:
+    """Return Table 1 in Markdown, the paper's numbers and the reference side by side."""
+    paper, ours = paper_table(1).drop(columns="A+K test"), reference(1)
+    header = [*_ROW, *(f"paper {name}" for name in paper), *(f"mini {name}" for name in ours)]
+    lines = [" | ".join(header), " | ".join(["---"] * len(header))]
+    for key in paper.index:
+        lines.append(" | ".join([*key, *paper.loc[key], *map(str, ours.loc[key])]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def update_readme(path: Path) -> None:
+    """Rewrite what stands between the two ``results`` marks of a Markdown file.
+
+    Raises:
+        InputError: the file lacks the marks.
+    """
+    text = path.read_text(encoding="utf-8")
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise InputError(f"{path}: the lines {START} and {END} are missing; put them back")
+    write_whole(path, f"{before}{START}\n{readme_table()}\n{END}{after}")
+
+
+def _row(experiment: dict) -> tuple[str, ...]:
+    """The words that name a row of Table 1, in the lower case of the code."""
+    memory = any(stage["memory"] for stage in experiment["stages"])
+    words = (experiment[name] for name in ("backbone", "pretrain", "frames", "head"))
+    return (*(word.lower() for word in words), _MEMORY[memory])
+
+
+def _seedless(experiment: dict) -> dict:
+    """All that decides a row but its seed, with JSON's lists for a dataclass's tuples."""
+    return json.loads(json.dumps({**experiment, "seed": None}))
+
+
+def _beside(groups: dict[tuple, list[Record]], seeds: bool = False) -> pd.DataFrame:
+    """Means of the groups as text, on the rows of the paper's table."""
+    index = paper_table(1).index
+    rows = []
+    for key in index:
+        records = groups.get(tuple(word.lower() for word in key), [])
+        row = {header: _text(records, source) for source, header in SOURCES.items()}
+        rows.append({**row, "seeds": len(records)} if seeds else row)
+    return pd.DataFrame(rows, index=index)
+
+
+def _text(records: list[Record], source: str) -> str:
+    values = [percent(record.metrics[source]["mAP"]) for record in records]
+    if not values:
+        return NOT_RUN
+    mean, half = interval(values)
+    return f"{mean:.2f}" if isnan(half) else f"{mean:.2f} ± {half:.2f}"

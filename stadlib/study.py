@@ -1,0 +1,139 @@
+"""Run an experiment, or read its record: the one entrance for notebooks and the command line.
+
+torch is imported only once something is trained, so that a wrong word is refused at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+
+from stadlib import recipes
+from stadlib.config import (
+    SCALES,
+    ConfigError,
+    Experiment,
+    InputError,
+    check_word,
+    choices,
+)
+from stadlib.paths import data_dir, runs_dir
+from stadlib.progress import Progress
+from stadlib.records import Record, make_record, provenance, read_record, write_record
+
+_IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+
+
+def check_parameters(namespace: Mapping[str, object], *names: str) -> None:
+    """Refuse a notebook parameter that does not exist, and a word that is not a choice.
+
+    Call it first with ``globals()``: papermill alone would run the defaults and exit 0.
+
+    Args:
+        namespace: the notebook's variables.
+        names: its parameters. ``seed`` is a whole number; ``scale`` one word; the others are
+            fields of an experiment, where ``all`` is allowed too.
+
+    Raises:
+        ConfigError: one line that names the choices.
+    """
+    for name, value in namespace.items():
+        plain = not (name.startswith("_") or name in _IPYTHON or callable(value))
+        if plain and not isinstance(value, ModuleType) and name not in names:
+            raise ConfigError(f"unknown parameter {name!r}; choose from {', '.join(names)}")
+    for name in names:
+        value = namespace[name]
+        if name == "seed":
+            if not isinstance(value, int) or value < 0:
+                raise ConfigError(f"seed={value!r}; give a whole number, 0 or more")
+        elif name == "scale":
+            check_word(name, value, tuple(SCALES))
+        else:
+            check_word(name, value, (*choices(name), "all"))
+
+
+def scale_of(word: str) -> str:
+    """A notebook's scale, unless ``STADLIB_SCALE`` overrides it (nbval cannot inject one)."""
+    return os.environ.get("STADLIB_SCALE", word)
+
+
+def run_folder(experiment: Experiment) -> Path:
+    """Where the run's checkpoint, log, detections and record lie."""
+    return runs_dir() / f"{experiment.name}-{experiment.digest}"
+
+
+def find(experiment: Experiment) -> Record | None:
+    """This machine's record of an experiment, if it was run."""
+    path = run_folder(experiment) / "record.json"
+    return read_record(path) if path.exists() else None
+
+
+def run(experiment: Experiment, *, num_processes: int = 1) -> Record:
+    """Train and evaluate an experiment, or read the record of having done so.
+
+    A run that was interrupted goes on from its checkpoint and gives the same record.
+
+    Args:
+        experiment: a row of :mod:`stadlib.recipes`, or one's own.
+        num_processes: above 1, ``torchrun`` is started on this node as a subprocess.
+
+    Raises:
+        InputError: the data, the checkpoint or the results folder cannot be used.
+    """
+    if record := find(experiment):
+        return record
+    if experiment.memory:
+        raise InputError(f"{experiment.name}: rows with memory cannot be run yet; leave them out")
+    if experiment.detector != "ground-truth":
+        raise InputError(f"detector={experiment.detector!r} cannot be run yet; use ground-truth")
+    folder = run_folder(experiment)
+    _require_writable(folder)
+    if num_processes > 1:
+        _torchrun(experiment, num_processes)
+        return read_record(folder / "record.json")
+    return _run_here(experiment, folder)
+
+
+def _run_here(experiment: Experiment, folder: Path) -> Record:
+    """The whole run in this process (or this one of torchrun's)."""
+    from stadlib import processes, stages  # noqa: PLC0415  (torch)
+
+    started = time.monotonic()
+    layout = stages.prepare_data(experiment, Progress)
+    metrics = stages.run_stages(experiment, layout, folder, Progress)
+    record = make_record(
+        experiment, metrics, provenance(str(processes.device()), time.monotonic() - started), folder
+    )
+    if processes.rank() == 0:
+        write_record(record, folder / "record.json")
+    processes.barrier()
+    return record
+
+
+def _require_writable(folder: Path) -> None:
+    """Fail before hours of training, not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"\0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror}); free it, or set STADLIB_RESULTS"
+        ) from error
+
+
+def _torchrun(experiment: Experiment, num_processes: int) -> None:
+    """Start torchrun as a subprocess: a kernel that has touched CUDA cannot fork."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc_per_node={num_processes}", "-m", "stadlib", "train"]
+    command += ["--experiment", json.dumps(asdict(experiment))]
+    if subprocess.run(command, check=False).returncode:
+        raise InputError(f"{experiment.name}: torchrun failed; its messages stand above")

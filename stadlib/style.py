@@ -1,0 +1,41 @@
+"""The one style of the study's figures: 7 in wide, colour-blind-safe, direct labels, units.
+
+Colours mean AVA's groups of classes throughout.
+"""
+
+from __future__ import annotations
+
+import re
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from stadlib.labels import AVA_ACTIONS
+
+WIDTH = 7.0  # inches
+GREY = "#777777"
+COLORS = {"pose": "#0072B2", "object": "#C04A00", "person": "#007A5A"}
+GROUP_NAMES = {"pose": "pose", "object": "person-object", "person": "person-person"}
+STYLE = {
+    "figure.dpi": 110,
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E5E5E5",
+    "grid.linewidth": 0.6,
+    "figure.constrained_layout.use": True,
+}
+
+
+def short_name(action_id: int) -> str:
+    """AVA's name without its examples: ``talk to``, ``watch a person``, ``watch``."""
+    name = re.sub(r"\((an?other|a) person\)", r"\1 person", AVA_ACTIONS[action_id])
+    return " ".join(re.sub(r"\([^)]*\)", "", name).split())
+
+
+def closed(figure: Figure) -> Figure:
+    """Take a figure out of pyplot's hands, so that a notebook shows it once, as a cell's value."""
+    plt.close(figure)
+    return figure
