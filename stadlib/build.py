@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -91,7 +92,8 @@ def train_batches(
         rank=processes.rank(),
         num_processes=processes.num_processes(),
     )
-    return _loader(dataset, experiment, batch_sampler=order, collate_fn=collate)
+    padded = partial(collate, multiple=numbers(experiment).pad_multiple)
+    return _loader(dataset, experiment, batch_sampler=order, collate_fn=padded)
 
 
 def test_batches(
@@ -107,9 +109,8 @@ def test_batches(
     ]
     own = keyframes[processes.rank() :: processes.num_processes()]
     dataset = ClipDataset(layout, own, sampling(experiment), views)
-    return _loader(
-        dataset, experiment, batch_size=experiment.stages[0].batch, collate_fn=collate_views
-    )
+    padded = partial(collate_views, multiple=scale.pad_multiple)
+    return _loader(dataset, experiment, batch_size=scale.batch, collate_fn=padded)
 
 
 def schedule(experiment: Experiment, stage: Stage) -> Schedule:

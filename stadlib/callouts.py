@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import cos, pi, sin
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 
-_ANGLES = [pi * step / 8 for step in (0, 8, 2, 6, 14, 10, 4, 12, 1, 7, 15, 9, 3, 5, 13, 11)]
-_RADII = (5, 9, 14, 20, 28, 38, 50, 64)  # points
+# Places round a point, the best first: near before far, right and left before above and below.
+_STEPS = np.array([0, 8, 2, 6, 14, 10, 4, 12, 1, 7, 15, 9, 3, 5, 13, 11]) * np.pi / 8
+_RADII = np.array([5.0, 9, 14, 20, 28, 38, 50, 64])  # points
 _LINE_FROM = 12  # a name farther off than this gets a leader line
+_DOT = 3  # half the width of a point's mark, in points
 
 
 def annotate_points(
@@ -21,6 +21,7 @@ def annotate_points(
     xs: Sequence[float],
     ys: Sequence[float],
     names: Sequence[str],
+    *,
     colors: Sequence[str],
     size: float = 7,
     spans: Sequence[tuple[float, float]] = (),
@@ -42,71 +43,62 @@ def annotate_points(
     Returns:
         The annotations, in the order of the points.
     """
-    figure = axes.figure
-    figure.draw_without_rendering()
+    axes.figure.draw_without_rendering()
+    pixels = axes.figure.dpi / 72
     dots = axes.transData.transform(np.column_stack([xs, ys]))
-    pixels = figure.dpi / 72
-    taken = [Bbox.from_bounds(x - 3 * pixels, y - 3 * pixels, *(6 * pixels,) * 2) for x, y in dots]
-    taken += [_line(axes, x, *span) for x, span in zip(xs, spans, strict=bool(spans))]
-    apart = np.linalg.norm(dots[:, None] - dots[None], axis=-1)
-    crowded = np.argsort(np.sort(apart, axis=1)[:, : min(4, len(dots))].sum(axis=1), kind="stable")
+    taken = [np.concatenate([dot - _DOT * pixels, dot + _DOT * pixels]) for dot in dots]
+    for x, span in zip(xs, spans, strict=bool(spans)):
+        low, high = axes.transData.transform([(x, end) for end in span])
+        taken.append(np.array([low[0] - 2, low[1], high[0] + 2, high[1]]))
     written: dict[int, Annotation] = {}
-    for index in crowded:
-        text = axes.annotate(
-            names[index], (xs[index], ys[index]), (0, 0), textcoords="offset points", fontsize=size
-        )
+    for index in _crowded_first(dots):
+        at = (xs[index], ys[index])
+        text = axes.annotate(names[index], at, (0, 0), textcoords="offset points", fontsize=size)
         text.set(color=colors[index], path_effects=[withStroke(linewidth=1.8, foreground="white")])
         extent = text.get_window_extent()
-        places = [
-            (_box(dots[index], extent, radius * pixels, angle), radius)
-            for radius in _RADII
-            for angle in _ANGLES
-        ]
-        box, radius = min(places, key=lambda place: _covered(place[0], taken, axes.bbox))
-        taken.append(box)
-        _put(text, dots[index], box, pixels)
-        if radius > _LINE_FROM:
-            _lead(axes, text, dots[index], box, pixels, colors[index])
+        places = _places(dots[index], extent.width, extent.height, pixels)
+        best = int(np.argmin(_covered(places, np.array(taken), axes.bbox.extents)))
+        taken.append(places[best])
+        text.set(position=(places[best, :2] - dots[index]) / pixels, va="bottom")
+        if _RADII[best // len(_STEPS)] > _LINE_FROM:
+            _lead(
+                text, (dots[index].clip(places[best, :2], places[best, 2:]) - dots[index]) / pixels
+            )
         written[int(index)] = text
     return [written[index] for index in range(len(names))]
 
 
-def _box(dot: np.ndarray, extent: Bbox, radius: float, angle: float) -> Bbox:
-    """The text's box when it lies at a distance and direction from its point."""
-    x = dot[0] + radius * cos(angle) + (cos(angle) - 1) / 2 * extent.width
-    y = dot[1] + radius * sin(angle) + (sin(angle) - 1) / 2 * extent.height
-    return Bbox.from_bounds(x, y, extent.width, extent.height)
+def _crowded_first(dots: np.ndarray) -> np.ndarray:
+    """Indices of the points by their distance to the three nearest others."""
+    apart = np.sort(np.linalg.norm(dots[:, None] - dots[None], axis=-1), axis=1)
+    return np.argsort(apart[:, :4].sum(axis=1), kind="stable")
 
 
-def _line(axes: Axes, x: float, low: float, high: float) -> Bbox:
-    """An upright interval as a thin box."""
-    ends = axes.transData.transform([(x, low), (x, high)])
-    return Bbox([ends[0] - (2, 0), ends[1] + (2, 0)])
+def _places(dot: np.ndarray, width: float, height: float, pixels: float) -> np.ndarray:
+    """Boxes (places, 4) x0 y0 x1 y1 of a text round its point, in pixels."""
+    size = np.array([width, height])
+    ways = np.column_stack([np.cos(_STEPS), np.sin(_STEPS)])
+    corners = dot + _RADII[:, None, None] * pixels * ways + (ways - 1) / 2 * size
+    corners = corners.reshape(-1, 2)
+    return np.concatenate([corners, corners + size], axis=1)
 
 
-def _covered(box: Bbox, taken: Sequence[Bbox], inside: Bbox) -> float:
-    """Area of a box that is covered or outside the axes; 0 for the first free place wins."""
-    overlaps = (Bbox.intersection(box, other) for other in taken)
-    covered = sum(overlap.width * overlap.height for overlap in overlaps if overlap)
-    within = Bbox.intersection(box, inside)
-    outside = box.width * box.height - (within.width * within.height if within else 0)
-    return covered + 4 * outside
+def _covered(places: np.ndarray, taken: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Area of each place that is taken already, or, which is worse, outside the axes."""
+    areas = np.prod(places[:, 2:] - places[:, :2], axis=1)
+    outside = areas - _overlaps(places, inside[None]).sum(axis=1)
+    return np.round(_overlaps(places, taken).sum(axis=1) + 4 * outside, 6)
 
 
-def _put(text: Annotation, dot: np.ndarray, box: Bbox, pixels: float) -> None:
-    text.set_position(((box.x0 - dot[0]) / pixels, (box.y0 - dot[1]) / pixels))
-    text.set_verticalalignment("bottom")
+def _overlaps(places: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Areas (places, others) that boxes share."""
+    low = np.maximum(places[:, None, :2], others[None, :, :2])
+    high = np.minimum(places[:, None, 2:], others[None, :, 2:])
+    return np.prod((high - low).clip(0), axis=-1)
 
 
-def _lead(
-    axes: Axes, text: Annotation, dot: np.ndarray, box: Bbox, pixels: float, color: str
-) -> None:
-    end = (np.clip(dot[0], box.x0, box.x1), np.clip(dot[1], box.y0, box.y1))
-    offset = ((end[0] - dot[0]) / pixels, (end[1] - dot[1]) / pixels)
-    axes.annotate(
-        "",
-        text.xy,
-        xytext=offset,
-        textcoords="offset points",
-        arrowprops={"arrowstyle": "-", "color": color, "lw": 0.5, "alpha": 0.6, "shrinkB": 3},
-    )
+def _lead(text: Annotation, offset: np.ndarray) -> None:
+    """A thin line from a far name, so many points off, to its point."""
+    line = {"arrowstyle": "-", "color": text.get_color(), "lw": 0.5, "alpha": 0.6, "shrinkB": 3}
+    where = {"textcoords": "offset points", "arrowprops": line}
+    text.axes.annotate("", text.xy, tuple(offset), **where)

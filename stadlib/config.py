@@ -147,6 +147,7 @@ class Scale:
     short_side: int  # training input, pixels
     long_side: int
     test_sides: tuple[int, ...]
+    pad_multiple: int  # a batch's height and width are divisible by it
     iterations: int  # of a full stage
     batch: int
     lr: float
@@ -168,6 +169,7 @@ SCALES: dict[str, Scale] = {
         short_side=64,
         long_side=96,
         test_sides=(56, 64, 72),
+        pad_multiple=8,
         iterations=12,
         batch=4,
         lr=0.02,
@@ -185,9 +187,11 @@ SCALES: dict[str, Scale] = {
         short_side=64,
         long_side=96,
         test_sides=(56, 64, 72),
+        pad_multiple=8,
         iterations=1_000,
         batch=8,
         lr=0.02,
+        num_workers=1,
         backbone="mini",
         roi_size=4,
         width=64,
@@ -202,12 +206,14 @@ SCALES: dict[str, Scale] = {
         short_side=256,
         long_side=464,
         test_sides=(256, 288, 320),
+        pad_multiple=32,
         iterations=30_000,
         batch=64,
         lr=1e-2,
         backbone="paper",
         roi_size=7,
         width=512,
+        num_workers=8,
     ),
 }
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
-from stadlib.style import GREY, STYLE, WIDTH, closed, short_name
+from stadlib.style import GREY, STYLE, WIDTH, NotebookFigure, closed, short_name
 
 _PERSON_COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#2BB58A", "#FF7F50")
 _LINE = 0.135  # inches of a line of a caption
@@ -38,7 +38,7 @@ class Example:
     scores: Sequence[Mapping[int, float]]
 
 
-def contact_sheet(examples: Sequence[Example], columns: int = 2, top: int = 4) -> Figure:
+def contact_sheet(examples: Sequence[Example], columns: int = 2, top: int = 4) -> NotebookFigure:
     """Show keyframes with boxes; below, a person's labels and highest scores, hits in bold.
 
     Args:
@@ -52,7 +52,7 @@ def contact_sheet(examples: Sequence[Example], columns: int = 2, top: int = 4) -
     total = sum(heights)
     style = {**STYLE, "axes.grid": False, "figure.constrained_layout.use": False}
     with plt.rc_context(style):
-        figure = plt.figure(figsize=(WIDTH, total))
+        figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, total))
         for index, row in enumerate(rows):
             ceiling = total - sum(heights[:index]) - 0.15
             for column, example in enumerate(row):
@@ -85,29 +85,26 @@ def _draw(axes: Axes, example: Example) -> None:
         color = _PERSON_COLORS[person % len(_PERSON_COLORS)]
         for line, width in (("black", 2.6), (color, 1.4)):
             axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=line, lw=width)
-        _tag(axes, person, (min(max(x1, 0), 0.96), max(y1, 0)), data=True)
+        _tag(axes, person, (min(max(x1, 0), 0.96), max(y1, 0)), "data", (1.5, -7))
 
 
-def _tag(axes: Axes, person: int, place: tuple[float, float], data: bool) -> None:
-    """A person's number on the person's colour."""
+def _tag(
+    axes: Axes, person: int, place: tuple[float, float], coords: str, offset: tuple[float, float]
+) -> None:
+    """A person's number on the person's colour, so many points from a place."""
     color = _PERSON_COLORS[person % len(_PERSON_COLORS)]
     box = {"boxstyle": "square,pad=0.12", "facecolor": color, "edgecolor": "none"}
-    where = {"textcoords": "offset points", "bbox": box}
-    anchor = "data" if data else "axes fraction"
-    offset = (1.5, -7) if data else (2, place[1])
-    xy = place if data else (0, 0)
-    axes.annotate(
-        str(person + 1), xy, offset, xycoords=anchor, fontsize=_FONT - 1, weight="bold", **where
-    )
+    where = {"xycoords": coords, "textcoords": "offset points", "bbox": box}
+    axes.annotate(str(person + 1), place, offset, fontsize=_FONT - 1, weight="bold", **where)
 
 
 def _describe(axes: Axes, example: Example, top: int) -> None:
     """Two lines a person below the picture: the labels, and the scores in descending order."""
     for person, (truth, scores) in enumerate(zip(example.truths, example.scores, strict=True)):
         y = -9 - 2 * person * _LINE * 72
-        _tag(axes, person, (0, y), data=False)
+        _tag(axes, person, (0, 0), "axes fraction", (2, y))
         labels = ", ".join(short_name(action) for action in truth) or "no label"
-        _write(axes, 14, y, f"is: {labels}", "black", "normal")
+        _write(axes, (14, y), f"is: {labels}")
         ranked = sorted(scores.items(), key=lambda item: -item[1])[:top]
         words = [
             (action, f"{short_name(action)} {score:.2f}".replace("0.", ".", 1))
@@ -116,29 +113,21 @@ def _describe(axes: Axes, example: Example, top: int) -> None:
         _write_row(axes, y - _LINE * 72, words, set(truth))
 
 
-def _write(axes: Axes, x: float, y: float, text: str, color: str, weight: str):
-    return axes.annotate(
-        text,
-        (0, 0),
-        (x, y),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        va="baseline",
-        fontsize=_FONT,
-        color=color,
-        weight=weight,
-    )
+def _write(axes: Axes, place: tuple[float, float], text: str, **style: str) -> Annotation:
+    """Text at so many points right of and above the picture's lower left corner."""
+    where = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "baseline"}
+    return axes.annotate(text, (0, 0), place, fontsize=_FONT, **where, **style)
 
 
 def _write_row(axes: Axes, y: float, words: list[tuple[int, str]], truth: set[int]) -> None:
     """Words one after another, those of the ground truth in bold; what does not fit is left out."""
-    limit = axes.bbox.width / axes.figure.dpi * 72
+    points = 72 / axes.figure.dpi
     x = 14.0
     for action, word in words:
-        right = action in truth
-        text = _write(axes, x, y, word, "black" if right else GREY, "bold" if right else "normal")
-        width = text.get_window_extent().width / axes.figure.dpi * 72
-        if x + width > limit:
+        style = {"color": "black", "weight": "bold"} if action in truth else {"color": GREY}
+        text = _write(axes, (x, y), word, **style)
+        width = text.get_window_extent().width * points
+        if x + width > axes.bbox.width * points:
             text.remove()
             return
         x += width + 7

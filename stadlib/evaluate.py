@@ -46,11 +46,17 @@ def score_persons(
     where = next(model.parameters()).device
     parts, done = [], 0
     for views in batches:
-        scores_NA = torch.stack([model.score(view.to(where)).cpu() for view in views]).mean(dim=0)
+        views_NA = [_scores(model, view.to(where)).cpu() for view in views]
+        scores_NA = torch.stack(views_NA).mean(dim=0)
         parts.append(_rows(views[0], scores_NA, label_map))
         done += len(views[0].keys)
         progress(done, total, "clips")
     return pd.concat(processes.gather(parts), ignore_index=True)
+
+
+def _scores(model: ActionDetector, batch: Batch) -> torch.Tensor:
+    memory = model.empty_memory(batch.counts_B)
+    return model(batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, *memory).sigmoid()
 
 
 def _rows(batch: Batch, scores_NA: torch.Tensor, label_map: LabelMap) -> pd.DataFrame:

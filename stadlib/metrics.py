@@ -179,7 +179,7 @@ def _heap_order(
         for entry in sorted(heap, key=lambda entry: -entry[0])
     ]
     ordered = pd.DataFrame(rows, columns=["key", "score", "action_id", "y1", "x1", "y2", "x2"])
-    return ordered.astype({name: float for name in ("score", "y1", "x1", "y2", "x2")})
+    return ordered.astype(dict.fromkeys(("score", "y1", "x1", "y2", "x2"), float))
 
 
 def _hits(truth: pd.DataFrame, found: pd.DataFrame, iou: float) -> np.ndarray:

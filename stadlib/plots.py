@@ -13,7 +13,6 @@ from math import isnan
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from stadlib.callouts import annotate_points
 from stadlib.config import choices
@@ -22,7 +21,16 @@ from stadlib.intervals import interval
 from stadlib.labels import group
 from stadlib.records import Record
 from stadlib.scores import GROUPS, SOURCES, by_class, by_group
-from stadlib.style import COLORS, GREY, GROUP_NAMES, STYLE, WIDTH, closed, short_name
+from stadlib.style import (
+    COLORS,
+    GREY,
+    GROUP_NAMES,
+    STYLE,
+    WIDTH,
+    NotebookFigure,
+    closed,
+    short_name,
+)
 
 __all__ = [
     "Example",
@@ -34,7 +42,7 @@ __all__ = [
 ]
 
 
-def training_curve(log: pd.DataFrame) -> Figure:
+def training_curve(log: pd.DataFrame) -> NotebookFigure:
     """Plot the loss of a run and, below it, the learning rate.
 
     Args:
@@ -42,7 +50,12 @@ def training_curve(log: pd.DataFrame) -> Figure:
     """
     with plt.rc_context(STYLE):
         figure, (upper, lower) = plt.subplots(
-            2, 1, figsize=(WIDTH, 3.2), sharex=True, height_ratios=(3, 1)
+            2,
+            1,
+            FigureClass=NotebookFigure,
+            figsize=(WIDTH, 3.2),
+            sharex=True,
+            height_ratios=(3, 1),
         )
         smooth = log["loss"].ewm(span=max(2, len(log) / 15)).mean()
         upper.plot(log["iteration"], log["loss"], color=COLORS["pose"], alpha=0.3, lw=0.8)
@@ -57,7 +70,7 @@ def training_curve(log: pd.DataFrame) -> Figure:
         return closed(figure)
 
 
-def ap_by_class(records: Iterable[Record], source: str = "ava+kinetics") -> Figure:
+def ap_by_class(records: Iterable[Record], source: str = "ava+kinetics") -> NotebookFigure:
     """Plot the AP of every class as bars, one a head, with 95 % intervals over seeds."""
     values = _by_head(records, lambda metrics: by_class(metrics, source))
     actions = sorted({action for head in values.values() for action in head})
@@ -65,7 +78,7 @@ def ap_by_class(records: Iterable[Record], source: str = "ava+kinetics") -> Figu
         raise ValueError("no record to plot")
     with plt.rc_context(STYLE):
         height = 0.8 + len(actions) * (0.12 + 0.085 * len(values))
-        figure, axes = plt.subplots(figsize=(WIDTH, height))
+        figure, axes = plt.subplots(FigureClass=NotebookFigure, figsize=(WIDTH, height))
         _bars(axes, values, actions, [COLORS[group(action)] for action in actions])
         axes.set_yticks(range(len(actions)), [short_name(action) for action in actions])
         for tick, action in zip(axes.get_yticklabels(), actions, strict=True):
@@ -75,21 +88,23 @@ def ap_by_class(records: Iterable[Record], source: str = "ava+kinetics") -> Figu
         return closed(figure)
 
 
-def ap_by_group(records: Iterable[Record], source: str = "ava+kinetics") -> Figure:
+def ap_by_group(records: Iterable[Record], source: str = "ava+kinetics") -> NotebookFigure:
     """Plot the mean AP of AVA's three groups of classes, one bar a head."""
     values = _by_head(records, lambda metrics: by_group(metrics, source))
     groups = [name for name in GROUPS if any(name in head for head in values.values())]
     if not groups:
         raise ValueError("no record to plot")
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 0.8 + 0.25 * len(groups) * len(values)))
+        figure, axes = plt.subplots(
+            FigureClass=NotebookFigure, figsize=(WIDTH, 0.8 + 0.25 * len(groups) * len(values))
+        )
         _bars(axes, values, groups, [COLORS[name] for name in groups])
         axes.set_yticks(range(len(groups)), [GROUP_NAMES[name] for name in groups])
         axes.set_xlabel(f"mAP@0.5 on {SOURCES[source]}, %")
         return closed(figure)
 
 
-def gain_by_frequency(gains: pd.DataFrame, counts: Mapping[int, int]) -> Figure:
+def gain_by_frequency(gains: pd.DataFrame, counts: Mapping[int, int]) -> NotebookFigure:
     """Plot what the relation head gains over linear in each class, against its frequency.
 
     Args:
@@ -101,7 +116,7 @@ def gain_by_frequency(gains: pd.DataFrame, counts: Mapping[int, int]) -> Figure:
     xs = [counts[action] for action in gains.index]
     colors = [COLORS[group(action)] for action in gains.index]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
+        figure, axes = plt.subplots(FigureClass=NotebookFigure, figsize=(WIDTH, 4.6))
         axes.axhline(0, color="black", lw=0.8)
         axes.vlines(xs, gains["low"], gains["high"], colors=colors, alpha=0.25, lw=2)
         axes.scatter(xs, gains["gain"], c=colors, s=22, zorder=3)
@@ -116,7 +131,7 @@ def gain_by_frequency(gains: pd.DataFrame, counts: Mapping[int, int]) -> Figure:
         names = [short_name(action) for action in gains.index]
         spans = list(zip(gains["low"], gains["high"], strict=True))
         spans = [] if gains["low"].isna().any() else spans
-        annotate_points(axes, xs, gains["gain"].tolist(), names, colors, spans=spans)
+        annotate_points(axes, xs, gains["gain"].tolist(), names, colors=colors, spans=spans)
         return closed(figure)
 
 

@@ -28,7 +28,7 @@ NOT_RUN = "not run"
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 _ROW = ("backbone", "pretrain", "input", "head", "+M")
-_MEMORY = {True: "✓", False: "×"}  # noqa: RUF001 - as the paper prints it
+_MEMORY = {True: "✓", False: "×"}
 _HEADERS = {**SOURCES, "memory": "+M", "ava+kinetics_test": "A+K test"}
 _MARKS = {"": "-", "yes": _MEMORY[True], "no": _MEMORY[False]}
 
@@ -58,8 +58,14 @@ def reference_records(folder: Path | None = None) -> list[Record]:
     return read_records(folder or published_dir("reference"))
 
 
+def reference_counts() -> pd.Series:
+    """Read the training instances of each action, by id, in the data of the reference."""
+    counts = pd.read_csv(published_dir("reference") / "class_counts.csv", index_col="action_id")
+    return counts["ava"] + counts["kinetics"]
+
+
 def reference(table: int = 1, records: Iterable[Record] | None = None) -> pd.DataFrame:
-    """Return the committed mini records beside the paper's rows: mean and 95 % interval.
+    """Return the committed mini records on the rows of the paper's table: mean and 95 % interval.
 
     The interval is Student's t over seeds; a record counts only if its experiment is the recipe's
     in every field but the seed.

@@ -111,9 +111,16 @@ def action_loss(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
     """Binary cross-entropy over all actions, summed over persons (SlowFast, AlphAction)."""
     where = next(model.parameters()).device
     batch = batch.to(where)
-    logits_NA = model(batch.clips_BCTHW, batch.boxes_N4, batch.counts_B)
+    logits_NA = model(
+        batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, *_remembered(model, batch)
+    )
     loss = F.binary_cross_entropy_with_logits(logits_NA, batch.actions_NA, reduction="none")
     return loss.mean(dim=1).sum(), len(logits_NA)
+
+
+def _remembered(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nobody yet: there is no memory bank. DDP keeps the model in ``module``."""
+    return getattr(model, "module", model).empty_memory(batch.counts_B)
 
 
 def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> dict:

@@ -24,7 +24,7 @@ from stadlib.config import (
     check_word,
     choices,
 )
-from stadlib.paths import data_dir, runs_dir
+from stadlib.paths import runs_dir
 from stadlib.progress import Progress
 from stadlib.records import Record, make_record, provenance, read_record, write_record
 
@@ -51,7 +51,7 @@ def check_parameters(namespace: Mapping[str, object], *names: str) -> None:
     for name in names:
         value = namespace[name]
         if name == "seed":
-            if not isinstance(value, int) or value < 0:
+            if type(value) is not int or value < 0:
                 raise ConfigError(f"seed={value!r}; give a whole number, 0 or more")
         elif name == "scale":
             check_word(name, value, tuple(SCALES))

@@ -5,10 +5,12 @@ Colours mean AVA's groups of classes throughout.
 
 from __future__ import annotations
 
+import io
 import re
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from PIL import Image
 
 from stadlib.labels import AVA_ACTIONS
 
@@ -17,7 +19,7 @@ GREY = "#777777"
 COLORS = {"pose": "#0072B2", "object": "#C04A00", "person": "#007A5A"}
 GROUP_NAMES = {"pose": "pose", "object": "person-object", "person": "person-person"}
 STYLE = {
-    "figure.dpi": 110,
+    "figure.dpi": 100,
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -35,7 +37,22 @@ def short_name(action_id: int) -> str:
     return " ".join(re.sub(r"\([^)]*\)", "", name).split())
 
 
-def closed(figure: Figure) -> Figure:
+class NotebookFigure(Figure):
+    """A figure that a notebook stores with 256 colours: a third of the bytes, no visible loss."""
+
+    def png(self) -> bytes:
+        """Return the picture as a notebook stores it."""
+        drawn, stored = io.BytesIO(), io.BytesIO()
+        self.savefig(drawn, format="png")
+        image = Image.open(drawn).convert("RGB")
+        image.quantize(256, dither=Image.Dither.NONE).save(stored, format="png", optimize=True)
+        return stored.getvalue()
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, bytes | str]:
+        return {"image/png": self.png(), "text/plain": repr(self)}
+
+
+def closed(figure: NotebookFigure) -> NotebookFigure:
     """Take a figure out of pyplot's hands, so that a notebook shows it once, as a cell's value."""
     plt.close(figure)
     return figure

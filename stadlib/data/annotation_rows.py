@@ -80,8 +80,8 @@ def contradicting_files(tables: dict[Path, pd.DataFrame]) -> list[Problem]:
     seen: dict[tuple[str, int], tuple[Path, int, frozenset]] = {}
     shared = _videos_of_several(list(tables.values()))
     for path, table in tables.items():
-        table = table[table["video"].isin(shared)]
-        for key, rows in table.groupby(["video", "micros"], sort=False):
+        several = table[table["video"].isin(shared)]
+        for key, rows in several.groupby(["video", "micros"], sort=False):
             labelled = rows[rows["action"] >= 0]
             content = frozenset(labelled[[*CORNERS, "action"]].itertuples(index=False, name=None))
             first, row, other = seen.setdefault(key, (path, int(rows["row"].iat[0]), content))

@@ -45,6 +45,7 @@ class AvaLayout:
 
     @property
     def annotation_folder(self) -> Path:
+        """Where the label map, the CSVs and the lists are."""
         return self.root / "annotations"
 
     @cached_property

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from stadlib.models.backbones import Backbone, Normalize
-from stadlib.models.heads import Fusion, LinearHead, RelationHead
+from stadlib.models.heads import Fusion, LinearHead, RelationHead, empty_memory
 from stadlib.models.roi import RoIAlign3d
 
 
@@ -41,6 +41,10 @@ class ActionDetector(nn.Module):
         scene_BCTHW = self.backbone(self.normalize(clips_BCTHW))
         persons_NCTHW = self.roi(self.fusion.project(scene_BCTHW), boxes_N4, counts_B)
         return self.fusion(persons_NCTHW, scene_BCTHW, counts_B)
+
+    def empty_memory(self, counts_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Memory of width 0 for a batch whose clips remember nobody."""
+        return empty_memory(len(counts_B), self.fusion.width, counts_B.device)
 
     def forward(
         self,

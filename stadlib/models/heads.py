@@ -19,10 +19,12 @@ Axis = Literal["T", "H", "W"]
 _DIMENSION: dict[str, int] = {"T": 2, "H": 3, "W": 4}
 
 
-def empty_memory(num_clips: int, num_sequences: int, width: int) -> tuple[Tensor, Tensor]:
-    """Memory of width 0, for clips that remember nobody: (B, 0, L, C) and its mask (B, 0)."""
-    shape = (num_clips, 0, num_sequences, width)
-    return torch.zeros(shape), torch.zeros(shape[:2], dtype=torch.bool)
+def empty_memory(
+    num_clips: int, width: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """Memory of width 0, for clips that remember nobody: (B, 0, 1, C) and its mask (B, 0)."""
+    memory_BMLC = torch.zeros((num_clips, 0, 1, width), device=device)
+    return memory_BMLC, torch.zeros((num_clips, 0), dtype=torch.bool, device=device)
 
 
 def _classifier(width: int, num_actions: int, prior: float) -> nn.Linear:
@@ -50,6 +52,7 @@ class Fusion(nn.Module):
 
     def __init__(self, in_channels: int, width: int, num_groups: int = 8) -> None:
         super().__init__()
+        self.width = width
         self.project = nn.Conv3d(in_channels, width, kernel_size=1, bias=False)
         self.scene = nn.Conv3d(in_channels, width, kernel_size=1)
         self.norm = nn.GroupNorm(num_groups, width)
@@ -129,7 +132,8 @@ class PersonAttention(nn.Module):
         # Projections run on the N persons; only the attention itself needs padded rows.
         query, mask_BP = ragged.pad(self.query(x_NLC), counts_B)
         persons, _ = ragged.pad(self.key_value(x_NLC), counts_B)
-        remembered = self.key_value(memory_BMLC)
+        # Empty memory knows no L (a size of 1 expands to any); written memory has the head's.
+        remembered = self.key_value(memory_BMLC).expand(-1, -1, x_NLC.shape[1], -1)
         key, value = torch.cat((persons, remembered), dim=1).chunk(2, dim=-1)
         mask_BS = torch.cat((mask_BP, memory_mask_BM), dim=1)
         # A clip without anybody looks at zeros: a softmax over nothing would be NaN.

@@ -120,7 +120,7 @@ def _punch(p: Pose, t: float, phase: float) -> Pose:
     )  # fmt: skip
 
 
-def _overlay(p: Pose, action: str, t: float, phase: float) -> Pose:  # noqa: C901
+def _overlay(p: Pose, action: str, t: float, phase: float) -> Pose:
     """Pose of ``action`` at full evidence, given the posture's pose."""
     slow, quick = _wave(t, 1.2, phase), _wave(t, 0.8, phase)
     if action == "talk":

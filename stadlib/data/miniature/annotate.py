@@ -87,7 +87,9 @@ def _target(person: Person, segments: dict[int, Segment], t: float) -> int:
     ahead = {
         number: (s.x(t) - x) * own.facing
         for number, s in segments.items()
-        if number != person.number and s.posture not in ("walk", "run") and (s.x(t) - x) * own.facing > 3
+        if number != person.number
+        and s.posture not in ("walk", "run")
+        and (s.x(t) - x) * own.facing > 3
     }
     return min(ahead, key=ahead.__getitem__) if ahead else -1
 

@@ -47,17 +47,21 @@ def random_camera(source: str, seconds: int, rng: np.random.Generator) -> Camera
     period, phase = float(rng.uniform(5, 10)), float(rng.uniform(0, 6))
     if source == "ava":
         level = float(rng.uniform(0.72, 0.95))
-        gain = (level, level * float(rng.uniform(0.95, 1.0)), level * float(rng.uniform(0.92, 1.08)))
+        gain = (
+            level,
+            level * float(rng.uniform(0.95, 1.0)),
+            level * float(rng.uniform(0.92, 1.08)),
+        )
         return Camera(
             pan=float(rng.uniform(1.5, 4)) if rng.random() < 0.3 else 0.0,
             period=period * 2, phase=phase, gain=gain,
-            cut=float(rng.uniform(5, seconds)) if rng.random() < 0.3 else 1e9,
+            cut=seconds * float(rng.uniform(0.2, 1.0)) if rng.random() < 0.3 else 1e9,
             cut_gain=float(rng.choice([0.8, 1.15])),
         )  # fmt: skip
-    level = float(rng.uniform(0.98, 1.2))
+    level = float(rng.uniform(0.92, 1.1))
     gain = (level * 1.07, level, level * float(rng.uniform(0.78, 0.95)))
     return Camera(
         pan=float(rng.uniform(1.5, 5)), zoom=float(rng.uniform(0.02, 0.08)),
         shake=float(rng.uniform(0.3, 0.9)), period=period, phase=phase, gain=gain,
-        lift=float(rng.uniform(8, 26)),
+        lift=float(rng.uniform(6, 20)),
     )  # fmt: skip

@@ -37,21 +37,35 @@ ATTENTIVE = frozenset({"quiet", "hold"})  # those who may listen or watch; both 
 #                     duo units                trio units             single persons
 UNIT_SHARES: dict[str, dict[int, dict[str, float]]] = {
     "ava": {
-        2: {"talk": 0.46, "show": 0.26, "apart": 0.12, "fight": 0.06, "quiet": 0.10},
-        3: {"talk": 0.36, "show": 0.28, "side": 0.20, "split": 0.16},
-        1: {"alone": 0.42, "quiet": 0.20, "wander": 0.26, "passer": 0.12},
+        2: {"talk": 0.40, "show": 0.33, "apart": 0.14, "fight": 0.05, "quiet": 0.08},
+        3: {
+            "talk": 0.20,
+            "show": 0.24,
+            "side": 0.18,
+            "split": 0.10,
+            "crossed": 0.16,
+            "behind": 0.12,
+        },
+        1: {"alone": 0.42, "quiet": 0.28, "wander": 0.18, "passer": 0.12},
     },
     "kinetics": {
         2: {"talk": 0.32, "show": 0.36, "apart": 0.14, "fight": 0.10, "quiet": 0.08},
-        3: {"talk": 0.32, "show": 0.36, "side": 0.18, "split": 0.14},
+        3: {
+            "talk": 0.20,
+            "show": 0.30,
+            "side": 0.16,
+            "split": 0.08,
+            "crossed": 0.16,
+            "behind": 0.10,
+        },
         1: {"alone": 0.60, "quiet": 0.14, "wander": 0.18, "passer": 0.08},
     },
 }
 PERFORM_SHARES: dict[str, dict[str, float]] = {
     "ava": {
-        "hold": 0.20, "read": 0.15, "phone": 0.13, "dance": 0.08, "instrument": 0.07, "eat": 0.07,
+        "hold": 0.18, "read": 0.15, "phone": 0.13, "dance": 0.08, "instrument": 0.07, "eat": 0.07,
         "drink": 0.07, "computer": 0.06, "text": 0.06, "touch": 0.06, "martial": 0.05,
-        "crouch": 0.05, "lie": 0.04, "cut": 0.03,
+        "crouch": 0.05, "lie": 0.04, "cut": 0.05,
     },
     "kinetics": {
         "hold": 0.10, "read": 0.07, "phone": 0.06, "dance": 0.15, "instrument": 0.14, "eat": 0.09,

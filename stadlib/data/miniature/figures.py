@@ -10,17 +10,12 @@ from dataclasses import dataclass
 from math import cos, radians, sin
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-Colour = tuple[int, int, int]
-Point = tuple[float, float]
+from stadlib.data.miniature.canvas import Colour, Point, disc, line, polygon, shade
 
-SUPERSAMPLE = 2
-_SHIFT = 3
-_FIXED = SUPERSAMPLE << _SHIFT
-HEAD, NECK, TORSO, ARM, LEG = 0.105, 0.125, 0.31, 0.165, 0.225
-ARM_WIDTH, LEG_WIDTH = 0.082, 0.105
+HEAD, NECK, TORSO, ARM, LEG = 0.118, 0.13, 0.305, 0.165, 0.22
+ARM_WIDTH, LEG_WIDTH = 0.086, 0.11
 
 
 class Pose(NamedTuple):
@@ -161,30 +156,6 @@ def bounds(j: Joints, look: Look) -> tuple[float, float, float, float]:
     return min(xs1), min(ys1), max(xs2), max(ys2)
 
 
-def line(canvas: np.ndarray, a: Point, b: Point, colour: Colour, width: float) -> None:
-    """A thick line with round ends, in frame pixels on the supersampled canvas."""
-    p = (int(a[0] * _FIXED), int(a[1] * _FIXED))
-    q = (int(b[0] * _FIXED), int(b[1] * _FIXED))
-    cv2.line(canvas, p, q, colour, max(1, round(width * SUPERSAMPLE)), cv2.LINE_8, _SHIFT)
-
-
-def disc(canvas: np.ndarray, centre: Point, radius: float, colour: Colour) -> None:
-    """A filled circle, in frame pixels on the supersampled canvas."""
-    p = (int(centre[0] * _FIXED), int(centre[1] * _FIXED))
-    cv2.circle(canvas, p, max(1, int(radius * _FIXED)), colour, -1, cv2.LINE_8, _SHIFT)
-
-
-def polygon(canvas: np.ndarray, points: list[Point], colour: Colour) -> None:
-    """A filled convex polygon, in frame pixels on the supersampled canvas."""
-    array = np.array([(int(x * _FIXED), int(y * _FIXED)) for x, y in points], np.int32)
-    cv2.fillConvexPoly(canvas, array, colour, cv2.LINE_8, _SHIFT)
-
-
-def shade(colour: Colour, by: float) -> Colour:
-    """``colour`` made darker (``by`` < 1) or lighter."""
-    return tuple(min(255, int(c * by)) for c in colour)  # type: ignore[return-value]
-
-
 def _along(a: Point, b: Point, share: float) -> Point:
     return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share
 
@@ -214,7 +185,7 @@ def _draw_leg(canvas: np.ndarray, j: Joints, look: Look, near: bool) -> None:
 def _draw_torso(canvas: np.ndarray, j: Joints, look: Look) -> None:
     h, side = j.height, 1 - abs(j.facing)
     ux, uy = j.up
-    top, low = (0.115 * side + 0.085 * abs(j.facing)) * h, (0.09 * side + 0.075 * abs(j.facing)) * h
+    top, low = (0.125 * side + 0.095 * abs(j.facing)) * h, (0.09 * side + 0.075 * abs(j.facing)) * h
     rx, ry = -uy, ux  # across the body
     neck, hip = j.neck, j.hip
     corners = [
@@ -267,7 +238,7 @@ def _draw_face(canvas: np.ndarray, j: Joints, look: Look, face: Point, toward: P
     (ux, uy), (fx, fy) = j.up, toward
     if side < 0.6:
         nose = (face[0] + fx * r * 0.85, face[1] + fy * r * 0.85)
-        disc(canvas, nose, r * 0.2, shade(look.skin, 0.92))
+        disc(canvas, nose, r * 0.24, shade(look.skin, 0.88))
     for s in (-1, 1):
         along = s * 0.35 * side
         if side < 0.3 and s < 0:
@@ -277,7 +248,7 @@ def _draw_face(canvas: np.ndarray, j: Joints, look: Look, face: Point, toward: P
         disc(canvas, (ex, ey), r * 0.14, (25, 20, 20))
     mouth = (face[0] - ux * r * 0.38 + fx * r * 0.5, face[1] - uy * r * 0.38 + fy * r * 0.5)
     if j.mouth > 0.15:
-        disc(canvas, mouth, r * (0.16 + 0.24 * j.mouth), (110, 10, 20))
+        disc(canvas, mouth, r * (0.2 + 0.24 * j.mouth), (120, 0, 16))
 
 
 def draw_body(canvas: np.ndarray, j: Joints, look: Look) -> None:

@@ -6,7 +6,8 @@ import colorsys
 
 import numpy as np
 
-from stadlib.data.miniature.figures import Colour, Look
+from stadlib.data.miniature.canvas import Colour
+from stadlib.data.miniature.figures import Look
 
 _SKIN = ((255, 219, 190), (236, 188, 150), (198, 140, 98), (150, 98, 62), (104, 66, 44))
 _HAIR = ((30, 22, 18), (74, 44, 24), (140, 92, 46), (222, 188, 112), (168, 60, 30), (170, 170, 172))

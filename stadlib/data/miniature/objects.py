@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stadlib.data.miniature.figures import Colour, Joints, Point, disc, draw_arm, line, polygon
+from stadlib.data.miniature.canvas import Colour, Point, disc, line, polygon
+from stadlib.data.miniature.figures import Joints, Look, draw_arm
 
 ITEMS = ("box", "bag", "ball", "flowers", "tray")
 
@@ -143,7 +144,9 @@ def draw_on_table(
         disc(canvas, (at - 0.06 * h, top - 0.04 * h), 0.045 * h, (60, 180, 50))
 
 
-def draw_near_arm(canvas: np.ndarray, j: Joints, look, action: str, item: str, shown: bool) -> None:
+def draw_near_arm(
+    canvas: np.ndarray, j: Joints, look: Look, action: str, item: str, shown: bool
+) -> None:
     """The held object and the near arm in the order that hides what the body would hide."""
     if shown and j.back < 0.5:
         draw_held(canvas, action, item, j)

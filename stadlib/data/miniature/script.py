@@ -18,13 +18,13 @@ from stadlib.data.miniature.looks import random_looks
 from stadlib.data.miniature.spec import WorldSpec
 
 SOURCES, SPLITS = ("ava", "kinetics"), ("train", "val", "test")
-SIZE = {"ava": (120, 80), "kinetics": (104, 80)}  # width, height in pixels
+SIZE = {"ava": (120, 80), "kinetics": (104, 80), "pretraining": (96, 80)}  # width, height in pixels
 AVA_START = 900.0  # AVA's cut movies begin at this second of the original
 _UNITS = {
     1: ((1,),), 2: ((2,), (2,), (2,), (1, 1)), 3: ((2, 1), (1, 2), (3,), (3,)),
     4: ((2, 2), (2, 2), (2, 2), (3, 1), (1, 3)), 5: ((2, 2, 1), (2, 1, 2), (3, 2)),
 }  # fmt: skip
-_NEEDS_PERFORMANCE = ("show", "apart", "side", "alone")
+_NEEDS_PERFORMANCE = ("show", "apart", "side", "crossed", "alone")
 
 
 @dataclass
@@ -88,7 +88,9 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
     for index, number in enumerate(classes.deck(shares, count, rng)):
         layouts = _UNITS[int(number)]
         units = layouts[int(rng.integers(len(layouts)))]
-        phases = 1 if source == "kinetics" else 2 + int(spec.movie_seconds > 20 and rng.random() < 0.4)
+        phases = (
+            1 if source == "kinetics" else 2 + int(spec.movie_seconds > 20 and rng.random() < 0.4)
+        )
         plans.append(Plan(source, split, index, units, phases))
     _deal_stories(plans, rng)
     _deal_events(plans, rng)
@@ -134,14 +136,15 @@ def write_script(spec: WorldSpec, plan: Plan) -> Script:
     width, _ = SIZE[plan.source]
     seconds = spec.movie_seconds if plan.source == "ava" else spec.clip_seconds
     actors = _cast(plan, width, rng)
+    taking_part = _cast_events(plan, actors, rng)
     _play_phases(plan, actors, seconds, width, rng)
-    moment = _play_events(plan, actors, seconds, width, rng)
+    moment = _play_events(plan, taking_part, seconds, width, rng)
     keyframes, start = _keyframes(plan, seconds, moment, rng)
     silent = tuple(t for t in keyframes if rng.random() < (0.012 if plan.source == "ava" else 0.1))
     excluded = tuple(t for t in keyframes if plan.source == "ava" and rng.random() < 0.006)
     looks = random_looks(sum(plan.units), rng)
     flat = [actor for unit in actors for actor in unit]
-    persons = tuple(_person(actor, look) for actor, look in zip(flat, looks, strict=True))
+    persons = tuple(finish_person(actor, look) for actor, look in zip(flat, looks, strict=True))
     video = f"{plan.source}_{plan.split}_{plan.index:04d}"
     camera = random_camera(plan.source, seconds, rng)
     return Script(
@@ -149,7 +152,8 @@ def write_script(spec: WorldSpec, plan: Plan) -> Script:
     )
 
 
-def _person(actor: story.Actor, look: Look) -> Person:
+def finish_person(actor: story.Actor, look: Look) -> Person:
+    """An actor whose story is written, dressed, and with the furniture that the story needs."""
     seated = any(s.posture == "sit" for s in actor.segments)
     props = actor.props | ({"chair"} if seated else set())
     place = actor.segments[0].x0
@@ -162,10 +166,10 @@ def _person(actor: story.Actor, look: Look) -> Person:
 def _cast(plan: Plan, width: int, rng: np.random.Generator) -> list[list[story.Actor]]:
     """Heights and places, from left to right; members of a unit stand at one depth."""
     total = sum(plan.units)
-    low, high = (36, {1: 54, 2: 54, 3: 48, 4: 43, 5: 39}[total])
+    low, high = {1: (44, 58), 2: (43, 57), 3: (41, 52), 4: (37, 45), 5: (35, 40)}[total]
     if plan.source == "kinetics":
-        low, high = low + 5, high + 8
-    eye = float(rng.uniform(16, 25)) - (4 if plan.source == "kinetics" else 0)
+        low, high = low + 5, high + 6
+    eye = float(rng.uniform(14, 23)) - (3 if plan.source == "kinetics" else 0)
     units: list[list[story.Actor]] = []
     x = 0.0
     number = 0
@@ -174,7 +178,7 @@ def _cast(plan: Plan, width: int, rng: np.random.Generator) -> list[list[story.A
         ground = eye + height + (54 - height) * 0.08
         members = []
         for _ in range(size):
-            posture = "sit" if rng.random() < 0.3 and not plan.events else "stand"
+            posture = "sit" if rng.random() < 0.36 else "stand"
             own = height * float(rng.uniform(0.97, 1.03))
             members.append(story.Actor(number, x, own, ground, posture))
             number += 1
@@ -186,7 +190,7 @@ def _cast(plan: Plan, width: int, rng: np.random.Generator) -> list[list[story.A
     squeeze = min(1.0, (width - 24) / span) if span else 1.0
     left = float(rng.uniform(12, max(12.1, width - 12 - span * squeeze)))
     for actor in actors:
-        actor.x = left + actor.x * squeeze
+        actor.x = actor.home = left + actor.x * squeeze
     return units
 
 
@@ -198,25 +202,39 @@ def _play_phases(plan: Plan, units: list[list[story.Actor]], seconds: int, width
         span = (float(cuts[phase]), float(cuts[phase + 1]))
         for members, (kind, what) in zip(units, cards, strict=True):
             if len(members) == 1:
-                story.single(kind, what, members[0], span, width, rng)
+                back = story.walk_home(members[0], *span)
+                story.single(kind, what, members[0], (back, span[1]), width, rng)
             elif len(members) == 2:
                 story.duo(kind, what, members, span, rng)
             else:
                 story.trio(kind, what, members, span, rng)
 
 
-def _play_events(plan: Plan, units: list[list[story.Actor]], seconds: int, width: int,
+def _cast_events(plan: Plan, units: list[list[story.Actor]],
+                 rng: np.random.Generator) -> list[list[story.Actor]]:  # fmt: skip
+    """Who takes part in each event; whoever does stands in this video."""
+    pairs = [unit[k : k + 2] for unit in units for k in range(len(unit) - 1)]
+    roamers = {k for cards in plan.cards for k, (kind, _) in enumerate(cards) if kind in story.ROAM}
+    settled = [[actor] for k, unit in enumerate(units) for actor in unit if k not in roamers]
+    singles = settled or [[actor] for unit in units for actor in unit]
+    cast = []
+    for kind in plan.events:
+        choices = pairs if kind in classes.PAIR_EVENTS else singles
+        cast.append(choices[int(rng.integers(len(choices)))])
+        for actor in cast[-1]:
+            actor.posture = "stand"
+    return cast
+
+
+def _play_events(plan: Plan, cast: list[list[story.Actor]], seconds: int, width: int,
                  rng: np.random.Generator) -> float | None:  # fmt: skip
     """Insert the events; returns a moment inside the last one."""
     moment = None
     room = (seconds - 6) / max(1, len(plan.events))
-    for place, kind in enumerate(plan.events):
+    for place, (kind, members) in enumerate(zip(plan.events, cast, strict=True)):
         start = 3.0 + place * room + float(rng.uniform(0, max(0.1, room - 4)))
         if plan.source == "ava":
             start = round(start) - float(rng.uniform(0.3, 0.6))
-        pairs = [unit[k : k + 2] for unit in units for k in range(len(unit) - 1)]
-        choices = pairs if kind in classes.PAIR_EVENTS else [[a] for unit in units for a in unit]
-        members = choices[int(rng.integers(len(choices)))]
         events.play(kind, members, start, width, rng)
         moment = start + float(rng.uniform(0.5, 1.6))
     return moment

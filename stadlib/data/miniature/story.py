@@ -10,6 +10,7 @@ from stadlib.data.miniature.activities import BACK, FRONT, LEFT, RIGHT, Segment
 from stadlib.data.miniature.classes import BURSTS
 from stadlib.data.miniature.objects import ITEMS
 
+ROAM = ("wander", "passer")  # cards of one who walks about
 REACH, EMBRACE = 0.72, 0.25  # distance of two persons whose hands meet, who hug; of a height
 
 
@@ -25,6 +26,7 @@ class Actor:
     segments: list[Segment] = field(default_factory=list)
     props: set[str] = field(default_factory=set)
     prop_side: int = RIGHT
+    home: float = 0.0  # the place in the row of persons
 
     def do(self, start: float, end: float, action: str, **more: object) -> None:
         """Append a segment that begins and ends at the actor's place unless told otherwise."""
@@ -61,12 +63,15 @@ def _bursts(action: str, rng: np.random.Generator) -> dict[str, float]:
 
 
 def perform(actor: Actor, span: tuple[float, float], what: str, side: int,
-            rng: np.random.Generator) -> None:  # fmt: skip
-    """``actor`` does ``what`` during ``span``, facing ``side`` where the activity leaves a choice."""
+            rng: np.random.Generator, steady: bool = False) -> None:  # fmt: skip
+    """``actor`` does ``what`` during ``span``, facing ``side`` where the activity leaves a choice.
+
+    ``steady`` shows it all the time instead of in bursts.
+    """
     start, end = span
     extra: dict[str, object] = dict(_bursts(what, rng), facing=side)
     action = what
-    if what in ("dance", "martial", "cut", "touch"):
+    if what in ("dance", "martial", "cut") or (what == "touch" and actor.posture == "sit"):
         extra["posture"] = "stand"
     if what in ("crouch", "lie"):
         extra["posture"], action = what, "quiet"
@@ -77,8 +82,8 @@ def perform(actor: Actor, span: tuple[float, float], what: str, side: int,
         extra["posture"] = "sit"
     if what == "hold":
         extra["item"] = str(rng.choice(ITEMS))
-        if rng.random() < 0.5:
-            extra["gap"] = 0.0
+    if steady or (what == "hold" and rng.random() < 0.5):
+        extra["gap"] = 0.0
     if what in ("computer", "cut", "touch", "instrument", "crouch", "lie"):
         extra["facing"] = side if side in (LEFT, RIGHT) else int(rng.choice([LEFT, RIGHT]))
     actor.do(start, end, action, **extra)
@@ -157,6 +162,14 @@ def trio(kind: str, what: str, three: list[Actor], span: tuple[float, float],
         talk(near, span, -side, rng)
         quiet(middle, span, side)
         perform(far, span, what, int(rng.choice([side, -side, FRONT])), rng)
+    elif kind == "crossed":  # one talks to the middle, which is busy; the other watches it
+        talk(near, span, -side, rng)
+        perform(middle, span, what, int(rng.choice([side, -side, FRONT])), rng)
+        quiet(far, span, side)
+    elif kind == "behind":  # one talks to the middle; the other looks at the quiet listener
+        talk(near, span, -side, rng)
+        quiet(middle, span, side)
+        quiet(far, span, side)
     else:  # the middle talks to one side; the other looks away
         talk(middle, span, side, rng)
         quiet(near, span, -side)
@@ -175,11 +188,18 @@ def single(kind: str, what: str, actor: Actor, span: tuple[float, float], width:
         _roam(actor, span, width, rng, leave=kind == "passer")
 
 
+def walk_home(actor: Actor, start: float, end: float) -> float:
+    """Walk back to the actor's own place if need be; returns when that is reached."""
+    if abs(actor.x - actor.home) < 1:
+        return start
+    return walk(actor, start, actor.home, end - 1, 20)
+
+
 def _roam(actor: Actor, span: tuple[float, float], width: float, rng: np.random.Generator,
           leave: bool) -> None:  # fmt: skip
     """Stand, walk elsewhere (out of the frame if ``leave``), and come back, in turns."""
     t, end = span
-    home = actor.x
+    home = actor.home
     item = str(rng.choice(ITEMS)) if rng.random() < 0.25 else ""
     while t < end:
         stop = min(end, t + float(rng.uniform(2, 4.5)))
@@ -190,13 +210,12 @@ def _roam(actor: Actor, span: tuple[float, float], width: float, rng: np.random.
             t, stop, pause, posture="stand", facing=int(rng.choice([LEFT, RIGHT, FRONT])), **more
         )
         if stop >= end:
-            break
+            return
         target = home
         if abs(actor.x - home) < 1:
             out = float(rng.choice([-0.35 * actor.height, width + 0.35 * actor.height]))
             target = out if leave else float(rng.uniform(0.15, 0.85) * width)
         t = walk(actor, stop, target, end, 14, "hold" if item else "quiet", item)
-    actor.x = home
 
 
 def walk(actor: Actor, start: float, target: float, limit: float, speed: float = 14.0,

@@ -1,0 +1,195 @@
+"""From a keyframe to what the model reads: frames around it, boxes in pixels, batches.
+
+Legend: B clips, N persons (of the batch, or of one clip), C channels, T time, A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from stadlib.data.annotations import Keyframe
+from stadlib.data.layout import AvaLayout
+from stadlib.data.video import read_frames
+
+PAD_VALUE = 115  # the grey that the backbones' normalisation (mean 0.45) turns into zero
+
+Transform = Callable[
+    [tv_tensors.Video, tv_tensors.BoundingBoxes],
+    tuple[tv_tensors.Video, tv_tensors.BoundingBoxes],
+]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames a clip has: ``num_frames`` of them, ``interval`` seconds apart.
+
+    For SlowFast these are the fast path's frames; the backbone takes the slow path's from them.
+    """
+
+    num_frames: int
+    interval: float
+
+    def times(self, keyframe: float) -> list[float]:
+        """Seconds of the frames; number ``num_frames // 2`` is the keyframe itself."""
+        middle = self.num_frames // 2
+        return [keyframe + (i - middle) * self.interval for i in range(self.num_frames)]
+
+
+@dataclass
+class Clip:
+    """One view of one keyframe, not padded. N may be 0."""
+
+    frames_TCHW: torch.Tensor
+    boxes_N4: torch.Tensor
+    actions_NA: torch.Tensor
+    boxes_norm_N4: torch.Tensor
+    person_ids_N: torch.Tensor
+    key: tuple[str, str, float]
+
+
+@dataclass
+class Batch:
+    """Clips of a common size and the persons in them, those of clip 0 first.
+
+    Attributes:
+        clips_BCTHW: uint8, padded at the right and the bottom to divisible height and width.
+        boxes_N4: float32, x1 y1 x2 y2 in pixels of the padded clip.
+        counts_B: int64, persons a clip; 0 is allowed.
+        actions_NA: float32, 1 where the person does the action; zeros without ground truth.
+        boxes_norm_N4: float32, the boxes before any transform, in [0, 1]: as in detection files.
+        keys: (source, video, timestamp) a clip.
+        person_ids_N: int64, -1 where the annotations give none.
+    """
+
+    clips_BCTHW: torch.Tensor
+    boxes_N4: torch.Tensor
+    counts_B: torch.Tensor
+    actions_NA: torch.Tensor
+    boxes_norm_N4: torch.Tensor
+    keys: list[tuple[str, str, float]]
+    person_ids_N: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on ``device``."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{k: v if k == "keys" else v.to(device) for k, v in values.items()})
+
+
+class ClipDataset(Dataset):
+    """The clips around keyframes.
+
+    Items are asked for by index, or by (index, seed): then the item depends on nothing else, be
+    it the worker that makes it or the items made before.
+
+    Args:
+        layout: where the videos are.
+        keyframes: what to show, AVA's and Kinetics' mixed as one likes.
+        sampling: the frames around a keyframe.
+        transform: of (video, boxes). With a sequence of them an item is the list of these views,
+            decoded once.
+        max_persons: of more persons than that, a random subset is kept (training only).
+
+    Raises:
+        InputError: a video is missing.
+    """
+
+    def __init__(
+        self,
+        layout: AvaLayout,
+        keyframes: Sequence[Keyframe],
+        sampling: Sampling,
+        transform: Transform | Sequence[Transform],
+        max_persons: int | None = None,
+    ) -> None:
+        self.keyframes = keyframes
+        self.sampling, self.transform, self.max_persons = sampling, transform, max_persons
+        videos = dict.fromkeys((k.source, k.video) for k in keyframes)
+        self._files = {video: layout.video_file(*video) for video in videos}
+        self._starts = {video: layout.video_start(*video) for video in videos}
+
+    def __len__(self) -> int:
+        return len(self.keyframes)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> Clip | list[Clip]:
+        if not isinstance(item, tuple):
+            return self._item(item)
+        index, seed = item
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((seed * 1_000_003 + index) % 2**63)
+            return self._item(index)
+
+    def _item(self, index: int) -> Clip | list[Clip]:
+        keyframe = self.keyframes[index]
+        video = (keyframe.source, keyframe.video)
+        times = self.sampling.times(keyframe.timestamp - self._starts[video])
+        frames_TCHW = read_frames(self._files[video], times)
+        keep = _subset(len(keyframe.boxes), self.max_persons)
+        if callable(self.transform):
+            return _view(keyframe, keep, frames_TCHW, self.transform)
+        return [_view(keyframe, keep, frames_TCHW, transform) for transform in self.transform]
+
+
+def collate(clips: Sequence[Clip], multiple: int = 32) -> Batch:
+    """One batch of clips of any sizes, of which some or all may have no person.
+
+    Args:
+        clips: what the dataset gave.
+        multiple: height and width of the batch are divisible by it; a backbone's spatial stride
+            or more.
+    """
+    height, width = (
+        -(-max(clip.frames_TCHW.shape[axis] for clip in clips) // multiple) * multiple
+        for axis in (2, 3)
+    )
+    frames, channels = clips[0].frames_TCHW.shape[:2]
+    clips_BCTHW = torch.full(
+        (len(clips), channels, frames, height, width), PAD_VALUE, dtype=torch.uint8
+    )
+    for padded_CTHW, clip in zip(clips_BCTHW, clips, strict=True):
+        h, w = clip.frames_TCHW.shape[2:]
+        padded_CTHW[:, :, :h, :w] = clip.frames_TCHW.transpose(0, 1)
+    return Batch(
+        clips_BCTHW=clips_BCTHW,
+        boxes_N4=torch.cat([clip.boxes_N4 for clip in clips]),
+        counts_B=torch.tensor([len(clip.boxes_N4) for clip in clips]),
+        actions_NA=torch.cat([clip.actions_NA for clip in clips]),
+        boxes_norm_N4=torch.cat([clip.boxes_norm_N4 for clip in clips]),
+        keys=[clip.key for clip in clips],
+        person_ids_N=torch.cat([clip.person_ids_N for clip in clips]),
+    )
+
+
+def collate_views(items: Sequence[list[Clip]], multiple: int = 32) -> list[Batch]:
+    """A batch a view, each of the same clips in the same order."""
+    return [collate(clips, multiple) for clips in zip(*items, strict=True)]
+
+
+def _subset(count: int, limit: int | None) -> np.ndarray:
+    """Indices of the persons to keep, ascending."""
+    if limit is None or count <= limit:
+        return np.arange(count)
+    return torch.randperm(count)[:limit].sort().values.numpy()
+
+
+def _view(
+    keyframe: Keyframe, keep: np.ndarray, frames_TCHW: torch.Tensor, transform: Transform
+) -> Clip:
+    height, width = frames_TCHW.shape[2:]
+    norm_N4 = torch.from_numpy(keyframe.boxes[keep])
+    pixels_N4 = norm_N4 * torch.tensor([width, height, width, height])
+    boxes = tv_tensors.BoundingBoxes(pixels_N4, format="XYXY", canvas_size=(height, width))
+    video, boxes = transform(tv_tensors.Video(frames_TCHW), boxes)
+    return Clip(
+        frames_TCHW=video.as_subclass(torch.Tensor),
+        boxes_N4=boxes.as_subclass(torch.Tensor),
+        actions_NA=torch.from_numpy(keyframe.actions[keep]).float(),
+        boxes_norm_N4=norm_N4,
+        person_ids_N=torch.from_numpy(keyframe.person_ids[keep]),
+        key=(keyframe.source, keyframe.video, keyframe.timestamp),
+    )

@@ -1,0 +1,83 @@
+"""Pixels of one script: background, props and persons in painter's order, camera and light."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from stadlib.data.miniature.activities import pose_at
+from stadlib.data.miniature.annotate import joints_at
+from stadlib.data.miniature.camera import Camera
+from stadlib.data.miniature.canvas import SUPERSAMPLE
+from stadlib.data.miniature.figures import draw_body
+from stadlib.data.miniature.objects import draw_near_arm, draw_on_table, draw_prop
+from stadlib.data.miniature.scenery import MARGIN, background
+from stadlib.data.miniature.script import SIZE, Person, Script, generator
+
+_TABLES = {"computer": "desk", "cut": "worktop"}
+
+
+def draw_person(canvas: np.ndarray, person: Person, t: float, camera: Camera, size: tuple[int, int],
+                with_figure: bool = True) -> None:  # fmt: skip
+    """Draw a person with chair, table and whatever is in hand at ``t`` (seconds)."""
+    zoom, dx, dy = camera.view(t)
+    x = (person.prop_x - size[0] / 2) * zoom + size[0] / 2 + dx
+    ground = (person.ground - size[1] / 2) * zoom + size[1] / 2 + dy
+    height, side = person.height * zoom, person.prop_side
+    for prop in person.props:
+        if prop not in _TABLES.values():
+            draw_prop(canvas, prop, x, ground, height, side)
+    _, segment = pose_at(person.segments, t)
+    drawn = with_figure and segment.action != "absent"
+    j = joints_at(person, t, camera, size)
+    if drawn:
+        draw_body(canvas, j, person.look)
+    for prop in person.props:
+        if prop in _TABLES.values():
+            draw_prop(canvas, prop, x, ground, height, side)
+    if drawn:
+        if segment.action in _TABLES:
+            draw_on_table(canvas, segment.action, x, ground, height, side)
+        shown = segment.evidence(t) > 0.5
+        draw_near_arm(canvas, j, person.look, segment.action, segment.item, shown)
+
+
+class Stage:
+    """Draws the frames of one script."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.size = SIZE[script.source]
+        self.backdrop = background(*self.size, generator(*script.seed, 7))
+        self.persons = sorted(script.persons, key=lambda p: (p.ground, p.number))
+
+    def _resting(self, t: float) -> np.ndarray:
+        """The background as the camera sees it at ``t``, supersampled."""
+        (w, h), s, m = self.size, SUPERSAMPLE, MARGIN
+        if not self.script.camera.moves:
+            return self.backdrop[m * s : (m + h) * s, m * s : (m + w) * s].copy()
+        zoom, dx, dy = self.script.camera.view(t)
+        cx, cy = (w / 2 + m) * s, (h / 2 + m) * s
+        matrix = np.array(
+            [[zoom, 0, w / 2 * s + dx * s - zoom * cx], [0, zoom, h / 2 * s + dy * s - zoom * cy]]
+        )
+        return cv2.warpAffine(self.backdrop, matrix, (w * s, h * s), flags=cv2.INTER_LINEAR,
+                              borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+
+    def frame(self, t: float, without: tuple[int, ...] = ()) -> np.ndarray:
+        """The picture at ``t`` seconds, uint8 (H, W, 3) RGB; persons in ``without`` are left out."""
+        canvas = self._resting(t)
+        camera = self.script.camera
+        for person in self.persons:
+            draw_person(canvas, person, t, camera, self.size, person.number not in without)
+        small = cv2.resize(canvas, self.size, interpolation=cv2.INTER_AREA)
+        gains = np.array([*camera.light(t), 0.0]).reshape(1, 4)
+        gains = np.concatenate([gains[:, :3] * np.eye(3), np.full((3, 1), camera.lift)], axis=1)
+        return cv2.transform(small, gains)
+
+    def frames(self, seconds: int, rate: int) -> Iterator[np.ndarray]:
+        """All pictures in order, ``rate`` a second."""
+        for k in range(seconds * rate):
+            yield self.frame(k / rate)

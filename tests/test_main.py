@@ -1,0 +1,72 @@
+"""The command line: bad input ends with one clear line and exit status 1."""
+
+from __future__ import annotations
+
+import pytest
+
+from stadlib.__main__ import main
+
+
+def failure(capsys, *words: str) -> str:
+    assert main(list(words)) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_unknown_head(capsys):
+    line = failure(capsys, "train", "--head", "tonly", "--scale", "smoke")
+    assert line == "stadlib: head='tonly'; choose from linear, s-only, t-only, all"
+
+
+def test_unknown_scale(capsys):
+    assert "choose from smoke, mini, paper" in failure(capsys, "train", "--scale", "huge")
+
+
+def test_misspelt_option(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--haed", "linear"])
+    assert caught.value.code != 0
+    assert "unrecognized arguments: --haed" in capsys.readouterr().err
+
+
+def test_results_folder_that_cannot_be_written(capsys, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "file"))
+    line = failure(capsys, "train", "--head", "linear", "--scale", "smoke")
+    assert "cannot be written" in line
+    assert "STADLIB_RESULTS" in line
+
+
+def test_full_disk(capsys, tmp_path, monkeypatch):
+    from pathlib import Path
+
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    line = failure(capsys, "train", "--head", "linear", "--scale", "smoke")
+    assert "cannot be written (No space left on device)" in line
+
+
+def test_missing_dataset(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "results"))
+    line = failure(capsys, "train", "--scale", "smoke", "--data", str(tmp_path / "nowhere"))
+    assert "nowhere" in line
+
+
+def test_paper_scale_without_data_says_where_it_belongs(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("STADLIB_DATA", str(tmp_path))
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "results"))
+    line = failure(capsys, "train", "--scale", "paper")
+    assert "ava-kinetics: no such folder" in line
+
+
+def test_damaged_record(capsys, smoke_record, tmp_path, monkeypatch):
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    folder = tmp_path / "runs" / smoke_record.folder.name
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text('{"experiment": {}')
+    line = failure(capsys, "train", "--head", "t-only", "--scale", "smoke")
+    assert "record.json: not a record" in line

@@ -1,0 +1,72 @@
+"""The tables' rows are the paper's, and a scale changes numbers only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from stadlib import recipes
+from stadlib.config import SCALES, ConfigError, Experiment
+from stadlib.paths import published_dir
+
+
+def test_table1_has_the_rows_of_the_paper_in_its_order():
+    paper = pd.read_csv(published_dir("paper") / "table1.csv", keep_default_na=False)
+    rows = [
+        (e.backbone.lower(), e.pretrain, e.frames, e.head, e.memory) for e in recipes.table1()
+    ]
+    written = [
+        (r.backbone.lower(), r.pretrain, r.input, r.head.lower(), r.memory == "yes")
+        for r in paper.itertuples()
+        if r.backbone != "ensemble"
+    ]
+    assert rows == written
+    assert len(rows) == 14
+
+
+def test_words_select_rows():
+    rows = recipes.table1(backbone="ir-csn-152", pretrain="K700", frames="32x2", head="all")
+    assert [(row.head, row.memory) for row in rows] == [
+        ("linear", False),
+        ("s-only", False),
+        ("t-only", False),
+        ("t-only", True),
+    ]
+
+
+def test_unknown_words_are_answered_with_choices():
+    with pytest.raises(ConfigError, match="choose from linear, s-only, t-only, all"):
+        recipes.table1(head="tonly")
+    with pytest.raises(ConfigError, match="choose from slowfast-152 K700"):
+        recipes.table1(backbone="slowfast-101")
+    with pytest.raises(ConfigError, match="scale='huge'; choose from smoke, mini, paper"):
+        recipes.table1(scale="huge")
+
+
+def test_paper_scale_is_the_papers_recipe():
+    for row in recipes.table1(scale="paper"):
+        first = row.stages[0]
+        assert (first.iterations, first.batch, first.lr) == (30_000, 64, 1e-2)
+        assert first.weight_decay == 1e-7
+        assert row.scales == (256, 288, 320)
+        assert row.flip
+
+
+def test_another_scale_keeps_every_word():
+    for paper, mini in zip(recipes.table1(scale="paper"), recipes.table1(), strict=True):
+        same = replace(mini, scale="paper", scales=paper.scales, stages=paper.stages)
+        assert same == paper
+        assert mini.stages[0].iterations == SCALES["mini"].iterations
+        assert recipes.at(mini, "paper") == paper
+
+
+def test_table_has_a_row_with_the_default_words():
+    default = Experiment()
+    assert recipes.at(default, "mini") in recipes.table1()
+
+
+def test_ensemble_has_fifteen_different_members():
+    members = recipes.ensemble1()
+    assert len({member.digest for member in members}) == 15

@@ -1,0 +1,130 @@
+"""The whole run at smoke scale: records that repeat bit for bit, also after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from stadlib import recipes, study
+from stadlib.config import ConfigError, Experiment, InputError
+from stadlib.config import from_dict as experiment_from
+from stadlib.records import read_record
+
+ROW = recipes.at(Experiment(head="linear"), "smoke")
+
+
+def command(experiment: Experiment, *words: str) -> list[str]:
+    from dataclasses import asdict
+
+    text = json.dumps(asdict(experiment))
+    return [sys.executable, "-m", "stadlib", "train", "--experiment", text, *words]
+
+
+def in_folder(folder) -> dict:
+    return {**os.environ, "STADLIB_RESULTS": str(folder)}
+
+
+def what_counts(record) -> tuple:
+    return record.experiment, record.digest, record.scale, record.metrics
+
+
+def test_record_is_the_contract(smoke_record):
+    assert set(smoke_record.metrics) == {"ava", "kinetics", "ava+kinetics"}
+    for found in smoke_record.metrics.values():
+        assert 0 <= found["mAP"] <= 1
+        assert any(ap is not None for ap in found["AP"].values())
+    assert {"version", "commit", "dirty", "torch", "device", "seconds", "peak_memory_mb"} <= set(
+        smoke_record.provenance
+    )
+    experiment = experiment_from(smoke_record.experiment)
+    assert experiment.digest == smoke_record.digest
+    assert read_record(smoke_record.folder / "record.json") == smoke_record
+    assert str(smoke_record.folder) not in smoke_record.to_json()
+
+
+def test_a_second_run_reads_the_record(smoke_record):
+    path = smoke_record.folder / "record.json"
+    written = path.stat().st_mtime_ns
+    assert study.run(experiment_from(smoke_record.experiment)) == smoke_record
+    assert path.stat().st_mtime_ns == written
+
+
+def test_same_seed_same_record_bit_for_bit(smoke_record, tmp_path, monkeypatch):
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    again = study.run(experiment_from(smoke_record.experiment))
+    assert again.folder != smoke_record.folder
+    assert what_counts(again) == what_counts(smoke_record)
+    for name in ("detections_ava.csv", "detections_kinetics.csv"):
+        assert (again.folder / name).read_bytes() == (smoke_record.folder / name).read_bytes()
+
+
+def test_killed_run_ends_like_an_uninterrupted_one(smoke_record, tmp_path, monkeypatch):
+    experiment = experiment_from(smoke_record.experiment)
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    folder = study.run_folder(experiment)
+    process = subprocess.Popen(command(experiment), env=in_folder(tmp_path))
+    deadline = time.monotonic() + 120
+    while not (folder / "stage1" / "checkpoint.pt").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "record.json").exists()
+    assert what_counts(study.run(experiment)) == what_counts(smoke_record)
+
+
+def test_two_processes_run_the_study(tmp_path, smoke_record):
+    row = replace(ROW, stages=(replace(ROW.stages[0], iterations=2),), flip=False)
+    done = subprocess.run(
+        command(row, "--processes", "2"),
+        env=in_folder(tmp_path) | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("runs/*/record.json")
+    record = read_record(path)
+    rows = (path.parent / "detections_ava.csv").read_text().splitlines()
+    whole = (smoke_record.folder / "detections_ava.csv").read_text().splitlines()
+    assert len(rows) == len(whole)
+    assert record.digest == row.digest
+
+
+def test_check_parameters_refuses_a_misspelt_name():
+    good = {"head": "t-only", "scale": "smoke", "seed": 1, "study": study, "_i1": "x"}
+    study.check_parameters(good, "head", "scale", "seed")
+    with pytest.raises(ConfigError, match=r"^unknown parameter 'haed'; choose from head, scale"):
+        study.check_parameters({**good, "haed": "linear"}, "head", "scale", "seed")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "answer"),
+    [
+        ("head", "tonly", "choose from linear, s-only, t-only, all"),
+        ("scale", "all", "choose from smoke, mini, paper"),
+        ("seed", "one", "give a whole number"),
+        ("seed", -1, "give a whole number"),
+        ("seed", True, "give a whole number"),
+    ],
+)
+def test_check_parameters_refuses_a_wrong_word(name, value, answer):
+    with pytest.raises(ConfigError, match=answer) as caught:
+        study.check_parameters({name: value}, name)
+    assert caught.value._render_traceback_() == [f"ConfigError: {caught.value}"]
+
+
+def test_rows_that_cannot_run_yet_say_so():
+    (row,) = recipes.table1(head="t-only", frames="64x1", scale="smoke")
+    with pytest.raises(InputError, match="rows with memory cannot be run yet"):
+        study.run(row)
+    with pytest.raises(InputError, match="detector='v3' cannot be run yet"):
+        study.run(replace(ROW, detector="v3"))
