@@ -22,6 +22,10 @@ ScaleName = Literal["smoke", "mini", "paper"]
 class OneLineError(ValueError):
     """An error whose message is all that a user needs: what is wrong, where, and the remedy."""
 
+    def __init__(self, message: str) -> None:
+        # A DataLoader worker's error comes back with its traceback; the last line is the message.
+        super().__init__(message.rstrip().rsplit("\n", 1)[-1].split("Error: ", 1)[-1])
+
     def _render_traceback_(self) -> list[str]:
         """IPython's hook: a notebook shows one line instead of a traceback."""
         return [f"{type(self).__name__}: {self}"]
@@ -163,7 +167,7 @@ class Scale:
 
 SCALES: dict[str, Scale] = {
     "smoke": Scale(
-        world_version=1,
+        world_version=2,
         frame_rate=8,
         frame_divisor=4,
         short_side=64,
@@ -181,7 +185,7 @@ SCALES: dict[str, Scale] = {
         pretrain_lr=0.05,
     ),
     "mini": Scale(
-        world_version=1,
+        world_version=2,
         frame_rate=8,
         frame_divisor=4,
         short_side=64,

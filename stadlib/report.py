@@ -132,14 +132,14 @@ def paired_difference(
 
 
 def provenance(records: Iterable[Record | None]) -> pd.DataFrame:
-    """Return where the numbers come from, one row a record."""
+    """Return where the numbers come from, one column a record."""
     rows = []
     for record in records:
         if record is not None:
             words = {name: record.experiment[name] for name in ("backbone", "head", "seed")}
             rows.append({**words, "scale": record.scale, "digest": record.digest})
             rows[-1].update(record.provenance)
-    return pd.DataFrame(rows).set_index("digest") if rows else pd.DataFrame()
+    return pd.DataFrame(rows).set_index("digest").T if rows else pd.DataFrame()
 
 
 def readme_table() -> str:

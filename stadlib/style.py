@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -45,14 +46,15 @@ class NotebookFigure(Figure):
         drawn, stored = io.BytesIO(), io.BytesIO()
         self.savefig(drawn, format="png")
         image = Image.open(drawn).convert("RGB")
-        image.quantize(256, dither=Image.Dither.NONE).save(stored, format="png", optimize=True)
+        few = image.quantize(256, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
+        few.save(stored, format="png", optimize=True)
         return stored.getvalue()
-
-    def _repr_mimebundle_(self, **_: object) -> dict[str, bytes | str]:
-        return {"image/png": self.png(), "text/plain": repr(self)}
 
 
 def closed(figure: NotebookFigure) -> NotebookFigure:
     """Take a figure out of pyplot's hands, so that a notebook shows it once, as a cell's value."""
     plt.close(figure)
+    if (ipython := sys.modules.get("IPython")) and (shell := ipython.get_ipython()):
+        # Matplotlib's own printer is registered for every Figure; a subclass's comes before it.
+        shell.display_formatter.formatters["image/png"].for_type(NotebookFigure, NotebookFigure.png)
     return figure

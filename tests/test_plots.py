@@ -50,7 +50,7 @@ def words(figure: NotebookFigure) -> set[str]:
 
 
 def picture(figure: NotebookFigure) -> np.ndarray:
-    png = figure._repr_mimebundle_()["image/png"]
+    png = figure.png()
     assert len(png) < 60_000  # a notebook has 400 KB
     return imread(io.BytesIO(png))
 

@@ -170,8 +170,8 @@ def test_readme_section_is_rewritten_in_place(committed: list[Record], tmp_path:
 def test_provenance_names_every_record() -> None:
     one = record(row_of("t-only"), seed=2)
     table = report.provenance([one, None])
-    assert table.index.tolist() == [one.digest]
-    assert table.loc[one.digest, ["seed", "scale", "device"]].tolist() == [2, "mini", "cpu"]
+    assert table.columns.tolist() == [one.digest]
+    assert table.loc[["seed", "scale", "device"], one.digest].tolist() == [2, "mini", "cpu"]
     assert report.provenance([None]).empty
 
 

@@ -70,9 +70,7 @@ def compare(name: str, average: tuple[str, ...], num_sequences: int) -> None:
 
     batched, looped = step(head), step(lambda *inputs: per_clip(head, *inputs))
     logits = (batched[0] - looped[0]).abs().max()
-    gradients = max(
-        float((a - b).abs().max()) for a, b in zip(batched[1], looped[1], strict=True)
-    )
+    gradients = max(float((a - b).abs().max()) for a, b in zip(batched[1], looped[1], strict=True))
     torch.testing.assert_close(batched, looped, rtol=1e-5, atol=1e-5)
     fast = best_of(lambda: step(head))
     slow = best_of(lambda: step(lambda *inputs: per_clip(head, *inputs)))

@@ -50,7 +50,7 @@ def _wave(t: float, period: float, phase: float = 0.0) -> float:
 
 
 def facing_pose(facing: int) -> tuple[float, float]:
-    """``Pose.facing`` and ``Pose.back`` of one of the four directions; sides show a little front."""
+    """``Pose.facing`` and ``Pose.back`` of a direction; sides show a little of the front."""
     return {LEFT: (-0.9, 0.0), RIGHT: (0.9, 0.0), FRONT: (0.0, 0.0), BACK: (0.0, 1.0)}[facing]
 
 
@@ -91,6 +91,50 @@ def _posture(segment: Segment, t: float) -> Pose:
     return base
 
 
+_SLOW, _QUICK = 1.2, 0.8  # periods in seconds
+#: what arms and head do for an activity, in fields of ``Pose``
+_ARMS: dict[str, dict[str, float]] = {
+    "read": {
+        "ra_upper": 32, "ra_fore": 112, "la_upper": 32, "la_fore": 108, "nod": 22, "spread": -0.6,
+    },
+    "phone": {"ra_upper": 98, "ra_fore": 212, "nod": -6, "spread": -0.5},
+    "text": {"ra_upper": 24, "ra_fore": 112, "nod": 30, "spread": -0.3},
+    "hold": {"ra_upper": 26, "ra_fore": 82, "la_upper": 26, "la_fore": 80, "spread": -0.5},
+    "drink": {"ra_upper": 76, "ra_fore": 190, "nod": -12, "spread": -0.5},
+    "eat": {"ra_upper": 48, "ra_fore": 140, "spread": -0.4, "mouth": 0.3},
+    "instrument": {"la_upper": 52, "la_fore": 104, "ra_upper": 2, "ra_fore": 72, "spread": -0.3},
+    "computer": {"ra_upper": 32, "ra_fore": 86, "la_upper": 30, "la_fore": 86, "spread": -0.3},
+    "cut": {
+        "ra_upper": 26, "ra_fore": 74, "la_upper": 24, "la_fore": 70, "lean": 10, "nod": 18,
+        "spread": -0.3,
+    },
+    "touch": {"ra_upper": 86, "ra_fore": 92},
+    "give": {"ra_upper": 74, "ra_fore": 84, "spread": 0},
+    "take": {"ra_upper": 74, "ra_fore": 84, "spread": 0},
+    "shake": {"ra_upper": 66, "ra_fore": 82, "spread": 0},
+    "wave": {"ra_upper": 152, "ra_fore": 182, "spread": 0.8},
+    "hug": {"ra_upper": 76, "ra_fore": 78, "la_upper": 70, "la_fore": 86, "lean": 9, "nod": 8},
+    "bend": {
+        "lean": 78, "nod": 10, "ra_upper": 8, "ra_fore": 4, "la_upper": 14, "la_fore": 8,
+        "l_thigh": 12, "r_thigh": -8,
+    },
+}  # fmt: skip
+#: which of these fields swing: by how much, and the period in seconds
+_SWINGS: dict[str, dict[str, tuple[float, float]]] = {
+    "read": {"ra_fore": (4, _SLOW)},
+    "text": {"ra_fore": (4, _QUICK)},
+    "drink": {"ra_fore": (6, _SLOW)},
+    "eat": {"ra_upper": (24, _SLOW), "ra_fore": (48, _SLOW), "mouth": (0.3, _QUICK)},
+    "instrument": {"ra_fore": (26, _QUICK)},
+    "computer": {"ra_fore": (7, _QUICK), "la_fore": (-7, _QUICK)},
+    "cut": {"ra_fore": (26, _QUICK)},
+    "touch": {"ra_upper": (5, _SLOW), "ra_fore": (5, _SLOW)},
+    "shake": {"ra_upper": (12, _QUICK), "ra_fore": (20, _QUICK)},
+    "wave": {"ra_fore": (40, _QUICK)},
+    "bend": {"lean": (5, _SLOW), "ra_fore": (14, _SLOW)},
+}
+
+
 def _talk(p: Pose, t: float, phase: float) -> Pose:
     return p._replace(
         ra_upper=42 + 22 * _wave(t, 1.0, phase), ra_fore=108 + 38 * _wave(t, 1.0, phase + 0.8),
@@ -114,44 +158,24 @@ def _punch(p: Pose, t: float, phase: float) -> Pose:
     near, far = max(0.0, swing), max(0.0, -swing)
     kick = max(0.0, _wave(t, 3.3, phase) - 0.75) * 4
     return p._replace(
-        ra_upper=42 + 48 * near, ra_fore=138 - 48 * near, la_upper=42 + 48 * far, la_fore=138 - 48 * far,
+        ra_upper=42 + 48 * near, ra_fore=138 - 48 * near,
+        la_upper=42 + 48 * far, la_fore=138 - 48 * far,
         l_thigh=24 + 62 * kick, l_shin=-4 + 85 * kick, r_thigh=-22, r_shin=-26,
         lean=7 * near - 9 * kick + 4, spread=0.3,
     )  # fmt: skip
 
 
+_WHOLE_BODY = {"talk": _talk, "dance": _dance, "martial": _punch, "fight": _punch}
+
+
 def _overlay(p: Pose, action: str, t: float, phase: float) -> Pose:
     """Pose of ``action`` at full evidence, given the posture's pose."""
-    slow, quick = _wave(t, 1.2, phase), _wave(t, 0.8, phase)
-    if action == "talk":
-        return _talk(p, t, phase)
-    if action == "dance":
-        return _dance(p, t, phase)
-    if action in ("martial", "fight"):
-        return _punch(p, t, phase)
-    fields = {
-        "read": dict(ra_upper=32, ra_fore=112 + 4 * slow, la_upper=32, la_fore=108, nod=22, spread=-0.6),
-        "phone": dict(ra_upper=98, ra_fore=212, nod=-6, spread=-0.5),
-        "text": dict(ra_upper=24, ra_fore=112 + 4 * quick, nod=30, spread=-0.3),
-        "hold": dict(ra_upper=26, ra_fore=82, la_upper=26, la_fore=80, spread=-0.5),
-        "drink": dict(ra_upper=76, ra_fore=190 + 6 * slow, nod=-12, spread=-0.5),
-        "eat": dict(ra_upper=48 + 24 * slow, ra_fore=140 + 48 * slow, spread=-0.4,
-                    mouth=0.3 + 0.3 * quick),
-        "instrument": dict(la_upper=52, la_fore=104, ra_upper=2, ra_fore=72 + 26 * quick, spread=-0.3),
-        "computer": dict(ra_upper=32, ra_fore=86 + 7 * quick, la_upper=30, la_fore=86 - 7 * quick,
-                         spread=-0.3),
-        "cut": dict(ra_upper=26, ra_fore=74 + 26 * quick, la_upper=24, la_fore=70, lean=10, nod=18,
-                    spread=-0.3),
-        "touch": dict(ra_upper=86 + 5 * slow, ra_fore=92 + 5 * slow),
-        "give": dict(ra_upper=74, ra_fore=84, spread=0),
-        "take": dict(ra_upper=74, ra_fore=84, spread=0),
-        "shake": dict(ra_upper=66 + 12 * quick, ra_fore=82 + 20 * quick, spread=0),
-        "wave": dict(ra_upper=152, ra_fore=182 + 40 * quick, spread=0.8),
-        "hug": dict(ra_upper=76, ra_fore=78, la_upper=70, la_fore=86, lean=9, nod=8),
-        "bend": dict(lean=78 + 5 * slow, nod=10, ra_upper=8, ra_fore=4 + 14 * slow, la_upper=14, la_fore=8,
-                     l_thigh=12, r_thigh=-8),
-    }  # fmt: skip
-    return p._replace(**fields[action]) if action in fields else p
+    if action in _WHOLE_BODY:
+        return _WHOLE_BODY[action](p, t, phase)
+    fields = dict(_ARMS.get(action, {}))
+    for name, (wide, period) in _SWINGS.get(action, {}).items():
+        fields[name] += wide * _wave(t, period, phase)
+    return p._replace(**fields)
 
 
 def body_pose(segment: Segment, t: float) -> Pose:

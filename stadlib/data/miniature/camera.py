@@ -28,7 +28,7 @@ class Camera:
         return bool(self.pan or self.zoom or self.shake)
 
     def view(self, t: float) -> tuple[float, float, float]:
-        """(zoom, dx, dy): a point p of the resting frame appears at (p - centre) * zoom + centre + d."""
+        """(zoom, dx, dy): a point p is seen at (p - centre) * zoom + centre + (dx, dy)."""
         slow = sin(2 * pi * t / self.period + self.phase)
         other = sin(2 * pi * t / (self.period * 1.37) + self.phase * 2)
         shake = sin(2 * pi * t / 0.83 + self.phase) + sin(2 * pi * t / 0.57 + self.phase * 3)
@@ -43,7 +43,7 @@ class Camera:
 
 
 def random_camera(source: str, seconds: int, rng: np.random.Generator) -> Camera:
-    """A still or slowly panning camera in dim light (AVA-like), a hand-held bright one (Kinetics)."""
+    """Still or slowly panning in dim light (AVA-like); hand-held in bright light (Kinetics)."""
     period, phase = float(rng.uniform(5, 10)), float(rng.uniform(0, 6))
     if source == "ava":
         level = float(rng.uniform(0.72, 0.95))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from stadlib.data.miniature.canvas import Colour, Point, disc, line, polygon
-from stadlib.data.miniature.figures import Joints, Look, draw_arm
+from stadlib.data.miniature.figures import Joints
 
 ITEMS = ("box", "bag", "ball", "flowers", "tray")
 
@@ -21,7 +23,7 @@ def _middle(j: Joints) -> Point:
 
 
 def draw_item(canvas: np.ndarray, kind: str, at: Point, h: float) -> None:
-    """A thing that can be carried or handed over, centred at ``at``; ``h`` is the bearer's height."""
+    """A thing to carry or hand over, centred at ``at``; ``h`` is the bearer's height."""
     x, y = at
     if kind == "box":
         _rectangle(canvas, at, 0.13 * h, 0.1 * h, (196, 148, 84))
@@ -47,12 +49,10 @@ def _book(canvas: np.ndarray, j: Joints) -> None:
     x, y = _middle(j)
     y -= 0.05 * h
     for s in (-1, 1):
-        leaf = [(x, y - 0.1 * h), (x + s * 0.13 * h, y - 0.13 * h)]
-        polygon(
-            canvas, [*leaf, (x + s * 0.13 * h, y + 0.07 * h), (x, y + 0.1 * h)], (250, 250, 240)
-        )
-        line(canvas, (x + s * 0.13 * h, y - 0.13 * h), (x + s * 0.13 * h, y + 0.07 * h), (30, 80, 220),
-             0.035 * h)  # fmt: skip
+        upper, lower = (x + s * 0.13 * h, y - 0.13 * h), (x + s * 0.13 * h, y + 0.07 * h)
+        leaf = [(x, y - 0.1 * h), upper, lower, (x, y + 0.1 * h)]
+        polygon(canvas, leaf, (250, 250, 240))
+        line(canvas, upper, lower, (30, 80, 220), 0.035 * h)
     line(canvas, (x, y - 0.1 * h), (x, y + 0.1 * h), (30, 80, 220), 0.04 * h)
 
 
@@ -91,17 +91,25 @@ def draw_held(canvas: np.ndarray, action: str, item: str, j: Joints) -> None:
     elif action == "instrument":
         _guitar(canvas, j)
     elif action == "cut":
-        line(canvas, hand, (hand[0] + 0.14 * h * (j.facing or 0.6), hand[1] + 0.05 * h), (235, 240, 250),
-             0.045 * h)  # fmt: skip
+        tip = (hand[0] + 0.14 * h * (j.facing or 0.6), hand[1] + 0.05 * h)
+        line(canvas, hand, tip, (235, 240, 250), 0.045 * h)
     elif action in ("hold", "give", "take") and item:
         at = hand if action != "hold" or item == "bag" else _middle(j)
         draw_item(canvas, item, at, h)
 
 
-def draw_prop(
-    canvas: np.ndarray, kind: str, x: float, ground: float, h: float, side: float
-) -> None:
-    """Furniture that belongs to a person at ``x`` who faces ``side``, sized for height ``h``."""
+class Spot(NamedTuple):
+    """Where furniture stands: its owner's feet, standing height (pixels) and direction."""
+
+    x: float
+    ground: float
+    height: float
+    side: float
+
+
+def draw_prop(canvas: np.ndarray, kind: str, spot: Spot) -> None:
+    """Furniture that belongs to a person at ``spot``."""
+    x, ground, h, side = spot
     if kind == "chair":
         seat, back = ground - 0.215 * h, -side * 0.13 * h
         wood = (122, 84, 52)
@@ -125,29 +133,22 @@ def draw_prop(
             line(canvas, (at - 0.08 * h, y), (at + 0.08 * h, y), (200, 170, 130), 0.04 * h)
 
 
-def draw_on_table(
-    canvas: np.ndarray, action: str, x: float, ground: float, h: float, side: float
-) -> None:
+def draw_on_table(canvas: np.ndarray, action: str, spot: Spot) -> None:
     """What lies on the table while it is used: a laptop, or a board with vegetables."""
+    x, ground, h, side = spot
     at = x + side * 0.36 * h
     if action == "computer":
         top = ground - 0.35 * h
         line(canvas, (at - 0.1 * h, top), (at + 0.1 * h, top), (170, 175, 185), 0.04 * h)
         tip = (at + side * 0.15 * h, top - 0.2 * h)
         line(canvas, (at + side * 0.1 * h, top), tip, (120, 125, 140), 0.06 * h)
-        line(canvas, (at + side * 0.09 * h, top - 0.03 * h), (tip[0] - side * 0.03 * h, tip[1] + 0.02 * h),
-             (90, 190, 255), 0.035 * h)  # fmt: skip
+        low, high = (
+            (at + side * 0.09 * h, top - 0.03 * h),
+            (tip[0] - side * 0.03 * h, tip[1] + 0.02 * h),
+        )
+        line(canvas, low, high, (90, 190, 255), 0.035 * h)
     elif action == "cut":
         top = ground - 0.46 * h
         line(canvas, (at - 0.13 * h, top), (at + 0.13 * h, top), (240, 230, 200), 0.05 * h)
         disc(canvas, (at + 0.06 * h, top - 0.05 * h), 0.055 * h, (230, 50, 30))
         disc(canvas, (at - 0.06 * h, top - 0.04 * h), 0.045 * h, (60, 180, 50))
-
-
-def draw_near_arm(
-    canvas: np.ndarray, j: Joints, look: Look, action: str, item: str, shown: bool
-) -> None:
-    """The held object and the near arm in the order that hides what the body would hide."""
-    if shown and j.back < 0.5:
-        draw_held(canvas, action, item, j)
-    draw_arm(canvas, j, look, near=True)

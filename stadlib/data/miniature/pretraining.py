@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from stadlib.data.miniature import classes, events, story
 from stadlib.data.miniature.activities import FRONT, LEFT, RIGHT
 from stadlib.data.miniature.camera import random_camera
@@ -34,6 +36,7 @@ CLASSES: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 NUM_SMALL = 20
 _STREAM = 11  # random streams of the world begin with other words
+Span = tuple[float, float]
 _EVENTS = ("hug", "give", "shake")
 
 
@@ -124,7 +127,7 @@ def close_up(spec: WorldSpec, split: str, index: int, label: int) -> Script:
                   persons, camera, words)  # fmt: skip
 
 
-def _pair(what: str, pair: list[story.Actor], span: tuple[float, float], rng) -> None:
+def _pair(what: str, pair: list[story.Actor], span: Span, rng: np.random.Generator) -> None:
     first = int(rng.integers(2))
     sides = [RIGHT, LEFT]
     if what == "parting":
@@ -140,15 +143,16 @@ def _pair(what: str, pair: list[story.Actor], span: tuple[float, float], rng) ->
         events.play(what, pair, float(rng.uniform(-0.2, 0.5)), 1e9, rng)
 
 
-def _one(what: str, actor: story.Actor, span: tuple[float, float], width: int, rng) -> None:
+def _one(what: str, actor: story.Actor, span: Span, width: int, rng: np.random.Generator) -> None:
     side = int(rng.choice([LEFT, RIGHT, FRONT], p=[0.4, 0.4, 0.2]))
     posture = actor.posture
     if posture in ("walk", "run"):
         speed = 12.0 if posture == "walk" else 26.0
         side = int(rng.choice([LEFT, RIGHT]))
         item = str(rng.choice(story.ITEMS)) if what == "hold" else ""
-        actor.do(0.0, span[1], what, facing=side, x0=actor.x - side * speed, x1=actor.x + side * speed,
-                 item=item, phase=float(rng.uniform(0, 6)))  # fmt: skip
+        x0, x1 = actor.x - side * speed, actor.x + side * speed
+        phase = float(rng.uniform(0, 6))
+        actor.do(0.0, span[1], what, facing=side, x0=x0, x1=x1, item=item, phase=phase)
     elif what in ("bend", "fall", "getup", "wave"):
         side = int(rng.choice([LEFT, RIGHT]))
         start = float(rng.uniform(-0.3, 0.4))
@@ -167,9 +171,7 @@ def _one(what: str, actor: story.Actor, span: tuple[float, float], width: int, r
         story.perform(actor, span, what, side, rng, steady=True)
 
 
-def _bystander(
-    width: int, height: float, ground: float, span: tuple[float, float], rng
-) -> story.Actor:
+def _bystander(width: int, height: float, ground: float, span: Span, rng) -> story.Actor:
     x = float(rng.choice([rng.uniform(0, 14), rng.uniform(width - 14, width)]))
     actor = story.Actor(1, x, height * 0.85, ground - 6, "stand")
     story.quiet(actor, span, int(rng.choice([LEFT, RIGHT, FRONT])))

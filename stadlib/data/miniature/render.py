@@ -9,39 +9,13 @@ import numpy as np
 
 from stadlib.data.miniature.activities import pose_at
 from stadlib.data.miniature.annotate import joints_at
-from stadlib.data.miniature.camera import Camera
+from stadlib.data.miniature.bodies import draw_arm, draw_body
 from stadlib.data.miniature.canvas import SUPERSAMPLE
-from stadlib.data.miniature.figures import draw_body
-from stadlib.data.miniature.objects import draw_near_arm, draw_on_table, draw_prop
+from stadlib.data.miniature.objects import Spot, draw_held, draw_on_table, draw_prop
 from stadlib.data.miniature.scenery import MARGIN, background
 from stadlib.data.miniature.script import SIZE, Person, Script, generator
 
 _TABLES = {"computer": "desk", "cut": "worktop"}
-
-
-def draw_person(canvas: np.ndarray, person: Person, t: float, camera: Camera, size: tuple[int, int],
-                with_figure: bool = True) -> None:  # fmt: skip
-    """Draw a person with chair, table and whatever is in hand at ``t`` (seconds)."""
-    zoom, dx, dy = camera.view(t)
-    x = (person.prop_x - size[0] / 2) * zoom + size[0] / 2 + dx
-    ground = (person.ground - size[1] / 2) * zoom + size[1] / 2 + dy
-    height, side = person.height * zoom, person.prop_side
-    for prop in person.props:
-        if prop not in _TABLES.values():
-            draw_prop(canvas, prop, x, ground, height, side)
-    _, segment = pose_at(person.segments, t)
-    drawn = with_figure and segment.action != "absent"
-    j = joints_at(person, t, camera, size)
-    if drawn:
-        draw_body(canvas, j, person.look)
-    for prop in person.props:
-        if prop in _TABLES.values():
-            draw_prop(canvas, prop, x, ground, height, side)
-    if drawn:
-        if segment.action in _TABLES:
-            draw_on_table(canvas, segment.action, x, ground, height, side)
-        shown = segment.evidence(t) > 0.5
-        draw_near_arm(canvas, j, person.look, segment.action, segment.item, shown)
 
 
 class Stage:
@@ -66,12 +40,38 @@ class Stage:
         return cv2.warpAffine(self.backdrop, matrix, (w * s, h * s), flags=cv2.INTER_LINEAR,
                               borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
 
+    def _draw(self, canvas: np.ndarray, person: Person, t: float, with_figure: bool) -> None:
+        """A person with chair, table and whatever is in hand."""
+        (w, h), camera = self.size, self.script.camera
+        zoom, dx, dy = camera.view(t)
+        x = (person.prop_x - w / 2) * zoom + w / 2 + dx
+        ground = (person.ground - h / 2) * zoom + h / 2 + dy
+        spot = Spot(x, ground, person.height * zoom, person.prop_side)
+        for prop in person.props:
+            if prop not in _TABLES.values():
+                draw_prop(canvas, prop, spot)
+        _, segment = pose_at(person.segments, t)
+        drawn = with_figure and segment.action != "absent"
+        j = joints_at(person, t, camera, self.size)
+        if drawn:
+            draw_body(canvas, j, person.look)
+        for prop in person.props:
+            if prop in _TABLES.values():
+                draw_prop(canvas, prop, spot)
+        if not drawn:
+            return
+        if segment.action in _TABLES:
+            draw_on_table(canvas, segment.action, spot)
+        if segment.evidence(t) > 0.5 and j.back < 0.5:
+            draw_held(canvas, segment.action, segment.item, j)
+        draw_arm(canvas, j, person.look, near=True)
+
     def frame(self, t: float, without: tuple[int, ...] = ()) -> np.ndarray:
-        """The picture at ``t`` seconds, uint8 (H, W, 3) RGB; persons in ``without`` are left out."""
+        """The picture at ``t`` seconds, uint8 RGB (H, W, 3), less the persons in ``without``."""
         canvas = self._resting(t)
         camera = self.script.camera
         for person in self.persons:
-            draw_person(canvas, person, t, camera, self.size, person.number not in without)
+            self._draw(canvas, person, t, person.number not in without)
         small = cv2.resize(canvas, self.size, interpolation=cv2.INTER_AREA)
         gains = np.array([*camera.light(t), 0.0]).reshape(1, 4)
         gains = np.concatenate([gains[:, :3] * np.eye(3), np.full((3, 1), camera.lift)], axis=1)

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 
 from stadlib.data.miniature.activities import facing_pose
-from stadlib.data.miniature.canvas import SUPERSAMPLE, Colour, disc, line, polygon, shade
-from stadlib.data.miniature.figures import Pose, draw_arm, draw_body, joints
+from stadlib.data.miniature.bodies import draw_arm, draw_body
+from stadlib.data.miniature.canvas import SUPERSAMPLE, Colour, Point, disc, line, polygon, shade
+from stadlib.data.miniature.figures import Look, Pose, joints
 from stadlib.data.miniature.looks import random_looks, statue_look
 
 MARGIN = 12  # pixels painted beyond the frame, for a moving camera
@@ -27,70 +28,75 @@ def _pale(colour: Colour) -> Colour:
     return tuple(int(0.55 * c + 0.45 * grey) for c in colour)  # type: ignore[return-value]
 
 
-def _box(canvas, x1: float, y1: float, x2: float, y2: float, colour) -> None:
+def _box(canvas: np.ndarray, corners: tuple[float, float, float, float], colour: Colour) -> None:
+    x1, y1, x2, y2 = corners
     polygon(canvas, [(x1, y1), (x2, y1), (x2, y2), (x1, y2)], colour)
 
 
-def _statue(canvas, x: float, ground: float, height: float, look, rng) -> None:
+def _statue(
+    canvas: np.ndarray, at: Point, height: float, look: Look, rng: np.random.Generator
+) -> None:
     facing, back = facing_pose(int(rng.choice([-1, 0, 1])))
     pose = Pose(facing=facing, back=back, ra_upper=float(rng.uniform(0, 100)),
                 ra_fore=float(rng.uniform(20, 170)), l_thigh=12, r_thigh=-10)  # fmt: skip
-    j = joints(pose, x, ground, height)
+    j = joints(pose, at[0], at[1], height)
     draw_body(canvas, j, look)
     draw_arm(canvas, j, look, near=True)
 
 
-def _coat_stand(canvas, x: float, ground: float, h: float, rng) -> None:
+def _coat_stand(
+    canvas: np.ndarray, x: float, ground: float, h: float, rng: np.random.Generator
+) -> None:
     coat = _colour(rng, 40, 170)
     line(canvas, (x, ground), (x, ground - h), (70, 48, 30), 2)
     line(canvas, (x - 4, ground), (x + 4, ground), (70, 48, 30), 2)
-    polygon(canvas, [(x - 5, ground - h * 0.8), (x + 5, ground - h * 0.8), (x + 7, ground - h * 0.25),
-                     (x - 7, ground - h * 0.25)], coat)  # fmt: skip
+    top, low = ground - h * 0.8, ground - h * 0.25
+    polygon(canvas, [(x - 5, top), (x + 5, top), (x + 7, low), (x - 7, low)], coat)
     disc(canvas, (x, ground - h), 4, _colour(rng, 40, 200))
 
 
-def _window(canvas, x: float, y: float, rng) -> None:
+def _window(canvas: np.ndarray, x: float, y: float, rng: np.random.Generator) -> None:
     w, h = float(rng.uniform(9, 16)), float(rng.uniform(10, 18))
-    _box(canvas, x - w - 1.5, y - h - 1.5, x + w + 1.5, y + h + 1.5, (225, 222, 215))
-    _box(canvas, x - w, y - h, x + w, y + h, (150, 195, 225))
+    _box(canvas, (x - w - 1.5, y - h - 1.5, x + w + 1.5, y + h + 1.5), (225, 222, 215))
+    _box(canvas, (x - w, y - h, x + w, y + h), (150, 195, 225))
     line(canvas, (x, y - h), (x, y + h), (225, 222, 215), 1.5)
 
 
-def _picture(canvas, x: float, y: float, rng) -> None:
+def _picture(canvas: np.ndarray, x: float, y: float, rng: np.random.Generator) -> None:
     w, h = float(rng.uniform(6, 10)), float(rng.uniform(8, 14))
-    _box(canvas, x - w - 1, y - h - 1, x + w + 1, y + h + 1, (90, 66, 40))
-    _box(canvas, x - w, y - h, x + w, y + h, _colour(rng, 120, 235))
+    _box(canvas, (x - w - 1, y - h - 1, x + w + 1, y + h + 1), (90, 66, 40))
+    _box(canvas, (x - w, y - h, x + w, y + h), _colour(rng, 120, 235))
     if rng.random() < 0.6:  # a portrait
-        _statue(canvas, x, y + h - 1, h * 1.7, random_looks(1, rng)[0], rng)
+        _statue(canvas, (x, y + h - 1), h * 1.7, random_looks(1, rng)[0], rng)
 
 
-def _bookcase(canvas, x: float, ground: float, rng) -> None:
+def _bookcase(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator) -> None:
     w, h = float(rng.uniform(9, 14)), float(rng.uniform(26, 44))
-    _box(canvas, x - w, ground - h, x + w, ground, (98, 70, 46))
+    _box(canvas, (x - w, ground - h, x + w, ground), (98, 70, 46))
     for row in range(3):
         y = ground - h + 3 + row * h / 3
         for k in range(int(w)):
             if rng.random() < 0.8:
                 left = x - w + 1.5 + k * 2
                 if left + 1.5 < x + w:
-                    _box(canvas, left, y + float(rng.uniform(0, 2)), left + 1.5, y + h / 3 - 4,
+                    _box(canvas, (left, y + float(rng.uniform(0, 2)), left + 1.5, y + h / 3 - 4),
                          _colour(rng, 30, 220))  # fmt: skip
 
 
-def _sofa(canvas, x: float, ground: float, rng) -> None:
+def _sofa(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator) -> None:
     colour, w = _colour(rng, 60, 170), float(rng.uniform(14, 22))
-    _box(canvas, x - w, ground - 16, x + w, ground - 4, shade(colour, 0.85))
-    _box(canvas, x - w - 3, ground - 11, x + w + 3, ground, colour)
+    _box(canvas, (x - w, ground - 16, x + w, ground - 4), shade(colour, 0.85))
+    _box(canvas, (x - w - 3, ground - 11, x + w + 3, ground), colour)
 
 
-def _plant(canvas, x: float, ground: float, rng) -> None:
-    _box(canvas, x - 3, ground - 6, x + 3, ground, (150, 80, 50))
+def _plant(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator) -> None:
+    _box(canvas, (x - 3, ground - 6, x + 3, ground), (150, 80, 50))
     for _ in range(5):
         tip = (x + float(rng.uniform(-7, 7)), ground - float(rng.uniform(12, 24)))
         line(canvas, (x, ground - 5), tip, (40, int(rng.integers(90, 160)), 50), 2)
 
 
-def _tree(canvas, x: float, ground: float, rng) -> None:
+def _tree(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator) -> None:
     h = float(rng.uniform(28, 50))
     line(canvas, (x, ground), (x, ground - h), (92, 64, 42), 4)
     for _ in range(6):
@@ -98,17 +104,17 @@ def _tree(canvas, x: float, ground: float, rng) -> None:
         disc(canvas, at, float(rng.uniform(5, 9)), (30, int(rng.integers(85, 150)), 40))
 
 
-def _house(canvas, x: float, ground: float, rng) -> None:
+def _house(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator) -> None:
     w, h, colour = float(rng.uniform(14, 26)), float(rng.uniform(24, 46)), _colour(rng, 110, 210)
-    _box(canvas, x - w, ground - h, x + w, ground, colour)
+    _box(canvas, (x - w, ground - h, x + w, ground), colour)
     polygon(canvas, [(x - w - 2, ground - h), (x, ground - h - 9), (x + w + 2, ground - h)],
             shade(colour, 0.6))  # fmt: skip
     for dx in (-0.6, 0.0, 0.6):
         for y in np.arange(ground - h + 4, ground - 8, 11):
-            _box(canvas, x + dx * w - 3, y, x + dx * w + 3, y + 6, (84, 108, 134))
+            _box(canvas, (x + dx * w - 3, y, x + dx * w + 3, y + 6), (84, 108, 134))
 
 
-def _lamp(canvas, x: float, ground: float, rng) -> None:
+def _lamp(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator) -> None:
     h = float(rng.uniform(40, 58))
     line(canvas, (x, ground), (x, ground - h), (60, 60, 66), 2)
     disc(canvas, (x, ground - h), 3.5, (250, 240, 180))
@@ -129,15 +135,13 @@ def background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     canvas = np.empty((full_h * SUPERSAMPLE, full_w * SUPERSAMPLE, 3), np.uint8)
     indoor = rng.random() < 0.6
     floor = MARGIN + height * float(rng.uniform(0.58, 0.72))
-    top = _pale(_colour(rng, 120, 225)) if indoor else (140, 180, 225)
-    low = (
-        _pale(_colour(rng, 70, 160))
-        if indoor
-        else _colour_between(rng, (70, 95, 60), (140, 150, 120))
-    )
+    if indoor:
+        top, low = _pale(_colour(rng, 120, 225)), _pale(_colour(rng, 70, 160))
+    else:
+        top, low = (140, 180, 225), _colour_between(rng, (70, 95, 60), (140, 150, 120))
     rows = np.linspace(1.06, 0.9, canvas.shape[0])[:, None, None]
     canvas[:] = np.clip(np.array(top) * rows, 0, 255)
-    _box(canvas, 0, floor, full_w, full_h, low)
+    _box(canvas, (0, floor, full_w, full_h), low)
     far = (_window, _picture, _picture) if indoor else (_house, _tree, _house)
     near = (_bookcase, _sofa, _plant, _coat_stand) if indoor else (_tree, _lamp, _plant)
     for _ in range(int(rng.integers(2, 5))):
@@ -152,7 +156,7 @@ def background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
             thing(canvas, x, ground, rng)
     if rng.random() < 0.45:
         x, ground = float(rng.uniform(MARGIN, full_w - MARGIN)), floor + float(rng.uniform(0, 4))
-        _box(canvas, x - 6, ground - 4, x + 6, ground + 3, (120, 118, 112))
-        _statue(canvas, x, ground - 4, float(rng.uniform(30, 42)), statue_look(rng), rng)
+        _box(canvas, (x - 6, ground - 4, x + 6, ground + 3), (120, 118, 112))
+        _statue(canvas, (x, ground - 4), float(rng.uniform(30, 42)), statue_look(rng), rng)
     _texture(canvas, rng)
     return canvas

@@ -88,9 +88,9 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
     for index, number in enumerate(classes.deck(shares, count, rng)):
         layouts = _UNITS[int(number)]
         units = layouts[int(rng.integers(len(layouts)))]
-        phases = (
-            1 if source == "kinetics" else 2 + int(spec.movie_seconds > 20 and rng.random() < 0.4)
-        )
+        phases = 1
+        if source == "ava":
+            phases = 2 + int(spec.movie_seconds > 20 and rng.random() < 0.4)
         plans.append(Plan(source, split, index, units, phases))
     _deal_stories(plans, rng)
     _deal_events(plans, rng)
@@ -143,8 +143,8 @@ def write_script(spec: WorldSpec, plan: Plan) -> Script:
     silent = tuple(t for t in keyframes if rng.random() < (0.012 if plan.source == "ava" else 0.1))
     excluded = tuple(t for t in keyframes if plan.source == "ava" and rng.random() < 0.006)
     looks = random_looks(sum(plan.units), rng)
-    flat = [actor for unit in actors for actor in unit]
-    persons = tuple(finish_person(actor, look) for actor, look in zip(flat, looks, strict=True))
+    flat = (actor for unit in actors for actor in unit)
+    persons = tuple(map(finish_person, flat, looks))
     video = f"{plan.source}_{plan.split}_{plan.index:04d}"
     camera = random_camera(plan.source, seconds, rng)
     return Script(
@@ -203,7 +203,8 @@ def _play_phases(plan: Plan, units: list[list[story.Actor]], seconds: int, width
         for members, (kind, what) in zip(units, cards, strict=True):
             if len(members) == 1:
                 back = story.walk_home(members[0], *span)
-                story.single(kind, what, members[0], (back, span[1]), width, rng)
+                rest = (back, span[1])
+                story.single(kind, what, members[0], rest, width=width, rng=rng)
             elif len(members) == 2:
                 story.duo(kind, what, members, span, rng)
             else:

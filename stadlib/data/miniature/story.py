@@ -63,7 +63,7 @@ def _bursts(action: str, rng: np.random.Generator) -> dict[str, float]:
 
 
 def perform(actor: Actor, span: tuple[float, float], what: str, side: int,
-            rng: np.random.Generator, steady: bool = False) -> None:  # fmt: skip
+            rng: np.random.Generator, *, steady: bool = False) -> None:  # fmt: skip
     """``actor`` does ``what`` during ``span``, facing ``side`` where the activity leaves a choice.
 
     ``steady`` shows it all the time instead of in bursts.
@@ -176,7 +176,7 @@ def trio(kind: str, what: str, three: list[Actor], span: tuple[float, float],
         quiet(far, span, _aside(rng, -side))
 
 
-def single(kind: str, what: str, actor: Actor, span: tuple[float, float], width: float,
+def single(kind: str, what: str, actor: Actor, span: tuple[float, float], *, width: float,
            rng: np.random.Generator) -> None:  # fmt: skip
     """Play a card of one."""
     side = int(rng.choice([LEFT, RIGHT, FRONT, BACK], p=[0.35, 0.35, 0.2, 0.1]))
@@ -192,7 +192,7 @@ def walk_home(actor: Actor, start: float, end: float) -> float:
     """Walk back to the actor's own place if need be; returns when that is reached."""
     if abs(actor.x - actor.home) < 1:
         return start
-    return walk(actor, start, actor.home, end - 1, 20)
+    return walk(actor, start, actor.home, end - 1, speed=20)
 
 
 def _roam(actor: Actor, span: tuple[float, float], width: float, rng: np.random.Generator,
@@ -215,12 +215,12 @@ def _roam(actor: Actor, span: tuple[float, float], width: float, rng: np.random.
         if abs(actor.x - home) < 1:
             out = float(rng.choice([-0.35 * actor.height, width + 0.35 * actor.height]))
             target = out if leave else float(rng.uniform(0.15, 0.85) * width)
-        t = walk(actor, stop, target, end, 14, "hold" if item else "quiet", item)
+        t = walk(actor, stop, target, end, action="hold" if item else "quiet", item=item)
 
 
-def walk(actor: Actor, start: float, target: float, limit: float, speed: float = 14.0,
+def walk(actor: Actor, start: float, target: float, limit: float, *, speed: float = 14.0,
          action: str = "quiet", item: str = "") -> float:  # fmt: skip
-    """Walk to ``target`` (pixels) at ``speed`` (pixels a second) until ``limit``; returns the end."""
+    """Walk to ``target`` at ``speed`` (pixels a second) until ``limit``; returns the end."""
     seconds = max(0.8, abs(target - actor.x) / speed)
     end = min(limit, start + seconds)
     reached = actor.x + (target - actor.x) * (end - start) / seconds

@@ -64,10 +64,13 @@ def render_world(
     with rendered_whole(root, "world", spec) as folder:
         for source in SOURCES:
             (folder / "videos" / source).mkdir(parents=True)
-        plans = [
-            p for source in SOURCES for split in SPLITS for p in plan_split(spec, source, split)
+        jobs = [
+            _Job(spec, plan, folder)
+            for source in SOURCES
+            for split in SPLITS
+            for plan in plan_split(spec, source, split)
         ]
-        done = in_parallel(_render, [_Job(spec, plan, folder) for plan in plans], workers, progress)
+        done = in_parallel(_render, jobs, workers, progress)
         _write_annotations(AvaLayout(folder), done)
     return root
 

@@ -1,0 +1,322 @@
+"""The miniature world: rendered the same by everyone, valid, long-tailed, and full of relations."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from stadlib.config import InputError
+from stadlib.data.layout import AvaLayout
+from stadlib.data.miniature import MINI, SMOKE, WorldSpec, render_pretraining, render_world, store
+from stadlib.data.miniature.activities import BACK, FRONT, LEFT, RIGHT, pose_at
+from stadlib.data.miniature.annotate import annotate, joints_at, visible
+from stadlib.data.miniature.classes import ATTENTIVE, LISTEN, NAMES, TALK, WATCH, WATCHED, deck
+from stadlib.data.miniature.figures import bounds
+from stadlib.data.miniature.render import Stage
+from stadlib.data.miniature.script import SIZE, SOURCES, SPLITS, generator, plan_split, write_script
+
+TINY = WorldSpec(movies=(2, 1, 1), movie_seconds=5, clips=(2, 1, 1), clip_seconds=6,
+                 pretraining_clips=(4, 3), pretraining_seconds=1)  # fmt: skip
+GIVE, TAKE, HOLD = 65, 78, 17
+
+
+def contents(root):
+    """Digest of every file below ``root``, by its name."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return render_world(tmp_path_factory.mktemp("tiny") / "world", TINY, workers=1)
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """Scripts and instances of MINI, without pixels: {(source, split): [(script, instances)]}."""
+    made = {}
+    for source in SOURCES:
+        for split in ("train", "val"):
+            pairs = [write_script(MINI, plan) for plan in plan_split(MINI, source, split)]
+            made[source, split] = [(script, annotate(script)) for script in pairs]
+    return made
+
+
+def labelled(script, instances):
+    left_out = {*script.silent, *script.excluded}
+    return [one for one in instances if one.t not in left_out]
+
+
+def counts(pairs):
+    return Counter(
+        label for script, found in pairs for one in labelled(script, found) for label in one.labels
+    )
+
+
+def annotation_rows(root, source, split):
+    with open(AvaLayout(root).annotations(source, split), newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_same_seed_same_bytes_for_any_number_of_workers(tiny, tmp_path):
+    seen = []
+    other = render_world(
+        tmp_path / "w", TINY, workers=2, progress=lambda done, total: seen.append((done, total))
+    )
+    assert contents(other) == contents(tiny)
+    assert seen == [(k, 8) for k in range(1, 9)]
+
+
+def test_another_seed_gives_other_pictures(tiny, tmp_path):
+    other = contents(render_world(tmp_path / "w", dataclasses.replace(TINY, seed=1), workers=1))
+    videos = {name: digest for name, digest in contents(tiny).items() if name.endswith(".mp4")}
+    assert len(videos) == 8 and not set(videos.values()) & set(other.values())
+
+
+def test_a_complete_world_is_returned_at_once_and_another_is_refused(tiny, monkeypatch):
+    monkeypatch.setattr(store, "in_parallel", lambda *a: pytest.fail("rendered again"))
+    before = contents(tiny)
+    assert render_world(tiny, TINY) == tiny
+    assert contents(tiny) == before
+    with pytest.raises(InputError, match="not the miniature world"):
+        render_world(tiny, dataclasses.replace(TINY, seed=5))
+    with pytest.raises(InputError, match="not the miniature pretraining"):
+        render_pretraining(tiny, TINY)
+
+
+def test_an_interrupted_rendering_leaves_no_folder(tmp_path):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    root = tmp_path / "world"
+    dead = tmp_path / ".world.4194999.rendering"  # beyond any process id: a killed rendering
+    dead.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        render_world(root, TINY, workers=1, progress=interrupt)
+    assert not list(tmp_path.iterdir())
+    render_world(root, TINY, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
+def test_the_first_of_two_renderings_wins(tmp_path):
+    root = tmp_path / "world"
+    with store.rendered_whole(root, "world", TINY) as late:
+        (late / "mark").write_text("late")
+        late.rename(late.with_name("aside"))  # so that this same process can render once more
+        with store.rendered_whole(root, "world", TINY) as early:
+            (early / "mark").write_text("early")
+        (tmp_path / "aside").rename(late)
+    assert (root / "mark").read_text() == "early"
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
+def test_official_layout(tiny):
+    layout = AvaLayout(tiny)
+    assert layout.label_map().names == NAMES
+    seen = set()
+    for source in SOURCES:
+        for split in SPLITS:
+            videos = layout.videos(source, split)
+            assert videos and not seen & {*videos}
+            seen |= {*videos}
+            for video in videos:
+                assert layout.video_file(source, video).stat().st_size > 1000
+                assert (layout.video_start(source, video) == 900) or source == "kinetics"
+            named = {row[0] for row in annotation_rows(tiny, source, split)}
+            assert named <= {*videos}
+            layout.excluded(source, split)
+    assert json.loads((tiny / "world.json").read_text())["spec"]["version"] == TINY.version
+
+
+def test_every_row_is_valid(tmp_path):
+    spec = dataclasses.replace(TINY, movies=(6, 1, 1), clips=(30, 1, 1))
+    root = render_world(tmp_path / "w", spec, workers=2)
+    kinds = Counter()
+    for source in SOURCES:
+        rows = annotation_rows(root, source, "train")
+        kinds.update((source, len(row)) for row in rows)
+        boxes = {}
+        for row in rows:
+            start = AvaLayout(root).video_start(source, row[0])
+            seconds = spec.movie_seconds if source == "ava" else spec.clip_seconds
+            assert start < float(row[1]) < start + seconds
+            assert len(row[1]) == 4 if source == "ava" else len(row[1].split(".")[1]) == 6
+            if len(row) == 2:
+                continue
+            x1, y1, x2, y2 = map(float, row[2:6])
+            assert 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
+            assert int(row[6]) in NAMES
+            key = (row[0], row[1], row[7])
+            assert boxes.setdefault(key, row[2:6]) == row[2:6]
+        assert len(set(map(tuple, rows))) == len(rows)
+    assert kinds["ava", 8] and kinds["kinetics", 8] and kinds["kinetics", 2]
+    assert set(kinds) <= {("ava", 8), ("ava", 2), ("kinetics", 8), ("kinetics", 2)}
+
+
+def test_keyframes_of_both_sources(scripts):
+    for (source, _), pairs in scripts.items():
+        for script, _ in pairs:
+            if source == "ava":
+                assert script.keyframes == tuple(range(2, 23)) and script.start == 900
+            else:
+                assert len(script.keyframes) == 1 and 1 < script.keyframes[0] < 9
+    clips = [script for script, _ in scripts["kinetics", "train"]]
+    assert np.mean([s.keyframes[0] % 1 != 0 for s in clips]) == pytest.approx(0.41, abs=0.06)
+    assert np.mean([bool(s.silent) for s in clips]) == pytest.approx(0.10, abs=0.04)
+    movies = [script for script, _ in scripts["ava", "train"]]
+    assert any(s.silent for s in movies) and any(s.excluded for s in movies)
+
+
+def test_long_tail_and_quotas(scripts):
+    train = counts(scripts["ava", "train"])
+    assert max(train.values()) >= 100 * min(train[label] for label in NAMES)
+    val = counts(scripts["ava", "val"])
+    assert min(val[label] for label in NAMES) >= 25
+    boxes = [one for script, found in scripts["ava", "train"] for one in labelled(script, found)]
+    related = sum(bool({LISTEN, WATCH, TALK} & {*one.labels}) for one in boxes)
+    assert 0.35 <= related / len(boxes) <= 0.55
+
+
+def test_one_pose_and_at_most_three_more(scripts):
+    for pairs in scripts.values():
+        for _, instances in pairs:
+            for one in instances:
+                assert sum(label <= 14 for label in one.labels) == 1
+                assert len(one.labels) == len(set(one.labels)) <= 4
+
+
+def test_labels_that_last_are_often_without_evidence(scripts):
+    found = [one for _, instances in scripts["ava", "train"] for one in instances]
+    for label in (TALK, LISTEN, 48, 15, 57):  # read, answer phone, text
+        evident = np.mean([one.evident for one in found if label in one.labels])
+        assert 0.5 < evident < 0.75, NAMES[label]
+    assert all(one.evident for one in found if 4 in one.labels)  # dance
+
+
+def test_who_listens_faces_who_talks_and_who_watches_someone_busy(scripts):
+    seen = Counter()
+    for script, instances in scripts["ava", "val"]:
+        people = {person.number: person for person in script.persons}
+        by_time = {}
+        for one in instances:
+            by_time.setdefault(one.t, {})[one.person] = one
+        for one in instances:
+            own = pose_at(people[one.person].segments, one.t)[1]
+            looks = one.target >= 0 and own.action in ATTENTIVE
+            if looks:
+                other = pose_at(people[one.target].segments, one.t)[1]
+                assert one.target in by_time[one.t]  # visible
+                assert own.facing in (LEFT, RIGHT)
+                assert (other.x(one.t) - own.x(one.t)) * own.facing > 0
+            assert (LISTEN in one.labels) == (looks and other.action == "talk")
+            assert (WATCH in one.labels) == (looks and other.action in WATCHED)
+            if LISTEN in one.labels:
+                assert TALK in by_time[one.t][one.target].labels
+            quiet = own.action == "quiet" and own.posture in ("stand", "sit")
+            if quiet and own.facing in (LEFT, RIGHT):
+                seen[LISTEN in one.labels, WATCH in one.labels] += 1
+            if own.facing in (FRONT, BACK):
+                assert one.target == -1
+    assert min(seen.values()) > 0.15 * seen.total() and len(seen) == 3  # listen, watch, neither
+
+
+def test_every_giver_has_a_taker_and_the_thing_changes_hands(scripts):
+    handed = 0
+    for script, _ in scripts["ava", "train"]:
+        people = {person.number: person for person in script.persons}
+        for person in script.persons:
+            for segment in person.segments:
+                if segment.action != "give" or not segment.item:
+                    continue
+                middle = (segment.start + segment.end) / 2
+                other = pose_at(people[segment.partner].segments, middle)[1]
+                assert other.action == "take" and other.partner == person.number
+                assert other.facing == -segment.facing and not other.item
+                later = pose_at(people[segment.partner].segments, segment.end + 0.2)[1]
+                assert later.item == segment.item
+                assert not pose_at(person.segments, segment.end + 0.2)[1].item
+                handed += 1
+    assert handed >= 50
+
+
+def test_persons_keep_their_number_and_do_not_jump(scripts):
+    steps = jumps = 0
+    for script, _ in scripts["ava", "train"]:
+        assert [person.number for person in script.persons] == [*range(len(script.persons))]
+        assert len({person.look.shirt for person in script.persons}) == len(script.persons)
+        for person in script.persons:
+            for a, b in zip(person.segments, person.segments[1:], strict=False):
+                assert a.end == pytest.approx(b.start)
+                steps += 1
+                jumps += abs(a.x1 - b.x0) > 3
+    assert steps > 1000 and jumps < 0.02 * steps
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_box_holds_the_pixels_of_its_person(source):
+    compared = 0
+    for plan in plan_split(SMOKE, source, "train")[:6]:
+        script = write_script(SMOKE, plan)
+        stage = Stage(script)
+        for t in (1.0, 2.5, 4.4, 6.1):
+            for number, box in visible(script, t).items():
+                person = script.persons[number]
+                segment = pose_at(person.segments, t)[1]
+                if segment.action not in ("quiet", "talk", "dance", "martial", "bend", "fall"):
+                    continue  # things in hand are not part of the box
+                alone = tuple(p.number for p in script.persons if p.number != number)
+                with_person = stage.frame(t, without=alone).astype(int)
+                without = stage.frame(t, without=(*alone, number)).astype(int)
+                changed = np.abs(with_person - without).max(axis=2) > 12
+                ys, xs = np.nonzero(changed)
+                x1, y1, x2, y2 = box
+                drawn = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+                assert np.abs(drawn - [x1, y1, x2, y2]).max() < 3.5, (script.video, t, number)
+                compared += 1
+    assert compared >= 20
+
+
+def test_a_hidden_or_absent_person_has_no_box():
+    checked = 0
+    for plan in plan_split(MINI, "ava", "val"):
+        script = write_script(MINI, plan)
+        size = SIZE["ava"]
+        for t in script.keyframes:
+            boxes = visible(script, t)
+            for person in script.persons:
+                gone = pose_at(person.segments, t)[1].action == "absent"
+                j = joints_at(person, t, script.camera, size)
+                x1, _, x2, _ = bounds(j, person.look)
+                if gone or x2 < 0 or x1 > size[0]:
+                    assert person.number not in boxes
+                    checked += 1
+    assert checked > 20
+
+
+def test_deck_deals_quotas():
+    cards = deck({"a": 0.7, "b": 0.25, "c": 0.05}, 41, generator(3))
+    assert Counter(cards) == {"a": 29, "b": 10, "c": 2}
+
+
+def test_pretraining_lists(tmp_path):
+    spec = dataclasses.replace(TINY, pretraining_clips=(80, 40))
+    root = render_pretraining(tmp_path / "p", spec, workers=2)
+    names = (root / "k700_classes.txt").read_text().splitlines()
+    assert len(names) == len(set(names)) == 40
+    for split, a_class in (("train", 2), ("val", 1)):
+        rows = {}
+        for size in ("k400", "k700"):
+            with open(root / f"{size}_{split}.csv", newline="") as file:
+                rows[size] = [(row["video"], int(row["label"])) for row in csv.DictReader(file)]
+        assert Counter(label for _, label in rows["k700"]) == {k: a_class for k in range(40)}
+        assert rows["k400"] == [row for row in rows["k700"] if row[1] < 20]
+        assert all((root / "videos" / f"{video}.mp4").is_file() for video, _ in rows["k700"])
+    assert len(os.listdir(root / "videos")) == 120
