@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,16 +14,15 @@ from torchvision.transforms import v2
 from stadlib import processes
 from stadlib.config import SCALES, Experiment, Scale, Stage, digest
 from stadlib.data.annotations import Keyframe
-from stadlib.data.clips import ClipDataset, Sampling, collate, collate_views
 from stadlib.data.classification import ClassificationDataset
+from stadlib.data.clips import ClipDataset, Sampling, collate, collate_views
 from stadlib.data.layout import AvaLayout
 from stadlib.data.sampling import GlobalBatches
-from stadlib.data.transforms import test_transform, train_transform
+from stadlib.data.transforms import HSVJitter, test_transform, train_transform
 from stadlib.models import backbones
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import Fusion, LinearHead, RelationHead
 from stadlib.models.roi import RoIAlign3d
-from stadlib.train import Schedule
 
 AVERAGED = {"s-only": ("T",), "t-only": ("H", "W")}  # paper section 2.2
 
@@ -113,17 +113,6 @@ def test_batches(
     return _loader(dataset, experiment, batch_size=scale.batch, collate_fn=padded)
 
 
-def schedule(experiment: Experiment, stage: Stage) -> Schedule:
-    """A stage's numbers for the loop."""
-    return Schedule(
-        iterations=stage.iterations,
-        lr=stage.lr,
-        drop=stage.drop,
-        weight_decay=stage.weight_decay,
-        seed=experiment.seed,
-    )
-
-
 def classifier(experiment: Experiment, num_classes: int) -> backbones.Classifier:
     """The backbone under a classification head, for pretraining; its batch norms train."""
     return backbones.Classifier(backbone(experiment), num_classes)
@@ -152,18 +141,21 @@ def pretraining_dataset(
 ) -> ClassificationDataset:
     """Square clips of the classification set, at the same frame interval as the detector's."""
     side = numbers(experiment).short_side
-    resize: Callable = v2.Resize((side, side), antialias=True)
-    if train:
-        resize = v2.Compose(
-            [
-                v2.RandomResizedCrop(side, scale=(0.6, 1.0), ratio=(0.85, 1.18), antialias=True),
-                v2.RandomHorizontalFlip(),
-                v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3),
-            ]
-        )
+    steps = [v2.Resize((side, side), antialias=True)]
+    if train:  # little augmentation: the training is too short to overfit
+        steps = [
+            v2.Resize((side * 9 // 8, side * 9 // 8), antialias=True),
+            v2.RandomCrop(side),
+            v2.RandomHorizontalFlip(),
+            HSVJitter(hue=20, saturation=0.1, value=0.1),
+        ]
     clip = sampling(experiment)
     return ClassificationDataset(
-        folder, rows, num_frames=clip.num_frames, interval=clip.interval, transform=resize
+        folder,
+        rows,
+        num_frames=clip.num_frames,
+        interval=clip.interval,
+        transform=v2.Compose(steps),
     )
 
 
@@ -177,14 +169,19 @@ def pretraining_batches(
     return _loader(dataset, experiment, batch_sampler=order)
 
 
-def pretraining_schedule(experiment: Experiment) -> Schedule:
-    """Pretraining is ordinary classification: SGD with a weight decay of 1e-4."""
-    scale = numbers(experiment)
-    return Schedule(iterations=scale.pretrain_iterations, lr=scale.pretrain_lr, weight_decay=1e-4)
-
-
 def _loader(dataset, experiment: Experiment, **how) -> DataLoader:
     workers = numbers(experiment).num_workers
     # Spawned, since a process that has run threads (torch, a kernel) must not be forked.
     context = torch.multiprocessing.get_context("spawn") if workers else None
-    return DataLoader(dataset, num_workers=workers, multiprocessing_context=context, **how)
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        multiprocessing_context=context,
+        worker_init_fn=_yield_to_training if workers else None,
+        **how,
+    )
+
+
+def _yield_to_training(worker: int) -> None:
+    """On few cores a worker that takes one stalls all of the model's threads; let it wait."""
+    os.nice(10)

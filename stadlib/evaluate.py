@@ -81,14 +81,16 @@ def write_detections(rows: pd.DataFrame, path: Path) -> None:
         text.to_csv(temporary, header=False, index=False)
 
 
-def frame_maps(groundtruth: dict[str, Path], detections: dict[str, Path], labels: LabelMap) -> dict:
+def frame_maps(
+    groundtruth: dict[str, pd.DataFrame], detections: dict[str, Path], labels: LabelMap
+) -> dict:
     """Frame mAP@0.5 of every source, and of all jointly as one data set.
 
     A+K is one joint evaluation over the concatenated files, not a mean of two (field practice;
     in Table 1 the joint number can exceed both).
 
     Args:
-        groundtruth: annotation file by source.
+        groundtruth: annotation rows by source.
         detections: detection file by source.
         labels: the evaluated actions.
 

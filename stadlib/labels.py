@@ -117,6 +117,7 @@ class LabelMap:
 
     @property
     def num_actions(self) -> int:
+        """Columns of every action array."""
         return len(self.names)
 
     def column(self, action_id: int) -> int:
@@ -124,6 +125,7 @@ class LabelMap:
         return self._columns[action_id]
 
     def name(self, action_id: int) -> str:
+        """The action's name; KeyError where the map lacks the id."""
         return self.names[action_id]
 
 

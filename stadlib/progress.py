@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 LINES = 10  # where nothing can be redrawn, a task writes about this many lines
 
@@ -19,13 +19,15 @@ class Progress:
     """
 
     def __init__(self, title: str) -> None:
-        self.title, self.started = title, time.monotonic()
-        self.first: int | None = None  # work that an earlier, interrupted run had done
+        self.title = title
+        self.first: int | None = None  # what was done at the first call
+        self.started = 0.0  # the clock starts there too: making workers is no work
         self.bar, self.shown = None, -1
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
+        """Show that ``done`` of ``total`` are done, with a few words."""
         if self.first is None:
-            self.first = done - 1
+            self.first, self.started = done, time.monotonic()
         if _live():
             self._draw(done, total, text)
         elif (step := done * LINES // max(total, 1)) > self.shown:
@@ -41,9 +43,10 @@ class Progress:
             self.bar.close()
 
     def _print(self, done: int, total: int, text: str) -> None:
-        seconds = time.monotonic() - self.started
-        left = seconds * (total - done) / max(done - self.first, 1)
-        line = f"{self.title}: {done}/{total} {text}".rstrip() + f", {left:.0f} s left"
+        line = f"{self.title}: {done}/{total} {text}".rstrip()
+        if done > self.first:
+            left = (time.monotonic() - self.started) * (total - done) / (done - self.first)
+            line += f", {left:.0f} s left"
         print(line, flush=True)
         _tell_terminal(line)
 

@@ -49,7 +49,7 @@ def class_counts(record: Record) -> pd.DataFrame:
     return counts
 
 
-def examples(record: Record, count: int = 4) -> list[Example]:
+def examples(record: Record, count: int = 6) -> list[Example]:
     """Return validation keyframes of two persons or more, evenly spread over both sources.
 
     Which ones does not depend on the scores: neither good nor bad cases are picked.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stadlib import build, evaluate, processes
+from stadlib import build, evaluate, metrics, processes
 from stadlib.config import Experiment, InputError, Stage
 from stadlib.data import miniature
 from stadlib.data.annotations import Keyframe, read_keyframes
@@ -21,7 +22,7 @@ from stadlib.data.layout import AvaLayout
 from stadlib.labels import LabelMap
 from stadlib.models.action_detector import ActionDetector
 from stadlib.paths import data_dir, write_whole
-from stadlib.train import fit, read_weights
+from stadlib.train import Schedule, fit, read_weights
 
 SOURCES = ("ava", "kinetics")
 MakeProgress = Callable[[str], Callable[[int, int, str], None]]
@@ -57,40 +58,48 @@ def render(scale: str, part: str, progress: MakeProgress) -> Path:
     return root
 
 
-def run_stages(
-    experiment: Experiment, layout: AvaLayout, folder: Path, progress: MakeProgress
-) -> dict:
+@dataclass(frozen=True)
+class Run:
+    """One experiment on its way: what is run, on which data, where its files go."""
+
+    experiment: Experiment
+    layout: AvaLayout
+    folder: Path
+    progress: MakeProgress
+
+
+def run_stages(run: Run) -> dict:
     """Pretrain (or reuse), train every stage, evaluate; returns the metrics of a record."""
-    labels = layout.label_map()
-    torch.manual_seed(experiment.seed)
-    model = build.action_detector(experiment, labels.num_actions)
-    model.backbone.load_state_dict(pretrained_backbone(experiment, progress))
+    experiment = run.experiment
+    weights = pretrained_backbone(experiment, run.progress)
+    torch.manual_seed(experiment.seed)  # after pretraining, whose length must not matter
+    model = build.action_detector(experiment, run.layout.label_map().num_actions)
+    model.backbone.load_state_dict(weights)
     model.to(processes.device())
-    for number, stage in enumerate(experiment.stages):
-        _train_stage(experiment, stage, number, model, layout, folder, progress)
-    return _evaluate(experiment, model, layout, folder, progress)
+    for number, stage in enumerate(experiment.stages, 1):
+        _train_stage(run, stage, number, model)
+    return _evaluate(run, model)
 
 
-def _train_stage(
-    experiment: Experiment,
-    stage: Stage,
-    number: int,
-    model: ActionDetector,
-    layout: AvaLayout,
-    folder: Path,
-    progress: MakeProgress,
-) -> None:
-    keyframes = annotated(layout, stage.data, "train")
-    dataset = build.train_dataset(experiment, layout, keyframes)
+def _train_stage(run: Run, stage: Stage, number: int, model: ActionDetector) -> None:
+    experiment = run.experiment
+    keyframes = annotated(run.layout, stage.data, "train")
+    dataset = build.train_dataset(experiment, run.layout, keyframes)
     model.train()
     fit(
         model,
         action_loss,
         lambda start: build.train_batches(experiment, stage, dataset, start),
-        build.schedule(experiment, stage),
-        folder=folder / f"stage{number + 1}",
-        digest=f"{experiment.digest}/stage{number + 1}",
-        progress=progress(f"train {experiment.head}"),
+        Schedule(
+            iterations=stage.iterations,
+            lr=stage.lr,
+            drop=stage.drop,
+            weight_decay=stage.weight_decay,
+            seed=experiment.seed,
+        ),
+        folder=run.folder / f"stage{number}",
+        digest=f"{experiment.digest}/stage{number}",
+        progress=run.progress(f"train {experiment.head}"),
     )
 
 
@@ -111,9 +120,7 @@ def action_loss(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
     """Binary cross-entropy over all actions, summed over persons (SlowFast, AlphAction)."""
     where = next(model.parameters()).device
     batch = batch.to(where)
-    logits_NA = model(
-        batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, *_remembered(model, batch)
-    )
+    logits_NA = model(batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, *_remembered(model, batch))
     loss = F.binary_cross_entropy_with_logits(logits_NA, batch.actions_NA, reduction="none")
     return loss.mean(dim=1).sum(), len(logits_NA)
 
@@ -159,7 +166,10 @@ def _pretrain(experiment: Experiment, folder: Path, digest: str, progress: MakeP
     torch.manual_seed(0)
     model = build.classifier(experiment, num_classes).to(processes.device()).train()
     dataset = build.pretraining_dataset(experiment, root, rows["train"], train=True)
-    schedule = build.pretraining_schedule(experiment)
+    numbers = build.numbers(experiment)
+    schedule = Schedule(
+        iterations=numbers.pretrain_iterations, lr=numbers.pretrain_lr, drop=0.3, weight_decay=1e-4
+    )
     fit(
         model,
         classification_loss,
@@ -193,24 +203,18 @@ def _accuracy(model: nn.Module, dataset: ClassificationDataset) -> float:
     return round(right / len(dataset), 4)
 
 
-def _evaluate(
-    experiment: Experiment,
-    model: ActionDetector,
-    layout: AvaLayout,
-    folder: Path,
-    progress: MakeProgress,
-) -> dict:
+def _evaluate(run: Run, model: ActionDetector) -> dict:
     """Score the validation boxes, write the detection files, measure them."""
-    keyframes = annotated(layout, SOURCES, "val")
-    labels = layout.label_map()
+    keyframes = annotated(run.layout, SOURCES, "val")
+    labels = run.layout.label_map()
     rows = evaluate.score_persons(
         model,
-        build.test_batches(experiment, layout, keyframes),
+        build.test_batches(run.experiment, run.layout, keyframes),
         labels,
         total=len(keyframes[processes.rank() :: processes.num_processes()]),
-        progress=progress(f"evaluate {experiment.head}"),
+        progress=run.progress(f"evaluate {run.experiment.head}"),
     )
-    return measure(rows, layout, labels, folder)
+    return measure(rows, run.layout, labels, run.folder)
 
 
 def measure(rows: pd.DataFrame, layout: AvaLayout, labels: LabelMap, folder: Path) -> dict:
@@ -221,5 +225,13 @@ def measure(rows: pd.DataFrame, layout: AvaLayout, labels: LabelMap, folder: Pat
         for name, path in detections.items():
             evaluate.write_detections(rows[rows["source"] == name], path)
     processes.barrier()
-    truths = {name: layout.annotations(name, "val") for name in sources}
+    truths = {name: _groundtruth(layout, name) for name in sources}
     return evaluate.frame_maps(truths, detections, labels)
+
+
+def _groundtruth(layout: AvaLayout, source: str) -> pd.DataFrame:
+    """The validation rows of a source without its excluded timestamps, which nobody scores."""
+    rows = metrics.read_rows(layout.annotations(source, "val"))
+    excluded = layout.excluded(source, "val")
+    keys = zip(rows["video"], rows["timestamp"].astype(float).map("{:.6f}".format), strict=True)
+    return rows[[key not in excluded for key in keys]]

@@ -15,7 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
-from stadlib import recipes
 from stadlib.config import (
     SCALES,
     ConfigError,
@@ -107,7 +106,7 @@ def _run_here(experiment: Experiment, folder: Path) -> Record:
 
     started = time.monotonic()
     layout = stages.prepare_data(experiment, Progress)
-    metrics = stages.run_stages(experiment, layout, folder, Progress)
+    metrics = stages.run_stages(stages.Run(experiment, layout, folder, Progress))
     record = make_record(
         experiment, metrics, provenance(str(processes.device()), time.monotonic() - started), folder
     )

@@ -14,9 +14,7 @@ from stadlib.paths import published_dir
 
 def test_table1_has_the_rows_of_the_paper_in_its_order():
     paper = pd.read_csv(published_dir("paper") / "table1.csv", keep_default_na=False)
-    rows = [
-        (e.backbone.lower(), e.pretrain, e.frames, e.head, e.memory) for e in recipes.table1()
-    ]
+    rows = [(e.backbone.lower(), e.pretrain, e.frames, e.head, e.memory) for e in recipes.table1()]
     written = [
         (r.backbone.lower(), r.pretrain, r.input, r.head.lower(), r.memory == "yes")
         for r in paper.itertuples()

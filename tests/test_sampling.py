@@ -11,7 +11,9 @@ from stadlib.data.sampling import GlobalBatches
 
 def batches(start=0, stop=10, **how):
     how = {"seed": 3, "num_items": 13, "batch": 4} | how
-    return list(GlobalBatches(how.pop("num_items"), how.pop("batch"), start=start, stop=stop, **how))
+    return list(
+        GlobalBatches(how.pop("num_items"), how.pop("batch"), start=start, stop=stop, **how)
+    )
 
 
 def test_resume_continues_the_same_sequence():

@@ -69,7 +69,9 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(tmp_path):
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key])
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
-    values = [[{k: json.loads(x)[k] for k in ("iteration", "loss", "lr")} for x in l] for l in logs]
+    values = [
+        [{k: json.loads(x)[k] for k in ("iteration", "loss", "lr")} for x in log] for log in logs
+    ]
     assert values[0] == values[1]
     assert [line["iteration"] for line in values[0]] == list(range(20))
 

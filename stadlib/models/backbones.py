@@ -26,6 +26,7 @@ class Normalize(nn.Module):
         self.register_buffer("scale", torch.tensor(1 / (255 * std)), persistent=False)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
+        """uint8 clips (B, 3, T, H, W) to floats of the same shape."""
         clips = clips_BCTHW.to(self.mean.dtype, memory_format=torch.channels_last_3d)
         return (clips - self.mean) * self.scale
 
@@ -45,45 +46,59 @@ def csn(depth: int) -> CSN:
 
 def slowfast_mini() -> SlowFast:
     """A SlowFast of four blocks a path for figures of 40 pixels: 1/8 in space, alpha 2."""
-    return SlowFast(
-        depth=18,
-        alpha=2,
-        slow_width=12,
-        reduction=3,
-        stem_kernels=((1, 5, 5), (3, 5, 5)),
-        fusion_kernel=5,
-        spatial_strides=(1, 2, 1, 1),
-        dilations=(1, 1, 1, 1),
+    return _opened(
+        SlowFast(
+            depth=18,
+            alpha=2,
+            slow_width=12,
+            reduction=3,
+            stem_kernels=((1, 5, 5), (3, 5, 5)),
+            fusion_kernel=5,
+            spatial_strides=(1, 2, 1, 1),
+            dilations=(1, 1, 1, 1),
+        )
     )
 
 
 def csn_mini() -> CSN:
     """An ir-CSN of five blocks for figures of 40 pixels: 1/8 in space, 1/2 in time."""
-    return CSN(
-        depths=(1, 2, 2),
-        stem_width=24,
-        stem_kernel=(3, 5, 5),
-        inner_widths=(32, 64, 64),
-        out_widths=(64, 128, 128),
-        spatial_strides=(1, 2, 1),
-        temporal_strides=(1, 1, 2),
+    return _opened(
+        CSN(
+            depths=(1, 2, 2),
+            stem_width=24,
+            stem_kernel=(3, 5, 5),
+            inner_widths=(32, 64, 64),
+            out_widths=(64, 128, 128),
+            spatial_strides=(1, 2, 1),
+            temporal_strides=(1, 1, 2),
+        )
     )
+
+
+def _opened(network: Backbone) -> Backbone:
+    """Residual branches that start open; in a short training from scratch closed ones stay idle.
+
+    Seen on the miniature classification set after 400 iterations: 12 % against 8 % accuracy.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.ones_(module.weight)
+    return network
 
 
 class Classifier(nn.Module):
     """A backbone with global average pooling and a linear layer, for pretraining."""
 
-    def __init__(self, backbone: Backbone, num_classes: int, dropout: float = 0.5) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()
         self.normalize = Normalize()
         self.backbone = backbone
-        self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(backbone.out_channels, num_classes)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
         """uint8 clips (B, 3, T, H, W) to logits (B, num_classes)."""
         features = self.backbone(self.normalize(clips_BCTHW))
-        return self.classifier(self.dropout(features.mean(dim=(2, 3, 4))))
+        return self.classifier(features.mean(dim=(2, 3, 4)))
 
 
 class FrozenBatchNorm3d(nn.BatchNorm3d):
@@ -94,13 +109,16 @@ class FrozenBatchNorm3d(nn.BatchNorm3d):
     """
 
     def train(self, mode: bool = True) -> FrozenBatchNorm3d:
+        """Stay in evaluation mode, whatever ``mode`` says."""
         return super().train(False)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """The norm as a factor and a summand a channel, (C,) each."""
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Nothing: the convolution in front has applied the norm."""
         return x_BCTHW
 
 
@@ -119,6 +137,7 @@ class FoldedConv3d(nn.Conv3d):
         self._norm = (norm,)  # a tuple, since the norm stays registered in its own place
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Convolve and normalise, (B, C, T, H, W)."""
         scale, shift = self._norm[0].scale_and_shift()
         weight = self.weight * scale[:, None, None, None, None]
         return self._conv_forward(x_BCTHW, weight, shift)
@@ -146,6 +165,6 @@ def freeze_batchnorm(module: nn.Module) -> None:
             norm = getattr(parent, norm_name, None)
             if hasattr(parent, conv_name) and type(norm) is nn.BatchNorm3d:
                 frozen = FrozenBatchNorm3d(norm.num_features, norm.eps, norm.momentum)
-                frozen.to(norm.weight.device).load_state_dict(norm.state_dict())
+                frozen.to(norm.weight).load_state_dict(norm.state_dict())
                 setattr(parent, norm_name, frozen.requires_grad_(False).eval())
                 setattr(parent, conv_name, FoldedConv3d(getattr(parent, conv_name), frozen))

@@ -170,6 +170,7 @@ class RelationHead(nn.Module):
         num_actions: int,
         average: tuple[Axis, ...],
         aggregate: Literal["mean", "max"] = "mean",
+        *,
         num_heads: int = 8,
         ffn_ratio: int = 4,
         dropout: float = 0.2,

@@ -64,6 +64,7 @@ class CSN(Backbone):
     def __init__(
         self,
         depths: tuple[int, ...],
+        *,
         stem_width: int = 64,
         stem_kernel: Triple = (3, 7, 7),
         inner_widths: tuple[int, ...] = (64, 128, 256, 512),
@@ -79,29 +80,25 @@ class CSN(Backbone):
             conv_padding=tuple(size // 2 for size in stem_kernel),
             norm_eps=1e-3,
         )
+        blocks = [stem]
         in_widths = (stem_width, *out_widths[:-1])
-        stages = map(
-            _csn_stage,
-            depths,
-            in_widths,
-            inner_widths,
-            out_widths,
-            spatial_strides,
-            temporal_strides,
-        )
-        self.net = Net(blocks=nn.ModuleList([stem, *stages]))
+        for i, depth in enumerate(depths):
+            widths = (in_widths[i], inner_widths[i], out_widths[i])
+            strides = (temporal_strides[i], spatial_strides[i], spatial_strides[i])
+            blocks.append(_csn_stage(depth, widths, strides))
+        self.net = Net(blocks=nn.ModuleList(blocks))
         self.out_channels = out_widths[-1]
         self.spatial_stride = 4 * math.prod(spatial_strides)
         self.temporal_stride = math.prod(temporal_strides)
         self.to(memory_format=torch.channels_last_3d)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
+        """Frames (B, 3, T, H, W) to features (B, C, T', H', W')."""
         return self.net(clips_BCTHW)
 
 
-def _csn_stage(
-    depth: int, dim_in: int, dim_inner: int, dim_out: int, spatial: int, temporal: int
-) -> nn.Module:
+def _csn_stage(depth: int, widths: Triple, strides: Triple) -> nn.Module:
+    dim_in, dim_inner, dim_out = widths
     return create_res_stage(
         depth=depth,
         dim_in=dim_in,
@@ -112,7 +109,7 @@ def _csn_stage(
         conv_a_stride=(1, 1, 1),
         conv_a_padding=(0, 0, 0),
         conv_b_kernel_size=(3, 3, 3),
-        conv_b_stride=(temporal, spatial, spatial),
+        conv_b_stride=strides,
         conv_b_padding=(1, 1, 1),
         conv_b_num_groups=dim_inner,
         norm_eps=1e-3,
@@ -139,6 +136,7 @@ class SlowFast(Backbone):
     def __init__(
         self,
         depth: int,
+        *,
         alpha: int = 4,
         slow_width: int = 64,
         reduction: int = 8,
@@ -166,6 +164,7 @@ class SlowFast(Backbone):
         self.to(memory_format=torch.channels_last_3d)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
+        """Frames (B, 3, T, H, W) to features (B, C, T', H', W')."""
         # pytorchvideo puts its results into the list it is given: always a fresh one.
         slow, fast = self.net([clips_BCTHW[:, :, :: self.temporal_stride], clips_BCTHW])
         return torch.cat((slow, F.avg_pool3d(fast, (self.temporal_stride, 1, 1))), dim=1)

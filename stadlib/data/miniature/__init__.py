@@ -10,7 +10,7 @@ exploits these structures, not that the paper's claims hold on real video:
 - Relations. Who looks at a talking person listens (74), who looks at a person doing something else
   watches (80), who looks at nobody does neither; all three look the same themselves. Giving and
   taking, a fight and a martial art performed alone, differ by the other person as well.
-- Memory. Talking, reading, phoning, holding and the like last 8 to 24 seconds while they show in
+- Memory. Talking, reading, phoning, eating and the like last 8 to 24 seconds while they show in
   bursts; at 35 to 45 % of their keyframes nothing is to be seen within a second. Clothes tell
   persons apart across the gaps.
 - A long tail (about 150:1), dealt by quotas rather than left to luck (:mod:`.classes`), and

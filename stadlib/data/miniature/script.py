@@ -75,14 +75,10 @@ def generator(*words: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
-def _count(spec: WorldSpec, source: str, split: str) -> int:
-    return (spec.movies if source == "ava" else spec.clips)[SPLITS.index(split)]
-
-
 def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
     """Deal the cards of one split."""
     rng = generator(spec.seed, SOURCES.index(source), SPLITS.index(split), 0)
-    count = _count(spec, source, split)
+    count = (spec.movies if source == "ava" else spec.clips)[SPLITS.index(split)]
     shares = {str(k + 1): s for k, s in enumerate(classes.PERSON_SHARES[source])}
     plans = []
     for index, number in enumerate(classes.deck(shares, count, rng)):

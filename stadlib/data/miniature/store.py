@@ -80,6 +80,12 @@ def _sweep(root: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux: what this process may use
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _one_thread() -> None:
     cv2.setNumThreads(1)
 
@@ -92,7 +98,7 @@ def in_parallel(
     ``task`` must be importable; it is sent to fresh (spawned) processes, which is safe from
     notebooks and after a GPU has been touched.
     """
-    workers = workers or min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
+    workers = workers or min(_MAX_WORKERS, _cores())
     results = []
     if workers == 1:
         before = cv2.getNumThreads()

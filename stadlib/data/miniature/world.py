@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
 from stadlib.data.miniature import classes
 from stadlib.data.miniature.annotate import Instance, annotate
 from stadlib.data.miniature.encode import encode
@@ -120,8 +120,7 @@ def _write_annotations(layout: AvaLayout, done: list[_Done]) -> None:
                 _write(layout.excluded_file(source, split), excluded)
     starts = ["source,video,seconds", *(f"{d.source},{d.video},{d.start:g}" for d in done)]
     _write(layout.annotation_folder / "video_starts.csv", starts)
-    label_map = layout.annotation_folder / "ava_action_list_v2.2_for_activitynet_2019.pbtxt"
-    write_label_map(label_map, LabelMap(classes.NAMES))
+    write_label_map(layout.annotation_folder / LABEL_MAP_FILE, LabelMap(classes.NAMES))
 
 
 def _write(path: Path, lines: list[str]) -> None:

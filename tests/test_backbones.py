@@ -1,0 +1,211 @@
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from stadlib.models.backbones import (
+    Classifier,
+    Normalize,
+    csn,
+    csn_mini,
+    freeze_batchnorm,
+    slowfast,
+    slowfast_mini,
+)
+from stadlib.models.networks import CSN, STAGE_DEPTHS, SlowFast
+
+MINI = [csn_mini, slowfast_mini]
+
+
+def shaken(backbone: nn.Module) -> nn.Module:
+    """A network as if trained: norms with statistics and affine of their own."""
+    torch.manual_seed(0)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return backbone
+
+
+def clips(frames: int = 8, height: int = 64, width: int = 96) -> torch.Tensor:
+    return torch.randn(2, 3, frames, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("make", MINI)
+@pytest.mark.parametrize("size", [(8, 64, 96), (16, 56, 88)])
+def test_a_mini_backbone_keeps_its_strides_and_time(make, size):
+    backbone = make().eval()
+    with torch.no_grad():
+        features = backbone(clips(*size))
+    s, t = backbone.spatial_stride, backbone.temporal_stride
+    assert features.shape == (
+        *(2, backbone.out_channels, size[0] // t),
+        *(size[1] // s, size[2] // s),
+    )
+    assert s == 8 and size[0] // t >= 4
+
+
+@pytest.mark.parametrize("make", MINI)
+def test_a_mini_backbone_is_sensitive_to_the_order_of_frames(make):
+    backbone, x = shaken(make()).eval(), clips()
+    with torch.no_grad():
+        forward, backward = backbone(x), backbone(x.flip(2)).flip(2)
+    assert not torch.allclose(forward, backward, atol=1e-3)
+
+
+def test_forward_leaves_its_input_alone():
+    x = clips()
+    before = x.clone()
+    backbone = shaken(slowfast_mini()).eval()
+    with torch.no_grad():
+        assert torch.equal(backbone(x), backbone(x))
+    assert torch.equal(x, before)
+
+
+def test_slowfast_concatenates_the_slow_path_and_the_averaged_fast_one():
+    backbone, x = shaken(slowfast_mini()).eval(), clips()
+    with torch.no_grad():
+        slow, fast = backbone.net([x[:, :, ::2], x])
+        features = backbone(x)
+    assert fast.shape[2] == 2 * slow.shape[2]
+    assert torch.equal(features[:, : slow.shape[1]], slow)
+    averaged = fast.unflatten(2, (-1, 2)).mean(dim=3)
+    torch.testing.assert_close(features[:, slow.shape[1] :], averaged)
+
+
+@pytest.mark.parametrize("make", MINI)
+def test_frozen_batchnorms_stay_through_training(make):
+    backbone = shaken(make())
+    x = clips()
+    with torch.no_grad():
+        expected = backbone.eval()(x)
+        freeze_batchnorm(backbone)
+        frozen = backbone.train()(x)
+    torch.testing.assert_close(frozen, expected, rtol=1e-4, atol=1e-4)
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm3d)]
+    state = [tensor.clone() for norm in norms for tensor in norm.state_dict().values()]
+    learning = [p for p in backbone.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learning, lr=0.1)
+    before = [p.clone() for p in learning]
+    backbone(x).square().mean().backward()
+    optimizer.step()
+    assert all(not torch.equal(a, b) for a, b in zip(before, learning, strict=True))
+    after = [tensor for norm in norms for tensor in norm.state_dict().values()]
+    assert len(state) > 50
+    assert all(torch.equal(a, b) for a, b in zip(state, after, strict=True))
+    assert not any(norm.training or norm.weight.requires_grad for norm in norms)
+
+
+@pytest.mark.parametrize("make", MINI)
+def test_a_frozen_network_has_the_gradients_of_the_network_in_evaluation_mode(make):
+    reference, frozen = shaken(make()).double().eval(), make().double()
+    freeze_batchnorm(frozen)
+    frozen.load_state_dict(reference.state_dict())  # names are the same before and after
+    frozen.train()
+    gradients = []
+    for network in (reference, frozen):
+        output = network(clips(8, 32, 32).double())
+        output.square().mean().backward()
+        gradients.append({n: p.grad for n, p in network.named_parameters() if p.requires_grad})
+    convolutions = {n: g for n, g in gradients[0].items() if n in gradients[1]}
+    assert len(convolutions) == len(gradients[1]) > 10
+    torch.testing.assert_close(convolutions, gradients[1], rtol=1e-6, atol=1e-9)
+
+
+def test_what_is_frozen_loads_into_what_is_not():
+    frozen, thawed = shaken(csn_mini()), csn_mini()
+    freeze_batchnorm(frozen)
+    thawed.load_state_dict(frozen.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(frozen(clips()), thawed.eval()(clips()), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", MINI)
+def test_batchnorms_train_in_pretraining(make):
+    classifier = Classifier(make(), num_classes=7, dropout=0.0).train()
+    uint8 = torch.randint(256, (2, 3, 8, 64, 96), dtype=torch.uint8)
+    means = [n for n in classifier.state_dict() if n.endswith("running_mean")]
+    before = {n: classifier.state_dict()[n].clone() for n in means}
+    logits = classifier(uint8)
+    assert logits.shape == (2, 7)
+    logits.square().sum().backward()
+    assert all(not torch.equal(before[n], classifier.state_dict()[n]) for n in means)
+    assert classifier.backbone.state_dict().keys() == make().state_dict().keys()
+
+
+def test_normalize_is_kinetics():
+    uint8 = torch.randint(256, (2, 3, 4, 6, 6), dtype=torch.uint8)
+    torch.testing.assert_close(Normalize()(uint8), (uint8 / 255 - 0.45) / 0.225)
+    assert not Normalize().state_dict()
+
+
+def test_csn_is_pytorchvideos_csn_without_its_head():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pytorchvideo.models.csn import create_csn
+
+    ours = CSN(
+        STAGE_DEPTHS[50],
+        stem_width=8,
+        inner_widths=(8, 16, 32, 64),
+        out_widths=(32, 64, 128, 256),
+        spatial_strides=(1, 2, 2, 2),
+    )
+    theirs = create_csn(
+        model_depth=50,
+        stem_dim_out=8,
+        stem_pool=nn.MaxPool3d,
+        norm=lambda num_features, eps, momentum: nn.BatchNorm3d(num_features, 1e-3, momentum),
+    )
+    body = nn.Sequential(*theirs.blocks[:-1])
+    state = {f"net.blocks.{name}": tensor for name, tensor in body.state_dict().items()}
+    shaken(ours)
+    assert ours.state_dict().keys() == state.keys()
+    body.load_state_dict(
+        {name.removeprefix("net.blocks."): t for name, t in ours.state_dict().items()}
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(clips()), body.eval()(clips()))
+
+
+PAPER_SIZE = [
+    (lambda: csn(152), 29.70, 2048, 8),
+    (lambda: slowfast(101), 62.91, 2304, 4),
+    (lambda: slowfast(152), 85.74, 2304, 4),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "millions", "channels", "temporal_stride"),
+    PAPER_SIZE,
+    ids=["ir-csn-152", "slowfast-101", "slowfast-152"],
+)
+def test_paper_size(make, millions, channels, temporal_stride):
+    classifier = Classifier(make(), num_classes=400)
+    parameters = sum(parameter.numel() for parameter in classifier.parameters())
+    assert round(parameters / 1e6, 2) == millions
+    backbone = classifier.backbone
+    freeze_batchnorm(backbone)
+    with torch.no_grad():
+        features = backbone(clips(16, 64, 64)[:1])
+    assert (backbone.out_channels, backbone.spatial_stride) == (channels, 16)
+    assert backbone.temporal_stride == temporal_stride
+    assert features.shape == (1, channels, 16 // temporal_stride, 4, 4)
+    assert features.isfinite().all()
+
+
+def test_slowfast_dilates_where_it_does_not_stride():
+    stage = SlowFast(50, slow_width=8, reduction=4).net[4].multipathway_blocks
+    for path in stage:
+        convolutions = [block.branch2.conv_b for block in path.res_blocks]
+        assert all(conv.dilation == (1, 2, 2) for conv in convolutions)
+        assert all(conv.stride == (1, 1, 1) for conv in convolutions)
+
+
+def test_csn_has_the_eps_of_the_released_weights():
+    norms = [m for m in csn_mini().modules() if isinstance(m, nn.BatchNorm3d)]
+    assert norms and all(norm.eps == 1e-3 for norm in norms)

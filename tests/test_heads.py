@@ -1,0 +1,264 @@
+"""Properties of fusion and heads; the oracle is the loop over clips in benchmarks/bench_heads."""
+
+import pytest
+import torch
+from benchmarks.bench_heads import per_clip
+from torch import nn
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from stadlib import ragged
+from stadlib.models.heads import Fusion, LinearHead, RelationHead, empty_memory
+from stadlib.models.roi import RoIAlign3d
+
+WIDTH, ACTIONS, T, SIDE = 16, 6, 4, 3
+AVERAGED = {"t-only": ("H", "W"), "s-only": ("T",)}
+SEQUENCES = {"t-only": T, "s-only": SIDE * SIDE}
+COUNTS = torch.tensor([3, 1, 0, 4, 2])
+N = int(COUNTS.sum())
+
+
+@pytest.fixture(params=["t-only", "s-only"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def make_head(kind: str, aggregate: str = "mean") -> RelationHead:
+    """A head whose every parameter is at work: zero projections would hide any mistake."""
+    head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], aggregate, num_heads=4)
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return head.eval()
+
+
+def make_features(num_persons: int = N) -> torch.Tensor:
+    return torch.randn(num_persons, WIDTH, T, SIDE, SIDE)
+
+
+def make_memory(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 0, 1], [0, 1, 0], [1, 1, 1]], dtype=torch.bool)
+    return torch.randn(len(COUNTS), 3, SEQUENCES[kind], WIDTH), mask
+
+
+def run(head, features, counts, memory):
+    """Logits and the gradients of every parameter and of the features."""
+    features = features.clone().requires_grad_()
+    logits = head(features, counts, *memory)
+    return logits, torch.autograd.grad(logits.square().sum(), [features, *head.parameters()])
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "max"])
+def test_batched_equals_a_loop_over_clips(kind, aggregate):
+    head = make_head(kind, aggregate).double()
+    features, (memory, mask) = make_features().double(), make_memory(kind)
+    batched = run(head, features, COUNTS, (memory.double(), mask))
+    features = features.requires_grad_()
+    looped = per_clip(head, features, COUNTS, memory.double(), mask)
+    gradients = torch.autograd.grad(looped.square().sum(), [features, *head.parameters()])
+    torch.testing.assert_close(batched[0], looped, rtol=0, atol=1e-10)
+    torch.testing.assert_close(batched[1], gradients, rtol=1e-9, atol=1e-9)
+
+
+def test_a_stranger_in_another_clip_changes_no_bit(kind):
+    head, features, memory = make_head(kind), make_features(), make_memory(kind)
+    others = ragged.clip_index(COUNTS) != 3
+    changed = torch.where(others[:, None, None, None, None], make_features(), features)
+
+    def gradient_at_own_clip(x):
+        x = x.clone().requires_grad_()
+        logits = head(x, COUNTS, *memory)
+        (gradient,) = torch.autograd.grad(logits[~others].square().sum(), x)
+        return logits[~others], gradient
+
+    before, after = gradient_at_own_clip(features), gradient_at_own_clip(changed)
+    assert torch.equal(before[0], after[0])
+    assert torch.equal(before[1][~others], after[1][~others])
+    assert before[1][~others].any() and not before[1][others].any()
+
+
+def test_a_person_of_the_own_clip_does_matter(kind):
+    head, features, memory = make_head(kind), make_features(), make_memory(kind)
+    changed = features.clone()
+    changed[0] = torch.randn_like(changed[0])
+    before, after = head(features, COUNTS, *memory), head(changed, COUNTS, *memory)
+    assert not torch.isclose(before[1:3], after[1:3]).all(dim=1).any()
+    assert torch.equal(before[3:], after[3:])
+
+
+def test_a_remembered_person_does_matter_to_its_clip_only(kind):
+    head, features, (memory, mask) = make_head(kind), make_features(), make_memory(kind)
+    changed = memory.clone()
+    changed[0, 1] += torch.randn(WIDTH)
+    before = head(features, COUNTS, memory, mask)
+    after = head(features, COUNTS, changed, mask)
+    assert not torch.isclose(before[:3], after[:3]).all(dim=1).any()
+    assert torch.equal(before[3:], after[3:])
+
+
+@pytest.mark.parametrize("garbage", [0.0, 1e30, float("nan"), float("inf")])
+def test_an_unwritten_memory_slot_changes_no_bit(kind, garbage):
+    head, features, (memory, mask) = make_head(kind), make_features(), make_memory(kind)
+    dirty = memory.masked_fill(~mask[:, :, None, None], garbage)
+    before, after = (run(head, features, COUNTS, (x, mask)) for x in (memory, dirty))
+    assert torch.equal(before[0], after[0])
+    assert all(torch.equal(a, b) for a, b in zip(before[1], after[1], strict=True))
+    assert all(gradient.isfinite().all() for gradient in after[1])
+
+
+def test_a_padded_slot_changes_no_bit(kind, monkeypatch):
+    head, features, memory = make_head(kind), make_features(), make_memory(kind)
+    clean = run(head, features, COUNTS, memory)
+    project = head.attention._project
+    padded = ~ragged.mask(COUNTS)[:, None, :, None]
+    unread = torch.cat((padded, torch.zeros(len(COUNTS), 1, 3, 1, dtype=torch.bool)), dim=2)
+    touched = []
+
+    def garbage_in_padded_slots(*inputs):
+        query, key, value, mask = project(*inputs)
+        touched.append(int(padded.sum()))
+        key, value = (x.masked_fill(unread, 1e10) for x in (key, value))
+        return query.masked_fill(padded, 1e10), key, value, mask
+
+    monkeypatch.setattr(head.attention, "_project", garbage_in_padded_slots)
+    dirty = run(head, features, COUNTS, memory)
+    assert touched == [len(COUNTS) * 4 - N]
+    assert torch.equal(clean[0], dirty[0])
+    assert all(torch.equal(a, b) for a, b in zip(clean[1], dirty[1], strict=True))
+
+
+def test_padded_keys_get_no_weight(kind):
+    head, features, (memory, mask) = make_head(kind), make_features(), make_memory(kind)
+    weights = head.attention_weights(features, COUNTS, memory, mask)
+    assert weights.shape == (N, SEQUENCES[kind], 4, int(COUNTS.max()) + 3)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+    seen = torch.cat((ragged.mask(COUNTS), mask), dim=1)[ragged.clip_index(COUNTS)]
+    seen = seen[:, None, None].expand_as(weights)
+    assert not weights[~seen].any() and (weights[seen] > 0).all()
+
+
+def test_a_crowd_elsewhere_moves_only_the_last_digits(kind):
+    """Another shape may take another matrix kernel, hence no equal bits but equal numbers."""
+    head, features = make_head(kind), make_features()
+    crowd = torch.cat((features, make_features(9)))
+    alone = head(features[:3], COUNTS[:1], *empty_memory(1, WIDTH))
+    together = head(crowd, torch.cat((COUNTS, torch.tensor([9]))), *empty_memory(6, WIDTH))
+    torch.testing.assert_close(alone, together[:3], rtol=1e-5, atol=1e-6)
+
+
+def test_memory_of_width_0_equals_memory_without_a_written_slot(kind):
+    head, features, (memory, mask) = make_head(kind), make_features(), make_memory(kind)
+    without = run(head, features, COUNTS, empty_memory(len(COUNTS), WIDTH))
+    unwritten = run(head, features, COUNTS, (memory, torch.zeros_like(mask)))
+    torch.testing.assert_close(without, unwritten, rtol=1e-5, atol=1e-5)
+
+
+def test_permuted_persons_have_permuted_logits(kind):
+    head, features, memory = make_head(kind).double(), make_features().double(), make_memory(kind)
+    memory = (memory[0].double(), memory[1])
+    order = torch.tensor([2, 0, 1, 3, 6, 4, 7, 5, 9, 8])  # inside their clips
+    logits = head(features, COUNTS, *memory)
+    permuted = head(features[order], COUNTS, *memory)
+    torch.testing.assert_close(permuted, logits[order], rtol=0, atol=1e-12)
+    assert not torch.allclose(permuted, logits)
+
+
+def test_a_fresh_head_is_the_linear_head_on_its_tokens(kind):
+    relation = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], num_heads=4).eval()
+    linear = LinearHead(WIDTH, ACTIONS).eval()
+    linear.classifier = relation.classifier
+    features, memory = make_features(), make_memory(kind)
+    torch.testing.assert_close(
+        relation(features, COUNTS, *memory), linear(features, COUNTS, *memory)
+    )
+
+
+def test_every_parameter_of_a_fresh_head_learns_within_two_steps(kind):
+    head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], num_heads=4)
+    start = [parameter.clone() for parameter in head.parameters()]
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+    features, memory = make_features(), make_memory(kind)
+    for _ in range(3):
+        optimizer.zero_grad()
+        head(features, COUNTS, *memory).square().sum().backward()
+        optimizer.step()
+    moved = [
+        name
+        for (name, parameter), before in zip(head.named_parameters(), start, strict=True)
+        if not torch.equal(parameter, before)
+    ]
+    assert len(moved) == len(start)
+
+
+@pytest.mark.parametrize(
+    ("kind", "constant"), [("t-only", (1, 1, SIDE, SIDE)), ("s-only", (1, T, 1, 1))]
+)
+def test_repeating_features_along_the_averaged_axes_changes_nothing(kind, constant):
+    head = make_head(kind)
+    small = make_features()[:, :, : T // constant[1], : SIDE // constant[2], : SIDE // constant[3]]
+    memory = empty_memory(len(COUNTS), WIDTH)
+    once = head(small, COUNTS, *memory)
+    torch.testing.assert_close(head(small.repeat(1, *constant), COUNTS, *memory), once)
+
+
+def test_tokens_keep_the_axis_of_the_heads_name():
+    features = make_features()
+    t_only, s_only = (make_head(kind).tokens(features) for kind in ("t-only", "s-only"))
+    assert t_only.shape == (N, T, WIDTH) and s_only.shape == (N, SIDE * SIDE, WIDTH)
+    torch.testing.assert_close(t_only[1, 2], features[1, :, 2].mean(dim=(1, 2)))
+    torch.testing.assert_close(s_only[1, SIDE + 2], features[1, :, :, 1, 2].mean(dim=1))
+    largest = make_head("t-only", "max").tokens(features)
+    torch.testing.assert_close(largest[1, 2], features[1, :, 2].amax(dim=(1, 2)))
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [1], [0, 1], []])
+@pytest.mark.parametrize("make", [make_head, lambda _: LinearHead(WIDTH, ACTIONS).eval()])
+def test_clips_with_nobody_or_one_person(kind, counts, make):
+    logits, gradients = run(
+        make(kind),
+        make_features(sum(counts)),
+        torch.tensor(counts, dtype=torch.int64),
+        empty_memory(len(counts), WIDTH),
+    )
+    assert logits.shape == (sum(counts), ACTIONS)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_a_new_classifier_calls_actions_rare():
+    head = LinearHead(WIDTH, ACTIONS, prior=0.05).eval()
+    probability = head(make_features(), COUNTS, *empty_memory(len(COUNTS), WIDTH)).sigmoid()
+    torch.testing.assert_close(probability, torch.full((N, ACTIONS), 0.05), rtol=0.5, atol=0)
+
+
+def test_fusion_is_the_convolution_of_the_concatenation():
+    """Paper section 2.1, word by word: RoIs and scene side by side, then one convolution."""
+    fusion = Fusion(in_channels=8, width=WIDTH).double()
+    scene = torch.randn(2, 8, T, 6, 6, dtype=torch.float64)
+    counts, clips = torch.tensor([2, 1]), torch.tensor([0, 0, 1])
+    boxes = torch.tensor([[0.0, 0, 20, 40], [10, 5, 47, 44], [-6, 8, 30, 60]], dtype=torch.float64)
+    fused = fusion(RoIAlign3d(3, 1 / 8)(fusion.project(scene), boxes, counts), scene, counts)
+
+    rois = torch.cat((clips[:, None].double(), boxes), dim=1)
+    persons = torch.stack(
+        [roi_align(scene[:, :, t], rois, 3, 1 / 8, -1, True) for t in range(T)], dim=2
+    )
+    around = F.adaptive_avg_pool3d(scene, (T, 3, 3))[clips]
+    weight = torch.cat((fusion.project.weight, fusion.scene.weight), dim=1)
+    mixed = F.conv3d(torch.cat((persons, around), dim=1), weight, fusion.scene.bias)
+    expected = F.relu(fusion.norm(mixed))
+    torch.testing.assert_close(fused, expected, rtol=0, atol=1e-12)
+
+
+def test_fusion_looks_at_one_person_alone():
+    fusion = Fusion(in_channels=8, width=WIDTH)
+    scene, persons = torch.randn(2, 8, T, 6, 6), torch.randn(3, WIDTH, T, SIDE, SIDE)
+    counts = torch.tensor([2, 1])
+    changed = persons.clone()
+    changed[1] += 1
+    before, after = fusion(persons, scene, counts), fusion(changed, scene, counts)
+    assert torch.equal(before[[0, 2]], after[[0, 2]])
+    assert not torch.equal(before[1], after[1])
