@@ -1,0 +1,110 @@
+"""Real clips and real AVA files go the same way as the miniature world."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stadlib import metrics
+from stadlib.__main__ import main
+from stadlib.config import InputError
+from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
+from stadlib.data.person_boxes import read_person_boxes
+from stadlib.labels import read_label_map
+from stadlib.records import read_record
+
+RATE = 25  # frames a second of the two clips
+ACTIONS = {"fencing": 9, "salsa_spin": 4}  # the nearest of AVA's: martial art, dance
+
+
+@pytest.fixture
+def own_dataset(shared: Path, tmp_path: Path) -> Path:
+    """Two real clips with their boxes in the official layout, a keyframe every half second."""
+    root = tmp_path / "own"
+    (root / "annotations").mkdir(parents=True)
+    (root / "videos" / "ava").mkdir(parents=True)
+    shutil.copyfile(
+        shared / "data" / "ava" / "ava_action_list_v2.2_for_activitynet_2019.pbtxt",
+        root / "annotations" / LABEL_MAP_FILE,
+    )
+    for split, name in (("train", "fencing"), ("val", "salsa_spin")):
+        clip = shared / "data" / "videos" / f"{name}.mp4"
+        shutil.copyfile(clip, root / "videos" / "ava" / clip.name)
+        with open(clip.with_suffix(".boxes.csv")) as file:
+            rows = [row for row in csv.DictReader(file) if int(row["frame"]) % 12 == 0]
+        lines = [
+            f"{name},{int(row['frame']) / RATE:.6f},{row['x1']},{row['y1']},{row['x2']},"
+            f"{row['y2']},{action},{row['person_id']}\n"
+            for row in rows
+            for action in (ACTIONS[name], 12)
+        ]
+        (root / "annotations" / f"ava_{split}_v2.2.csv").write_text("".join(lines))
+    return root
+
+
+def test_own_clips_are_checked_trained_on_and_evaluated(
+    own_dataset, tmp_path, monkeypatch, capsys, smoke_record
+):
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "results"))
+    assert main(["check", str(own_dataset)]) == 0
+    words = ["--scale", "smoke", "--iterations", "3", "--data", str(own_dataset)]
+    assert main(["train", "--head", "s-only", *words]) == 0
+    (path,) = (tmp_path / "results" / "runs").glob("*/record.json")
+    record = read_record(path)
+    assert set(record.metrics) == {"ava"}
+    found = record.metrics["ava"]["AP"]
+    assert 0 < found["12"] <= 1
+    assert found["4"] is not None
+    assert found["9"] is None  # nobody fences in the validation clip
+    assert "mAP@0.5" in capsys.readouterr().out
+
+
+def test_a_truncated_clip_stops_training_with_one_line(own_dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "results"))
+    video = own_dataset / "videos" / "ava" / "fencing.mp4"
+    video.write_bytes(video.read_bytes()[:200_000])
+    words = ["--scale", "smoke", "--iterations", "3", "--data", str(own_dataset)]
+    assert main(["train", "--head", "s-only", *words]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "fencing.mp4" in line
+    assert "re-encode" in line
+    assert not list((tmp_path / "results").glob("runs/*/record.json"))
+
+
+def test_every_real_ava_file_is_read_whole(shared, tmp_path):
+    ava = shared / "data" / "ava"
+    names = {name: read_label_map(ava / name).num_actions for name in (
+        "ava_action_list_v2.2.pbtxt", "ava_action_list_v2.2_for_activitynet_2019.pbtxt"
+    )}  # fmt: skip
+    assert sorted(names.values()) == [60, 80]
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    for path in [*ava.glob("ava_*_excluded_timestamps_v2.2.csv"), ava / "ava_test_v2.2.txt"]:
+        shutil.copyfile(path, folder / path.name)
+    layout = AvaLayout(tmp_path)
+    for split in ("train", "val", "test"):
+        lines = (ava / f"ava_{split}_excluded_timestamps_v2.2.csv").read_text().split()
+        assert len(layout.excluded("ava", split)) == len(set(lines)) > 0
+    assert layout.videos("ava", "test") == (ava / "ava_test_v2.2.txt").read_text().split()
+    assert len(read_person_boxes(ava / "ava_val_predicted_boxes.zC5Fh2tTS1U_1775-1798.csv")) == 70
+    assert len(metrics.read_rows(ava / "slowfast_predictions.1j20qq1JyX4.csv")) == 14_940
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        ("v,0902,0.1,0.2,0.3", ":1: 5 columns"),
+        ("v,0902,0.5,0.2,0.3,0.9,,0.9", ":1: x1 0.5 >= x2 0.3"),
+        ("v,0902,0.1,0.2,0.3,0.9,12,0.9", ":1: action '12'"),
+        ("v,0902,0.1,zwei,0.3,0.9,,0.9", ":1: 'zwei' is not a number"),
+    ],
+)
+def test_person_boxes_name_the_wrong_row(tmp_path, row, place):
+    path = tmp_path / "boxes.csv"
+    path.write_text(row + "\n")
+    with pytest.raises(InputError, match=r"boxes\.csv") as caught:
+        read_person_boxes(path)
+    assert place in str(caught.value)
