@@ -1,0 +1,55 @@
+"""The README's command at smoke scale, and what it answers to wrong words."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+
+
+def papermill(output: Path, *words: str) -> subprocess.CompletedProcess:
+    """Run it as the README does, from the folder of the notebooks."""
+    command = [sys.executable, "-m", "papermill", "01_main_results.ipynb", str(output), *words]
+    return subprocess.run(
+        command, cwd=NOTEBOOKS, env=os.environ, capture_output=True, text=True, check=False
+    )
+
+
+def test_readme_command_fills_the_notebook(tmp_path, smoke_record):
+    done = papermill(tmp_path / "out.ipynb", "-p", "head", "t-only")
+    assert done.returncode == 0, done.stderr[-2000:]
+    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    assert not [o for o in outputs if o.output_type == "error"]
+    shown = "".join(str(o.get("data", "")) for o in outputs)
+    measured = 100 * smoke_record.metrics["ava"]["mAP"]
+    assert f"{measured:.2f}" in shown, "this run's mAP is not in the notebook"
+    assert shown.count("image/png") >= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "answer"),
+    [
+        ("head", "tonly", "head='tonly'; choose from linear, s-only, t-only, all"),
+        ("haed", "t-only", "unknown parameter 'haed'; choose from head, "),
+    ],
+)
+def test_wrong_words_end_the_run_with_one_line(tmp_path, name, value, answer):
+    done = papermill(tmp_path / "out.ipynb", "-p", name, value)
+    assert done.returncode == 1
+    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    (error,) = (
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "error"
+    )
+    (line,) = error["traceback"]
+    assert answer in line
+    assert "ConfigError" in line
