@@ -125,7 +125,7 @@ def pretraining_digest(experiment: Experiment) -> str:
         {
             "backbone": experiment.backbone.split("-")[0],
             "set": pretraining_set(experiment),
-            "scale": [scale.world_version, scale.backbone, scale.short_side],
+            "scale": [scale.world_version, scale.backbone, scale.pretrain_side],
             "numbers": [scale.pretrain_iterations, scale.pretrain_batch, scale.pretrain_lr],
         }
     )
@@ -140,7 +140,7 @@ def pretraining_dataset(
     experiment: Experiment, folder: Path, rows: list, train: bool
 ) -> ClassificationDataset:
     """Square clips of the classification set, at the same frame interval as the detector's."""
-    side = numbers(experiment).short_side
+    side = numbers(experiment).pretrain_side
     steps = [v2.Resize((side, side), antialias=True)]
     if train:  # little augmentation: the training is too short to overfit
         steps = [

@@ -83,6 +83,7 @@ def at(experiment: Experiment, scale: str) -> Experiment:
             iterations=max(1, round(stage.iterations * there.iterations / here.iterations)),
             batch=there.batch,
             lr=stage.lr * there.lr / here.lr,
+            drop=there.drop,
         )
         for stage in experiment.stages
     )

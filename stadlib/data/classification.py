@@ -57,6 +57,7 @@ class ClassificationDataset(Dataset):
     ) -> None:
         self.folder, self.rows, self.transform = folder, rows, transform
         self.num_frames, self.interval = num_frames, interval
+        self._decoded: dict[str, torch.Tensor] = {}  # small videos, many epochs: decode once
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,10 +66,15 @@ class ClassificationDataset(Dataset):
         """The item of (index, seed of its augmentation)."""
         index, seed = key
         video, label = self.rows[index]
-        path = self.folder / "videos" / f"{video}.mp4"
-        start = max(0.0, probe(path).duration - self.num_frames * self.interval) / 2
-        frames = read_frames(path, [start + i * self.interval for i in range(self.num_frames)])
+        if video not in self._decoded:
+            self._decoded[video] = self._read(video)
+        frames = self._decoded[video]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             clip = self.transform(tv_tensors.Video(frames)).as_subclass(torch.Tensor)
         return clip.transpose(0, 1).contiguous(), label
+
+    def _read(self, video: str) -> torch.Tensor:
+        path = self.folder / "videos" / f"{video}.mp4"
+        start = max(0.0, probe(path).duration - self.num_frames * self.interval) / 2
+        return read_frames(path, [start + i * self.interval for i in range(self.num_frames)])
