@@ -15,6 +15,7 @@ from pathlib import Path
 from stadlib import recipes, study
 from stadlib.config import SCALES, Experiment, InputError, OneLineError, choices, from_dict
 from stadlib.paths import published_dir
+from stadlib.progress import Progress
 from stadlib.records import Record
 
 WORDS = ("backbone", "pretrain", "frames", "head")
@@ -125,7 +126,7 @@ def publish(record: Record) -> None:
 def _check(options: argparse.Namespace) -> None:
     from stadlib.data.check import check_dataset  # noqa: PLC0415  (torch)
 
-    problems = check_dataset(options.folder)
+    problems = check_dataset(options.folder, Progress("check"))
     for problem in problems:
         print(problem)
     if problems:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from stadlib import build, evaluate, metrics, processes
 from stadlib.config import Experiment, InputError, Stage
 from stadlib.data import miniature
-from stadlib.data.annotations import Keyframe, read_keyframes
+from stadlib.data.annotations import Keyframe, read_keyframes, require_agreement
 from stadlib.data.classification import ClassificationDataset, read_list
 from stadlib.data.clips import Batch
 from stadlib.data.layout import AvaLayout
@@ -71,6 +71,8 @@ class Run:
 def run_stages(run: Run) -> dict:
     """Pretrain (or reuse), train every stage, evaluate; returns the metrics of a record."""
     experiment = run.experiment
+    for source in SOURCES:
+        require_agreement(run.layout, source)
     weights = pretrained_backbone(experiment, run.progress)
     torch.manual_seed(experiment.seed)  # after pretraining, whose length must not matter
     model = build.action_detector(experiment, run.layout.label_map().num_actions)

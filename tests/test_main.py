@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from stadlib.__main__ import main
@@ -70,3 +72,47 @@ def test_damaged_record(capsys, smoke_record, tmp_path, monkeypatch):
     (folder / "record.json").write_text('{"experiment": {}')
     line = failure(capsys, "train", "--head", "t-only", "--scale", "smoke")
     assert "record.json: not a record" in line
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(None, "no such video"), (0, "empty file"), (0.5, "file ends early")]
+)
+def test_video_that_cannot_be_used(
+    capsys, tmp_path, monkeypatch, tiny_dataset, smoke_record, size, words
+):
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "results"))
+    root = shutil.copytree(tiny_dataset, tmp_path / "own")
+    video = root / "videos" / "ava" / "a.mp4"
+    content = video.read_bytes()
+    video.unlink()
+    if size is not None:
+        video.write_bytes(content[: int(size * len(content))])
+    line = failure(capsys, "train", "--scale", "smoke", "--data", str(root))
+    assert "videos/ava/a" in line
+    assert words in line
+    assert not list((tmp_path / "results").glob("runs/*/record.json"))
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("a,0905,0.1,0.2,0.3", "5 columns"),
+        ("a,0905,0.9,0.2,0.3,0.9,12,0", "x1 0.9 >= x2 0.3"),
+        ("a,0905,0.1,0.2,1.3,0.9,12,0", "1.3"),
+        ("a,0905,0.1,0.2,0.3,0.9,99,0", "99"),
+        ("a,0902,0.3,0.2,0.5,0.9,12,0", "person"),
+    ],
+)
+def test_row_that_cannot_be_used(
+    capsys, tmp_path, monkeypatch, tiny_dataset, smoke_record, row, words
+):
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "results"))
+    root = shutil.copytree(tiny_dataset, tmp_path / "own")
+    path = root / "annotations" / "ava_train_v2.2.csv"
+    with open(path, "a") as file:
+        file.write(row + "\n")
+    line = failure(capsys, "train", "--scale", "smoke", "--data", str(root))
+    assert "ava_train_v2.2.csv:5" in line
+    assert words in line
+    assert main(["check", str(root)]) == 1
+    assert "ava_train_v2.2.csv:5" in capsys.readouterr().out
