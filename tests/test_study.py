@@ -128,3 +128,13 @@ def test_rows_that_cannot_run_yet_say_so():
         study.run(row)
     with pytest.raises(InputError, match="detector='v3' cannot be run yet"):
         study.run(replace(ROW, detector="v3"))
+
+
+def test_the_other_backbone_and_input_run_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    slowfast = Experiment(backbone="slowfast-152", frames="8x8+32x2", head="s-only", flip=False)
+    row = recipes.at(slowfast, "smoke")
+    row = replace(row, stages=(replace(row.stages[0], iterations=1),), scales=(64,))
+    record = study.run(row)
+    assert 0 <= record.metrics["ava+kinetics"]["mAP"] <= 1
+    assert row.backbone in record.folder.name
