@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stadlib import recipes, study
 from stadlib.config import SCALES, Experiment, InputError, OneLineError, choices, from_dict
-from stadlib.paths import published_dir
+from stadlib.paths import published_dir, write_whole
 from stadlib.progress import Progress
 from stadlib.records import Record
 
@@ -113,14 +113,19 @@ def _summary(record: Record) -> str:
 def publish(record: Record) -> None:
     """Copy a run's record to ``results/reference``, where reports look for it.
 
+    The class counts of its training data go beside it, for the figures against frequency.
+
     Raises:
         InputError: it was made with uncommitted code, so nobody could make it again.
     """
     if record.provenance["dirty"] is not False:
         raise InputError(f"{record.folder.name}: made with uncommitted code; commit and run again")
+    from stadlib import run_files  # noqa: PLC0415  (torch)
+
     folder = published_dir("reference")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(record.folder / "record.json", folder / f"{record.folder.name}.json")
+    write_whole(folder / "class_counts.csv", run_files.class_counts(record).to_csv())
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -96,11 +96,10 @@ def beside_paper(records: Iterable[Record | None], table: int = 1) -> pd.DataFra
     groups = defaultdict(list)
     for record in records:
         groups[_row(record.experiment)].append(record)
-    detectors = sorted({record.experiment["detector"] for record in records})
-    title = f"this run: {scales[0]}, {' and '.join(detectors)} boxes" if scales else "this run"
+    title = f"this run: {scales[0]}" if scales else "this run"
     parts = {
-        "paper: AVA-Kinetics": paper_table(table).drop(columns="A+K test"),
-        "reference: mini, ground-truth boxes": reference(table),
+        "paper": paper_table(table).drop(columns="A+K test"),
+        "reference: mini": reference(table).drop(columns="seeds"),
         title: _beside(groups),
     }
     return pd.concat(parts, axis=1)

@@ -73,7 +73,7 @@ def test_every_recipe_row_is_a_row_of_the_paper() -> None:
 def test_not_run_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(report, "reference_records", list)
     table = report.beside_paper([None])
-    ours = table.drop(columns=["paper: AVA-Kinetics"], level=0).drop(columns="seeds", level=1)
+    ours = table.drop(columns=["paper"], level=0)
     assert (ours == "not run").all(axis=None)
     assert len(table) == 15
 
@@ -99,9 +99,9 @@ def test_no_number_of_ours_in_the_papers_columns(committed: list[Record]) -> Non
     table = report.beside_paper([run])
     titles = list(dict.fromkeys(table.columns.get_level_values(0)))
     assert titles == [
-        "paper: AVA-Kinetics",
-        "reference: mini, ground-truth boxes",
-        "this run: smoke, ground-truth boxes",
+        "paper",
+        "reference: mini",
+        "this run: smoke",
     ]
     printed = report.paper_table(1).drop(columns="A+K test")
     pd.testing.assert_frame_equal(table[titles[0]], printed)
