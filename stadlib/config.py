@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 BackboneName = Literal["slowfast-101", "slowfast-152", "ir-csn-152"]
@@ -168,48 +168,38 @@ class Scale:
     pretrain_lr: float = 0.0
 
 
+_MINI = Scale(
+    world_version=2,
+    frame_rate=8,
+    frame_divisor=4,
+    short_side=64,
+    long_side=96,
+    test_sides=(56, 64, 72),
+    pad_multiple=8,
+    iterations=1_000,
+    batch=8,
+    lr=0.3,
+    drop=0.34,
+    num_workers=1,
+    backbone="mini",
+    roi_size=4,
+    width=64,
+    pretrain_side=48,
+    pretrain_iterations=2_400,
+    pretrain_batch=16,
+    pretrain_lr=0.1,
+)
+
 SCALES: dict[str, Scale] = {
-    "smoke": Scale(
-        world_version=2,
-        frame_rate=8,
-        frame_divisor=4,
-        short_side=64,
-        long_side=96,
-        test_sides=(56, 64, 72),
-        pad_multiple=8,
+    "smoke": replace(
+        _MINI,
         iterations=12,
         batch=4,
-        lr=0.3,
-        drop=0.34,
-        backbone="mini",
-        roi_size=4,
-        width=64,
-        pretrain_side=48,
+        num_workers=0,
         pretrain_iterations=6,
         pretrain_batch=8,
-        pretrain_lr=0.05,
     ),
-    "mini": Scale(
-        world_version=2,
-        frame_rate=8,
-        frame_divisor=4,
-        short_side=64,
-        long_side=96,
-        test_sides=(56, 64, 72),
-        pad_multiple=8,
-        iterations=1_000,
-        batch=8,
-        lr=0.3,
-        drop=0.34,
-        num_workers=1,
-        backbone="mini",
-        roi_size=4,
-        width=64,
-        pretrain_side=48,
-        pretrain_iterations=2_400,
-        pretrain_batch=16,
-        pretrain_lr=0.1,
-    ),
+    "mini": _MINI,
     "paper": Scale(
         world_version=0,
         frame_rate=30,
