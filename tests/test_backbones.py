@@ -125,7 +125,7 @@ def test_what_is_frozen_loads_into_what_is_not():
 
 @pytest.mark.parametrize("make", MINI)
 def test_batchnorms_train_in_pretraining(make):
-    classifier = Classifier(make(), num_classes=7, dropout=0.0).train()
+    classifier = Classifier(make(), num_classes=7).train()
     uint8 = torch.randint(256, (2, 3, 8, 64, 96), dtype=torch.uint8)
     means = [n for n in classifier.state_dict() if n.endswith("running_mean")]
     before = {n: classifier.state_dict()[n].clone() for n in means}
