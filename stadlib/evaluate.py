@@ -1,4 +1,4 @@
-"""From a trained model to mAP: scales and flips, scores a box, detection files, ensembles.
+"""From a trained model to mAP: scales and flips, scores a box, detection files.
 
 Legend: N persons of a batch, A actions.
 """
@@ -106,16 +106,3 @@ def frame_maps(
         files = [[paths[source] for source in sources] for paths in (groundtruth, detections)]
         found["+".join(sources)] = metrics.frame_map(*files, labels).to_json()
     return found
-
-
-def average_scores(members: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Average voting over models that scored one box file (paper section 3.2).
-
-    Raises:
-        ValueError: the members do not score the same boxes.
-    """
-    indexed = [rows.set_index(KEY)["score"].sort_index() for rows in members]
-    for other in indexed[1:]:
-        if not other.index.equals(indexed[0].index):
-            raise ValueError("the members score different boxes; use one box file for all")
-    return (sum(indexed) / len(indexed)).reset_index()

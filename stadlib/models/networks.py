@@ -28,7 +28,7 @@ STAGE_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class Backbone(nn.Module):
-    """Normalised frames to features.
+    """Normalised frames (B, 3, T, H, W) to features (B, C, T', H', W'); what a subclass computes.
 
     Attributes:
         out_channels: channels of the features.
@@ -39,10 +39,6 @@ class Backbone(nn.Module):
     out_channels: int
     spatial_stride: int
     temporal_stride: int
-
-    def forward(self, clips_BCTHW: Tensor) -> Tensor:
-        """Frames (B, 3, T, H, W) to (B, C, T / temporal stride, H / spatial stride, W / ...)."""
-        raise NotImplementedError
 
 
 class CSN(Backbone):
