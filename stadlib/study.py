@@ -120,7 +120,7 @@ def _require_writable(folder: Path) -> None:
     """Fail before hours of training, not after."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
+        probe = folder / f".writable.{os.getpid()}"  # torchrun's processes probe side by side
         probe.write_bytes(b"\0" * 4096)
         probe.unlink()
     except OSError as error:
