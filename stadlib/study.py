@@ -88,16 +88,25 @@ def run(experiment: Experiment, *, num_processes: int = 1) -> Record:
     """
     if record := find(experiment):
         return record
-    if experiment.memory:
-        raise InputError(f"{experiment.name}: rows with memory cannot be run yet; leave them out")
-    if experiment.detector != "ground-truth":
-        raise InputError(f"detector={experiment.detector!r} cannot be run yet; use ground-truth")
+    _require_runnable(experiment)
     folder = run_folder(experiment)
     _require_writable(folder)
     if num_processes > 1:
         _torchrun(experiment, num_processes)
         return read_record(folder / "record.json")
     return _run_here(experiment, folder)
+
+
+def _require_runnable(experiment: Experiment) -> None:
+    """Refuse what has words but no code yet, instead of training something else under its name."""
+    if experiment.memory:
+        raise InputError(f"{experiment.name}: rows with memory cannot be run yet; leave them out")
+    if experiment.detector != "ground-truth":
+        raise InputError(f"detector={experiment.detector!r} cannot be run yet; use ground-truth")
+    for stage in experiment.stages:
+        words = (stage.start, stage.train, stage.sampler)
+        if words != ("pretrained", "all", "instance"):
+            raise InputError(f"a stage {', '.join(words)} cannot be run yet; use the default words")
 
 
 def _run_here(experiment: Experiment, folder: Path) -> Record:

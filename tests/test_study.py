@@ -128,6 +128,10 @@ def test_rows_that_cannot_run_yet_say_so():
         study.run(row)
     with pytest.raises(InputError, match="detector='v3' cannot be run yet"):
         study.run(replace(ROW, detector="v3"))
+    for words in ({"train": "classifier"}, {"sampler": "class-balanced"}, {"start": "previous"}):
+        later = replace(ROW.stages[0], **words)
+        with pytest.raises(InputError, match=r"a stage .* cannot be run yet"):
+            study.run(replace(ROW, stages=(*ROW.stages, later)))
 
 
 def test_the_other_backbone_and_input_run_too(tmp_path, monkeypatch):

@@ -78,7 +78,8 @@ def csn_mini() -> CSN:
 def _opened(network: Backbone) -> Backbone:
     """Residual branches that start open; in a short training from scratch closed ones stay idle.
 
-    Seen on the miniature classification set after 400 iterations: 12 % against 8 % accuracy.
+    Seen on the miniature classification set after 400 iterations, one run each: 12 % accuracy
+    (open, lr 0.1) against 8 % (closed, lr 0.2).
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d):
