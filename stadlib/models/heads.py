@@ -35,6 +35,17 @@ def _classifier(width: int, num_actions: int, prior: float) -> nn.Linear:
     return classifier
 
 
+def _open(projection: nn.Linear) -> None:
+    """Start the last layer of a residual branch open (Glorot), as DETR's transformer does.
+
+    A branch that starts at zero learns nothing before its last layer has grown: seen on frozen
+    mini features, 1,200 iterations, mAP of s-only 27.4 (zero), 28.4 (torch's default), 31.0 (open)
+    and of t-only 32.0, 32.6, 34.8, where linear has 25.8; one run each.
+    """
+    nn.init.xavier_uniform_(projection.weight)
+    nn.init.zeros_(projection.bias)
+
+
 class Fusion(nn.Module):
     """Person and scene: channel-wise concatenation, then convolution (paper section 2.1).
 
@@ -103,8 +114,7 @@ class PersonAttention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        _open(self.output)
 
     def forward(
         self, x_NLC: Tensor, counts_B: Tensor, memory_BMLC: Tensor, memory_mask_BM: Tensor
@@ -185,8 +195,7 @@ class RelationHead(nn.Module):
         self.ffn = nn.Sequential(
             nn.Linear(width, ffn_ratio * width), nn.ReLU(), nn.Linear(ffn_ratio * width, width)
         )
-        nn.init.zeros_(self.ffn[-1].weight)
-        nn.init.zeros_(self.ffn[-1].bias)
+        _open(self.ffn[-1])
         self.dropout = nn.Dropout(dropout)
         self.classifier = _classifier(width, num_actions, prior)
 
