@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from stadlib import build, evaluate, metrics, processes
-from stadlib.allocator import keep_freed_memory
 from stadlib.config import Experiment, InputError, Stage
 from stadlib.data import miniature
 from stadlib.data.annotations import Keyframe, read_keyframes, require_agreement
@@ -71,7 +70,6 @@ class Run:
 
 def run_stages(run: Run) -> dict:
     """Pretrain (or reuse), train every stage, evaluate; returns the metrics of a record."""
-    keep_freed_memory()
     experiment = run.experiment
     for source in SOURCES:
         require_agreement(run.layout, source)

@@ -167,14 +167,15 @@ def test_permuted_persons_have_permuted_logits(kind):
     assert not torch.allclose(permuted, logits)
 
 
-def test_a_fresh_head_is_the_linear_head_on_its_tokens(kind):
-    relation = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], num_heads=4).eval()
-    linear = LinearHead(WIDTH, ACTIONS).eval()
-    linear.classifier = relation.classifier
-    features, memory = make_features(), make_memory(kind)
-    torch.testing.assert_close(
-        relation(features, COUNTS, *memory), linear(features, COUNTS, *memory)
-    )
+def test_a_fresh_head_already_looks_at_the_others_of_its_clip(kind):
+    """Its residual branches start open: closed ones learn too late in a short training."""
+    torch.manual_seed(0)
+    head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], num_heads=4).eval()
+    features, nobody = make_features(), empty_memory(len(COUNTS), WIDTH)
+    before = head(features, COUNTS, *nobody)
+    features[1] += 1  # the second of the first clip's persons
+    after = head(features, COUNTS, *nobody)
+    assert not torch.allclose(before[0], after[0], rtol=0, atol=1e-5)
 
 
 def test_every_parameter_of_a_fresh_head_learns_within_two_steps(kind):
