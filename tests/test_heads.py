@@ -173,7 +173,7 @@ def test_a_fresh_head_already_looks_at_the_others_of_its_clip(kind):
     head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], num_heads=4).eval()
     features, nobody = make_features(), empty_memory(len(COUNTS), WIDTH)
     before = head(features, COUNTS, *nobody)
-    features[1] += 1  # the second of the first clip's persons
+    features[1] = features[1].flip(0)  # the second of the first clip, other channels
     after = head(features, COUNTS, *nobody)
     assert not torch.allclose(before[0], after[0], rtol=0, atol=1e-5)
 
