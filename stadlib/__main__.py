@@ -1,4 +1,4 @@
-"""``python -m stadlib`` (or ``stadlib``): train | check | readme; also what torchrun starts.
+"""``python -m stadlib`` (or ``stadlib``): train | evaluate | check | readme; torchrun's target.
 
 A user's mistake ends with one line on standard error and exit status 1.
 """
@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from stadlib import recipes, study
+from stadlib import detection_files, recipes, study
 from stadlib.config import SCALES, Experiment, InputError, OneLineError, choices, from_dict
 from stadlib.paths import published_dir, write_whole
 from stadlib.progress import Progress
@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--experiment", help="an experiment as JSON (what torchrun is given)")
     train.set_defaults(command=_train)
 
+    _add_evaluate(commands)
+
     check = commands.add_parser("check", help="read a dataset and list every problem")
     check.add_argument("folder", type=Path, help="a dataset in the official layout")
     check.set_defaults(command=_check)
@@ -67,6 +69,43 @@ def _parser() -> argparse.ArgumentParser:
     )
     readme.set_defaults(command=_readme)
     return parser
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = commands.add_parser("evaluate", help="frame mAP of detection files")
+    for name, text in (
+        ("groundtruth", "CSV files in AVA's layout, evaluated jointly"),
+        ("detections", "CSV files, a score in column 8"),
+    ):
+        evaluate.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
+    evaluate.add_argument("--labels", type=Path, required=True, help="label map (.pbtxt)")
+    evaluate.add_argument("--exclude", type=Path, nargs="+", default=[], help="video,timestamp")
+    evaluate.add_argument(
+        "--protocol", default="official", help="official, acar, slowfast, mmaction2"
+    )
+    evaluate.add_argument("--iou", type=float, default=0.5, help="the least IoU of a match")
+    evaluate.add_argument("--bootstrap", type=int, default=0, metavar="N", help="resamples")
+    evaluate.add_argument("--compare", type=Path, nargs="+", help="other detections: a difference")
+    evaluate.add_argument("--json", type=Path, metavar="OUT.json", help="write the numbers there")
+    evaluate.set_defaults(command=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    report = detection_files.measure(
+        options.groundtruth,
+        options.detections,
+        options.labels,
+        exclude=options.exclude,
+        compare=options.compare,
+        protocol=options.protocol,
+        iou=options.iou,
+        num_resamples=options.bootstrap,
+        progress=Progress,
+    )
+    for line in detection_files.lines(report):
+        print(line)
+    if options.json:
+        write_whole(options.json, json.dumps(report, indent=1) + "\n")
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from stadlib.config import InputError, from_dict
 from stadlib.contact_sheet import Example
-from stadlib.metrics import read_rows
+from stadlib.metrics import keyframe_keys, read_rows
 from stadlib.progress import Progress
 from stadlib.records import Record
 
@@ -87,7 +87,7 @@ def _data(record: Record) -> tuple:
 def _scores(record: Record, source: str) -> Callable[[str, np.ndarray], dict[int, float]]:
     """A function that finds a person's scores in the run's detection file."""
     rows = read_rows(_folder(record) / f"detections_{source}.csv")
-    keys = rows["video"] + "," + rows["timestamp"].map("{:.6f}".format)
+    keys = pd.Series(keyframe_keys(rows), index=rows.index)
     by_key = dict(list(rows.groupby(keys)))
 
     def of_person(key: str, box: np.ndarray) -> dict[int, float]:

@@ -193,7 +193,9 @@ class RelationHead(nn.Module):
         self.attention = PersonAttention(width, num_heads)
         self.ffn_norm = nn.LayerNorm(width)
         self.ffn = nn.Sequential(
-            nn.Linear(width, ffn_ratio * width), nn.ReLU(), nn.Linear(ffn_ratio * width, width)
+            nn.Linear(width, ffn_ratio * width),
+            nn.ReLU(inplace=True),
+            nn.Linear(ffn_ratio * width, width),
         )
         _open(self.ffn[-1])
         self.dropout = nn.Dropout(dropout)

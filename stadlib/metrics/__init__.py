@@ -1,0 +1,31 @@
+"""Frame mAP as the official AVA-Kinetics evaluator computes it, and as three others do.
+
+``rows`` reads files, ``protocols`` says what the evaluators disagree on, ``matching`` decides once
+which detections are right, ``average_precision`` turns that into numbers, ``resampling`` into
+intervals.
+"""
+
+from stadlib.metrics.average_precision import Result, frame_map, result
+from stadlib.metrics.matching import Matches, match
+from stadlib.metrics.protocols import PROTOCOLS, Protocol, protocol
+from stadlib.metrics.resampling import Bootstrap, bootstrap
+from stadlib.metrics.rows import COLUMNS, NO_LABEL, keyframe_keys, read_excluded, read_rows, table
+
+__all__ = [
+    "COLUMNS",
+    "NO_LABEL",
+    "PROTOCOLS",
+    "Bootstrap",
+    "Matches",
+    "Protocol",
+    "Result",
+    "bootstrap",
+    "frame_map",
+    "keyframe_keys",
+    "match",
+    "protocol",
+    "read_excluded",
+    "read_rows",
+    "result",
+    "table",
+]

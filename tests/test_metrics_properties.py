@@ -1,0 +1,207 @@
+"""The evaluator against sixty lines of obvious Python, and its protocols, intervals and fuzz."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from official_evaluator import brute_force
+
+from stadlib import metrics
+from stadlib.__main__ import main
+from stadlib.config import ConfigError, InputError
+from stadlib.labels import AVA_ACTIONS, LabelMap, write_label_map
+from stadlib.metrics import COLUMNS, NO_LABEL, frame_map
+from stadlib.metrics.resampling import _weighted_map
+from stadlib.metrics.rows import _read_carefully, _read_fast
+
+LABELS = LabelMap({action: AVA_ACTIONS[action] for action in (12, 17, 80)})
+# A coarse grid makes ties, duplicates and an IoU of exactly one half common.
+COORDINATE = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
+ACTION = st.sampled_from([12, 17, 80, 5])
+KEYFRAME = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([902.0, 903.0, 5.016949]))
+SCORE = st.sampled_from([0.1, 0.2, 0.5, 0.9])
+
+
+@st.composite
+def tables(draw, unlabelled: bool, most: int) -> list[tuple]:
+    """Rows of a file; boxes without an area and classes that nobody evaluates included."""
+    entries = []
+    for _ in range(draw(st.integers(0, most))):
+        video, second = draw(KEYFRAME)
+        if unlabelled and draw(st.integers(0, 5)) == 0:
+            entries.append((video, second, *[np.nan] * 4, NO_LABEL, 1.0))
+            continue
+        x1, y1, x2, y2 = (draw(COORDINATE) for _ in range(4))
+        if unlabelled:
+            x1, x2, y1, y2 = min(x1, x2), max(x1, x2) + 0.25, min(y1, y2), max(y1, y2) + 0.25
+        entries.append((video, second, x1, y1, x2, y2, draw(ACTION), draw(SCORE)))
+    return entries
+
+
+def frame(rows: list[tuple]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@settings(max_examples=300, deadline=None)
+@given(truth=tables(unlabelled=True, most=12), found=tables(unlabelled=False, most=40))
+def test_equals_the_obvious_evaluator(truth: list[tuple], found: list[tuple]) -> None:
+    ours = frame_map(frame(truth), frame(found), LABELS).AP
+    assert ours == pytest.approx(brute_force(truth, found, LABELS.ids), abs=1e-12)
+
+
+@pytest.mark.parametrize("scores", [4, 40, 4000])
+def test_the_heap_of_fifty_equals_the_obvious_one(scores: int) -> None:
+    """200 rows a keyframe, with many, some and no ties for the last places."""
+    rng = np.random.default_rng(scores)
+    truth, found = [], []
+    for second in range(20):
+        for _ in range(3):
+            x, y = rng.random(2) * 0.5
+            truth.append(("m", second, x, y, x + 0.4, y + 0.4, int(rng.choice(LABELS.ids)), 1.0))
+        for _ in range(200):
+            x1, y1, x2, y2 = np.array(truth[-1 - rng.integers(3)][2:6]) + 0.1 * rng.random(4)
+            score = float(rng.integers(scores)) / scores
+            found.append(("m", second, x1, y1, x2, y2, int(rng.choice(LABELS.ids)), score))
+    expected = brute_force(truth, found, LABELS.ids)
+    assert pytest.approx(expected, abs=1e-12) == frame_map(frame(truth), frame(found), LABELS).AP
+    uncapped = frame_map(frame(truth), frame(found), LABELS, "slowfast").AP
+    assert uncapped == pytest.approx(brute_force(truth, found, LABELS.ids, cap=10**9), abs=1e-12)
+    assert uncapped != pytest.approx(expected, abs=1e-9)
+
+
+BOX = (0.1, 0.1, 0.4, 0.9)
+
+
+def test_protocols_differ_where_they_say() -> None:
+    truth = frame([("m", 902, *BOX, 12, 1.0), ("k", 5.25, *BOX, 80, 1.0)])
+    elsewhere = frame([("m", 950, *BOX, 12, 0.95), ("m", 902, *BOX, 12, 0.9)])
+    assert frame_map(truth, elsewhere, LABELS).AP[12] == 1.0
+    for rules in ("acar", "slowfast", "mmaction2"):
+        assert frame_map(truth, elsewhere, LABELS, rules).AP[12] == 0.5
+        out = frozenset({("m", "950.000000")})
+        assert frame_map(truth, elsewhere, LABELS, rules, excluded=out).AP[12] == 1.0
+    assert frame_map(truth, elsewhere, LABELS, "acar").AP[80] == 0.0
+    assert frame_map(truth, elsewhere, LABELS, "mmaction2").AP[80] is None
+    later = frame([("k", 5.75, *BOX, 80, 0.9)])  # another keyframe, in the same second
+    assert frame_map(truth, later, LABELS).AP[80] == 0.0
+    assert frame_map(truth, later, LABELS, "acar").AP[80] == 1.0
+    with pytest.raises(ConfigError, match="choose from official, acar, slowfast, mmaction2"):
+        frame_map(truth, later, LABELS, "activitynet")
+
+
+def videos(num_videos: int, seed: int, quality: float) -> tuple[list[tuple], list[tuple]]:
+    """Truth and detections of distinct scores; ``quality`` favours the right class."""
+    rng, truth, found = np.random.default_rng(seed), [], []
+    for video in range(num_videos):
+        for second in range(6):
+            action = int(rng.choice(LABELS.ids))
+            truth.append((f"v{video}", second, *BOX, action, 1.0))
+            found += [
+                (f"v{video}", second, *BOX, a, rng.random() + quality * (a == action))
+                for a in LABELS.ids
+            ]
+    return truth, found
+
+
+def test_a_video_of_weight_two_equals_two_copies() -> None:
+    """A resample in numbers of its own: the bootstrap's AP is that of the copied files."""
+    truth, found = videos(5, seed=0, quality=0.4)
+    matches = metrics.match(frame(truth), frame(found), LABELS)
+    drawn = Counter({"v0": 2, "v2": 3, "v4": 1})
+
+    def copies(rows: list[tuple]) -> pd.DataFrame:
+        again = [(f"{row[0]}-{n}", *row[1:]) for row in rows for n in range(drawn.get(row[0], 0))]
+        return frame(again)
+
+    weights = np.array([drawn.get(video, 0) for video in matches.videos], dtype=float)
+    expected = frame_map(copies(truth), copies(found), LABELS).mAP
+    assert _weighted_map(matches, weights) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_bootstrap_brackets_its_estimate_and_pairs_its_difference() -> None:
+    truth, found = videos(40, seed=1, quality=0.3)
+    worse = [(*row[:7], row[7] - 0.2 * (row[6] == 80)) for row in found]
+    one, two = (metrics.match(frame(truth), frame(rows), LABELS) for rows in (found, worse))
+    alone = metrics.bootstrap(one, num_resamples=200)
+    assert alone.low < alone.estimate < alone.high
+    assert alone.estimate == pytest.approx(metrics.result(one).mAP, abs=1e-12)
+    same = metrics.bootstrap(one, one, num_resamples=50)
+    assert (same.samples == 0).all()
+    paired = metrics.bootstrap(one, two, num_resamples=200)
+    unpaired = np.subtract(alone.samples, metrics.bootstrap(two, num_resamples=200, seed=7).samples)
+    assert np.std(paired.samples) < 0.8 * np.std(unpaired)
+
+
+def test_both_readers_agree_on_ten_thousand_damaged_files(tmp_path: Path) -> None:
+    """A number or one clear line; never a traceback, and never two opinions."""
+    generator = random.Random(0)
+    _, found = videos(2, seed=2, quality=0.4)
+    lines = [",".join(map(str, row)) for row in found[:8]]
+    valid = ("\n".join(lines) + "\n").encode()
+    assert _read_fast(write(tmp_path, valid)) is not None
+    fast = 0
+    for _ in range(10_000):
+        damaged = bytearray(valid)
+        for _ in range(generator.randint(1, 3)):
+            at = generator.randrange(len(damaged))
+            change = generator.choice(
+                [b"", b",", b"\n", b'"', b"x", b"9", b"\xff", b"-", b"\r", b" "]
+            )
+            damaged[at : at + 1] = change
+        path = write(tmp_path, bytes(damaged))
+        slow, rows = opinion(_read_carefully, path), opinion(metrics.read_rows, path)
+        if isinstance(slow, str):
+            assert isinstance(rows, str), path.read_bytes()
+            assert rows == slow
+            assert "damaged.csv, row" in slow and "\n" not in slow
+            continue
+        fast += _read_fast(path) is not None
+        pd.testing.assert_frame_equal(
+            rows.astype({"video": object}), slow.astype({"video": object}), check_exact=True
+        )
+    assert fast > 500  # enough files that both readers read
+
+
+def opinion(read, path: Path) -> pd.DataFrame | str:
+    try:
+        return read(path)
+    except InputError as error:
+        return str(error)
+
+
+def write(folder: Path, content: bytes) -> Path:
+    path = folder / "damaged.csv"
+    path.write_bytes(content)
+    return path
+
+
+def test_the_command_writes_what_it_prints(tmp_path: Path, capsys) -> None:
+    truth, found = videos(6, seed=3, quality=0.5)
+    for name, rows in (("gt", truth), ("det", found), ("worse", found[::2])):
+        frame(rows).to_csv(tmp_path / f"{name}.csv", header=False, index=False)
+    write_label_map(tmp_path / "map.pbtxt", LABELS)
+    (tmp_path / "out_of_it.csv").write_text("v0,0\n")
+    words = ["evaluate", "--groundtruth", "gt.csv", "--detections", "det.csv", "--compare"]
+    words += ["worse.csv", "--labels", "map.pbtxt", "--exclude", "out_of_it.csv"]
+    words += ["--json", "out.json", "--bootstrap", "20"]
+    arguments = [str(tmp_path / word) if "." in word else word for word in words]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    report = json.loads((tmp_path / "out.json").read_text())
+    direct = frame_map(frame(truth), frame(found), LABELS, excluded=frozenset({("v0", "0.000000")}))
+    assert report["mAP"] == direct.mAP
+    assert report["AP"] == {str(action): ap for action, ap in direct.AP.items()}
+    assert report["counts"]["boxes"] == len(truth) - 1
+    assert report["difference"]["low"] <= report["difference"]["mAP"]
+    assert f"mAP@0.5, %: {100 * direct.mAP:.4f} (official)" in printed
+    assert main([*arguments, "--protocol", "offical"]) == 1
+    error = capsys.readouterr().err
+    assert "protocol='offical'; choose from official, acar, slowfast, mmaction2" in error
