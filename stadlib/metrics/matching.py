@@ -108,7 +108,8 @@ def match(
     truths = _boxes(truth, truth_key, truth_video, label_map, counts_K)
     truths = truths.at(_heap_order(truths))
     boxes = _boxes(found, found_key, found_video, label_map, counts_K)
-    boxes = boxes.at(np.argsort(boxes.key, kind="stable"))
+    if (boxes.key[1:] < boxes.key[:-1]).any():  # a file that is in order needs no copy
+        boxes = boxes.at(np.argsort(boxes.key, kind="stable"))
     if applied.cap is not None:
         boxes = boxes.at(_pass_heap(boxes, applied.cap))
     x1, y1, x2, y2 = boxes.corners.T
@@ -154,7 +155,7 @@ def _boxes(
     counts_K: np.ndarray,
 ) -> _Boxes:
     """The rows whose class is evaluated and whose keyframe counts."""
-    actions = rows["action_id"].to_numpy(np.int64)
+    actions = rows["action_id"].to_numpy(np.int32)
     ids = np.array(sorted(label_map.ids))
     columns = np.array([label_map.column(action) for action in ids.tolist()], dtype=np.int16)
     place = np.minimum(np.searchsorted(ids, actions), len(ids) - 1)
@@ -175,7 +176,7 @@ def _common_videos(
     for rows in (truth, found):
         video = rows["video"].cat
         table = [numbers.setdefault(name, len(numbers)) for name in video.categories]
-        codes.append(np.array(table, dtype=np.int64)[video.codes.to_numpy()])
+        codes.append(np.array(table, dtype=np.int32)[video.codes.to_numpy()])
     return list(numbers), codes[0], codes[1]
 
 
@@ -194,9 +195,10 @@ def _keyframes(
         return f"{int(float(second)):04d}" if rules.whole_seconds else f"{float(second):.6f}"
 
     named, names = pd.factorize(np.array([name(value) for value in values], dtype=object))
-    video = np.concatenate([truth[1], found[1]])
-    place = video * max(1, len(names)) + named[codes].astype(np.int64)
+    place = np.concatenate([truth[1], found[1]], dtype=np.int64) * max(1, len(names))
+    place += named[codes]
     key, places = pd.factorize(place)
+    key = key.astype(np.int32)
     number = {video: position for position, video in enumerate(videos)}
     moment = {written: position for position, written in enumerate(names)}
     out = [
@@ -264,10 +266,10 @@ def _hits(truths: _Boxes, boxes: _Boxes, num_classes: int, iou: float) -> np.nda
     hits = np.zeros(len(boxes.key), dtype=bool)
     if not len(truths.key):
         return hits
-    group = truths.key * num_classes + truths.column
+    group = truths.key.astype(np.int64) * num_classes + truths.column
     truths_by_group = np.argsort(group, kind="stable")
     groups, first, sizes = np.unique(group[truths_by_group], return_index=True, return_counts=True)
-    wanted = boxes.key * num_classes + boxes.column
+    wanted = boxes.key.astype(np.int64) * num_classes + boxes.column
     place = np.minimum(np.searchsorted(groups, wanted), len(groups) - 1)
     asking = np.flatnonzero(groups[place] == wanted)
     asking = asking[np.argsort(-boxes.score[asking], kind="stable")]
