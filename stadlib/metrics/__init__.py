@@ -1,11 +1,12 @@
 """Frame mAP as the official AVA-Kinetics evaluator computes it, and as three others do.
 
-``rows`` reads files, ``protocols`` says what the evaluators disagree on, ``matching`` decides once
-which detections are right, ``average_precision`` turns that into numbers, ``resampling`` into
-intervals.
+``rows`` reads files, ``protocols`` says what the evaluators disagree on, ``evaluated`` picks the
+rows that count, ``matching`` decides once which detections are right, ``average_precision`` turns that into numbers, ``resampling`` into
+intervals; ``diagnosis`` says where AP is lost.
 """
 
 from stadlib.metrics.average_precision import Result, frame_map, result
+from stadlib.metrics.diagnosis import diagnose
 from stadlib.metrics.matching import Matches, match
 from stadlib.metrics.protocols import PROTOCOLS, Protocol, protocol
 from stadlib.metrics.resampling import Bootstrap, bootstrap
@@ -20,6 +21,7 @@ __all__ = [
     "Protocol",
     "Result",
     "bootstrap",
+    "diagnose",
     "frame_map",
     "keyframe_keys",
     "match",

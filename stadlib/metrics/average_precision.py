@@ -63,13 +63,13 @@ def result(matches: Matches) -> Result:
     for column, action in enumerate(matches.ids):
         hits = matches.hits[matches.starts[column] : matches.starts[column + 1]]
         counts = num_truths[column] and (len(hits) or matches.rules.undetected_count)
-        ap[action] = _average_precision(hits, int(num_truths[column])) if counts else None
+        ap[action] = average_precision(hits, int(num_truths[column])) if counts else None
     measured = [value for value in ap.values() if value is not None]
     return Result(mAP=float(np.mean(measured)) if measured else nan, AP=ap)
 
 
-def _average_precision(hits: np.ndarray, num_truths: int) -> float:
-    """AP of detections that stand from the highest score down."""
+def average_precision(hits: np.ndarray, num_truths: int) -> float:
+    """AP of detections that stand from the highest score down, as a fraction."""
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(envelope[hits].sum() / num_truths)

@@ -2,7 +2,8 @@
 
 64 clips of 1 to 10 persons, width 512, T = 8, 7x7 cells, forward and backward, 2 threads. Two
 loops: over the clips (a clip's L sequences at once), and over clips and sequences, which is
-the paper's section 2.2 word by word (t-only alone: s-only would take minutes).
+the paper's section 2.2 word by word (t-only alone: s-only would take minutes). The floor is the
+time of the batched call's matrix products alone: no arrangement of persons can be faster.
 """
 
 from __future__ import annotations
@@ -89,6 +90,24 @@ def best_of(run: Callable[[], object], repeats: int = 3) -> float:
     return min(seconds)
 
 
+def products(num_tokens: int, width: int) -> float:
+    """Seconds of one layer's matrix products, forward and backward, and of nothing else."""
+    shapes = [(width, width), (width, 2 * width), (width, width)]
+    shapes += [(width, 4 * width), (4 * width, width)]
+    parts = [
+        (torch.randn(num_tokens, a), torch.randn(a, b), torch.randn(num_tokens, b))
+        for a, b in shapes
+    ]
+
+    def run() -> None:
+        for x, weight, gradient in parts:
+            x @ weight
+            gradient @ weight.T
+            x.T @ gradient
+
+    return best_of(run)
+
+
 def compare(name: str, average: tuple[str, ...], loops: tuple[Callable[..., Tensor], ...]) -> None:
     """Check that loops and batched call agree to 1e-5, gradients too; print times and ratios."""
     torch.manual_seed(0)
@@ -107,7 +126,8 @@ def compare(name: str, average: tuple[str, ...], loops: tuple[Callable[..., Tens
     for looped in results[1:]:
         torch.testing.assert_close(results[0], looped, rtol=1e-5, atol=1e-5)
     batched = best_of(lambda: step(RelationHead.__call__))
-    print(f"{name}  batched {1e3 * batched:6.0f} ms")
+    floor = products(len(features) * head.tokens(features[:1]).shape[1], 512)
+    print(f"{name}  batched {1e3 * batched:6.0f} ms, floor {1e3 * floor:.0f} ms")
     for loop in loops:
         seconds = best_of(lambda loop=loop: step(loop))
         print(
