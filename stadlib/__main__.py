@@ -86,6 +86,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("--iou", type=float, default=0.5, help="the least IoU of a match")
     evaluate.add_argument("--bootstrap", type=int, default=0, metavar="N", help="resamples")
     evaluate.add_argument("--compare", type=Path, nargs="+", help="other detections: a difference")
+    evaluate.add_argument("--diagnose", action="store_true", help="where AP is lost, by class")
     evaluate.add_argument("--json", type=Path, metavar="OUT.json", help="write the numbers there")
     evaluate.set_defaults(command=_evaluate)
 
@@ -100,6 +101,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         protocol=options.protocol,
         iou=options.iou,
         num_resamples=options.bootstrap,
+        diagnose=options.diagnose,
         progress=Progress,
     )
     for line in detection_files.lines(report):

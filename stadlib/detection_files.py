@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from stadlib import metrics
+from stadlib.config import ConfigError
 from stadlib.labels import read_label_map
 
 Progress = Callable[[int, int, str], None]
@@ -21,6 +25,7 @@ def measure(
     protocol: str = "official",
     iou: float = 0.5,
     num_resamples: int = 0,
+    diagnose: bool = False,
     progress: Callable[[str], Progress],
 ) -> dict:
     """Evaluate detections jointly on all ground-truth files.
@@ -34,18 +39,22 @@ def measure(
         protocol: whose rules (:mod:`stadlib.metrics.protocols`).
         iou: the least IoU of a match.
         num_resamples: of the bootstrap over videos; 0: no intervals.
+        diagnose: add what AP is lost to each kind of error (official rules only).
         progress: makes the progress of a named task.
 
     Returns:
         ``mAP`` and ``AP`` by action id (fractions; None without ground truth), ``names``,
         ``groups``, ``protocol``, ``iou``, ``counts``, and where asked for ``interval`` and
-        ``difference`` with ``low`` and ``high``, the 95 % interval over videos.
+        ``difference`` with ``low`` and ``high``, the 95 % interval over videos, and ``lost``
+        by action id (:func:`stadlib.metrics.diagnose`).
 
     Raises:
         InputError: a file cannot be read; names file, row and column.
-        ConfigError: an unknown protocol.
+        ConfigError: an unknown protocol, or a diagnosis by other than the official one.
     """
     metrics.protocol(protocol)  # a wrong word is refused before long files are read
+    if diagnose and protocol != "official":
+        raise ConfigError(f"protocol={protocol!r} has no diagnosis; use official")
     label_map = read_label_map(labels)
     truth = metrics.table(groundtruth)
     excluded = metrics.read_excluded(exclude)
@@ -65,6 +74,9 @@ def measure(
     }
     if report["mAP"] is None:
         return report
+    if diagnose:
+        lost = metrics.diagnose(truth, detections, label_map, iou, excluded)
+        report["lost"] = json.loads(lost.drop(columns=["name", "AP"]).to_json(orient="index"))
     if num_resamples:
         draw = metrics.bootstrap(
             matches, num_resamples=num_resamples, progress=progress("bootstrap")
@@ -80,6 +92,17 @@ def measure(
     return report
 
 
+def lost_table(report: dict) -> pd.DataFrame:
+    """The diagnosis of a report in points, a row a class, the largest loss first."""
+    table = pd.DataFrame.from_dict(report["lost"], orient="index")
+    names = [report["names"][action] for action in table.index]
+    points = (100 * table.drop(columns="instead").astype(float)).round(2)
+    points = points.set_axis(pd.Index(names, name="action")).assign(
+        instead=table["instead"].tolist()
+    )
+    return points.loc[points.drop(columns="instead").max(axis=1).sort_values(ascending=False).index]
+
+
 def lines(report: dict) -> list[str]:
     """The report as text, in %."""
     texts = []
@@ -90,6 +113,9 @@ def lines(report: dict) -> list[str]:
     if report["mAP"] is None:
         return [*texts, "no ground truth of an evaluated class"]
     texts.append(f"mAP@{report['iou']:g}, %: {100 * report['mAP']:.4f} ({report['protocol']})")
+    if "lost" in report:
+        texts += ["points of AP that mending one kind of error would bring:"]
+        texts += lost_table(report).to_string().split("\n")
     for name in ("interval", "difference"):
         if name in report:
             texts.append(f"{name}: {_text(report[name])}")

@@ -202,6 +202,11 @@ def test_the_command_writes_what_it_prints(tmp_path: Path, capsys) -> None:
     assert report["counts"]["boxes"] == len(truth) - 1
     assert report["difference"]["low"] <= report["difference"]["mAP"]
     assert f"mAP@0.5, %: {100 * direct.mAP:.4f} (official)" in printed
+    assert main([*arguments, "--diagnose"]) == 0
+    lost = json.loads((tmp_path / "out.json").read_text())["lost"]
+    assert lost.keys() == {"12", "17", "80"}
+    assert all(lost[action]["label"] > 0 for action in lost)  # every person is scored for all
+    assert "points of AP that mending one kind of error" in capsys.readouterr().out
     assert main([*arguments, "--protocol", "offical"]) == 1
     error = capsys.readouterr().err
     assert "protocol='offical'; choose from official, acar, slowfast, mmaction2" in error

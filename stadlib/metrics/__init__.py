@@ -1,8 +1,8 @@
 """Frame mAP as the official AVA-Kinetics evaluator computes it, and as three others do.
 
 ``rows`` reads files, ``protocols`` says what the evaluators disagree on, ``evaluated`` picks the
-rows that count, ``matching`` decides once which detections are right, ``average_precision`` turns that into numbers, ``resampling`` into
-intervals; ``diagnosis`` says where AP is lost.
+rows that count, ``matching`` decides once which detections are right, ``average_precision`` turns
+that into numbers, ``resampling`` into intervals; ``diagnosis`` says where AP is lost.
 """
 
 from stadlib.metrics.average_precision import Result, frame_map, result

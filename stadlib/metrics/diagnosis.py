@@ -9,12 +9,14 @@ found its person; mending any other false positive removes it; a missed box is f
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Set as AbstractSet
 from math import nan
 
 import numpy as np
 import pandas as pd
 
-from stadlib.labels import LabelMap
+from stadlib.labels import LabelMap, group
 from stadlib.metrics.average_precision import average_precision
 from stadlib.metrics.evaluated import Boxes, evaluated_boxes
 from stadlib.metrics.matching import find_hits, overlaps
@@ -26,7 +28,11 @@ KINDS = ("missed", "box", "label", "duplicate", "background")
 
 
 def diagnose(
-    groundtruth: Rows, detections: Rows, label_map: LabelMap, iou: float = 0.5
+    groundtruth: Rows,
+    detections: Rows,
+    label_map: LabelMap,
+    iou: float = 0.5,
+    excluded: AbstractSet[tuple[str, str]] = frozenset(),
 ) -> pd.DataFrame:
     """What AP each class would gain if one kind of error were mended, by the official rules.
 
@@ -35,13 +41,16 @@ def diagnose(
         detections: the same, with scores.
         label_map: the classes that are evaluated.
         iou: the least IoU of a match.
+        excluded: keyframes that nobody scores.
 
     Returns:
         A row an action id with ground truth: ``name``, ``AP``, the gains ``missed``, ``box``,
-        ``label``, ``duplicate`` and ``background`` (fractions), and ``instead``: what the persons
-        mostly do who are wrong among as many highest scores as the class has boxes.
+        ``label``, ``duplicate`` and ``background`` (fractions), and ``instead``: what of the
+        same group the persons mostly do who are wrong among as many highest scores as the class
+        has boxes.
     """
-    _, truths, boxes = evaluated_boxes(groundtruth, detections, label_map, PROTOCOLS["official"])
+    official = PROTOCOLS["official"]
+    _, truths, boxes = evaluated_boxes(groundtruth, detections, label_map, official, excluded)
     hits, best = find_hits(truths, boxes, len(label_map.ids), iou)
     pairs = _pairs(truths, boxes, iou)
     kinds = _kinds(truths, boxes, hits, pairs, iou)
@@ -135,9 +144,13 @@ def _instead(
     truths: Boxes,
     pairs: dict[str, np.ndarray],
     label_map: LabelMap,
+    *,
+    asked: int,
     iou: float,
 ) -> str:
-    """The commonest action of the persons whom these detections fit."""
+    """The commonest action, of the asked one's group, of the persons whom these detections fit."""
     fits = np.isin(pairs["detection"], wrong) & (pairs["iou"] >= iou)
-    columns = truths.column[pairs["truth"][fits]]
-    return label_map.name(label_map.ids[np.bincount(columns).argmax()]) if len(columns) else ""
+    actions = np.array(label_map.ids)[truths.column[pairs["truth"][fits]]]
+    # Everybody has a pose: what a class is taken for is another one of its group.
+    alike = [action for action in actions.tolist() if group(action) == group(asked)]
+    return label_map.name(Counter(alike).most_common(1)[0][0]) if alike else ""

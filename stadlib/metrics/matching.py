@@ -4,6 +4,7 @@ Rule 4 of ActivityNet's ``get_ava_performance.py`` (the others: :mod:`stadlib.me
 
 4. A detection looks at the ground-truth box of its class with the highest IoU (float64). It is
    right if that IoU is at least 0.5 and no detection before it took the same box.
+
 **Tie rule.** The official evaluator sorts scores with an unstable sort, so its number for tied
 scores depends on the processor. Here equal scores keep the order in which ground truth first names
 their keyframes and, inside a keyframe, that of the detection file: one pair of files, one number.
