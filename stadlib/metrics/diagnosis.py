@@ -69,7 +69,8 @@ def diagnose(
             hits[mine], kinds[mine], best[mine], taken=taken, of_class=of_class, covered=covered
         )
         first = mine[: of_class.sum()]
-        instead = _instead(first[~hits[first]], truths, pairs, label_map, iou)
+        wrong = first[~hits[first]]
+        instead = _instead(wrong, truths, pairs, label_map, asked=action, iou=iou)
         rows.append(
             {"action_id": action, "name": label_map.name(action), **row, "instead": instead}
         )
