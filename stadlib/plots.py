@@ -12,6 +12,7 @@ from math import isnan
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 
 from stadlib.callouts import annotate_points
@@ -19,6 +20,7 @@ from stadlib.config import choices
 from stadlib.contact_sheet import Example, contact_sheet
 from stadlib.intervals import interval
 from stadlib.labels import group
+from stadlib.metrics.diagnosis import KINDS
 from stadlib.records import Record
 from stadlib.scores import GROUPS, SOURCES, by_class, by_group
 from stadlib.style import (
@@ -38,6 +40,7 @@ __all__ = [
     "ap_by_group",
     "contact_sheet",
     "gain_by_frequency",
+    "lost_ap",
     "training_curve",
 ]
 
@@ -135,6 +138,39 @@ def gain_by_frequency(gains: pd.DataFrame, counts: Mapping[int, int]) -> Noteboo
         return closed(figure)
 
 
+def lost_ap(lost: pd.DataFrame) -> NotebookFigure:
+    """Plot what AP every class loses to each kind of error, as a coloured table.
+
+    Args:
+        lost: ``stadlib.metrics.diagnose``'s table: by action id, gains as fractions.
+    """
+    lost = lost.sort_index()
+    points = 100 * lost[list(KINDS)].astype(float)
+    with plt.rc_context(STYLE):
+        height = 0.9 + 0.19 * len(points)
+        figure, axes = plt.subplots(FigureClass=NotebookFigure, figsize=(WIDTH, height))
+        seaborn.heatmap(
+            points,
+            ax=axes,
+            annot=True,
+            fmt=".1f",
+            annot_kws={"size": 6.5},
+            cmap="Blues",
+            vmin=0,
+            cbar=False,
+            linewidths=0.6,
+            yticklabels=[short_name(action) for action in points.index],
+        )
+        for tick, action in zip(axes.get_yticklabels(), points.index, strict=True):
+            tick.set_color(COLORS[group(action)])
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        axes.set(ylabel="", xlabel="AP that mending this one kind of error would bring, points")
+        _name_groups(axes, [group(action) for action in points.index], offset=0.5)
+        return closed(figure)
+
+
 def _by_head(
     records: Iterable[Record], measure: Callable[[dict], dict]
 ) -> dict[str, dict[object, list[float]]]:
@@ -177,12 +213,17 @@ def _bars(
     axes.tick_params(axis="y", length=0)
 
 
-def _name_groups(axes: Axes, groups: Sequence[str]) -> None:
-    """Each group's name at the right of its classes."""
+def _name_groups(axes: Axes, groups: Sequence[str], offset: float = 0.0) -> None:
+    """Each group's name at the right of its classes, whose row i stands at i + ``offset``."""
     for name in dict.fromkeys(groups):
         rows = [row for row, other in enumerate(groups) if other == name]
-        axes.axhline(rows[0] - 0.5, color=COLORS[name], lw=0.6)
-        place = {"x": 1.02, "y": (rows[0] + rows[-1]) / 2, "rotation": 270, "weight": "bold"}
+        axes.axhline(rows[0] - 0.5 + offset, color=COLORS[name], lw=0.6)
+        place = {
+            "x": 1.02,
+            "y": (rows[0] + rows[-1]) / 2 + offset,
+            "rotation": 270,
+            "weight": "bold",
+        }
         axes.text(
             s=GROUP_NAMES[name],
             transform=axes.get_yaxis_transform(),

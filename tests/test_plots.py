@@ -204,3 +204,15 @@ def test_contact_sheet_shows_boxes_labels_and_scores() -> None:
     assert "talk to .63" in words(figure) - bold
     written = [text for axes in figure.axes for text in axes.texts if len(text.get_text()) > 1]
     assert_apart(written)
+
+
+def test_lost_ap_shows_every_class_and_every_kind():
+    rng = np.random.default_rng(0)
+    kinds = ("missed", "box", "label", "duplicate", "background")
+    lost = pd.DataFrame(rng.random((len(ACTIONS), 5)) / 3, index=ACTIONS, columns=kinds)
+    lost.loc[80, "missed"] = np.nan
+    figure = plots.lost_ap(lost)
+    shown = words(figure)
+    assert {*kinds, *map(short_name, ACTIONS), f"{100 * lost.loc[12, 'box']:.1f}"} <= shown
+    assert_inside(figure)
+    picture(figure)
