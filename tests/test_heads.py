@@ -151,10 +151,12 @@ def test_a_crowd_elsewhere_moves_only_the_last_digits(kind):
 
 
 def test_memory_of_width_0_equals_memory_without_a_written_slot(kind):
-    head, features, (memory, mask) = make_head(kind), make_features(), make_memory(kind)
-    without = run(head, features, COUNTS, empty_memory(len(COUNTS), WIDTH))
-    unwritten = run(head, features, COUNTS, (memory, torch.zeros_like(mask)))
-    torch.testing.assert_close(without, unwritten, rtol=1e-5, atol=1e-5)
+    head, features = make_head(kind).double(), make_features().double()
+    memory, mask = make_memory(kind)
+    nobody, nothing = empty_memory(len(COUNTS), WIDTH)
+    without = run(head, features, COUNTS, (nobody.double(), nothing))
+    unwritten = run(head, features, COUNTS, (memory.double(), torch.zeros_like(mask)))
+    torch.testing.assert_close(without, unwritten, rtol=1e-12, atol=1e-12)
 
 
 def test_permuted_persons_have_permuted_logits(kind):
