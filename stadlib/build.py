@@ -21,7 +21,8 @@ from stadlib.data.sampling import GlobalBatches
 from stadlib.data.transforms import HSVJitter, test_transform, train_transform
 from stadlib.models import backbones
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.heads import Fusion, LinearHead, RelationHead
+from stadlib.models.fusion import Fusion
+from stadlib.models.heads import LinearHead, RelationHead
 from stadlib.models.roi import RoIAlign3d
 
 AVERAGED = {"s-only": ("T",), "t-only": ("H", "W")}  # paper section 2.2
@@ -48,15 +49,24 @@ def backbone(experiment: Experiment) -> backbones.Backbone:
     return {"slowfast": backbones.slowfast, "ir-csn": backbones.csn}[name](int(depth))
 
 
-def action_detector(experiment: Experiment, num_actions: int) -> ActionDetector:
-    """The whole model with frozen batch norms (paper section 3.1), not yet pretrained."""
+def action_detector(
+    experiment: Experiment, num_actions: int, remembers: bool = False
+) -> ActionDetector:
+    """The whole model with frozen batch norms (paper section 3.1), not yet pretrained.
+
+    ``remembers`` gives a relation head what it needs to tell when and where memory is from.
+    """
     scale = numbers(experiment)
     body = backbone(experiment)
     if experiment.head == "linear":
         head = LinearHead(scale.width, num_actions)
     else:
         head = RelationHead(
-            scale.width, num_actions, AVERAGED[experiment.head], experiment.aggregate
+            scale.width,
+            num_actions,
+            AVERAGED[experiment.head],
+            experiment.aggregate,
+            span=experiment.span if remembers else 0,
         )
     model = ActionDetector(
         backbone=body,
@@ -66,6 +76,14 @@ def action_detector(experiment: Experiment, num_actions: int) -> ActionDetector:
     )
     backbones.freeze_batchnorm(model)
     return model
+
+
+def token_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]:
+    """L and C of the tokens that the head reads of a person."""
+    scale = numbers(experiment)
+    times = -(-sampling(experiment).num_frames // model.backbone.temporal_stride)
+    lengths = {"linear": 1, "s-only": scale.roi_size**2, "t-only": times}
+    return lengths[experiment.head], scale.width
 
 
 def train_dataset(
@@ -79,12 +97,10 @@ def train_dataset(
     )
 
 
-def train_batches(
-    experiment: Experiment, stage: Stage, dataset: ClipDataset, start: int
-) -> DataLoader:
-    """The batches of a stage from iteration ``start`` on."""
-    order = GlobalBatches(
-        len(dataset),
+def order(experiment: Experiment, stage: Stage, num_items: int, start: int) -> GlobalBatches:
+    """Which keyframe comes when in a stage, from iteration ``start`` on."""
+    return GlobalBatches(
+        num_items,
         stage.batch,
         seed=experiment.seed,
         start=start,
@@ -92,23 +108,43 @@ def train_batches(
         rank=processes.rank(),
         num_processes=processes.num_processes(),
     )
+
+
+def train_batches(
+    experiment: Experiment, stage: Stage, dataset: ClipDataset, start: int
+) -> DataLoader:
+    """The batches of a stage from iteration ``start`` on."""
     padded = partial(collate, multiple=numbers(experiment).pad_multiple)
-    return _loader(dataset, experiment, batch_sampler=order, collate_fn=padded)
+    batches = order(experiment, stage, len(dataset), start)
+    return _loader(dataset, experiment, batch_sampler=batches, collate_fn=padded)
+
+
+def views(experiment: Experiment) -> dict[str, v2.Transform]:
+    """The views of a test clip, scales x flip, by a name such as ``64`` or ``64-flipped``."""
+    scale = numbers(experiment)
+    longest = scale.long_side / scale.short_side
+    return {
+        f"{side}-flipped" if flip else f"{side}": test_transform(side, round(side * longest), flip)
+        for side in experiment.scales
+        for flip in ([False, True] if experiment.flip else [False])
+    }
+
+
+def plain_view(experiment: Experiment) -> v2.Transform:
+    """A clip as training shows it, without augmentation: what a bank remembers."""
+    scale = numbers(experiment)
+    return test_transform(scale.short_side, scale.long_side)
 
 
 def test_batches(
-    experiment: Experiment, layout: AvaLayout, keyframes: Sequence[Keyframe]
+    experiment: Experiment,
+    layout: AvaLayout,
+    keyframes: Sequence[Keyframe],
+    transforms: Sequence[v2.Transform],
 ) -> DataLoader:
-    """Views (scales x flip) of this process's share of the keyframes, batch by batch."""
+    """Views of keyframes, batch by batch, a list of views each."""
     scale = numbers(experiment)
-    longest = scale.long_side / scale.short_side
-    views = [
-        test_transform(side, round(side * longest), flip)
-        for side in experiment.scales
-        for flip in ([False, True] if experiment.flip else [False])
-    ]
-    own = keyframes[processes.rank() :: processes.num_processes()]
-    dataset = ClipDataset(layout, own, sampling(experiment), views)
+    dataset = ClipDataset(layout, keyframes, sampling(experiment), list(transforms))
     padded = partial(collate_views, multiple=scale.pad_multiple)
     return _loader(dataset, experiment, batch_size=scale.batch, collate_fn=padded)
 

@@ -99,6 +99,8 @@ class Experiment(_Checked):
     head: HeadName = "t-only"
     aggregate: Literal["mean", "max"] = "mean"  # agg(.) of paper section 2.2
     stages: tuple[Stage, ...] = (Stage(),)
+    span: int | None = None  # seconds to each side that memory reaches
+    remembered: int | None = None  # persons a second that memory keeps
     detector: DetectorName = "ground-truth"
     scales: tuple[int, ...] = (256, 288, 320)  # short sides in testing, pixels
     flip: bool = True  # in testing, every scale mirrored too
@@ -117,8 +119,33 @@ class Experiment(_Checked):
             )
         if not self.stages or not self.scales:
             raise ConfigError("an experiment needs at least one stage and one test scale")
+        self._check_stages()
+        self._check_memory()
+
+    def _check_stages(self) -> None:
         if self.stages[0].start != "pretrained":
             raise ConfigError(f"the first stage starts {self.stages[0].start!r}; say 'pretrained'")
+        if self.stages[0].train != "all":
+            raise ConfigError(f"the first stage trains {self.stages[0].train!r}; say 'all'")
+        for before, stage in zip(self.stages, self.stages[1:], strict=False):
+            if stage.start == "previous" and bool(stage.memory) != bool(before.memory):
+                raise ConfigError(
+                    "a stage that starts 'previous' goes on with its head, which either remembers "
+                    "or not; give both stages memory, or start 'previous-backbone'"
+                )
+
+    def _check_memory(self) -> None:
+        given = [name for name in ("span", "remembered") if getattr(self, name) is not None]
+        for name in given:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"{name}={value!r}; give a whole number, 1 or more")
+        if self.memory and len(given) < 2:
+            raise ConfigError("a stage with memory needs span and remembered; 30 and 5 are usual")
+        if given and not self.memory:
+            raise ConfigError(f"{given[0]} is for memory; name datasets in a stage's memory")
+        if self.memory and self.head == "linear":
+            raise ConfigError("head='linear' has no memory; choose from s-only, t-only")
 
     @property
     def memory(self) -> bool:
@@ -135,7 +162,25 @@ class Experiment(_Checked):
     @property
     def digest(self) -> str:
         """Twelve hex digits over every word and number that decides the outcome."""
-        return digest({"experiment": asdict(self), "scale": asdict(SCALES[self.scale])})
+        return digest({"experiment": self.to_dict(), "scale": asdict(SCALES[self.scale])})
+
+    def stage_digest(self, number: int) -> str:
+        """Of what decides the weights after a stage, counted from 1.
+
+        Experiments that begin alike share it, and with it the trained stage: Table 2's second
+        strategy begins as Table 1's row without memory does.
+        """
+        remembers = any(stage.memory for stage in self.stages[:number])
+        for_others = {"scales", "flip"} | (
+            set() if remembers else {"span", "remembered", "detector"}
+        )
+        words = {name: word for name, word in self.to_dict().items() if name not in for_others}
+        words["stages"] = words["stages"][:number]
+        return digest({"experiment": words, "scale": asdict(SCALES[self.scale])})
+
+    def to_dict(self) -> dict:
+        """Plain values for JSON; a field that is None says nothing and is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +277,7 @@ def choices(name: str) -> tuple[str, ...]:
 
 
 def from_dict(content: dict) -> Experiment:
-    """The inverse of ``dataclasses.asdict`` for an experiment that went through JSON.
+    """The inverse of :meth:`Experiment.to_dict`, also after JSON.
 
     Raises:
         ConfigError: if a field is unknown or holds an unknown word.

@@ -5,17 +5,23 @@ Legend: N persons of a batch, A actions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from stadlib import metrics, processes
+from stadlib.data.annotations import Keyframe
 from stadlib.data.clips import Batch
+from stadlib.features import Remember, feature_batch, view_key
 from stadlib.labels import LabelMap
+from stadlib.memory import FeatureBank
 from stadlib.models.action_detector import ActionDetector
+from stadlib.models.heads import Head
 from stadlib.paths import written_whole
+from stadlib.remembered import Memory
 
 BOX = ["x1", "y1", "x2", "y2"]
 KEY = ["video", "timestamp", *BOX, "action_id"]
@@ -25,6 +31,7 @@ KEY = ["video", "timestamp", *BOX, "action_id"]
 def score_persons(
     model: ActionDetector,
     batches: Iterable[Sequence[Batch]],
+    remember: Remember,
     label_map: LabelMap,
     *,
     total: int,
@@ -35,6 +42,7 @@ def score_persons(
     Args:
         model: set to evaluation mode here.
         batches: each a sequence of views of the same clips.
+        remember: what the clips of a batch remember, by their keys.
         label_map: columns of the scores.
         total: number of clips of this process, for the progress.
         progress: called with (clips done, total, text).
@@ -46,25 +54,67 @@ def score_persons(
     where = next(model.parameters()).device
     parts, done = [], 0
     for views in batches:
-        views_NA = [_scores(model, view.to(where)).cpu() for view in views]
+        memory = remember(views[0].keys).to(where)
+        views_NA = [_scores(model, view.to(where), memory).cpu() for view in views]
         scores_NA = torch.stack(views_NA).mean(dim=0)
-        parts.append(_rows(views[0], scores_NA, label_map))
+        clips = zip(views[0].keys, views[0].counts_B.tolist(), strict=True)
+        parts.append(_rows(clips, views[0].boxes_norm_N4, scores_NA, label_map))
         done += len(views[0].keys)
         progress(done, total, "clips")
     return pd.concat(processes.gather(parts), ignore_index=True)
 
 
-def _scores(model: ActionDetector, batch: Batch) -> torch.Tensor:
-    memory = model.empty_memory(batch.counts_B)
-    return model(batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, *memory).sigmoid()
+def _scores(model: ActionDetector, batch: Batch, memory: Memory) -> torch.Tensor:
+    inputs = (batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4)
+    return model(*inputs, memory).sigmoid()
 
 
-def _rows(batch: Batch, scores_NA: torch.Tensor, label_map: LabelMap) -> pd.DataFrame:
+@torch.inference_mode()
+def score_features(
+    head: Head,
+    keyframes: Sequence[Keyframe],
+    views: Sequence[Mapping[str, FeatureBank]],
+    remember: Remember,
+    label_map: LabelMap,
+    *,
+    batch: int = 64,
+) -> pd.DataFrame:
+    """The same from features that were extracted before: one head after the other takes seconds.
+
+    Args:
+        head: set to evaluation mode here.
+        keyframes: this process's share.
+        views: banks of test views by source, one mapping a view.
+        remember: what the keyframes remember.
+        label_map: columns of the scores.
+        batch: keyframes at a time.
+    """
+    head.eval()
+    where = next(head.parameters()).device
+    parts = []
+    for start in range(0, len(keyframes), batch):
+        those = keyframes[start : start + batch]
+        memory, scores = remember([(k.source, k.video, k.timestamp) for k in those]), []
+        for banks in views:
+            found = feature_batch(those, banks, memory, view_key).to(where)
+            inputs = (found.tokens_NLC, found.boxes_N4, found.counts_B, found.memory)
+            scores.append(head(*inputs).sigmoid().cpu())
+        clips = [((k.source, k.video, k.timestamp), len(k.boxes)) for k in those]
+        boxes_N4 = torch.from_numpy(np.concatenate([k.boxes for k in those]))
+        parts.append(_rows(clips, boxes_N4, torch.stack(scores).mean(dim=0), label_map))
+    return pd.concat(processes.gather(parts), ignore_index=True)
+
+
+def _rows(
+    clips: Iterable[tuple[tuple[str, str, float], int]],
+    boxes_N4: torch.Tensor,
+    scores_NA: torch.Tensor,
+    label_map: LabelMap,
+) -> pd.DataFrame:
     """The rows of one batch; boxes as they came, not as a view saw them."""
-    counts = batch.counts_B.tolist()
-    keys = [key for key, count in zip(batch.keys, counts, strict=True) for _ in range(count)]
+    keys = [key for key, count in clips for _ in range(count)]
     persons = pd.DataFrame(keys, columns=["source", "video", "timestamp"])
-    persons[BOX] = batch.boxes_norm_N4.numpy()
+    persons[BOX] = boxes_N4.numpy()
     rows = persons.loc[persons.index.repeat(label_map.num_actions)].reset_index(drop=True)
     rows["action_id"] = list(label_map.ids) * len(persons)
     rows["score"] = scores_NA.flatten().numpy()

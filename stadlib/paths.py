@@ -34,6 +34,11 @@ def runs_dir() -> Path:
     return results_dir() / "runs"
 
 
+def stage_dir(digest: str) -> Path:
+    """Weights, log and banks of one trained stage, shared by the runs that begin with it."""
+    return runs_dir() / "stages" / digest
+
+
 def published_dir(kind: str) -> Path:
     """``paper`` or ``reference`` of the checkout: committed numbers, which nothing moves."""
     return _CHECKOUT / "results" / kind

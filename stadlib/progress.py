@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
+
+Report = Callable[[int, int, str], None]  # (done, total, a few words)
+MakeProgress = Callable[[str], Report]  # of a named task
 
 LINES = 10  # where nothing can be redrawn, a task writes about this many lines
 

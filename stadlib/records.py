@@ -10,7 +10,7 @@ import json
 import resource
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -50,7 +50,7 @@ _FIELDS = ("experiment", "digest", "scale", "metrics", "provenance")
 
 def make_record(experiment: Experiment, metrics: dict, provenance: dict, folder: Path) -> Record:
     """A record of what was just measured; JSON's view of it, so that it equals its re-read self."""
-    content = json.loads(json.dumps({"experiment": asdict(experiment), "metrics": metrics}))
+    content = json.loads(json.dumps({"experiment": experiment.to_dict(), "metrics": metrics}))
     return Record(
         experiment=content["experiment"],
         digest=experiment.digest,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from math import isnan
 from pathlib import Path
 from typing import Literal
@@ -45,7 +44,7 @@ def paper_table(table: int) -> pd.DataFrame:
 
 def experiments(rows: Sequence[Experiment]) -> pd.DataFrame:
     """Return the words that name a row of Table 1, and every other field that differs."""
-    table = pd.DataFrame([asdict(row) for row in rows]).rename(columns={"frames": "input"})
+    table = pd.DataFrame([row.to_dict() for row in rows]).rename(columns={"frames": "input"})
     table["+M"] = [_MEMORY[row.memory] for row in rows]
     table["stages"] = [" + ".join(str(stage.iterations) for stage in row.stages) for row in rows]
     table = table.rename(columns={"stages": "iterations"})
@@ -72,7 +71,7 @@ def reference(table: int = 1, records: Iterable[Record] | None = None) -> pd.Dat
     """
     check_word("table", table, (1,))
     groups = defaultdict(list)
-    wanted = [_seedless(asdict(row)) for row in recipes.table1(scale="mini")]
+    wanted = [_seedless(row.to_dict()) for row in recipes.table1(scale="mini")]
     for record in reference_records() if records is None else records:
         if record.scale == "mini" and _seedless(record.experiment) in wanted:
             groups[_row(record.experiment)].append(record)

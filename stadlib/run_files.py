@@ -27,7 +27,9 @@ def training_log(record: Record) -> pd.DataFrame:
     Raises:
         InputError: the record came without its run, as a committed reference does.
     """
-    path = _folder(record) / f"stage{len(record.experiment['stages'])}" / "log.jsonl"
+    experiment = from_dict(record.experiment)
+    digest = experiment.stage_digest(len(experiment.stages))
+    path = _folder(record).parent / "stages" / digest / "log.jsonl"
     if not path.is_file():
         raise InputError(f"{path}: no such log; delete the record beside it and run again")
     return pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
@@ -79,9 +81,9 @@ def examples(record: Record, count: int = 6) -> list[Example]:
 
 
 def _data(record: Record) -> tuple:
-    from stadlib import stages  # noqa: PLC0415  (torch)
+    from stadlib import preparation, stages  # noqa: PLC0415  (torch)
 
-    return stages, stages.prepare_data(from_dict(record.experiment), Progress)
+    return stages, preparation.prepare_data(from_dict(record.experiment), Progress)
 
 
 def _scores(record: Record, source: str) -> Callable[[str, np.ndarray], dict[int, float]]:

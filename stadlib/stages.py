@@ -1,10 +1,15 @@
-"""From an experiment to metrics: data, pretraining, the stages one after the other, evaluation."""
+"""From an experiment to metrics: the stages one after the other, then the evaluation.
+
+A stage that trains everything sees clips and, where it remembers, keeps an online bank. A stage
+that trains the head alone cannot change what the backbone sees: every second of every video is
+extracted once, and it trains on that in seconds. No strategy of Table 2 has code of its own.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,60 +17,49 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stadlib import build, evaluate, metrics, processes
+from stadlib import build, evaluate, memory, metrics, processes
+from stadlib.banks import Banks
 from stadlib.config import Experiment, InputError, Stage
-from stadlib.data import miniature
 from stadlib.data.annotations import Keyframe, read_keyframes, require_agreement
-from stadlib.data.classification import ClassificationDataset, read_list
 from stadlib.data.clips import Batch
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import SOURCES, AvaLayout
+from stadlib.features import FeatureBatch, Remember, feature_batches, one_a_second
 from stadlib.labels import LabelMap
 from stadlib.models.action_detector import ActionDetector
-from stadlib.paths import data_dir, write_whole
-from stadlib.train import Schedule, fit, read_weights
-
-SOURCES = ("ava", "kinetics")
-MakeProgress = Callable[[str], Callable[[int, int, str], None]]
-
-
-def prepare_data(experiment: Experiment, progress: MakeProgress) -> AvaLayout:
-    """The experiment's dataset; a miniature world is rendered if it isn't there yet.
-
-    Raises:
-        InputError: real data that is not on disk.
-    """
-    if experiment.dataset:
-        return AvaLayout(experiment.dataset)
-    if experiment.scale == "paper":
-        root = data_dir() / "ava-kinetics"
-        if not root.is_dir():
-            raise InputError(
-                f"{root}: no such folder; put AVA-Kinetics there in the layout that the README "
-                "describes, or set STADLIB_DATA to the folder above it"
-            )
-        return AvaLayout(root)
-    return AvaLayout(render(experiment.scale, "world", progress))
-
-
-def render(scale: str, part: str, progress: MakeProgress) -> Path:
-    """The folder of a miniature's part ("world" or "pretraining"), rendered at the first use."""
-    spec = {"smoke": miniature.SMOKE, "mini": miniature.MINI}[scale]
-    root = data_dir() / f"miniature-{spec.digest}" / part
-    if processes.rank() == 0:
-        renderer = {"world": miniature.render_world, "pretraining": miniature.render_pretraining}
-        renderer[part](root, spec, progress=progress(f"render {scale} {part}"))
-    processes.barrier()
-    return root
+from stadlib.online import OnlineBanks
+from stadlib.preparation import pretrained_backbone
+from stadlib.progress import MakeProgress
+from stadlib.remembered import nobody
+from stadlib.train import Schedule, fit
 
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment on its way: what is run, on which data, where its files go."""
+    """One experiment on its way: what is run, on which data, where its files go.
+
+    Attributes:
+        experiment: all its words and numbers.
+        layout: the dataset.
+        folder: of the record and the detections.
+        stage_folders: of the stages' weights and banks, shared by runs that begin alike.
+        progress: makes the progress of a named task.
+    """
 
     experiment: Experiment
     layout: AvaLayout
     folder: Path
+    stage_folders: tuple[Path, ...]
     progress: MakeProgress
+
+    def banks(self, number: int) -> Banks:
+        """Of the backbone as it is after a stage, counted from 1."""
+        stages = self.experiment.stages[:number]
+        trained = max(place for place, stage in enumerate(stages) if stage.train == "all")
+        return Banks(self.layout, self.experiment, self.stage_folders[trained], self.progress)
+
+    def has(self, source: str, split: str) -> bool:
+        """Whether the dataset has this source's split; one's own may lack Kinetics."""
+        return self.layout.annotations(source, split).exists()
 
 
 def run_stages(run: Run) -> dict:
@@ -74,24 +68,88 @@ def run_stages(run: Run) -> dict:
     for source in SOURCES:
         require_agreement(run.layout, source)
     weights = pretrained_backbone(experiment, run.progress)
-    torch.manual_seed(experiment.seed)  # after pretraining, whose length must not matter
-    model = build.action_detector(experiment, run.layout.label_map().num_actions)
+    model = _fresh(run, experiment.stages[0])
     model.backbone.load_state_dict(weights)
-    model.to(processes.device())
     for number, stage in enumerate(experiment.stages, 1):
-        _train_stage(run, stage, number, model)
+        if stage.start == "previous-backbone":
+            model = _with_new_head(run, stage, model)
+        train = _train_all if stage.train == "all" else _train_head
+        train(run, stage, number, model)
     return _evaluate(run, model)
 
 
-def _train_stage(run: Run, stage: Stage, number: int, model: ActionDetector) -> None:
+def _fresh(run: Run, stage: Stage) -> ActionDetector:
+    torch.manual_seed(run.experiment.seed)  # after pretraining, whose length must not matter
+    num_actions = run.layout.label_map().num_actions
+    model = build.action_detector(run.experiment, num_actions, bool(stage.memory))
+    return model.to(processes.device())
+
+
+def _with_new_head(run: Run, stage: Stage, old: ActionDetector) -> ActionDetector:
+    """Backbone and fusion of the stage before under a head that knows nothing yet."""
+    model = _fresh(run, stage)
+    model.backbone.load_state_dict(old.backbone.state_dict())
+    model.fusion.load_state_dict(old.fusion.state_dict())
+    return model
+
+
+def _train_all(run: Run, stage: Stage, number: int, model: ActionDetector) -> None:
+    """Clips in, every weight trained; whoever is remembered is remembered as seen last."""
     experiment = run.experiment
     keyframes = annotated(run.layout, stage.data, "train")
     dataset = build.train_dataset(experiment, run.layout, keyframes)
-    model.train()
+    online = OnlineBanks(
+        run.stage_folders[number - 1] / "online",
+        {"stage": experiment.stage_digest(number)},
+        build.token_size(experiment, model),
+        {source: [k for k in keyframes if k.source == source] for source in stage.memory},
+    )
+
+    def batches(start: int) -> Iterable[Batch]:
+        online.restore(start)
+        return build.train_batches(experiment, stage, dataset, start)
+
+    remember = _remember(run, online.banks)
+    objective = partial(clip_loss, remember=remember, online=online)
+    _fit(run, number, model.train(), objective, batches, keep=online.keep)
+
+
+def _train_head(run: Run, stage: Stage, number: int, model: ActionDetector) -> None:
+    """Features in, of a backbone that no longer changes; the head alone is trained."""
+    experiment = run.experiment
+    banks = run.banks(number)
+    known = {
+        source: banks.seconds(model, source, "train")
+        for source in SOURCES
+        if source in (*stage.data, *stage.memory) and run.has(source, "train")
+    }
+    remembered = {source: known[source] for source in stage.memory if source in known}
+    keyframes = one_a_second(annotated(run.layout, stage.data, "train"))
+    remember = _remember(run, remembered)
+
+    def batches(start: int) -> Iterable[FeatureBatch]:
+        order = build.order(experiment, stage, len(keyframes), start)
+        return feature_batches(keyframes, order, known, remember)
+
+    _fit(run, number, model.head.train(), feature_loss, batches)
+
+
+def _fit(
+    run: Run,
+    number: int,
+    trained: nn.Module,
+    objective: Callable,
+    batches: Callable[[int], Iterable],
+    *,
+    keep: Callable[[int], None] = lambda iteration: None,
+) -> None:
+    experiment = run.experiment
+    stage = experiment.stages[number - 1]
+    words = f"train {experiment.head}" + (f", stage {number}" if number > 1 else "")
     fit(
-        model,
-        action_loss,
-        lambda start: build.train_batches(experiment, stage, dataset, start),
+        trained,
+        objective,
+        batches,
         Schedule(
             iterations=stage.iterations,
             lr=stage.lr,
@@ -99,10 +157,25 @@ def _train_stage(run: Run, stage: Stage, number: int, model: ActionDetector) -> 
             weight_decay=stage.weight_decay,
             seed=experiment.seed,
         ),
-        folder=run.folder / f"stage{number}",
-        digest=f"{experiment.digest}/stage{number}",
-        progress=run.progress(f"train {experiment.head}"),
+        folder=run.stage_folders[number - 1],
+        digest=experiment.stage_digest(number),
+        progress=run.progress(words),
+        keep=keep,
     )
+
+
+def _remember(run: Run, banks: Mapping[str, memory.FeatureBank]) -> Remember:
+    """What clips remember out of these banks; they may fill up while this is in use."""
+    experiment = run.experiment
+    width = build.numbers(experiment).width
+
+    def remember(keys: list[tuple[str, str, float]]) -> memory.Memory:
+        empty = nobody(len(keys), width)
+        if not banks:
+            return empty
+        return memory.windows(banks, keys, experiment.span, experiment.remembered, empty)
+
+    return remember
 
 
 def annotated(layout: AvaLayout, sources: Iterable[str], split: str) -> list[Keyframe]:
@@ -118,104 +191,55 @@ def annotated(layout: AvaLayout, sources: Iterable[str], split: str) -> list[Key
     return keyframes
 
 
-def action_loss(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
+def clip_loss(
+    model: nn.Module, batch: Batch, remember: Remember, online: OnlineBanks
+) -> tuple[torch.Tensor, int]:
+    """The loss of a batch of clips, whose persons' tokens the online bank keeps."""
+    where = next(model.parameters()).device
+    past = remember(batch.keys).to(where)
+    moved = batch.to(where)
+    seen: list[torch.Tensor] = []
+    head = getattr(model, "module", model).head  # DDP keeps the model in ``module``
+    with head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+        inputs = (moved.clips_BCTHW, moved.boxes_N4, moved.counts_B, moved.boxes_norm_N4)
+        logits_NA = model(*inputs, past)
+    online.update(batch.keys, batch.counts_B, seen[0], batch.boxes_norm_N4)
+    return _loss(logits_NA, moved.actions_NA)
+
+
+def feature_loss(head: nn.Module, batch: FeatureBatch) -> tuple[torch.Tensor, int]:
+    """The loss of a batch of persons whose tokens are known."""
+    batch = batch.to(next(head.parameters()).device)
+    logits_NA = head(batch.tokens_NLC, batch.boxes_N4, batch.counts_B, batch.memory)
+    return _loss(logits_NA, batch.actions_NA)
+
+
+def _loss(logits_NA: torch.Tensor, actions_NA: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Binary cross-entropy over all actions, summed over persons (SlowFast, AlphAction)."""
-    where = next(model.parameters()).device
-    batch = batch.to(where)
-    logits_NA = model(batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, *_remembered(model, batch))
-    loss = F.binary_cross_entropy_with_logits(logits_NA, batch.actions_NA, reduction="none")
+    loss = F.binary_cross_entropy_with_logits(logits_NA, actions_NA, reduction="none")
     return loss.mean(dim=1).sum(), len(logits_NA)
-
-
-def _remembered(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Nobody yet: there is no memory bank. DDP keeps the model in ``module``."""
-    return getattr(model, "module", model).empty_memory(batch.counts_B)
-
-
-def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> dict:
-    """Weights of a backbone that learned to classify clips (paper section 3.1, "Backbone").
-
-    At the miniature scales it learns so here, once for all rows that share it; at paper scale
-    its state dict is read from the data folder.
-
-    Raises:
-        InputError: no such weights at paper scale.
-    """
-    folder = data_dir() / "pretrained"
-    if experiment.scale == "paper":
-        path = folder / f"{experiment.backbone}_{experiment.pretrain.lower()}.pt"
-        if not path.is_file():
-            raise InputError(f"{path}: no pretrained weights; put the backbone's state dict there")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    digest = build.pretraining_digest(experiment)
-    folder /= f"{experiment.backbone.split('-')[0]}-{build.pretraining_set(experiment)}-{digest}"
-    if processes.rank() == 0:
-        _pretrain(experiment, folder, digest, progress)
-    processes.barrier()
-    weights = read_weights(folder / "checkpoint.pt", digest)["model"]
-    prefix = "backbone."
-    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-
-
-def _pretrain(experiment: Experiment, folder: Path, digest: str, progress: MakeProgress) -> None:
-    """Train the backbone as a classifier, or finish doing so, and measure it."""
-    if (folder / "accuracy.json").exists():
-        return
-    root = render(experiment.scale, "pretraining", progress)
-    name = build.pretraining_set(experiment)
-    rows = {split: read_list(root / f"{name}_{split}.csv") for split in ("train", "val")}
-    num_classes = 1 + max(label for _, label in rows["train"])
-    torch.manual_seed(0)
-    model = build.classifier(experiment, num_classes).to(processes.device()).train()
-    dataset = build.pretraining_dataset(experiment, root, rows["train"], train=True)
-    numbers = build.numbers(experiment)
-    schedule = Schedule(
-        iterations=numbers.pretrain_iterations, lr=numbers.pretrain_lr, drop=0.3, weight_decay=1e-4
-    )
-    fit(
-        model,
-        classification_loss,
-        lambda start: build.pretraining_batches(experiment, dataset, start, schedule.iterations),
-        schedule,
-        folder=folder,
-        digest=digest,
-        progress=progress(f"pretrain {experiment.backbone} on {name}"),
-    )
-    validation = build.pretraining_dataset(experiment, root, rows["val"], train=False)
-    accuracy = {"classes": num_classes, "top1": _accuracy(model, validation)}
-    write_whole(folder / "accuracy.json", json.dumps(accuracy) + "\n")
-
-
-def classification_loss(model: nn.Module, batch: list) -> tuple[torch.Tensor, int]:
-    """Cross-entropy summed over clips."""
-    where = next(model.parameters()).device
-    clips, labels = (part.to(where) for part in batch)
-    return F.cross_entropy(model(clips), labels, reduction="sum"), len(labels)
-
-
-@torch.inference_mode()
-def _accuracy(model: nn.Module, dataset: ClassificationDataset) -> float:
-    """Share of validation clips whose class scores highest."""
-    model.eval()
-    where = next(model.parameters()).device
-    right = 0
-    for index in range(len(dataset)):
-        clip, label = dataset[index, 0]
-        right += int(model(clip[None].to(where)).argmax()) == label
-    return round(right / len(dataset), 4)
 
 
 def _evaluate(run: Run, model: ActionDetector) -> dict:
     """Score the validation boxes, write the detection files, measure them."""
+    experiment, last = run.experiment, run.experiment.stages[-1]
     keyframes = annotated(run.layout, SOURCES, "val")
+    own = keyframes[processes.rank() :: processes.num_processes()]
     labels = run.layout.label_map()
-    rows = evaluate.score_persons(
-        model,
-        build.test_batches(run.experiment, run.layout, keyframes),
-        labels,
-        total=len(keyframes[processes.rank() :: processes.num_processes()]),
-        progress=run.progress(f"evaluate {run.experiment.head}"),
-    )
+    banks = run.banks(len(experiment.stages))
+    past = {s: banks.seconds(model, s, "val") for s in last.memory if run.has(s, "val")}
+    if last.train == "all":
+        rows = evaluate.score_persons(
+            model,
+            build.test_batches(experiment, run.layout, own, build.views(experiment).values()),
+            _remember(run, past),
+            labels,
+            total=len(own),
+            progress=run.progress(f"evaluate {experiment.head}"),
+        )
+    else:
+        views = banks.views(model, keyframes, "val")
+        rows = evaluate.score_features(model.head, own, views, _remember(run, past), labels)
     return measure(rows, run.layout, labels, run.folder)
 
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
@@ -23,7 +22,7 @@ from stadlib.config import (
     check_word,
     choices,
 )
-from stadlib.paths import runs_dir
+from stadlib.paths import runs_dir, stage_dir
 from stadlib.progress import Progress
 from stadlib.records import Record, make_record, provenance, read_record, write_record
 
@@ -64,8 +63,13 @@ def scale_of(word: str) -> str:
 
 
 def run_folder(experiment: Experiment) -> Path:
-    """Where the run's checkpoint, log, detections and record lie."""
+    """Where the run's record and detections lie."""
     return runs_dir() / f"{experiment.name}-{experiment.digest}"
+
+
+def stage_folder(experiment: Experiment, number: int) -> Path:
+    """Where the checkpoint, the log and the banks of a stage lie, counted from 1."""
+    return stage_dir(experiment.stage_digest(number))
 
 
 def find(experiment: Experiment) -> Record | None:
@@ -99,23 +103,22 @@ def run(experiment: Experiment, *, num_processes: int = 1) -> Record:
 
 def _require_runnable(experiment: Experiment) -> None:
     """Refuse what has words but no code yet, instead of training something else under its name."""
-    if experiment.memory:
-        raise InputError(f"{experiment.name}: rows with memory cannot be run yet; leave them out")
     if experiment.detector != "ground-truth":
         raise InputError(f"detector={experiment.detector!r} cannot be run yet; use ground-truth")
     for stage in experiment.stages:
-        words = (stage.start, stage.train, stage.sampler)
-        if words != ("pretrained", "all", "instance"):
+        words = (stage.train, stage.sampler)
+        if words not in (("all", "instance"), ("head", "instance")):
             raise InputError(f"a stage {', '.join(words)} cannot be run yet; use the default words")
 
 
 def _run_here(experiment: Experiment, folder: Path) -> Record:
     """The whole run in this process (or this one of torchrun's)."""
-    from stadlib import processes, stages  # noqa: PLC0415  (torch)
+    from stadlib import preparation, processes, stages  # noqa: PLC0415  (torch)
 
     started = time.monotonic()
-    layout = stages.prepare_data(experiment, Progress)
-    metrics = stages.run_stages(stages.Run(experiment, layout, folder, Progress))
+    layout = preparation.prepare_data(experiment, Progress)
+    shared = tuple(stage_folder(experiment, n + 1) for n in range(len(experiment.stages)))
+    metrics = stages.run_stages(stages.Run(experiment, layout, folder, shared, Progress))
     record = make_record(
         experiment, metrics, provenance(str(processes.device()), time.monotonic() - started), folder
     )
@@ -142,6 +145,6 @@ def _torchrun(experiment: Experiment, num_processes: int) -> None:
     """Start torchrun as a subprocess: a kernel that has touched CUDA cannot fork."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc_per_node={num_processes}", "-m", "stadlib", "train"]
-    command += ["--experiment", json.dumps(asdict(experiment))]
+    command += ["--experiment", json.dumps(experiment.to_dict())]
     if subprocess.run(command, check=False).returncode:
         raise InputError(f"{experiment.name}: torchrun failed; its messages stand above")

@@ -62,6 +62,7 @@ def fit(
     folder: Path,
     digest: str,
     progress: Callable[[int, int, str], None],
+    keep: Callable[[int], None] = lambda iteration: None,
 ) -> None:
     """Train ``model`` in place, or finish training it.
 
@@ -73,6 +74,8 @@ def fit(
         folder: holds ``checkpoint.pt`` and ``log.jsonl``.
         digest: of what is trained; a checkpoint with another one is refused.
         progress: called with (iterations done, iterations, one line of text).
+        keep: called with an iteration before its checkpoint is written, to put aside what else
+            the training changes; ``batches`` is told from which iteration to go on.
 
     Raises:
         InputError: the folder's checkpoint belongs to something else or cannot be read.
@@ -96,6 +99,7 @@ def fit(
         log.write(iteration, loss.item(), schedule.lr_at(iteration))
         done = iteration + 1
         if done % save_every == 0 or done == schedule.iterations:
+            keep(done)
             save_checkpoint(folder, digest, done, model, optimizer)
         progress(done, schedule.iterations, f"loss {loss.item():.4f}")
 

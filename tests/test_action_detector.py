@@ -5,11 +5,13 @@ import torch
 
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.backbones import csn_mini, freeze_batchnorm, slowfast_mini
-from stadlib.models.heads import Fusion, LinearHead, RelationHead
+from stadlib.models.fusion import Fusion
+from stadlib.models.heads import LinearHead, RelationHead
 from stadlib.models.roi import RoIAlign3d
 
 COUNTS = torch.tensor([2, 0, 1])
 BOXES = torch.tensor([[3.0, 5.0, 30.0, 40.0], [20.0, 10.0, 44.0, 47.0], [0.0, 0.0, 20.0, 48.0]])
+PLACES = BOXES / 48
 ACTIONS = 5
 
 
@@ -42,7 +44,7 @@ def make_clips() -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["linear", "s-only", "t-only"])
 def test_clips_and_boxes_become_logits_and_everything_learns(make_backbone, kind):
     detector = make_detector(make_backbone, make_head(kind)).train()
-    logits = detector(make_clips(), BOXES, COUNTS, *detector.empty_memory(COUNTS))
+    logits = detector(make_clips(), BOXES, COUNTS, PLACES, detector.empty_memory(COUNTS))
     assert logits.shape == (3, ACTIONS)
     logits.square().sum().backward()
     learning = {name: p for name, p in detector.named_parameters() if p.requires_grad}
@@ -59,7 +61,8 @@ def test_another_clip_changes_no_bit(kind):
     changed[1:] = 255 - changed[1:]
     with torch.no_grad():
         before, after = (
-            detector(x, BOXES, COUNTS, *detector.empty_memory(COUNTS)) for x in (clips, changed)
+            detector(x, BOXES, COUNTS, PLACES, detector.empty_memory(COUNTS))
+            for x in (clips, changed)
         )
     assert torch.equal(before[:2], after[:2])
     assert not torch.isclose(before[2], after[2]).all()
@@ -73,7 +76,7 @@ def test_only_a_relation_sees_another_persons_box():
         detector = make_detector(csn_mini, make_head(kind))
         with torch.no_grad():
             before, after = (
-                detector(make_clips(), x, COUNTS, *detector.empty_memory(COUNTS))
+                detector(make_clips(), x, COUNTS, PLACES, detector.empty_memory(COUNTS))
                 for x in (BOXES, moved)
             )
         seen[kind] = not torch.equal(before[0], after[0])
@@ -86,15 +89,18 @@ def test_person_features_are_what_the_head_reads():
     memory = detector.empty_memory(COUNTS)
     with torch.no_grad():
         features = detector.person_features(make_clips(), BOXES, COUNTS)
-        logits = detector(make_clips(), BOXES, COUNTS, *memory)
+        logits = detector(make_clips(), BOXES, COUNTS, PLACES, memory)
         assert features.shape == (3, 16, 4, 4, 4)
-        assert torch.equal(detector.head(features, COUNTS, *memory), logits)
+        tokens = detector.head.tokens(features)
+        assert torch.equal(detector.tokens(make_clips(), BOXES, COUNTS), tokens)
+        assert torch.equal(detector.head(tokens, PLACES, COUNTS, memory), logits)
 
 
 def test_a_batch_without_persons_trains():
     detector = make_detector(csn_mini, make_head("t-only")).train()
     nobody = torch.zeros(3, dtype=torch.int64)
-    logits = detector(make_clips(), torch.zeros(0, 4), nobody, *detector.empty_memory(nobody))
+    memory = detector.empty_memory(nobody)
+    logits = detector(make_clips(), torch.zeros(0, 4), nobody, torch.zeros(0, 4), memory)
     assert logits.shape == (0, ACTIONS)
     logits.sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in detector.parameters())
@@ -105,8 +111,8 @@ def test_a_copy_is_independent_and_equal():
     twin = copy.deepcopy(detector)
     memory = detector.empty_memory(COUNTS)
     with torch.no_grad():
-        before = detector(make_clips(), BOXES, COUNTS, *memory)
+        before = detector(make_clips(), BOXES, COUNTS, PLACES, memory)
         for buffer in detector.backbone.buffers():
             buffer.zero_()
-        assert torch.equal(twin(make_clips(), BOXES, COUNTS, *memory), before)
-        assert not torch.equal(detector(make_clips(), BOXES, COUNTS, *memory), before)
+        assert torch.equal(twin(make_clips(), BOXES, COUNTS, PLACES, memory), before)
+        assert not torch.equal(detector(make_clips(), BOXES, COUNTS, PLACES, memory), before)

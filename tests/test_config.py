@@ -55,7 +55,8 @@ def test_digest_changes_with_every_deciding_word(change):
 
 
 def test_an_experiment_survives_json():
-    experiment = Experiment(seed=3, stages=(Stage(memory=("ava",)), Stage(start="previous")))
+    stages = (Stage(memory=("ava",)), Stage(memory=("ava",), start="previous", train="head"))
+    experiment = Experiment(seed=3, stages=stages, span=30, remembered=5)
     back = from_dict(json.loads(json.dumps(asdict(experiment))))
     assert back == experiment
     assert back.digest == experiment.digest

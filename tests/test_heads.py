@@ -8,14 +8,17 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from stadlib import ragged
-from stadlib.models.heads import Fusion, LinearHead, RelationHead, empty_memory
+from stadlib.models.fusion import Fusion
+from stadlib.models.heads import LinearHead, RelationHead
 from stadlib.models.roi import RoIAlign3d
+from stadlib.remembered import Memory, nobody
 
 WIDTH, ACTIONS, T, SIDE = 16, 6, 4, 3
 AVERAGED = {"t-only": ("H", "W"), "s-only": ("T",)}
 SEQUENCES = {"t-only": T, "s-only": SIDE * SIDE}
 COUNTS = torch.tensor([3, 1, 0, 4, 2])
 N = int(COUNTS.sum())
+SPAN = 4
 
 
 @pytest.fixture(params=["t-only", "s-only"])
@@ -30,7 +33,7 @@ def _seed():
 
 def make_head(kind: str, aggregate: str = "mean") -> RelationHead:
     """A head whose every parameter is at work: zero projections would hide any mistake."""
-    head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], aggregate, num_heads=4)
+    head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], aggregate, span=SPAN, num_heads=4)
     for parameter in head.parameters():
         nn.init.normal_(parameter, std=0.5)
     return head.eval()
@@ -40,25 +43,46 @@ def make_features(num_persons: int = N) -> torch.Tensor:
     return torch.randn(num_persons, WIDTH, T, SIDE, SIDE)
 
 
-def make_memory(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+def make_boxes(num_persons: int = N) -> torch.Tensor:
+    corners = torch.rand(num_persons, 2, generator=torch.Generator().manual_seed(3)) * 0.6
+    return torch.cat((corners, corners + 0.3), dim=1)
+
+
+def make_memory(kind: str) -> Memory:
     mask = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 0, 1], [0, 1, 0], [1, 1, 1]], dtype=torch.bool)
-    return torch.randn(len(COUNTS), 3, SEQUENCES[kind], WIDTH), mask
+    seconds = torch.tensor([-4, -1, 2]).expand(len(COUNTS), -1)
+    boxes = make_boxes(len(COUNTS) * 3).unflatten(0, (-1, 3))
+    return Memory(torch.randn(len(COUNTS), 3, SEQUENCES[kind], WIDTH), mask, seconds, boxes)
+
+
+def double(memory: Memory) -> Memory:
+    return memory._replace(
+        tokens_BMLC=memory.tokens_BMLC.double(), boxes_BM4=memory.boxes_BM4.double()
+    )
+
+
+def score(head, features, counts, memory):
+    """Logits; persons stand where ``make_boxes`` puts them."""
+    boxes = make_boxes(len(features)).to(features.dtype)
+    return head(head.tokens(features), boxes, counts, memory)
 
 
 def run(head, features, counts, memory):
     """Logits and the gradients of every parameter and of the features."""
     features = features.clone().requires_grad_()
-    logits = head(features, counts, *memory)
-    return logits, torch.autograd.grad(logits.square().sum(), [features, *head.parameters()])
+    logits = score(head, features, counts, memory)
+    inputs = [features, *head.parameters()]
+    gradients = torch.autograd.grad(logits.square().sum(), inputs, materialize_grads=True)
+    return logits, gradients
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "max"])
 def test_batched_equals_a_loop_over_clips(kind, aggregate):
     head = make_head(kind, aggregate).double()
-    features, (memory, mask) = make_features().double(), make_memory(kind)
-    batched = run(head, features, COUNTS, (memory.double(), mask))
+    features, memory = make_features().double(), double(make_memory(kind))
+    batched = run(head, features, COUNTS, memory)
     features = features.requires_grad_()
-    looped = per_clip(head, features, COUNTS, memory.double(), mask)
+    looped = per_clip(head, head.tokens(features), make_boxes().double(), COUNTS, memory)
     gradients = torch.autograd.grad(looped.square().sum(), [features, *head.parameters()])
     torch.testing.assert_close(batched[0], looped, rtol=0, atol=1e-10)
     torch.testing.assert_close(batched[1], gradients, rtol=1e-9, atol=1e-9)
@@ -71,7 +95,7 @@ def test_a_stranger_in_another_clip_changes_no_bit(kind):
 
     def gradient_at_own_clip(x):
         x = x.clone().requires_grad_()
-        logits = head(x, COUNTS, *memory)
+        logits = score(head, x, COUNTS, memory)
         (gradient,) = torch.autograd.grad(logits[~others].square().sum(), x)
         return logits[~others], gradient
 
@@ -85,26 +109,32 @@ def test_a_person_of_the_own_clip_does_matter(kind):
     head, features, memory = make_head(kind), make_features(), make_memory(kind)
     changed = features.clone()
     changed[0] = torch.randn_like(changed[0])
-    before, after = head(features, COUNTS, *memory), head(changed, COUNTS, *memory)
+    before, after = (score(head, x, COUNTS, memory) for x in (features, changed))
     assert not torch.isclose(before[1:3], after[1:3]).all(dim=1).any()
     assert torch.equal(before[3:], after[3:])
 
 
 def test_a_remembered_person_does_matter_to_its_clip_only(kind):
-    head, features, (memory, mask) = make_head(kind), make_features(), make_memory(kind)
-    changed = memory.clone()
-    changed[0, 1] += torch.randn(WIDTH)
-    before = head(features, COUNTS, memory, mask)
-    after = head(features, COUNTS, changed, mask)
-    assert not torch.isclose(before[:3], after[:3]).all(dim=1).any()
-    assert torch.equal(before[3:], after[3:])
+    head, features, memory = make_head(kind), make_features(), make_memory(kind)
+    before = score(head, features, COUNTS, memory)
+    for field, change in (("tokens_BMLC", 1.0), ("seconds_BM", 2), ("boxes_BM4", 0.2)):
+        changed = getattr(memory, field).clone()
+        changed[0, 1] = changed[0, 1].flip(-1) + change if change == 1.0 else changed[0, 1] + change
+        after = score(head, features, COUNTS, memory._replace(**{field: changed}))
+        assert not torch.isclose(before[:3], after[:3]).all(dim=1).any()
+        assert torch.equal(before[3:], after[3:])
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e30, float("nan"), float("inf")])
 def test_an_unwritten_memory_slot_changes_no_bit(kind, garbage):
-    head, features, (memory, mask) = make_head(kind), make_features(), make_memory(kind)
-    dirty = memory.masked_fill(~mask[:, :, None, None], garbage)
-    before, after = (run(head, features, COUNTS, (x, mask)) for x in (memory, dirty))
+    head, features, memory = make_head(kind), make_features(), make_memory(kind)
+    unwritten = ~memory.mask_BM
+    dirty = memory._replace(
+        tokens_BMLC=memory.tokens_BMLC.masked_fill(unwritten[:, :, None, None], garbage),
+        boxes_BM4=memory.boxes_BM4.masked_fill(unwritten[:, :, None], garbage),
+        seconds_BM=memory.seconds_BM.masked_fill(unwritten, 10**9),
+    )
+    before, after = (run(head, features, COUNTS, x) for x in (memory, dirty))
     assert torch.equal(before[0], after[0])
     assert all(torch.equal(a, b) for a, b in zip(before[1], after[1], strict=True))
     assert all(gradient.isfinite().all() for gradient in after[1])
@@ -119,10 +149,10 @@ def test_a_padded_slot_changes_no_bit(kind, monkeypatch):
     touched = []
 
     def garbage_in_padded_slots(*inputs):
-        query, key, value, mask = project(*inputs)
+        query, key, value, bias = project(*inputs)
         touched.append(int(padded.sum()))
         key, value = (x.masked_fill(unread, 1e10) for x in (key, value))
-        return query.masked_fill(padded, 1e10), key, value, mask
+        return query.masked_fill(padded, 1e10), key, value, bias
 
     monkeypatch.setattr(head.attention, "_project", garbage_in_padded_slots)
     dirty = run(head, features, COUNTS, memory)
@@ -132,11 +162,11 @@ def test_a_padded_slot_changes_no_bit(kind, monkeypatch):
 
 
 def test_padded_keys_get_no_weight(kind):
-    head, features, (memory, mask) = make_head(kind), make_features(), make_memory(kind)
-    weights = head.attention_weights(features, COUNTS, memory, mask)
+    head, features, memory = make_head(kind), make_features(), make_memory(kind)
+    weights = head.attention_weights(head.tokens(features), make_boxes(), COUNTS, memory)
     assert weights.shape == (N, SEQUENCES[kind], 4, int(COUNTS.max()) + 3)
     torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
-    seen = torch.cat((ragged.mask(COUNTS), mask), dim=1)[ragged.clip_index(COUNTS)]
+    seen = torch.cat((ragged.mask(COUNTS), memory.mask_BM), dim=1)[ragged.clip_index(COUNTS)]
     seen = seen[:, None, None].expand_as(weights)
     assert not weights[~seen].any() and (weights[seen] > 0).all()
 
@@ -145,26 +175,28 @@ def test_a_crowd_elsewhere_moves_only_the_last_digits(kind):
     """Another shape may take another matrix kernel, hence no equal bits but equal numbers."""
     head, features = make_head(kind), make_features()
     crowd = torch.cat((features, make_features(9)))
-    alone = head(features[:3], COUNTS[:1], *empty_memory(1, WIDTH))
-    together = head(crowd, torch.cat((COUNTS, torch.tensor([9]))), *empty_memory(6, WIDTH))
+    boxes = make_boxes(len(crowd))
+    alone = head(head.tokens(features[:3]), boxes[:3], COUNTS[:1], nobody(1, WIDTH))
+    counts = torch.cat((COUNTS, torch.tensor([9])))
+    together = head(head.tokens(crowd), boxes, counts, nobody(6, WIDTH))
     torch.testing.assert_close(alone, together[:3], rtol=1e-5, atol=1e-6)
 
 
 def test_memory_of_width_0_equals_memory_without_a_written_slot(kind):
     head, features = make_head(kind).double(), make_features().double()
-    memory, mask = make_memory(kind)
-    nobody, nothing = empty_memory(len(COUNTS), WIDTH)
-    without = run(head, features, COUNTS, (nobody.double(), nothing))
-    unwritten = run(head, features, COUNTS, (memory.double(), torch.zeros_like(mask)))
+    memory = double(make_memory(kind))
+    without = run(head, features, COUNTS, double(nobody(len(COUNTS), WIDTH)))
+    nothing = memory._replace(mask_BM=torch.zeros_like(memory.mask_BM))
+    unwritten = run(head, features, COUNTS, nothing)
     torch.testing.assert_close(without, unwritten, rtol=1e-12, atol=1e-12)
 
 
 def test_permuted_persons_have_permuted_logits(kind):
     head, features, memory = make_head(kind).double(), make_features().double(), make_memory(kind)
-    memory = (memory[0].double(), memory[1])
+    memory, boxes = double(memory), make_boxes().double()
     order = torch.tensor([2, 0, 1, 3, 6, 4, 7, 5, 9, 8])  # inside their clips
-    logits = head(features, COUNTS, *memory)
-    permuted = head(features[order], COUNTS, *memory)
+    logits = head(head.tokens(features), boxes, COUNTS, memory)
+    permuted = head(head.tokens(features[order]), boxes[order], COUNTS, memory)
     torch.testing.assert_close(permuted, logits[order], rtol=0, atol=1e-12)
     assert not torch.allclose(permuted, logits)
 
@@ -173,21 +205,21 @@ def test_a_fresh_head_already_looks_at_the_others_of_its_clip(kind):
     """Its residual branches start open: closed ones learn too late in a short training."""
     torch.manual_seed(0)
     head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], num_heads=4).eval()
-    features, nobody = make_features(), empty_memory(len(COUNTS), WIDTH)
-    before = head(features, COUNTS, *nobody)
+    features = make_features()
+    before = score(head, features, COUNTS, nobody(len(COUNTS), WIDTH))
     features[1] = features[1].flip(0)  # the second of the first clip, other channels
-    after = head(features, COUNTS, *nobody)
+    after = score(head, features, COUNTS, nobody(len(COUNTS), WIDTH))
     assert not torch.allclose(before[0], after[0], rtol=0, atol=1e-5)
 
 
 def test_every_parameter_of_a_fresh_head_learns_within_two_steps(kind):
-    head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], num_heads=4)
+    head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], span=SPAN, num_heads=4)
     start = [parameter.clone() for parameter in head.parameters()]
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
     features, memory = make_features(), make_memory(kind)
     for _ in range(3):
         optimizer.zero_grad()
-        head(features, COUNTS, *memory).square().sum().backward()
+        score(head, features, COUNTS, memory).square().sum().backward()
         optimizer.step()
     moved = [
         name
@@ -203,9 +235,10 @@ def test_every_parameter_of_a_fresh_head_learns_within_two_steps(kind):
 def test_repeating_features_along_the_averaged_axes_changes_nothing(kind, constant):
     head = make_head(kind)
     small = make_features()[:, :, : T // constant[1], : SIDE // constant[2], : SIDE // constant[3]]
-    memory = empty_memory(len(COUNTS), WIDTH)
-    once = head(small, COUNTS, *memory)
-    torch.testing.assert_close(head(small.repeat(1, *constant), COUNTS, *memory), once)
+    memory = nobody(len(COUNTS), WIDTH)
+    once = score(head, small, COUNTS, memory)
+    again = score(head, small.repeat(1, *constant), COUNTS, memory)
+    torch.testing.assert_close(again, once)
 
 
 def test_tokens_keep_the_axis_of_the_heads_name():
@@ -225,7 +258,7 @@ def test_clips_with_nobody_or_one_person(kind, counts, make):
         make(kind),
         make_features(sum(counts)),
         torch.tensor(counts, dtype=torch.int64),
-        empty_memory(len(counts), WIDTH),
+        nobody(len(counts), WIDTH),
     )
     assert logits.shape == (sum(counts), ACTIONS)
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -233,7 +266,7 @@ def test_clips_with_nobody_or_one_person(kind, counts, make):
 
 def test_a_new_classifier_calls_actions_rare():
     head = LinearHead(WIDTH, ACTIONS, prior=0.05).eval()
-    probability = head(make_features(), COUNTS, *empty_memory(len(COUNTS), WIDTH)).sigmoid()
+    probability = score(head, make_features(), COUNTS, nobody(len(COUNTS), WIDTH)).sigmoid()
     torch.testing.assert_close(probability, torch.full((N, ACTIONS), 0.05), rtol=0.5, atol=0)
 
 

@@ -21,9 +21,7 @@ ROW = recipes.at(Experiment(head="linear"), "smoke")
 
 
 def command(experiment: Experiment, *words: str) -> list[str]:
-    from dataclasses import asdict
-
-    text = json.dumps(asdict(experiment))
+    text = json.dumps(experiment.to_dict())
     return [sys.executable, "-m", "stadlib", "train", "--experiment", text, *words]
 
 

@@ -7,6 +7,7 @@ ROOT/annotations/ava_{split}_v2.2.txt                   video ids, one a line
 ROOT/annotations/kinetics_{split}_v1.0.txt
 ROOT/annotations/ava_{split}_excluded_timestamps_v2.2.csv
 ROOT/annotations/video_starts.csv                       source,video,seconds (optional)
+ROOT/boxes/{detector}_{source}_{split}.csv              persons, of any second (optional)
 ROOT/videos/{ava,kinetics}/<video>.mp4                  or .mkv .webm .avi .mov
 """
 
@@ -70,6 +71,11 @@ class AvaLayout:
     def excluded_file(self, source: str, split: str) -> Path:
         """The file of excluded timestamps, whether it exists or not."""
         return self._file(source, split, "{source}_{split}_excluded_timestamps_{version}.csv")
+
+    def person_boxes(self, detector: str, source: str, split: str) -> Path:
+        """A detector's boxes, in annotated seconds and others, whether the file exists or not."""
+        names = (_known(source, SOURCES), _known(split, SPLITS))
+        return self.root / "boxes" / "{}_{}_{}.csv".format(detector, *names)
 
     def videos(self, source: str, split: str) -> list[str]:
         """Video ids of a split, in file order: its list, or else the videos of its annotations.

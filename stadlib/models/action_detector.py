@@ -1,6 +1,6 @@
 """The whole of the paper's Figure 1: clip and boxes in, action logits a person out.
 
-Legend: B clips, N persons of the batch, M remembered, L sequences, C channels, A actions.
+Legend: B clips, N persons of the batch, L sequences, C channels, A actions.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from stadlib.models.backbones import Backbone, Normalize
-from stadlib.models.heads import Fusion, LinearHead, RelationHead, empty_memory
+from stadlib.models.fusion import Fusion
+from stadlib.models.heads import Head
 from stadlib.models.roi import RoIAlign3d
+from stadlib.remembered import Memory, nobody
 
 
 class ActionDetector(nn.Module):
@@ -22,13 +24,7 @@ class ActionDetector(nn.Module):
         head: persons to logits.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        roi: RoIAlign3d,
-        fusion: Fusion,
-        head: LinearHead | RelationHead,
-    ) -> None:
+    def __init__(self, backbone: Backbone, roi: RoIAlign3d, fusion: Fusion, head: Head) -> None:
         super().__init__()
         self.normalize = Normalize()
         self.backbone = backbone
@@ -42,17 +38,21 @@ class ActionDetector(nn.Module):
         persons_NCTHW = self.roi(self.fusion.project(scene_BCTHW), boxes_N4, counts_B)
         return self.fusion(persons_NCTHW, scene_BCTHW, counts_B)
 
-    def empty_memory(self, counts_B: Tensor) -> tuple[Tensor, Tensor]:
+    def tokens(self, clips_BCTHW: Tensor, boxes_N4: Tensor, counts_B: Tensor) -> Tensor:
+        """What the head reads of every person, (N, L, C): what a feature bank stores."""
+        return self.head.tokens(self.person_features(clips_BCTHW, boxes_N4, counts_B))
+
+    def empty_memory(self, counts_B: Tensor) -> Memory:
         """Memory of width 0 for a batch whose clips remember nobody."""
-        return empty_memory(len(counts_B), self.fusion.width, counts_B.device)
+        return nobody(len(counts_B), self.fusion.width, counts_B.device)
 
     def forward(
         self,
         clips_BCTHW: Tensor,
         boxes_N4: Tensor,
         counts_B: Tensor,
-        memory_BMLC: Tensor,
-        memory_mask_BM: Tensor,
+        places_N4: Tensor,
+        memory: Memory,
     ) -> Tensor:
         """Score the actions of every person.
 
@@ -60,11 +60,11 @@ class ActionDetector(nn.Module):
             clips_BCTHW: uint8 frames, padded to a common size.
             boxes_N4: x1, y1, x2, y2 in pixels of the padded clips, persons of clip 0 first.
             counts_B: persons a clip, zeros allowed; their sum is N.
-            memory_BMLC: tokens of remembered persons; M may be 0 (``heads.empty_memory``).
-            memory_mask_BM: True where a slot of the memory is written.
+            places_N4: the same boxes as fractions of the untransformed frame, as memory has them.
+            memory: of the clips; its width may be 0 (:func:`stadlib.remembered.nobody`).
 
         Returns:
             (N, A) logits; the sigmoid belongs to the loss and to evaluation.
         """
-        features_NCTHW = self.person_features(clips_BCTHW, boxes_N4, counts_B)
-        return self.head(features_NCTHW, counts_B, memory_BMLC, memory_mask_BM)
+        tokens_NLC = self.tokens(clips_BCTHW, boxes_N4, counts_B)
+        return self.head(tokens_NLC, places_N4, counts_B, memory)

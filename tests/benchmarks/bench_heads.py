@@ -15,66 +15,66 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stadlib.models.heads import RelationHead, empty_memory
+from stadlib.models.heads import RelationHead
+from stadlib.remembered import Memory, nobody
 
 
 def per_clip(
-    head: RelationHead,
-    features_NCTHW: Tensor,
-    counts_B: Tensor,
-    memory_BMLC: Tensor,
-    memory_mask_BM: Tensor,
+    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: Memory
 ) -> Tensor:
     """The oracle: one clip after the other, no padding, no mask; dropout must be off."""
     logits = [
         head.classifier(_encode(head, *clip).mean(dim=0))
-        for clip in _clips(head, features_NCTHW, counts_B, memory_BMLC, memory_mask_BM)
+        for clip in _clips(head, tokens_NLC, boxes_N4, counts_B, memory)
     ]
     return torch.cat(logits)
 
 
 def per_clip_and_sequence(
-    head: RelationHead,
-    features_NCTHW: Tensor,
-    counts_B: Tensor,
-    memory_BMLC: Tensor,
-    memory_mask_BM: Tensor,
+    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: Memory
 ) -> Tensor:
     """One sequence of one clip after the other."""
     logits = []
-    for tokens_LPC, memory_LMC in _clips(
-        head, features_NCTHW, counts_B, memory_BMLC, memory_mask_BM
-    ):
+    for tokens_LPC, memory_LMC, bias in _clips(head, tokens_NLC, boxes_N4, counts_B, memory):
         sequences = zip(tokens_LPC.split(1), memory_LMC.split(1), strict=True)
-        outputs = [_encode(head, *sequence) for sequence in sequences]
+        outputs = [_encode(head, *sequence, bias) for sequence in sequences]
         logits.append(head.classifier(torch.cat(outputs).mean(dim=0)))
     return torch.cat(logits)
 
 
 def _clips(
-    head: RelationHead,
-    features_NCTHW: Tensor,
-    counts_B: Tensor,
-    memory_BMLC: Tensor,
-    memory_mask_BM: Tensor,
-) -> list[tuple[Tensor, Tensor]]:
-    tokens = [head.tokens(x).transpose(0, 1) for x in features_NCTHW.split(counts_B.tolist())]
-    memories = [
-        memory[mask].transpose(0, 1).expand(len(tokens[0]), -1, -1)
-        for memory, mask in zip(memory_BMLC, memory_mask_BM, strict=True)
-    ]
-    return list(zip(tokens, memories, strict=True))
+    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: Memory
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """A clip's tokens (L, P, C), what it remembers (L, M, C), and the bias on that (E, P, M)."""
+    sizes = counts_B.tolist()
+    found = []
+    persons = zip(tokens_NLC.split(sizes), boxes_N4.split(sizes), strict=True)
+    for (tokens, boxes), *past in zip(persons, *memory, strict=True):
+        written = past[1]
+        those = Memory(*(tensor[written][None] for tensor in past))
+        remembered = head.attention_norm(those.tokens_BMLC[0])
+        bias = tokens.new_zeros(head.attention.num_heads, len(tokens), len(remembered))
+        if head.recall is not None:
+            remembered = remembered + head.recall.embedding(those.seconds_BM)[0]
+            bias = head.recall.bias(boxes, torch.tensor([len(boxes)]), those)[0]
+        length = tokens.shape[1]
+        found.append(
+            (tokens.transpose(0, 1), remembered.transpose(0, 1).expand(length, -1, -1), bias)
+        )
+    return found
 
 
-def _encode(head: RelationHead, tokens_LPC: Tensor, memory_LMC: Tensor) -> Tensor:
+def _encode(head: RelationHead, tokens_LPC: Tensor, memory_LMC: Tensor, bias_EPM: Tensor) -> Tensor:
     query_LPC = head.attention_norm(tokens_LPC)
-    seen_LSC = torch.cat((query_LPC, head.attention_norm(memory_LMC)), dim=1)
+    seen_LSC = torch.cat((query_LPC, memory_LMC), dim=1)
     width, num_heads = seen_LSC.shape[-1], head.attention.num_heads
     query = head.attention.query(query_LPC)
     key, value = head.attention.key_value(seen_LSC).split(width, dim=-1)
     gathered = []
-    for q, k, v in zip(*(x.chunk(num_heads, dim=-1) for x in (query, key, value)), strict=True):
+    parts = zip(*(x.chunk(num_heads, dim=-1) for x in (query, key, value)), bias_EPM, strict=True)
+    for q, k, v, bias_PM in parts:
         scores = q @ k.transpose(1, 2) / math.sqrt(width // num_heads)
+        scores = torch.cat((scores[..., : q.shape[1]], scores[..., q.shape[1] :] + bias_PM), dim=-1)
         gathered.append(scores.softmax(dim=-1) @ v)
     tokens_LPC = tokens_LPC + head.attention.output(torch.cat(gathered, dim=-1))
     return tokens_LPC + head.ffn(head.ffn_norm(tokens_LPC))
@@ -116,10 +116,10 @@ def compare(name: str, average: tuple[str, ...], loops: tuple[Callable[..., Tens
         torch.nn.init.normal_(parameter, std=0.03)
     counts = torch.randint(1, 11, (64,))
     features = torch.randn(int(counts.sum()), 512, 8, 7, 7)
-    memory = empty_memory(64, 512)
+    boxes, memory = torch.rand(len(features), 4), nobody(64, 512)
 
     def step(forward: Callable[..., Tensor]) -> tuple[Tensor, ...]:
-        logits = forward(head, features, counts, *memory)
+        logits = forward(head, head.tokens(features), boxes, counts, memory)
         return logits, *torch.autograd.grad(logits.square().mean(), head.parameters())
 
     results = [step(forward) for forward in (RelationHead.__call__, *loops)]

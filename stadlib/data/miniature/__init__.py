@@ -19,6 +19,6 @@ exploits these structures, not that the paper's claims hold on real video:
 
 from stadlib.data.miniature.pretraining import render_pretraining
 from stadlib.data.miniature.spec import MINI, SMOKE, WorldSpec
-from stadlib.data.miniature.world import render_world
+from stadlib.data.miniature.world import render_world, write_person_boxes
 
-__all__ = ["MINI", "SMOKE", "WorldSpec", "render_pretraining", "render_world"]
+__all__ = ["MINI", "SMOKE", "WorldSpec", "render_pretraining", "render_world", "write_person_boxes"]

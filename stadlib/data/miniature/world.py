@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
 from stadlib.data.miniature import classes
-from stadlib.data.miniature.annotate import Instance, annotate
+from stadlib.data.miniature.annotate import Instance, annotate, visible
 from stadlib.data.miniature.encode import encode
 from stadlib.data.miniature.render import Stage
 from stadlib.data.miniature.script import (
@@ -22,6 +22,7 @@ from stadlib.data.miniature.script import (
 from stadlib.data.miniature.spec import WorldSpec
 from stadlib.data.miniature.store import Progress, in_parallel, is_complete, rendered_whole
 from stadlib.labels import LabelMap, write_label_map
+from stadlib.paths import write_whole
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,35 @@ def rows(script: Script) -> list[str]:
         for one in instances:
             box = ",".join(f"{v:.4f}" for v in one.box)
             lines += [f"{head},{box},{label},{one.person}" for label in one.labels]
+    return lines
+
+
+def write_person_boxes(root: Path, spec: WorldSpec) -> None:
+    """Write who can be seen in every second of every video, annotated or not, unless it is there.
+
+    What the best of detectors would find. Memory needs it: a Kinetics clip has one annotated
+    second, but persons in all ten. Seconds are counted from the annotated ones.
+    """
+    layout = AvaLayout(root)
+    for source in SOURCES:
+        for split in SPLITS:
+            path = layout.person_boxes("ground-truth", source, split)
+            if not path.exists():
+                scripts = (write_script(spec, plan) for plan in plan_split(spec, source, split))
+                lines = [line for script in scripts for line in _box_rows(script)]
+                write_whole(path, "".join(f"{line}\n" for line in lines))
+
+
+def _box_rows(script: Script) -> list[str]:
+    """Rows ``video,timestamp,x1,y1,x2,y2,,score`` of one video; corners as in the annotations."""
+    width, height = SIZE[script.source]
+    first = script.keyframes[0] % 1
+    lines = []
+    for t in (first + second for second in range(script.seconds)):
+        for x1, y1, x2, y2 in visible(script, t).values():
+            box = (x1 / width, y1 / height, x2 / width, y2 / height)
+            corners = ",".join(f"{v:.4f}" for v in box)
+            lines.append(f"{script.video},{clock(script, t)},{corners},,1.0")
     return lines
 
 

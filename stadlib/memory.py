@@ -1,0 +1,359 @@
+"""The feature bank: what persons looked like in every second of a video, on disk.
+
+Paper section 2.3, after LFB (Wu et al. 2019) and AlphAction's pool; unlike them it never hands out
+zeros as if somebody had been there: what was not written is masked.
+
+A folder holds one source's split: ``bank.json`` (provenance, sizes, videos), ``rows.npy`` (video,
+second, first slot, number of persons) and an array a quantity, memory-mapped, a slot a person:
+``tokens.f16``, ``boxes.f32``, ``scores.f32``, ``states.u8``. A slot's state says "in hand" while it
+is written. A process that is killed then leaves it so, and whoever opens the bank to write next
+finds it, counts it in ``lost`` and takes it for unwritten. The system keeps what a killed process
+wrote; against a failing machine ``flush`` brings it to the disk.
+
+Legend: B clips, N persons, M remembered persons of a clip (padded), L sequences, C channels.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stadlib import remembered
+from stadlib.config import InputError
+from stadlib.paths import write_whole, written_whole
+from stadlib.remembered import Memory
+
+UNWRITTEN, WRITTEN, IN_HAND = 0, 1, 2
+_ROW = np.dtype([("video", "i4"), ("second", "i4"), ("first", "i8"), ("count", "i4")])
+Key = tuple[str, int]
+
+
+def second_of(timestamp: float) -> int:
+    """The second that a keyframe belongs to, the nearest one: 5.016949 is 5."""
+    return int(np.floor(timestamp + 0.5))
+
+
+class FeatureBank:
+    """Tokens of persons by (video, second).
+
+    Args:
+        folder: of a bank that :meth:`create` made.
+        provenance: what it must have been made of; None takes whatever is there.
+        writable: open to write; one such process at a time may :meth:`add`.
+
+    Attributes:
+        provenance: what it was made of: experiment, weights, detector, threshold.
+        lost: persons whose writing was cut short, found when it was opened to write.
+
+    Raises:
+        InputError: no bank, a damaged one, or one of other provenance; names the difference.
+    """
+
+    def __init__(
+        self, folder: Path | str, provenance: Mapping | None = None, *, writable: bool = False
+    ) -> None:
+        self.folder, self.writable = Path(folder), writable
+        content = self._content()
+        self.provenance = content["provenance"]
+        self._refuse_another(provenance)
+        self.length, self.width = content["length"], content["width"]
+        self._videos = {video: number for number, video in enumerate(content["videos"])}
+        self._rows = self._read_rows(content["rows"])
+        self._map()
+        self.lost = 0
+        if writable:
+            torn = np.flatnonzero(self._states == IN_HAND)
+            self.lost = len(torn)
+            self._states[torn] = UNWRITTEN
+
+    @classmethod
+    def create(
+        cls, folder: Path | str, provenance: Mapping, *, length: int, width: int
+    ) -> FeatureBank:
+        """Make an empty bank, or open the one of the same provenance to go on writing.
+
+        Args:
+            folder: where it lies or shall lie.
+            provenance: plain words and numbers that decide its content.
+            length: L of the tokens.
+            width: C of the tokens.
+
+        Raises:
+            InputError: another bank lies there.
+        """
+        folder = Path(folder)
+        if not (folder / "bank.json").exists():
+            content = {"provenance": dict(provenance), "length": length, "width": width}
+            _write_index(folder, content | {"videos": []}, np.empty(0, _ROW))
+        return cls(folder, provenance, writable=True)
+
+    def __reduce__(self) -> tuple:
+        return FeatureBank, (self.folder,)  # workers map the files themselves, read-only
+
+    def __len__(self) -> int:
+        """Seconds that have slots."""
+        return len(self._rows)
+
+    @property
+    def num_written(self) -> int:
+        """Persons that are written."""
+        return int((self._states == WRITTEN).sum())
+
+    def add(self, seconds: Iterable[tuple[str, int, int]]) -> None:
+        """Make room for (video, second, number of persons); what has room already is passed over.
+
+        Raises:
+            ValueError: room for another number of persons than before.
+        """
+        known = {(int(r["video"]), int(r["second"])): int(r["count"]) for r in self._rows}
+        end = int(self._rows["count"].sum())
+        fresh = []
+        for video, second, count in seconds:
+            key = (self._videos.setdefault(video, len(self._videos)), second)
+            if known.setdefault(key, count) != count:
+                raise ValueError(f"{video}, second {second}: room for {known[key]}, not {count}")
+            if len(known) > len(self._rows) + len(fresh):
+                fresh.append((*key, end, count))
+                end += count
+        self._unmap()
+        self._rows = np.concatenate([self._rows, np.array(fresh, _ROW)])
+        content = {"provenance": self.provenance, "length": self.length, "width": self.width}
+        _write_index(self.folder, content | {"videos": list(self._videos)}, self._rows)
+        self._map()
+
+    def write(
+        self, keys: Sequence[Key], counts_B: Tensor, tokens_NLC: Tensor, boxes_N4: Tensor,
+        scores_N: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Write or replace the persons of some seconds.
+
+        Args:
+            keys: (video, second) a clip, with room (:meth:`add`).
+            counts_B: persons a clip, at most as many as there is room for.
+            tokens_NLC: the persons' tokens, those of clip 0 first; stored as float16.
+            boxes_N4: x1, y1, x2, y2 as fractions of the frame.
+            scores_N: of the detector; 1 where there is none.
+        """
+        found = self._find(keys)
+        if (found < 0).any():
+            video, second = keys[int(np.flatnonzero(found < 0)[0])]
+            raise ValueError(f"{video}, second {second}: no room; add() it first")
+        rows = self._rows[found]
+        counts = counts_B.cpu().numpy()
+        if (counts > rows["count"]).any():
+            raise ValueError("more persons than there is room for")
+        slots = _spread(rows["first"], counts)
+        self._states[_spread(rows["first"], rows["count"])] = IN_HAND
+        self._tokens[slots] = tokens_NLC.cpu().numpy()
+        self._boxes[slots] = boxes_N4.cpu().numpy()
+        self._scores[slots] = 1.0 if scores_N is None else scores_N.cpu().numpy()
+        self._states[_spread(rows["first"] + counts, rows["count"] - counts)] = UNWRITTEN
+        self._states[slots] = WRITTEN
+
+    def has(self, keys: Sequence[Key]) -> np.ndarray:
+        """(B,) whether all persons of a second are written; of a second without room, no."""
+        found = self._find(keys)
+        if not len(self._rows):
+            return np.zeros(len(keys), bool)
+        rows = self._rows[found]
+        slots = _spread(rows["first"], rows["count"])
+        clip = np.repeat(np.arange(len(keys)), rows["count"])
+        torn = np.bincount(clip, weights=self._states[slots] != WRITTEN, minlength=len(keys))
+        return (found >= 0) & (torn == 0)
+
+    def read(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+        """The persons' tokens (N, L, C) in float32, those of clip 0 first, and counts (B,).
+
+        Raises:
+            InputError: a second that is not written.
+        """
+        missing = np.flatnonzero(~self.has(keys))
+        if len(missing):
+            video, second = keys[missing[0]]
+            raise InputError(f"{self.folder}: {video}, second {second} is not written; extract it")
+        rows = self._rows[self._find(keys)]
+        tokens = self._tokens[_spread(rows["first"], rows["count"])]
+        return torch.from_numpy(tokens.astype(np.float32)), torch.from_numpy(
+            rows["count"].astype(np.int64)
+        )
+
+    def window(self, keys: Sequence[Key], span: int, max_persons: int) -> Memory:
+        """What clips remember: persons of the seconds around, without the clip's own second.
+
+        Args:
+            keys: (video, second) a clip; the bank may know nothing of it.
+            span: seconds to each side.
+            max_persons: of a second, those of the highest scores.
+
+        Returns:
+            Memory as wide as the fullest clip needs; within a clip in the order of time.
+        """
+        offsets = np.array([s for s in range(-span, span + 1) if s], dtype=np.int64)
+        row = self._around(keys, offsets)  # (B, seconds), -1 where there is nothing
+        count = np.where(row >= 0, self._rows["count"][row], 0) if len(self._rows) else row * 0
+        most = int(count.max(initial=0))
+        place = np.arange(most)
+        first = self._rows["first"][row] if len(self._rows) else row * 0
+        slots = np.where(place < count[..., None], first[..., None] + place, 0)
+        written = (place < count[..., None]) & (self._states[slots] == WRITTEN)
+        if most > max_persons:
+            score = np.where(written, self._scores[slots], -np.inf)
+            kept = np.sort(np.argsort(-score, axis=2, kind="stable")[..., :max_persons], axis=2)
+            slots, written = (np.take_along_axis(x, kept, axis=2) for x in (slots, written))
+        return self._memory(slots, written, np.broadcast_to(offsets[:, None], slots.shape[1:]))
+
+    def flush(self) -> None:
+        """Bring everything to the disk."""
+        for array in (self._tokens, self._boxes, self._scores, self._states):
+            if isinstance(array, np.memmap):
+                array.flush()
+
+    def copy(self, folder: Path) -> None:
+        """Put a copy of this moment at ``folder``, whole."""
+        self.flush()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        for stale in (temporary, folder.with_name(f".{folder.name}.old")):
+            shutil.rmtree(stale, ignore_errors=True)
+        shutil.copytree(self.folder, temporary)
+        if folder.exists():
+            folder.rename(folder.with_name(f".{folder.name}.old"))
+        temporary.rename(folder)
+        shutil.rmtree(folder.with_name(f".{folder.name}.old"), ignore_errors=True)
+
+    def _memory(self, slots: np.ndarray, written: np.ndarray, offsets: np.ndarray) -> Memory:
+        """(B, seconds, persons) slots -> memory whose written slots stand first."""
+        B = len(slots)
+        slots, written = slots.reshape(B, -1), written.reshape(B, -1)
+        seconds = np.broadcast_to(offsets.reshape(1, -1), slots.shape)
+        order = np.argsort(~written, axis=1, kind="stable")[:, : int(written.sum(1).max(initial=0))]
+        slots, written, seconds = (
+            np.take_along_axis(x, order, axis=1) for x in (slots, written, seconds)
+        )
+        tokens = np.zeros((*slots.shape, self.length, self.width), np.float32)
+        boxes = np.zeros((*slots.shape, 4), np.float32)
+        tokens[written], boxes[written] = self._tokens[slots[written]], self._boxes[slots[written]]
+        return Memory(*map(torch.from_numpy, (tokens, written, seconds * written, boxes)))
+
+    def _around(self, keys: Sequence[Key], offsets: np.ndarray) -> np.ndarray:
+        video = np.array([self._videos.get(name, -1) for name, _ in keys], dtype=np.int64)
+        second = np.array([second for _, second in keys], dtype=np.int64)
+        base, low, high = (x[video] if len(x) else video for x in self._extent)
+        place = second[:, None] + offsets - low[:, None]
+        inside = (video >= 0)[:, None] & (place >= 0) & (place < (high - low)[:, None])
+        return np.where(inside, self._table[np.where(inside, base[:, None] + place, 0)], -1)
+
+    def _find(self, keys: Sequence[Key]) -> np.ndarray:
+        """(B,) the rows of these seconds, -1 where there is none."""
+        return self._around(keys, np.zeros(1, np.int64))[:, 0]
+
+    def _map(self) -> None:
+        """Map the arrays and index the rows by video and second."""
+        slots = int(self._rows["count"].sum())
+        shapes = {"tokens.f16": (slots, self.length, self.width), "boxes.f32": (slots, 4)}
+        shapes |= {"scores.f32": (slots,), "states.u8": (slots,)}
+        self._tokens, self._boxes, self._scores, self._states = (
+            self._array(name, shape) for name, shape in shapes.items()
+        )
+        low = np.full(len(self._videos), np.iinfo(np.int32).max, np.int64)
+        high = np.zeros(len(self._videos), np.int64)
+        np.minimum.at(low, self._rows["video"], self._rows["second"])
+        np.maximum.at(high, self._rows["video"], self._rows["second"] + 1)
+        ends = np.cumsum(high - low)
+        self._extent = (ends - (high - low), low, high)
+        self._table = np.full(int(ends[-1]) if len(ends) else 1, -1, np.int64)
+        base = self._extent[0][self._rows["video"]] - low[self._rows["video"]]
+        self._table[base + self._rows["second"]] = np.arange(len(self._rows))
+
+    def _unmap(self) -> None:
+        self.flush()
+        del self._tokens, self._boxes, self._scores, self._states
+
+    def _array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        kind = {"f16": np.float16, "f32": np.float32, "u8": np.uint8}[name.split(".")[1]]
+        path, size = self.folder / name, int(np.prod(shape)) * np.dtype(kind).itemsize
+        if size == 0:
+            return np.zeros(shape, kind)
+        if self.writable and (not path.exists() or path.stat().st_size < size):
+            with open(path, "ab") as file:
+                file.truncate(size)  # zeros: unwritten
+        if not path.is_file() or path.stat().st_size < size:
+            raise InputError(f"{path}: shorter than the bank's index says; delete the bank")
+        return np.memmap(path, kind, "r+" if self.writable else "r", shape=shape)
+
+    def _content(self) -> dict:
+        path = self.folder / "bank.json"
+        if not path.is_file():
+            raise InputError(f"{self.folder}: no feature bank; extract one")
+        try:
+            content = json.loads(path.read_text())
+            _ = [content[name] for name in ("provenance", "length", "width", "videos", "rows")]
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{path}: not a bank's index ({error}); delete the bank") from error
+        return content
+
+    def _read_rows(self, name: str) -> np.ndarray:
+        path = self.folder / Path(name).name
+        try:
+            rows = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not readable ({error}); delete the bank") from error
+        if rows.dtype != _ROW:
+            raise InputError(f"{path}: not the rows of a bank; delete the bank")
+        return rows
+
+    def _refuse_another(self, wanted: Mapping | None) -> None:
+        if wanted is None:
+            return
+        for name, value in json.loads(json.dumps(dict(wanted))).items():
+            found = self.provenance.get(name)
+            if found != value:
+                raise InputError(
+                    f"{self.folder}: a bank of another {name} ({found!r}, not {value!r}); "
+                    "delete it or use another results folder"
+                )
+
+
+def _write_index(folder: Path, content: dict, rows: np.ndarray) -> None:
+    """Rows first, under a name of their own, then the JSON that names them: whole or not at all."""
+    name = f"rows-{len(rows)}.npy"
+    with written_whole(folder / name) as temporary, open(temporary, "wb") as file:
+        np.save(file, rows)
+    write_whole(folder / "bank.json", json.dumps(content | {"rows": name}) + "\n")
+    for stale in folder.glob("rows-*.npy"):
+        if stale.name != name:
+            stale.unlink()
+
+
+def _spread(first: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """first, first + 1, ... of every row, one after the other."""
+    starts = np.cumsum(count) - count
+    return np.repeat(first - starts, count) + np.arange(int(count.sum()))
+
+
+def windows(
+    banks: Mapping[str, FeatureBank], keys: Sequence[tuple[str, str, float]], span: int,
+    max_persons: int, empty: Memory,
+) -> Memory:  # fmt: skip
+    """What a batch of several sources remembers.
+
+    Args:
+        banks: by source; clips of a source without a bank remember nobody.
+        keys: (source, video, timestamp) a clip.
+        span: seconds to each side.
+        max_persons: of a second.
+        empty: what is returned where nobody is remembered at all.
+    """
+    parts = []
+    for source, bank in banks.items():
+        clips = [number for number, key in enumerate(keys) if key[0] == source]
+        if clips:
+            wanted = [(keys[number][1], second_of(keys[number][2])) for number in clips]
+            parts.append((clips, bank.window(wanted, span, max_persons)))
+    return remembered.gathered(parts, len(keys)) if parts else empty

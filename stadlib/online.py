@@ -1,0 +1,96 @@
+"""The online bank: what persons looked like when the model last saw them, kept as it trains.
+
+Paper section 2.3. Its content belongs to an iteration of the training, so a copy is put aside with
+every checkpoint: a run that was killed goes on from the memory it had then, bit for bit.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from stadlib import processes
+from stadlib.data.annotations import Keyframe
+from stadlib.features import open_bank, second_key
+from stadlib.memory import FeatureBank, second_of
+
+
+class OnlineBanks:
+    """One growing bank a source.
+
+    Args:
+        folder: for the banks and their copies.
+        provenance: see :class:`FeatureBank`.
+        size: L and C of the tokens.
+        keyframes: by source, those that training will show; there is room for them alone.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        provenance: Mapping,
+        size: tuple[int, int],
+        keyframes: Mapping[str, Sequence[Keyframe]],
+    ) -> None:
+        self.folder, self.provenance, self.size = folder, provenance, size
+        self.rows = {
+            source: [(*second_key(keyframe), len(keyframe.boxes)) for keyframe in those]
+            for source, those in keyframes.items()
+        }
+        self.banks: dict[str, FeatureBank] = {}
+
+    def restore(self, iteration: int) -> None:
+        """Go back to the copy of an iteration; 0 is before the first, when nobody is remembered."""
+        self.banks.clear()
+        for source, rows in self.rows.items():
+            live, copy = self.folder / source, self._copy(source, iteration)
+            if processes.rank() == 0:
+                shutil.rmtree(live, ignore_errors=True)
+                if iteration:
+                    FeatureBank(copy, self.provenance).copy(live)
+            self.banks[source] = open_bank(live, self.provenance, self.size, rows)
+
+    def keep(self, iteration: int) -> None:
+        """Put a copy aside, before the checkpoint of that iteration is written.
+
+        The copy before it stays, since the older checkpoint is good until the newer one is whole.
+        """
+        if processes.rank() == 0:
+            for source, bank in self.banks.items():
+                copies = self.folder.glob(f"{source}-*")
+                for stale in sorted(copies, key=_iteration_of)[:-1]:
+                    shutil.rmtree(stale)
+                bank.copy(self._copy(source, iteration))
+        processes.barrier()
+
+    def update(
+        self, keys: Sequence[tuple[str, str, float]], counts_B: Tensor, tokens_NLC: Tensor,
+        boxes_N4: Tensor,
+    ) -> None:  # fmt: skip
+        """Replace what is known of a batch's clips, those of all processes.
+
+        Args:
+            keys: (source, video, timestamp) a clip; sources without a bank are passed over.
+            counts_B: persons a clip.
+            tokens_NLC: their tokens, those of clip 0 first.
+            boxes_N4: as fractions of the frame.
+        """
+        counts = counts_B.tolist()
+        tokens, boxes = (x.detach().cpu().split(counts) for x in (tokens_NLC, boxes_N4))
+        clips = processes.gather(list(zip(keys, counts_B.cpu(), tokens, boxes, strict=True)))
+        if processes.rank() == 0:
+            for (source, video, timestamp), count, those, where in clips:
+                if source in self.banks:
+                    key = (video, second_of(timestamp))
+                    self.banks[source].write([key], count[None], those, where)
+        processes.barrier()
+
+    def _copy(self, source: str, iteration: int) -> Path:
+        return self.folder / f"{source}-{iteration:08d}"
+
+
+def _iteration_of(copy: Path) -> int:
+    return int(copy.name.rsplit("-", 1)[1])
