@@ -45,9 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stadlib", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train and evaluate rows of Table 1")
+    train = commands.add_parser("train", help="train and evaluate rows of Table 1 or 2")
+    train.add_argument("--table", type=int, choices=(1, 2), default=1, help="default: 1")
     for word in WORDS:
         train.add_argument(f"--{word}", default=None, help=f"{', '.join(choices(word))}, all")
+    train.add_argument("--memory", default="no", help="rows of Table 1: no, yes, all")
     train.add_argument("--scale", default="mini", help=", ".join(SCALES))
     train.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
     train.add_argument("--data", default="", metavar="DIR", help="a dataset of your own")
@@ -128,12 +130,14 @@ def _experiments(options: argparse.Namespace) -> list[Experiment]:
         return [from_dict(json.loads(options.experiment))]
     default = Experiment()
     words = {word: getattr(options, word) or getattr(default, word) for word in WORDS}
-    rows = [
-        row
-        for seed in options.seed
-        for row in recipes.table1(scale=options.scale, seed=seed, **words)
-        if not row.memory
-    ]
+    rows: list[Experiment] = []
+    for seed in options.seed:
+        where = {"scale": options.scale, "seed": seed}
+        if options.table == 1:
+            rows += recipes.table1(**where, **words, memory=options.memory)
+        else:
+            row = {name: words[name] for name in ("backbone", "head")}
+            rows += recipes.table2(**where, **row).values()
     return [_adapted(row, options) for row in rows]
 
 

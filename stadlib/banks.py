@@ -83,7 +83,7 @@ class Banks:
                 banks,
                 keys_of.__getitem__,
                 total=len(own),
-                progress=self.progress(f"extract {', '.join(views)}"),
+                progress=self.progress(f"extract {_words(list(views))}"),
             )
         return banks
 
@@ -97,6 +97,11 @@ class Banks:
         }
         size = build.token_size(self.experiment, model)
         return open_bank(self.folder / name, provenance, size, rows)
+
+
+def _words(names: Sequence[str]) -> str:
+    """``ava_train``, or ``ava_val_56 and 5 more views``."""
+    return names[0] + (f" and {len(names) - 1} more views" if len(names) > 1 else "")
 
 
 def weights_digest(*modules: nn.Module) -> str:

@@ -32,6 +32,8 @@ WITH_MEMORY = TABLE2["A+K first, empty Kinetics bank"]  # "used in our final ver
 # needs this many (tests/benchmarks/bench_recall.py).
 HEAD_ITERATIONS = {"smoke": 24, "mini": 3_000, "paper": 30_000}
 
+MEMORY_WORDS = ("no", "yes")
+
 # Table 1: backbone, pretraining, input, head, +M. Every row is tested with 3 scales and flips.
 TABLE1 = (
     ("slowfast-152", "K700", "8x8+32x2", "linear", False),
@@ -58,19 +60,21 @@ def table1(*, scale: str = "mini", seed: int = 0, **words: str) -> tuple[Experim
         scale: ``smoke``, ``mini`` or ``paper``.
         seed: of every row.
         words: any of ``backbone``, ``pretrain``, ``frames``, ``head``; a word of the paper or
-            ``all``, which is also what is meant where a field is not named.
+            ``all``, which is also what is meant where a field is not named. ``memory`` is ``yes``,
+            ``no`` or ``all``.
 
     Raises:
         ConfigError: an unknown word, or words that match no row of the table.
     """
-    fields = ("backbone", "pretrain", "frames", "head")
+    fields = ("backbone", "pretrain", "frames", "head", "memory")
     for name, word in words.items():
         check_word("field of table 1", name, fields)
-        check_word(name, word, (*choices(name), "all"))
+        check_word(name, word, (*(MEMORY_WORDS if name == "memory" else choices(name)), "all"))
+    written = [(*row[:4], MEMORY_WORDS[row[4]]) for row in TABLE1]
     rows = [
         row
-        for row in TABLE1
-        if all(words.get(name, "all") in ("all", row[i]) for i, name in enumerate(fields))
+        for row, texts in zip(TABLE1, written, strict=True)
+        if all(words.get(name, "all") in ("all", texts[i]) for i, name in enumerate(fields))
     ]
     if not rows:
         wanted = ", ".join(f"{name}={word}" for name, word in words.items() if word != "all")
