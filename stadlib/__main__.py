@@ -80,12 +80,18 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         ("detections", "CSV files, a score in column 8"),
     ):
         evaluate.add_argument(f"--{name}", type=Path, nargs="+", required=True, help=text)
-    evaluate.add_argument("--labels", type=Path, required=True, help="label map (.pbtxt)")
+    evaluate.add_argument("--labels", type=Path, help="label map (.pbtxt) of the actions")
+    evaluate.add_argument(
+        "--persons", action="store_true", help="AP of the boxes, whatever the actions; no --labels"
+    )
     evaluate.add_argument("--exclude", type=Path, nargs="+", default=[], help="video,timestamp")
     evaluate.add_argument(
         "--protocol", default="official", help="official, acar, slowfast, mmaction2"
     )
     evaluate.add_argument("--iou", type=float, default=0.5, help="the least IoU of a match")
+    evaluate.add_argument(
+        "--ties", default="file", help="order of equal scores: file, or official (by its sort)"
+    )
     evaluate.add_argument("--bootstrap", type=int, default=0, metavar="N", help="resamples")
     evaluate.add_argument("--compare", type=Path, nargs="+", help="other detections: a difference")
     evaluate.add_argument("--diagnose", action="store_true", help="where AP is lost, by class")
@@ -94,6 +100,19 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    report, lines = _measured(options)
+    for line in lines:
+        print(line)
+    if options.json:
+        write_whole(options.json, json.dumps(report, indent=1) + "\n")
+
+
+def _measured(options: argparse.Namespace) -> tuple[dict, list[str]]:
+    if options.persons:
+        report = detection_files.measure_persons(options.groundtruth, options.detections)
+        return report, detection_files.person_lines(report)
+    if options.labels is None:
+        raise InputError("--labels is missing: name the label map, or ask for --persons")
     report = detection_files.measure(
         options.groundtruth,
         options.detections,
@@ -102,14 +121,12 @@ def _evaluate(options: argparse.Namespace) -> None:
         compare=options.compare,
         protocol=options.protocol,
         iou=options.iou,
+        ties=options.ties,
         num_resamples=options.bootstrap,
         diagnose=options.diagnose,
         progress=Progress,
     )
-    for line in detection_files.lines(report):
-        print(line)
-    if options.json:
-        write_whole(options.json, json.dumps(report, indent=1) + "\n")
+    return report, detection_files.lines(report)
 
 
 def _train(options: argparse.Namespace) -> None:

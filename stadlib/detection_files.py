@@ -10,6 +10,7 @@ import pandas as pd
 
 from stadlib import metrics
 from stadlib.config import ConfigError
+from stadlib.data.person_boxes import read_person_boxes
 from stadlib.labels import read_label_map
 
 Progress = Callable[[int, int, str], None]
@@ -24,6 +25,7 @@ def measure(
     compare: Sequence[Path] | None = None,
     protocol: str = "official",
     iou: float = 0.5,
+    ties: str = "file",
     num_resamples: int = 0,
     diagnose: bool = False,
     progress: Callable[[str], Progress],
@@ -38,13 +40,16 @@ def measure(
         compare: other detections of the same ground truth; adds their paired difference.
         protocol: whose rules (:mod:`stadlib.metrics.protocols`).
         iou: the least IoU of a match.
+        ties: ``file`` or ``official`` (:mod:`stadlib.metrics.matching`).
         num_resamples: of the bootstrap over videos; 0: no intervals.
         diagnose: add what AP is lost to each kind of error (official rules only).
         progress: makes the progress of a named task.
 
     Returns:
         ``mAP`` and ``AP`` by action id (fractions; None without ground truth), ``names``,
-        ``groups``, ``protocol``, ``iou``, ``counts``, and where asked for ``interval`` and
+        ``groups``, ``protocol``, ``iou``, ``counts``, ``ties`` (between which mAPs other orders of
+        equal scores could lead), with several ground-truth files ``datasets``, the mAP of each
+        file's videos by its name, and where asked for ``interval`` and
         ``difference`` with ``low`` and ``high``, the 95 % interval over videos, and ``lost``
         by action id (:func:`stadlib.metrics.diagnose`).
 
@@ -60,7 +65,8 @@ def measure(
     excluded = metrics.read_excluded(exclude)
 
     def matched(files: Sequence[Path]) -> metrics.Matches:
-        return metrics.match(truth, files, label_map, protocol, iou=iou, excluded=excluded)
+        how = {"iou": iou, "ties": ties, "excluded": excluded}
+        return metrics.match(truth, files, label_map, protocol, **how)
 
     matches = matched(detections)
     result = metrics.result(matches)
@@ -74,6 +80,9 @@ def measure(
     }
     if report["mAP"] is None:
         return report
+    report["ties"] = dict(zip(("low", "high"), metrics.tie_interval(matches), strict=True))
+    if len(groundtruth) > 1:
+        report["datasets"] = _by_dataset(matches, groundtruth)
     if diagnose:
         lost = metrics.diagnose(truth, detections, label_map, iou, excluded)
         report["lost"] = json.loads(lost.drop(columns=["name", "AP"]).to_json(orient="index"))
@@ -90,6 +99,40 @@ def measure(
             draw = metrics.bootstrap(matches, other, num_resamples=num_resamples, progress=bar)
             report["difference"] |= {"low": draw.low, "high": draw.high}
     return report
+
+
+def _by_dataset(matches: metrics.Matches, groundtruth: Sequence[Path]) -> dict[str, float | None]:
+    """The mAP of each file's videos alone; the classes are those that it has."""
+    found = {}
+    for path in groundtruth:
+        videos = set(metrics.read_rows(path)["video"].unique())
+        found[path.name] = metrics.result(matches.of_videos(videos)).to_json()["mAP"]
+    return found
+
+
+def measure_persons(groundtruth: Sequence[Path], boxes: Sequence[Path]) -> dict[str, float]:
+    """AP of person boxes (:func:`stadlib.metrics.person_ap`), of all files jointly.
+
+    Args:
+        groundtruth: CSV files in AVA's layout.
+        boxes: CSV files of boxes, their action column empty or not.
+    """
+    return metrics.person_ap(groundtruth, pd.concat([_boxes(path) for path in boxes]))
+
+
+def _boxes(path: Path) -> pd.DataFrame:
+    if path.is_file():
+        with path.open(errors="replace") as file:
+            if file.readline().split(",")[6:7] == [""]:
+                return read_person_boxes(path)
+    return metrics.read_rows(path).astype({"video": object})
+
+
+def person_lines(report: dict) -> list[str]:
+    """The report on person boxes as text."""
+    return [
+        f"{n:>12}: {v if isinstance(v, int) else f'{100 * v:.2f} %'}" for n, v in report.items()
+    ]
 
 
 def lost_table(report: dict) -> pd.DataFrame:
@@ -112,7 +155,11 @@ def lines(report: dict) -> list[str]:
     texts += [f"{name:>12}: {100 * ap:.2f}" for name, ap in report["groups"].items()]
     if report["mAP"] is None:
         return [*texts, "no ground truth of an evaluated class"]
+    texts += [f"{name}: {100 * ap:.4f}" for name, ap in report.get("datasets", {}).items() if ap]
     texts.append(f"mAP@{report['iou']:g}, %: {100 * report['mAP']:.4f} ({report['protocol']})")
+    low, high = (100 * report["ties"][end] for end in ("low", "high"))
+    if high - low > 5e-5:
+        texts.append(f"ties: other orders of equal scores give {low:.4f} to {high:.4f}")
     if "lost" in report:
         texts += ["points of AP that mending one kind of error would bring:"]
         texts += lost_table(report).to_string().split("\n")

@@ -140,6 +140,53 @@ def test_the_bootstrap_brackets_its_estimate_and_pairs_its_difference() -> None:
     assert np.std(paired.samples) < 0.8 * np.std(unpaired)
 
 
+def test_the_bootstrap_over_seeds_is_wider_and_paired() -> None:
+    seeds = [videos(40, seed=number, quality=0.3) for number in (1, 2, 3)]
+    truth = seeds[0][0]
+    files = [[(*row[:7], found[7]) for row, found in zip(seeds[0][1], rows, strict=True)]
+             for _, rows in seeds]  # fmt: skip
+    matches = [metrics.match(frame(truth), frame(rows), LABELS) for rows in files]
+    over_seeds = metrics.bootstrap(matches, num_resamples=200)
+    mean = np.mean([metrics.result(part).mAP for part in matches])
+    assert over_seeds.estimate == pytest.approx(mean, abs=1e-12)
+    assert over_seeds.low < mean < over_seeds.high
+    same = metrics.bootstrap(matches, matches, num_resamples=50)
+    assert (same.samples == 0).all()
+    with pytest.raises(ValueError, match="as many seeds"):
+        metrics.bootstrap(matches, matches[:2])
+
+
+def test_ties_in_the_official_order_stay_inside_their_interval() -> None:
+    """Every order of equal scores, the official evaluator's included, lies between the ends."""
+    rng = np.random.default_rng(0)
+    truth, found = videos(12, seed=4, quality=0.2)
+    coarse = [(*row[:7], round(row[7], 1)) for row in found]
+    matches = metrics.match(frame(truth), frame(coarse), LABELS)
+    low, high = metrics.tie_interval(matches)
+    assert low < high
+    values = [metrics.frame_map(frame(truth), frame(coarse), LABELS, ties="official").mAP]
+    for _ in range(20):
+        shuffled = [coarse[place] for place in rng.permutation(len(coarse))]
+        values.append(metrics.frame_map(frame(truth), frame(shuffled), LABELS).mAP)
+    assert low <= min(values) and max(values) <= high
+    distinct = metrics.match(frame(truth), frame(found), LABELS)
+    assert metrics.tie_interval(distinct)[0] == pytest.approx(metrics.tie_interval(distinct)[1])
+    official = metrics.frame_map(frame(truth), frame(found), LABELS, ties="official").mAP
+    assert official == pytest.approx(metrics.result(distinct).mAP, abs=1e-12)
+
+
+def test_videos_can_be_picked_out_of_matches() -> None:
+    truth, found = videos(6, seed=5, quality=0.4)
+    matches = metrics.match(frame(truth), frame(found), LABELS)
+    some = {"v1", "v4"}
+    alone = metrics.frame_map(
+        frame([row for row in truth if row[0] in some]),
+        frame([row for row in found if row[0] in some]),
+        LABELS,
+    )
+    assert metrics.result(matches.of_videos(some)) == alone
+
+
 def test_both_readers_agree_on_ten_thousand_damaged_files(tmp_path: Path) -> None:
     """A number or one clear line; never a traceback, and never two opinions."""
     generator = random.Random(0)

@@ -5,9 +5,10 @@ rows that count, ``matching`` decides once which detections are right, ``average
 that into numbers, ``resampling`` into intervals; ``diagnosis`` says where AP is lost.
 """
 
-from stadlib.metrics.average_precision import Result, frame_map, result
+from stadlib.metrics.average_precision import Result, frame_map, result, tie_interval
 from stadlib.metrics.diagnosis import diagnose
 from stadlib.metrics.matching import Matches, match
+from stadlib.metrics.person_boxes import person_ap
 from stadlib.metrics.protocols import PROTOCOLS, Protocol, protocol
 from stadlib.metrics.resampling import Bootstrap, bootstrap
 from stadlib.metrics.rows import COLUMNS, NO_LABEL, keyframe_keys, read_excluded, read_rows, table
@@ -25,9 +26,11 @@ __all__ = [
     "frame_map",
     "keyframe_keys",
     "match",
+    "person_ap",
     "protocol",
     "read_excluded",
     "read_rows",
     "result",
     "table",
+    "tie_interval",
 ]

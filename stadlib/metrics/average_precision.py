@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan, nan
 
 import numpy as np
@@ -46,6 +46,7 @@ def frame_map(
     rules: str = "official",
     *,
     iou: float = 0.5,
+    ties: str = "file",
     excluded: AbstractSet[tuple[str, str]] = frozenset(),
 ) -> Result:
     """Evaluate detections against ground truth: :func:`match`, then :func:`result`.
@@ -53,7 +54,8 @@ def frame_map(
     A+K is both datasets' files at once, not the mean of two results. Arguments and errors as in
     :func:`stadlib.metrics.matching.match`.
     """
-    return result(match(groundtruth, detections, label_map, rules, iou=iou, excluded=excluded))
+    how = {"iou": iou, "ties": ties, "excluded": excluded}
+    return result(match(groundtruth, detections, label_map, rules, **how))
 
 
 def result(matches: Matches) -> Result:
@@ -66,6 +68,18 @@ def result(matches: Matches) -> Result:
         ap[action] = average_precision(hits, int(num_truths[column])) if counts else None
     measured = [value for value in ap.values() if value is not None]
     return Result(mAP=float(np.mean(measured)) if measured else nan, AP=ap)
+
+
+def tie_interval(matches: Matches) -> tuple[float, float]:
+    """The lowest and the highest mAP that any order of equal scores could give."""
+    ends = []
+    for first in (matches.hits, ~matches.hits):  # wrong ones first, right ones first
+        hits = matches.hits.copy()
+        for column in range(len(matches.ids)):
+            mine = slice(matches.starts[column], matches.starts[column + 1])
+            hits[mine] = hits[mine][np.lexsort((first[mine], -matches.scores[mine]))]
+        ends.append(result(replace(matches, hits=hits)).mAP)
+    return ends[0], ends[1]
 
 
 def average_precision(hits: np.ndarray, num_truths: int) -> float:

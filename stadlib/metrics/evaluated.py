@@ -31,7 +31,10 @@ from stadlib.metrics.rows import BOX, Rows, table
 
 @dataclass(frozen=True)
 class Boxes:
-    """Evaluated rows as arrays: keyframe, class, video, action id, score and (n, 4) corners."""
+    """Evaluated rows as arrays: keyframe, class, video, action id, score, corners, row.
+
+    ``corners`` is (n, 4); ``row`` counts from the first row of the file.
+    """
 
     key: np.ndarray
     column: np.ndarray
@@ -39,6 +42,7 @@ class Boxes:
     action: np.ndarray
     score: np.ndarray
     corners: np.ndarray
+    row: np.ndarray
 
     def at(self, rows: np.ndarray) -> Boxes:
         """These rows (a mask or positions)."""
@@ -93,7 +97,8 @@ def _selected(
     for number, name in enumerate(BOX):
         corners[:, number] = rows[name].to_numpy(np.float64)[kept]
     score = rows["score"].to_numpy(np.float64)[kept]
-    return Boxes(key[kept], columns[place[kept]], video[kept], actions[kept], score, corners)
+    named = (key[kept], columns[place[kept]], video[kept], actions[kept])
+    return Boxes(*named, score, corners, kept.astype(np.int32))
 
 
 def _common_videos(

@@ -8,6 +8,8 @@ Rule 4 of ActivityNet's ``get_ava_performance.py`` (the others: :mod:`stadlib.me
 **Tie rule.** The official evaluator sorts scores with an unstable sort, so its number for tied
 scores depends on the processor. Here equal scores keep the order in which ground truth first names
 their keyframes and, inside a keyframe, that of the detection file: one pair of files, one number.
+``ties="official"`` sorts as the official evaluator would on this machine, and gives its number;
+:func:`tie_interval` says how far any order of equal scores could move the number.
 
 Legend: D detections, G ground-truth boxes, R pairs of the two, V videos.
 """
@@ -15,11 +17,13 @@ Legend: D detections, G ground-truth boxes, R pairs of the two, V videos.
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stadlib.config import check_word
 from stadlib.labels import LabelMap
+from stadlib.metrics.arrangement import official_arrangement
 from stadlib.metrics.evaluated import Boxes, evaluated_boxes
 from stadlib.metrics.protocols import Protocol, protocol
 from stadlib.metrics.rows import Rows
@@ -51,6 +55,21 @@ class Matches:
     truth_video: np.ndarray
     rules: Protocol
 
+    def of_videos(self, names: AbstractSet[str]) -> Matches:
+        """The matches in some of the videos, as if no other had been evaluated."""
+        inside = np.array([name in names for name in self.videos], dtype=bool)
+        kept, truths = inside[self.video], inside[self.truth_video]
+        ends = np.concatenate(([0], np.cumsum(kept)))
+        return replace(
+            self,
+            starts=ends[self.starts],
+            scores=self.scores[kept],
+            hits=self.hits[kept],
+            video=self.video[kept],
+            truth_class=self.truth_class[truths],
+            truth_video=self.truth_video[truths],
+        )
+
     def counts(self) -> dict[str, int]:
         """How many detections count, are right, and how many boxes and videos there are."""
         return {
@@ -68,6 +87,7 @@ def match(
     rules: str = "official",
     *,
     iou: float = 0.5,
+    ties: str = "file",
     excluded: AbstractSet[tuple[str, str]] = frozenset(),
 ) -> Matches:
     """Decide which detections are right.
@@ -79,17 +99,20 @@ def match(
         label_map: the classes that are evaluated.
         rules: ``official``, ``acar``, ``slowfast`` or ``mmaction2``.
         iou: the least IoU of a match.
+        ties: ``file`` or ``official``, see above.
         excluded: keyframes (video, ``%.6f`` of the timestamp) that nobody scores.
 
     Raises:
         InputError: names file, row and column of what cannot be read.
-        ConfigError: unknown rules.
+        ConfigError: unknown rules, or another word for ties.
     """
     applied = protocol(rules)
+    check_word("ties", ties, ("file", "official"))
     videos, truths, boxes = evaluated_boxes(groundtruth, detections, label_map, applied, excluded)
+    if ties == "official":
+        boxes = boxes.at(official_arrangement(boxes, applied.cap))
     hits, _ = find_hits(truths, boxes, len(label_map.ids), iou)
-    order = np.argsort(-boxes.score, kind="stable")
-    order = order[np.argsort(boxes.column[order], kind="stable")]
+    order = _ranking(boxes) if ties == "file" else _unstable_ranking(boxes)
     sizes = np.bincount(boxes.column, minlength=len(label_map.ids))
     return Matches(
         ids=tuple(label_map.ids),
@@ -102,6 +125,20 @@ def match(
         truth_video=truths.video,
         rules=applied,
     )
+
+
+def _ranking(boxes: Boxes) -> np.ndarray:
+    """Class by class, from the highest score down; equal scores stay in order."""
+    order = np.argsort(-boxes.score, kind="stable")
+    return order[np.argsort(boxes.column[order], kind="stable")]
+
+
+def _unstable_ranking(boxes: Boxes) -> np.ndarray:
+    """Class by class, by the very call of the official evaluator."""
+    classes = np.unique(boxes.column)
+    own = [np.flatnonzero(boxes.column == column) for column in classes]
+    parts = [rows[np.argsort(boxes.score[rows])[::-1]] for rows in own]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 def find_hits(

@@ -7,7 +7,7 @@ copies, since copies of one score stand side by side in the ranking.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,38 +34,52 @@ class Bootstrap:
 
 
 def bootstrap(
-    matches: Matches,
-    minus: Matches | None = None,
+    matches: Matches | Sequence[Matches],
+    minus: Matches | Sequence[Matches] | None = None,
     *,
     num_resamples: int = 1_000,
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Bootstrap:
-    """Resample the videos that ground truth names.
+    """Resample the videos that ground truth names, and the seeds where there are several.
 
     Args:
-        matches: of one detection file.
-        minus: of another one on the same ground truth; the difference is then resampled, both
-            files on the same videos each time.
-        num_resamples: draws of as many videos as there are.
+        matches: of one detection file, or of one a seed; the estimate is then the mean over seeds.
+        minus: of other files on the same ground truth, as many; the difference is resampled, both
+            sides on the same videos and the same seeds each time.
+        num_resamples: draws of as many videos, and of as many seeds, as there are.
         seed: of the draws.
         progress: called with (resamples done, of how many, text).
+
+    Raises:
+        ValueError: the two sides have different numbers of seeds.
     """
     generator = np.random.default_rng(seed)
-    drawn = sorted({matches.videos[video] for video in np.unique(matches.truth_video)})
-    parts = [matches] if minus is None else [matches, minus]
-    places = [_places(part, drawn) for part in parts]
+    sides = [_as_list(side) for side in (matches, minus) if side is not None]
+    if len({len(side) for side in sides}) > 1:
+        raise ValueError("the difference is paired: give both sides as many seeds")
+    ours = sides[0]
+    drawn = sorted({ours[0].videos[video] for video in np.unique(ours[0].truth_video)})
+    places = [[_places(part, drawn) for part in side] for side in sides]
     samples = np.empty(num_resamples)
     for number in range(num_resamples):
         weights = np.bincount(generator.integers(len(drawn), size=len(drawn)), minlength=len(drawn))
         weights = np.append(weights, 1).astype(np.float64)  # the last: videos without ground truth
-        values = [_weighted_map(m, weights[at]) for m, at in zip(parts, places, strict=True)]
+        seeds = generator.integers(len(ours), size=len(ours)) if len(ours) > 1 else [0]
+        values = [
+            np.mean([_weighted_map(side[k], weights[at[k]]) for k in seeds])
+            for side, at in zip(sides, places, strict=True)
+        ]
         samples[number] = values[0] - sum(values[1:])
         if progress is not None:
             progress(number + 1, num_resamples, "resamples")
-    estimates = [result(part).mAP for part in parts]
+    estimates = [float(np.mean([result(part).mAP for part in side])) for side in sides]
     low, high = np.nanquantile(samples, (0.025, 0.975))
     return Bootstrap(estimates[0] - sum(estimates[1:]), float(low), float(high), samples)
+
+
+def _as_list(side: Matches | Sequence[Matches]) -> list[Matches]:
+    return [side] if isinstance(side, Matches) else list(side)
 
 
 def _places(matches: Matches, drawn: list[str]) -> np.ndarray:
