@@ -96,6 +96,11 @@ def group(action_id: int) -> Group:
     return "object" if action_id <= 63 else "person"
 
 
+LASTING = frozenset({15, 17, 27, 29, 48, 57, 74, 79, 80})
+"""Actions that last while they show only now and then, in the miniature world: answering a phone,
+holding, drinking, eating, reading, texting, talking, and listening to or watching who does so."""
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """Which actions exist, and in which column of an action array each of them stands.

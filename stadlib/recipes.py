@@ -102,6 +102,39 @@ def table2(
     return {name: _experiment(row, scale, seed, stages) for name, stages in TABLE2.items()}
 
 
+def strategy(experiment: Experiment) -> str | None:
+    """The name in Table 2 of how an experiment keeps its memory; None if it is none of them."""
+    words = [_words(stage) for stage in experiment.stages]
+    for name, stages in TABLE2.items():
+        if words == [_words(stage) for stage in stages]:
+            return name
+    return None
+
+
+def _words(stage: Stage) -> tuple:
+    """What of a stage is not a number."""
+    return stage.data, stage.memory, stage.start, stage.train, stage.sampler
+
+
+SPANS, PERSONS = (2, 5, 10, 30), (1, 2, 3, 5)  # of the ablation; 30 and 5 are the tables'
+
+
+def memory_ablation(
+    *, scale: str = "mini", seed: int = 0, backbone: str = "ir-csn-152", head: str = "t-only"
+) -> dict[tuple[int, int], Experiment]:
+    """How much is remembered, by (span in seconds, persons of a second); (0, 0) is nothing.
+
+    All are Table 2's second strategy, whose first stage knows nothing of memory: they share it, and
+    differ in what one and the same backbone's new head may look at.
+    """
+    whole = table2(scale=scale, seed=seed, backbone=backbone, head=head)["A+K first, new head"]
+    without = tuple(replace(stage, memory=()) for stage in whole.stages)
+    rows = {(0, 0): replace(whole, stages=without, span=None, remembered=None)}
+    rows |= {(span, REMEMBERED): replace(whole, span=span) for span in SPANS}
+    rows |= {(SPAN, persons): replace(whole, remembered=persons) for persons in PERSONS}
+    return rows
+
+
 def ensemble1(*, scale: str = "mini") -> tuple[Experiment, ...]:
     """Fifteen members for the last row of Table 1.
 

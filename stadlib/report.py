@@ -7,10 +7,8 @@ says which it is and at which scale; what nobody ran reads "not run". mAP@0.5 in
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from math import isnan
 from pathlib import Path
 from typing import Literal
 
@@ -18,12 +16,10 @@ import pandas as pd
 
 from stadlib import recipes, scores
 from stadlib.config import Experiment, InputError, check_word
-from stadlib.intervals import interval
 from stadlib.paths import published_dir, write_whole
 from stadlib.records import Record, read_records
-from stadlib.scores import SOURCES, percent
+from stadlib.scores import SOURCES
 
-NOT_RUN = "not run"
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 _ROW = ("backbone", "pretrain", "input", "head", "+M")
@@ -71,9 +67,9 @@ def reference(table: int = 1, records: Iterable[Record] | None = None) -> pd.Dat
     """
     check_word("table", table, (1,))
     groups = defaultdict(list)
-    wanted = [_seedless(row.to_dict()) for row in recipes.table1(scale="mini")]
-    for record in reference_records() if records is None else records:
-        if record.scale == "mini" and _seedless(record.experiment) in wanted:
+    found = reference_records() if records is None else list(records)
+    for row in recipes.table1(scale="mini"):
+        for record in scores.of_experiment(row, found):
             groups[_row(record.experiment)].append(record)
     return _beside(groups, seeds=True)
 
@@ -171,25 +167,12 @@ def _row(experiment: dict) -> tuple[str, ...]:
     return (*(word.lower() for word in words), _MEMORY[memory])
 
 
-def _seedless(experiment: dict) -> dict:
-    """All that decides a row but its seed, with JSON's lists for a dataclass's tuples."""
-    return json.loads(json.dumps({**experiment, "seed": None}))
-
-
 def _beside(groups: dict[tuple, list[Record]], seeds: bool = False) -> pd.DataFrame:
     """Means of the groups as text, on the rows of the paper's table."""
     index = paper_table(1).index
     rows = []
     for key in index:
         records = groups.get(tuple(word.lower() for word in key), [])
-        row = {header: _text(records, source) for source, header in SOURCES.items()}
+        row = {header: scores.mean_text(records, source) for source, header in SOURCES.items()}
         rows.append({**row, "seeds": len(records)} if seeds else row)
     return pd.DataFrame(rows, index=index)
-
-
-def _text(records: list[Record], source: str) -> str:
-    values = [percent(record.metrics[source]["mAP"]) for record in records]
-    if not values:
-        return NOT_RUN
-    mean, half = interval(values)
-    return f"{mean:.2f}" if isnan(half) else f"{mean:.2f} ± {half:.2f}"

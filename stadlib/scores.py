@@ -5,21 +5,24 @@ Points of mAP@0.5, that is, per cent.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from math import nan
+from math import isnan, nan
 from statistics import fmean
 from typing import Literal
 
 import pandas as pd
 
-from stadlib.config import check_word
+from stadlib.config import Experiment, check_word
 from stadlib.intervals import interval
-from stadlib.labels import AVA_ACTIONS, group
+from stadlib.labels import AVA_ACTIONS, LASTING, group
 from stadlib.records import Record
 
 SOURCES = {"ava": "AVA", "kinetics": "Kinetics", "ava+kinetics": "A+K"}
+NOT_RUN = "not run"
 GROUPS = ("pose", "object", "person")
+DURATIONS = ("lasting", "short")
 
 
 def percent(fraction: float | None) -> float:
@@ -38,6 +41,14 @@ def by_class(metrics: dict, source: str) -> dict[int, float]:
     return {int(action): percent(value) for action, value in ap.items() if value is not None}
 
 
+def by_duration(metrics: dict, source: str) -> dict[str, float]:
+    """Mean AP of the actions that last (``labels.LASTING``), and of the others."""
+    members = defaultdict(list)
+    for action, value in by_class(metrics, source).items():
+        members[DURATIONS[action not in LASTING]].append(value)
+    return {name: fmean(members[name]) for name in DURATIONS if members[name]}
+
+
 def by_group(metrics: dict, source: str) -> dict[str, float]:
     """Mean AP of AVA's three groups of classes."""
     members = defaultdict(list)
@@ -50,6 +61,7 @@ _BY: dict[str, Callable[[dict, str], dict]] = {
     "source": lambda metrics, _: by_source(metrics),
     "class": by_class,
     "group": by_group,
+    "duration": by_duration,
 }
 
 
@@ -75,15 +87,47 @@ def paired_difference(
     Returns:
         Columns ``gain``, ``low``, ``high`` (95 %), ``seeds``; by class also ``name``, ``group``.
     """
-    check_word("by", by, ("source", "class", "group"))
+    return gain_of_pairs(_pairs(list(records), head, baseline), by, source)
+
+
+def paired_by_seed(
+    better: Iterable[Record], plain: Iterable[Record]
+) -> list[tuple[int, Record, Record]]:
+    """Records of two experiments, those of one seed together: (seed, better, plain)."""
+    twins = {record.experiment["seed"]: record for record in plain}
+    return [
+        (record.experiment["seed"], record, twins[record.experiment["seed"]])
+        for record in better
+        if record.experiment["seed"] in twins
+    ]
+
+
+def gain_of_pairs(
+    pairs: Iterable[tuple[int, Record, Record]],
+    by: Literal["source", "class", "group", "duration"] = "source",
+    source: str = "ava+kinetics",
+) -> pd.DataFrame:
+    """Return what the first of each pair gains over the second, in mAP points.
+
+    Args:
+        pairs: (seed, better, plain); a seed's gain is the mean over its pairs.
+        by: as in :func:`paired_difference`; ``duration`` compares actions that last with others.
+        source: likewise.
+    """
+    check_word("by", by, tuple(_BY))
     check_word("source", source, tuple(SOURCES))
     measure = _BY[by]
     gains: dict = defaultdict(lambda: defaultdict(list))
-    for seed, better, plain in _pairs(list(records), head, baseline):
+    for seed, better, plain in pairs:
         ours, theirs = measure(better.metrics, source), measure(plain.metrics, source)
         for key in ours.keys() & theirs.keys():
             gains[key][seed].append(ours[key] - theirs[key])
-    order = {"source": SOURCES.values(), "group": GROUPS, "class": sorted(gains)}[by]
+    order = {
+        "source": SOURCES.values(),
+        "group": GROUPS,
+        "duration": DURATIONS,
+        "class": sorted(gains),
+    }[by]
     table = pd.DataFrame(
         [_gain([fmean(values) for values in gains[key].values()]) for key in order],
         index=pd.Index(order, name=by),
@@ -108,3 +152,23 @@ def _pairs(records: list[Record], head: str, baseline: str) -> Iterable[tuple[in
 def _gain(values: list[float]) -> dict:
     mean, half = interval(values)
     return {"gain": mean, "low": mean - half, "high": mean + half, "seeds": len(values)}
+
+
+def mean_text(records: Iterable[Record], source: str) -> str:
+    """``30.75 ± 0.90``: the mean mAP of some seeds in %, and half its 95 % interval."""
+    values = [percent(record.metrics[source]["mAP"]) for record in records]
+    if not values:
+        return NOT_RUN
+    mean, half = interval(values)
+    return f"{mean:.2f}" if isnan(half) else f"{mean:.2f} ± {half:.2f}"
+
+
+def of_experiment(experiment: Experiment, records: Iterable[Record]) -> list[Record]:
+    """The records whose experiment is this one in every field but the seed."""
+    wanted = _seedless(experiment.to_dict())
+    return [record for record in records if _seedless(record.experiment) == wanted]
+
+
+def _seedless(experiment: dict) -> dict:
+    """All that decides a row but its seed, with JSON's lists for a dataclass's tuples."""
+    return json.loads(json.dumps({**experiment, "seed": None}))

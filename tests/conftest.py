@@ -70,11 +70,6 @@ def smoke_record():
     """The record of the t-only row at smoke scale, trained once a session."""
     from stadlib import recipes, study
 
-    (row,) = [
-        row
-        for row in recipes.table1(
-            scale="smoke", head="t-only", backbone="ir-csn-152", pretrain="K700", frames="32x2"
-        )
-        if not row.memory
-    ]
+    words = {"head": "t-only", "backbone": "ir-csn-152", "pretrain": "K700", "frames": "32x2"}
+    (row,) = recipes.table1(scale="smoke", memory="no", **words)
     return study.run(row)

@@ -34,6 +34,21 @@ def test_words_select_rows():
     ]
 
 
+def test_table2_is_three_sequences_of_stages():
+    paper = pd.read_csv(published_dir("paper") / "table2.csv", keep_default_na=False, dtype=str)
+    rows = recipes.table2(scale="paper")
+    assert [row.backbone for row in rows.values()] == ["slowfast-152"] * 3
+    for row, (_, words) in zip(rows.values(), paper.iterrows(), strict=True):
+        first, second = row.stages
+        assert first.data == (("ava",) if words["stage1_data"] == "A" else ("ava", "kinetics"))
+        assert ("ava" in first.memory) == (words["stage1_memory_ava"] == "yes")
+        assert ("kinetics" in first.memory) == (words["stage1_memory_kinetics"] == "yes")
+        assert second.data == second.memory == ("ava", "kinetics")
+        assert (second.start == "previous") == (words["finetune"] == "yes")
+        assert second.train == "head"
+        assert (row.span, row.remembered) == (30, 5)
+
+
 def test_unknown_words_are_answered_with_choices():
     with pytest.raises(ConfigError, match="choose from linear, s-only, t-only, all"):
         recipes.table1(head="tonly")

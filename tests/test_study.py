@@ -66,10 +66,10 @@ def test_same_seed_same_record_bit_for_bit(smoke_record, tmp_path, monkeypatch):
 def test_killed_run_ends_like_an_uninterrupted_one(smoke_record, tmp_path, monkeypatch):
     experiment = experiment_from(smoke_record.experiment)
     monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
-    folder = study.run_folder(experiment)
+    folder, stage = study.run_folder(experiment), study.stage_folder(experiment, 1)
     process = subprocess.Popen(command(experiment), env=in_folder(tmp_path))
     deadline = time.monotonic() + 120
-    while not (folder / "stage1" / "checkpoint.pt").exists():
+    while not (stage / "checkpoint.pt").exists():
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -121,12 +121,9 @@ def test_check_parameters_refuses_a_wrong_word(name, value, answer):
 
 
 def test_rows_that_cannot_run_yet_say_so():
-    (row,) = recipes.table1(head="t-only", frames="64x1", scale="smoke")
-    with pytest.raises(InputError, match="rows with memory cannot be run yet"):
-        study.run(row)
     with pytest.raises(InputError, match="detector='v3' cannot be run yet"):
         study.run(replace(ROW, detector="v3"))
-    for words in ({"train": "classifier"}, {"sampler": "class-balanced"}, {"start": "previous"}):
+    for words in ({"train": "classifier"}, {"sampler": "class-balanced"}):
         later = replace(ROW.stages[0], **words)
         with pytest.raises(InputError, match=r"a stage .* cannot be run yet"):
             study.run(replace(ROW, stages=(*ROW.stages, later)))

@@ -1,0 +1,157 @@
+"""Stages: what is shared, what is frozen, and memory that survives a kill bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from stadlib import recipes, study
+from stadlib.config import ConfigError, Experiment, Stage
+from stadlib.memory import FeatureBank
+from stadlib.records import read_record
+from stadlib.train import read_weights
+
+STRATEGIES = recipes.table2(scale="smoke", backbone="ir-csn-152")
+EMPTY = STRATEGIES["A+K first, empty Kinetics bank"]
+NEW_HEAD = STRATEGIES["A+K first, new head"]
+
+
+@pytest.fixture(scope="session")
+def with_memory():
+    """The record of Table 2's third strategy at smoke scale."""
+    return study.run(EMPTY)
+
+
+def start(experiment: Experiment, folder, *words: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "stadlib", "train", *words]
+    command += ["--experiment", json.dumps(experiment.to_dict())]
+    return subprocess.Popen(command, env={**os.environ, "STADLIB_RESULTS": str(folder)})
+
+
+def wait_for(process: subprocess.Popen, ready) -> None:
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_killed_while_it_remembers_and_while_it_extracts(with_memory, tmp_path, monkeypatch):
+    """Twice: in online training, whose bank must go back with the checkpoint, and in extraction."""
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    stage = study.stage_folder(EMPTY, 1)
+    moments = [
+        lambda: list((stage / "online").glob("ava-*5")) and (stage / "checkpoint.pt").exists(),
+        (stage / "banks" / "kinetics_train" / "bank.json").exists,
+    ]
+    for moment in moments:
+        process = start(EMPTY, tmp_path)
+        wait_for(process, moment)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (study.run_folder(EMPTY) / "record.json").exists()
+    again = study.run(EMPTY)
+    assert again.metrics == with_memory.metrics
+    for name in ("detections_ava.csv", "detections_kinetics.csv"):
+        assert (again.folder / name).read_bytes() == (with_memory.folder / name).read_bytes()
+
+
+def test_the_second_stage_changes_the_head_and_nothing_else(with_memory):
+    first, second = (
+        read_weights(study.stage_folder(EMPTY, n) / "checkpoint.pt", EMPTY.stage_digest(n))["model"]
+        for n in (1, 2)
+    )
+    assert {f"head.{name}" for name in second} == {n for n in first if n.startswith("head.")}
+    assert all(not torch.equal(first[f"head.{name}"], value) for name, value in second.items())
+
+
+def test_an_empty_bank_is_for_the_source_that_keeps_none(with_memory):
+    online = study.stage_folder(EMPTY, 1) / "online"
+    banks = {path.name for path in online.iterdir() if "-" not in path.name}
+    assert banks == {"ava"}
+    bank = FeatureBank(online / "ava")
+    assert 0 < bank.num_written < int(bank._rows["count"].sum())  # what training has shown
+
+
+def test_offline_every_second_is_known(with_memory):
+    banks = study.stage_folder(EMPTY, 1) / "banks"
+    for source, seconds in (("ava", 12), ("kinetics", 10)):
+        bank = FeatureBank(banks / f"{source}_train")
+        rows = bank._rows
+        assert bank.num_written == rows["count"].sum()
+        spans = [np.ptp(rows["second"][rows["video"] == v]) + 1 for v in np.unique(rows["video"])]
+        assert max(spans) == seconds  # Kinetics too, whose clips have one annotated second
+
+
+def test_the_second_strategy_begins_as_the_row_without_memory(smoke_record):
+    (row,) = recipes.table1(
+        scale="smoke", head="t-only", backbone="ir-csn-152", pretrain="K700", frames="32x2",
+        memory="no",
+    )  # fmt: skip
+    assert row.digest == smoke_record.digest
+    assert NEW_HEAD.stage_digest(1) == row.stage_digest(1)
+    assert EMPTY.stage_digest(1) != row.stage_digest(1)
+    shared = study.stage_folder(row, 1) / "checkpoint.pt"
+    trained = shared.stat().st_mtime_ns
+    record = study.run(NEW_HEAD)
+    assert shared.stat().st_mtime_ns == trained
+    assert record.metrics != smoke_record.metrics
+
+
+def test_what_only_tests_does_not_train_again():
+    other = replace(EMPTY, scales=(64,), flip=False)
+    assert other.digest != EMPTY.digest
+    assert [other.stage_digest(n) for n in (1, 2)] == [EMPTY.stage_digest(n) for n in (1, 2)]
+    for change in ({"span": 5}, {"remembered": 2}, {"seed": 1}, {"head": "s-only"}):
+        assert replace(EMPTY, **change).stage_digest(1) != EMPTY.stage_digest(1)
+    nearer = replace(NEW_HEAD, span=5)
+    assert nearer.stage_digest(1) == NEW_HEAD.stage_digest(1)
+    assert nearer.stage_digest(2) != NEW_HEAD.stage_digest(2)
+
+
+def test_two_processes_share_the_memory(tmp_path):
+    stages = tuple(replace(stage, iterations=3) for stage in EMPTY.stages)
+    row = replace(EMPTY, stages=stages, flip=False, scales=(64,))
+    assert start(row, tmp_path, "--processes", "2").wait() == 0
+    (path,) = tmp_path.glob("runs/*/record.json")
+    assert read_record(path).digest == row.digest
+    (stage,) = tmp_path.glob(f"runs/stages/{row.stage_digest(1)}")
+    online = FeatureBank(stage / "online" / "ava")
+    assert online.num_written > 0
+    offline = FeatureBank(stage / "banks" / "ava_train")
+    assert offline.num_written == offline._rows["count"].sum()
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ({"stages": (Stage(memory=("ava",)),)}, "needs span and remembered"),
+        ({"span": 30}, "span is for memory"),
+        ({"stages": (Stage(memory=("ava",)),), "span": 0, "remembered": 5}, "span=0; give a whole"),
+        (
+            {"stages": (Stage(memory=("ava",)),), "span": 3, "remembered": 5, "head": "linear"},
+            "head='linear' has no memory; choose from s-only, t-only",
+        ),
+        ({"stages": (Stage(train="head"),)}, "the first stage trains 'head'; say 'all'"),
+        (
+            {
+                "stages": (Stage(), Stage(memory=("ava",), start="previous", train="head")),
+                "span": 3,
+                "remembered": 5,
+            },
+            "start 'previous-backbone'",
+        ),
+    ],
+)
+def test_stages_that_make_no_sense_are_refused(words, answer):
+    with pytest.raises(ConfigError, match=answer):
+        Experiment(**words)
