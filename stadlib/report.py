@@ -53,6 +53,13 @@ def reference_records(folder: Path | None = None) -> list[Record]:
     return read_records(folder or published_dir("reference"))
 
 
+def reference_rows(**words: str) -> list[Record]:
+    """Read the committed records of those rows of Table 1 that match words, as in recipes."""
+    found = reference_records()
+    rows = recipes.table1(scale="mini", **words)
+    return [record for row in rows for record in scores.of_experiment(row, found)]
+
+
 def reference_counts() -> pd.Series:
     """Read the training instances of each action, by id, in the data of the reference."""
     counts = pd.read_csv(published_dir("reference") / "class_counts.csv", index_col="action_id")

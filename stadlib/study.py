@@ -24,6 +24,7 @@ from stadlib.config import (
 )
 from stadlib.paths import runs_dir, stage_dir
 from stadlib.progress import Progress
+from stadlib.recipes import MEMORY_WORDS
 from stadlib.records import Record, make_record, provenance, read_record, write_record
 
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
@@ -37,7 +38,7 @@ def check_parameters(namespace: Mapping[str, object], *names: str) -> None:
     Args:
         namespace: the notebook's variables.
         names: its parameters. ``seed`` is a whole number; ``scale`` one word; the others are
-            fields of an experiment, where ``all`` is allowed too.
+            fields of an experiment, or ``memory`` (no, yes), where ``all`` is allowed too.
 
     Raises:
         ConfigError: one line that names the choices.
@@ -53,6 +54,8 @@ def check_parameters(namespace: Mapping[str, object], *names: str) -> None:
                 raise ConfigError(f"seed={value!r}; give a whole number, 0 or more")
         elif name == "scale":
             check_word(name, value, tuple(SCALES))
+        elif name == "memory":
+            check_word(name, value, (*MEMORY_WORDS, "all"))
         else:
             check_word(name, value, (*choices(name), "all"))
 

@@ -73,3 +73,12 @@ def smoke_record():
     words = {"head": "t-only", "backbone": "ir-csn-152", "pretrain": "K700", "frames": "32x2"}
     (row,) = recipes.table1(scale="smoke", memory="no", **words)
     return study.run(row)
+
+
+@pytest.fixture(scope="session")
+def with_memory():
+    """The record of Table 2's third strategy at smoke scale."""
+    from stadlib import recipes, study
+
+    rows = recipes.table2(scale="smoke", backbone="ir-csn-152")
+    return study.run(rows["A+K first, empty Kinetics bank"])

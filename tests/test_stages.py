@@ -25,12 +25,6 @@ EMPTY = STRATEGIES["A+K first, empty Kinetics bank"]
 NEW_HEAD = STRATEGIES["A+K first, new head"]
 
 
-@pytest.fixture(scope="session")
-def with_memory():
-    """The record of Table 2's third strategy at smoke scale."""
-    return study.run(EMPTY)
-
-
 def start(experiment: Experiment, folder, *words: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "stadlib", "train", *words]
     command += ["--experiment", json.dumps(experiment.to_dict())]
