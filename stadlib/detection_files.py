@@ -13,6 +13,7 @@ from stadlib.config import ConfigError
 from stadlib.data.person_boxes import read_person_boxes
 from stadlib.labels import read_label_map
 
+LONG = 20_000_000  # bytes of files that take seconds to read
 Progress = Callable[[int, int, str], None]
 
 
@@ -61,14 +62,19 @@ def measure(
     if diagnose and protocol != "official":
         raise ConfigError(f"protocol={protocol!r} has no diagnosis; use official")
     label_map = read_label_map(labels)
+    size = sum(path.stat().st_size for path in (*groundtruth, *detections) if path.is_file())
+    tell = progress("evaluate") if size > LONG else lambda *_: None
+    tell(0, 2, "reading ground truth")
     truth = metrics.table(groundtruth)
     excluded = metrics.read_excluded(exclude)
+    tell(1, 2, f"reading and matching {size / 1e6:.0f} MB")
 
     def matched(files: Sequence[Path]) -> metrics.Matches:
         how = {"iou": iou, "ties": ties, "excluded": excluded}
         return metrics.match(truth, files, label_map, protocol, **how)
 
     matches = matched(detections)
+    tell(2, 2, "matched")
     result = metrics.result(matches)
     report = {
         **result.to_json(),
