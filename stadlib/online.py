@@ -78,14 +78,16 @@ class OnlineBanks:
             tokens_NLC: their tokens, those of clip 0 first.
             boxes_N4: as fractions of the frame.
         """
+        if not self.banks:
+            return
         counts = counts_B.tolist()
         tokens, boxes = (x.detach().cpu().split(counts) for x in (tokens_NLC, boxes_N4))
-        clips = processes.gather(list(zip(keys, counts_B.cpu(), tokens, boxes, strict=True)))
-        if processes.rank() == 0:
-            for (source, video, timestamp), count, those, where in clips:
-                if source in self.banks:
-                    key = (video, second_of(timestamp))
-                    self.banks[source].write([key], count[None], those, where)
+        clips = zip(keys, counts_B.cpu(), tokens, boxes, strict=True)
+        own = [clip for clip in clips if clip[0][0] in self.banks]
+        for (source, video, timestamp), count, those, where in processes.gather(own):
+            if processes.rank() == 0:
+                key = (video, second_of(timestamp))
+                self.banks[source].write([key], count[None], those, where)
         processes.barrier()
 
     def _copy(self, source: str, iteration: int) -> Path:
