@@ -12,7 +12,7 @@ from stadlib.style import GREY, STYLE, WIDTH, NotebookFigure, closed, short_name
 
 _SOURCES = {"AVA": "#0072B2", "Kinetics": "#C04A00", "A+K": "#333333"}
 _SAME, _OTHER = "#007A5A", "#E69F00"
-_PICTURES = 9  # of a time line, at most
+_PICTURES = 7  # of a time line, at most
 
 
 def amount(effect: pd.DataFrame, full: tuple[int, int] = (30, 5)) -> NotebookFigure:
@@ -62,17 +62,17 @@ def timeline(recollection: Recollection) -> NotebookFigure:
     seconds = recollection.seconds
     shown = _shown(seconds)
     with plt.rc_context({**STYLE, "figure.constrained_layout.use": False}):
-        figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, 3.3))
+        figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, 3.6))
         height, width = recollection.frames[0].shape[:2]
         cell = 0.96 / len(shown)
-        tall = cell * WIDTH * height / width / 3.3
+        tall = cell * WIDTH * height / width / 3.6
         for column, place in enumerate(shown):
             box = (0.02 + column * cell, 0.86 - tall, cell * 0.96, tall)
             _picture(figure.add_axes(box), recollection, place)
         bars = figure.add_axes((0.08, 0.14, 0.9, 0.84 - tall - 0.2))
         _bars(bars, recollection)
         names = ", ".join(short_name(action) for action in recollection.actions)
-        figure.text(0.02, 0.95, f"{recollection.title}: a person who does {names}", color=GREY)
+        figure.text(0.02, 0.95, f"{recollection.title}; the person in green: {names}", color=GREY)
         return closed(figure)
 
 
