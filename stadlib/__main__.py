@@ -49,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--table", type=int, choices=(1, 2), default=1, help="default: 1")
     for word in WORDS:
         train.add_argument(f"--{word}", default=None, help=f"{', '.join(choices(word))}, all")
+    train.add_argument(
+        "--amounts", action="store_true", help="instead of Table 2: how much memory helps how much"
+    )
     train.add_argument("--memory", default="no", help="rows of Table 1: no, yes, all")
     train.add_argument("--scale", default="mini", help=", ".join(SCALES))
     train.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
@@ -153,8 +156,8 @@ def _experiments(options: argparse.Namespace) -> list[Experiment]:
         if options.table == 1:
             rows += recipes.table1(**where, **words, memory=options.memory)
         else:
-            row = {name: words[name] for name in ("backbone", "head")}
-            rows += recipes.table2(**where, **row).values()
+            table = recipes.memory_ablation if options.amounts else recipes.table2
+            rows += table(**where, backbone=words["backbone"], head=words["head"]).values()
     return [_adapted(row, options) for row in rows]
 
 

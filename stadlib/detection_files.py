@@ -92,19 +92,29 @@ def measure(
     if diagnose:
         lost = metrics.diagnose(truth, detections, label_map, iou, excluded)
         report["lost"] = json.loads(lost.drop(columns=["name", "AP"]).to_json(orient="index"))
+    other = None if compare is None else matched(compare)
+    return report | _uncertainty(matches, other, num_resamples, progress)
+
+
+def _uncertainty(
+    matches: metrics.Matches,
+    other: metrics.Matches | None,
+    num_resamples: int,
+    progress: Callable[[str], Progress],
+) -> dict:
+    """``interval`` and ``difference`` of a report, as far as they were asked for."""
+    found: dict = {}
     if num_resamples:
-        draw = metrics.bootstrap(
-            matches, num_resamples=num_resamples, progress=progress("bootstrap")
-        )
-        report["interval"] = {"mAP": draw.estimate, "low": draw.low, "high": draw.high}
-    if compare is not None:
-        other = matched(compare)
-        report["difference"] = {"mAP": result.mAP - metrics.result(other).mAP}
+        bar = progress("bootstrap")
+        draw = metrics.bootstrap(matches, num_resamples=num_resamples, progress=bar)
+        found["interval"] = {"mAP": draw.estimate, "low": draw.low, "high": draw.high}
+    if other is not None:
+        found["difference"] = {"mAP": metrics.result(matches).mAP - metrics.result(other).mAP}
         if num_resamples:
             bar = progress("bootstrap the difference")
             draw = metrics.bootstrap(matches, other, num_resamples=num_resamples, progress=bar)
-            report["difference"] |= {"low": draw.low, "high": draw.high}
-    return report
+            found["difference"] |= {"low": draw.low, "high": draw.high}
+    return found
 
 
 def _by_dataset(matches: metrics.Matches, groundtruth: Sequence[Path]) -> dict[str, float | None]:

@@ -3,20 +3,16 @@
 Paper section 2.3, after LFB (Wu et al. 2019) and AlphAction's pool; unlike them it never hands out
 zeros as if somebody had been there: what was not written is masked.
 
-A folder holds one source's split: ``bank.json`` (provenance, sizes, videos), ``rows.npy`` (video,
-second, first slot, number of persons) and an array a quantity, memory-mapped, a slot a person:
-``tokens.f16``, ``boxes.f32``, ``scores.f32``, ``states.u8``. A slot's state says "in hand" while it
-is written. A process that is killed then leaves it so, and whoever opens the bank to write next
-finds it, counts it in ``lost`` and takes it for unwritten. The system keeps what a killed process
-wrote; against a failing machine ``flush`` brings it to the disk.
+A bank holds one source's split; a slot is one person of one second (:mod:`.bank_files`). A slot's
+state says "in hand" while it is written. A process that is killed then leaves it so, and whoever
+opens the bank to write next finds it, counts it in ``lost`` and takes it for unwritten. The system
+keeps what a killed process wrote; against a failing machine ``flush`` brings it to the disk.
 
 Legend: B clips, N persons, M remembered persons of a clip (padded), L sequences, C channels.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,12 +21,11 @@ import torch
 from torch import Tensor
 
 from stadlib import remembered
+from stadlib.bank_files import ROW, BankFiles
 from stadlib.config import InputError
-from stadlib.paths import write_whole, written_whole
 from stadlib.remembered import Memory
 
 UNWRITTEN, WRITTEN, IN_HAND = 0, 1, 2
-_ROW = np.dtype([("video", "i4"), ("second", "i4"), ("first", "i8"), ("count", "i4")])
 Key = tuple[str, int]
 
 
@@ -59,13 +54,10 @@ class FeatureBank:
         self, folder: Path | str, provenance: Mapping | None = None, *, writable: bool = False
     ) -> None:
         self.folder, self.writable = Path(folder), writable
-        content = self._content()
-        self.provenance = content["provenance"]
-        self._refuse_another(provenance)
-        self.length, self.width = content["length"], content["width"]
-        self._videos = {video: number for number, video in enumerate(content["videos"])}
-        self._rows = self._read_rows(content["rows"])
-        self._map()
+        self._files = BankFiles(self.folder, provenance, writable=writable)
+        self.provenance = self._files.provenance
+        self.length, self.width = self._files.length, self._files.width
+        self._open()
         self.lost = 0
         if writable:
             torn = np.flatnonzero(self._states == IN_HAND)
@@ -87,10 +79,7 @@ class FeatureBank:
         Raises:
             InputError: another bank lies there.
         """
-        folder = Path(folder)
-        if not (folder / "bank.json").exists():
-            content = {"provenance": dict(provenance), "length": length, "width": width}
-            _write_index(folder, content | {"videos": []}, np.empty(0, _ROW))
+        BankFiles.create(Path(folder), provenance, length, width)
         return cls(folder, provenance, writable=True)
 
     def __reduce__(self) -> tuple:
@@ -116,16 +105,15 @@ class FeatureBank:
         fresh = []
         for video, second, count in seconds:
             key = (self._videos.setdefault(video, len(self._videos)), second)
-            if known.setdefault(key, count) != count:
-                raise ValueError(f"{video}, second {second}: room for {known[key]}, not {count}")
-            if len(known) > len(self._rows) + len(fresh):
+            if key not in known:
                 fresh.append((*key, end, count))
                 end += count
-        self._unmap()
-        self._rows = np.concatenate([self._rows, np.array(fresh, _ROW)])
-        content = {"provenance": self.provenance, "length": self.length, "width": self.width}
-        _write_index(self.folder, content | {"videos": list(self._videos)}, self._rows)
-        self._map()
+            if known.setdefault(key, count) != count:
+                raise ValueError(f"{video}, second {second}: room for {known[key]}, not {count}")
+        self.flush()
+        rows = np.concatenate([self._rows, np.array(fresh, ROW)])
+        self._files.extend(list(self._videos), rows)
+        self._open()
 
     def write(
         self, keys: Sequence[Key], counts_B: Tensor, tokens_NLC: Tensor, boxes_N4: Tensor,
@@ -217,15 +205,7 @@ class FeatureBank:
     def copy(self, folder: Path) -> None:
         """Put a copy of this moment at ``folder``, whole."""
         self.flush()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        for stale in (temporary, folder.with_name(f".{folder.name}.old")):
-            shutil.rmtree(stale, ignore_errors=True)
-        shutil.copytree(self.folder, temporary)
-        if folder.exists():
-            folder.rename(folder.with_name(f".{folder.name}.old"))
-        temporary.rename(folder)
-        shutil.rmtree(folder.with_name(f".{folder.name}.old"), ignore_errors=True)
+        self._files.copy(folder)
 
     def _memory(self, slots: np.ndarray, written: np.ndarray, offsets: np.ndarray) -> Memory:
         """(B, seconds, persons) slots -> memory whose written slots stand first."""
@@ -253,14 +233,12 @@ class FeatureBank:
         """(B,) the rows of these seconds, -1 where there is none."""
         return self._around(keys, np.zeros(1, np.int64))[:, 0]
 
-    def _map(self) -> None:
+    def _open(self) -> None:
         """Map the arrays and index the rows by video and second."""
-        slots = int(self._rows["count"].sum())
-        shapes = {"tokens.f16": (slots, self.length, self.width), "boxes.f32": (slots, 4)}
-        shapes |= {"scores.f32": (slots,), "states.u8": (slots,)}
-        self._tokens, self._boxes, self._scores, self._states = (
-            self._array(name, shape) for name, shape in shapes.items()
-        )
+        arrays, self._rows = self._files.arrays(), self._files.rows
+        self._tokens, self._boxes = arrays["tokens"], arrays["boxes"]
+        self._scores, self._states = arrays["scores"], arrays["states"]
+        self._videos = {video: number for number, video in enumerate(self._files.videos)}
         low = np.full(len(self._videos), np.iinfo(np.int32).max, np.int64)
         high = np.zeros(len(self._videos), np.int64)
         np.minimum.at(low, self._rows["video"], self._rows["second"])
@@ -270,65 +248,6 @@ class FeatureBank:
         self._table = np.full(int(ends[-1]) if len(ends) else 1, -1, np.int64)
         base = self._extent[0][self._rows["video"]] - low[self._rows["video"]]
         self._table[base + self._rows["second"]] = np.arange(len(self._rows))
-
-    def _unmap(self) -> None:
-        self.flush()
-        del self._tokens, self._boxes, self._scores, self._states
-
-    def _array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        kind = {"f16": np.float16, "f32": np.float32, "u8": np.uint8}[name.split(".")[1]]
-        path, size = self.folder / name, int(np.prod(shape)) * np.dtype(kind).itemsize
-        if size == 0:
-            return np.zeros(shape, kind)
-        if self.writable and (not path.exists() or path.stat().st_size < size):
-            with open(path, "ab") as file:
-                file.truncate(size)  # zeros: unwritten
-        if not path.is_file() or path.stat().st_size < size:
-            raise InputError(f"{path}: shorter than the bank's index says; delete the bank")
-        return np.memmap(path, kind, "r+" if self.writable else "r", shape=shape)
-
-    def _content(self) -> dict:
-        path = self.folder / "bank.json"
-        if not path.is_file():
-            raise InputError(f"{self.folder}: no feature bank; extract one")
-        try:
-            content = json.loads(path.read_text())
-            _ = [content[name] for name in ("provenance", "length", "width", "videos", "rows")]
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{path}: not a bank's index ({error}); delete the bank") from error
-        return content
-
-    def _read_rows(self, name: str) -> np.ndarray:
-        path = self.folder / Path(name).name
-        try:
-            rows = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not readable ({error}); delete the bank") from error
-        if rows.dtype != _ROW:
-            raise InputError(f"{path}: not the rows of a bank; delete the bank")
-        return rows
-
-    def _refuse_another(self, wanted: Mapping | None) -> None:
-        if wanted is None:
-            return
-        for name, value in json.loads(json.dumps(dict(wanted))).items():
-            found = self.provenance.get(name)
-            if found != value:
-                raise InputError(
-                    f"{self.folder}: a bank of another {name} ({found!r}, not {value!r}); "
-                    "delete it or use another results folder"
-                )
-
-
-def _write_index(folder: Path, content: dict, rows: np.ndarray) -> None:
-    """Rows first, under a name of their own, then the JSON that names them: whole or not at all."""
-    name = f"rows-{len(rows)}.npy"
-    with written_whole(folder / name) as temporary, open(temporary, "wb") as file:
-        np.save(file, rows)
-    write_whole(folder / "bank.json", json.dumps(content | {"rows": name}) + "\n")
-    for stale in folder.glob("rows-*.npy"):
-        if stale.name != name:
-            stale.unlink()
 
 
 def _spread(first: np.ndarray, count: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ C channels, L sequences (H*W or T), E attention heads, D = C / E.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,20 @@ def open_projection(projection: nn.Linear) -> None:
     nn.init.zeros_(projection.bias)
 
 
+class Others(NamedTuple):
+    """The remembered persons as the attention reads them.
+
+    Attributes:
+        tokens_BMLC: normalised tokens; M may be 0.
+        mask_BM: True where they are written.
+        bias_BEPM: added to the scores of persons on them; sizes of 1 expand.
+    """
+
+    tokens_BMLC: Tensor
+    mask_BM: Tensor
+    bias_BEPM: Tensor
+
+
 class PersonAttention(nn.Module):
     """Persons attend to the persons of their clip and to the remembered ones, L times over."""
 
@@ -38,63 +53,36 @@ class PersonAttention(nn.Module):
         self.output = nn.Linear(width, width)
         open_projection(self.output)
 
-    def forward(
-        self,
-        x_NLC: Tensor,
-        counts_B: Tensor,
-        memory_BMLC: Tensor,
-        mask_BM: Tensor,
-        bias_BEPM: Tensor,
-    ) -> Tensor:
-        """What each person gathers from the others, (N, L, C).
-
-        Args:
-            x_NLC: tokens of the persons.
-            counts_B: persons a clip; their sum is N.
-            memory_BMLC: tokens of the remembered; M may be 0.
-            mask_BM: True where the memory is written.
-            bias_BEPM: added to the scores of remembered persons; sizes of 1 expand.
-        """
-        query, key, value, bias = self._project(x_NLC, counts_B, memory_BMLC, mask_BM, bias_BEPM)
+    def forward(self, x_NLC: Tensor, counts_B: Tensor, others: Others) -> Tensor:
+        """What each of the persons, whose numbers a clip are ``counts_B``, gathers, (N, L, C)."""
+        query, key, value, bias = self._project(x_NLC, counts_B, others)
         gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         gathered = gathered.unflatten(1, (-1, self.num_heads)).permute(0, 3, 1, 2, 4).flatten(3)
         return self.output(ragged.unpad(gathered, counts_B))
 
-    def weights(
-        self,
-        x_NLC: Tensor,
-        counts_B: Tensor,
-        memory_BMLC: Tensor,
-        mask_BM: Tensor,
-        bias_BEPM: Tensor,
-    ) -> Tensor:
+    def weights(self, x_NLC: Tensor, counts_B: Tensor, others: Others) -> Tensor:
         """How much each person looks at whom: (N, L, E, S), rows sum to 1."""
-        query, key, _, bias = self._project(x_NLC, counts_B, memory_BMLC, mask_BM, bias_BEPM)
+        query, key, _, bias = self._project(x_NLC, counts_B, others)
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         weights = (scores + bias).softmax(dim=-1)
         weights = weights.unflatten(1, (-1, self.num_heads)).permute(0, 3, 1, 2, 4)
         return ragged.unpad(weights, counts_B)
 
     def _project(
-        self,
-        x_NLC: Tensor,
-        counts_B: Tensor,
-        memory_BMLC: Tensor,
-        mask_BM: Tensor,
-        bias_BEPM: Tensor,
+        self, x_NLC: Tensor, counts_B: Tensor, others: Others
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Query (B, L*E, P, D), key and value (B, L*E, S, D), and what to add to the scores."""
         # Projections run on the N persons; only the attention itself needs padded rows.
         query, mask_BP = ragged.pad(self.query(x_NLC), counts_B)
         persons, _ = ragged.pad(self.key_value(x_NLC), counts_B)
         # Empty memory knows no L (a size of 1 expands to any); written memory has the head's.
-        remembered = self.key_value(memory_BMLC).expand(-1, -1, x_NLC.shape[1], -1)
+        remembered = self.key_value(others.tokens_BMLC).expand(-1, -1, x_NLC.shape[1], -1)
         key, value = torch.cat((persons, remembered), dim=1).chunk(2, dim=-1)
-        mask_BS = torch.cat((mask_BP, mask_BM), dim=1)
+        mask_BS = torch.cat((mask_BP, others.mask_BM), dim=1)
         # A clip without anybody looks at zeros: a softmax over nothing would be NaN.
         mask_BS = mask_BS | ~mask_BS.any(dim=1, keepdim=True)
         hidden_BS = torch.zeros_like(mask_BS, dtype=x_NLC.dtype).masked_fill(~mask_BS, -math.inf)
-        bias = self._over_sequences(hidden_BS, bias_BEPM, x_NLC.shape[1])
+        bias = self._over_sequences(hidden_BS, others.bias_BEPM, x_NLC.shape[1])
         return *map(self._split_heads, (query, key, value)), bias
 
     def _over_sequences(self, hidden_BS: Tensor, bias_BEPM: Tensor, L: int) -> Tensor:

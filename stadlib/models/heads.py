@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stadlib.models.attention import PersonAttention, Recall, open_projection
+from stadlib.models.attention import Others, PersonAttention, Recall, open_projection
 from stadlib.remembered import Memory
 
 Axis = Literal["T", "H", "W"]
@@ -132,7 +132,7 @@ class RelationHead(Head):
         """Logits (N, A): one encoder layer, the mean over the sequences, the classifier."""
         x_NLC = tokens_NLC
         others = self._others(boxes_N4, counts_B, memory)
-        x_NLC = x_NLC + self.dropout(self.attention(self.attention_norm(x_NLC), counts_B, *others))
+        x_NLC = x_NLC + self.dropout(self.attention(self.attention_norm(x_NLC), counts_B, others))
         x_NLC = x_NLC + self.dropout(self.ffn(self.ffn_norm(x_NLC)))
         return self.classifier(self.dropout(x_NLC.mean(dim=1)))
 
@@ -141,22 +141,21 @@ class RelationHead(Head):
     ) -> Tensor:
         """How much each person looks at whom, (N, L, E, S): first the P persons, then M."""
         others = self._others(boxes_N4, counts_B, memory)
-        return self.attention.weights(self.attention_norm(tokens_NLC), counts_B, *others)
+        return self.attention.weights(self.attention_norm(tokens_NLC), counts_B, others)
 
-    def _others(
-        self, boxes_N4: Tensor, counts_B: Tensor, memory: Memory
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Remembered tokens as the attention reads them, their mask, and the bias on them."""
+    def _others(self, boxes_N4: Tensor, counts_B: Tensor, memory: Memory) -> Others:
+        """The remembered, clean of what was never written, told when and where they were."""
         mask_BM = memory.mask_BM
         # Unwritten slots may hold anything; zeros keep NaN and infinity out of 0 * value.
         tokens = self.attention_norm(
             memory.tokens_BMLC.masked_fill(~mask_BM[:, :, None, None], 0.0)
         )
         if self.recall is None:
-            return tokens, mask_BM, tokens.new_zeros(len(counts_B), 1, 1, mask_BM.shape[1])
+            no_bias = tokens.new_zeros(len(counts_B), 1, 1, mask_BM.shape[1])
+            return Others(tokens, mask_BM, no_bias)
         memory = memory._replace(
             seconds_BM=memory.seconds_BM.masked_fill(~mask_BM, 0),
             boxes_BM4=memory.boxes_BM4.masked_fill(~mask_BM[..., None], 0.0),
         )
         tokens = tokens + self.recall.embedding(memory.seconds_BM)
-        return tokens, mask_BM, self.recall.bias(boxes_N4, counts_B, memory)
+        return Others(tokens, mask_BM, self.recall.bias(boxes_N4, counts_B, memory))
