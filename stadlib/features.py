@@ -58,7 +58,9 @@ def open_bank(
     if processes.rank() == 0:
         FeatureBank.create(folder, provenance, length=size[0], width=size[1]).add(rows)
     processes.barrier()
-    return FeatureBank(folder, provenance, writable=True)
+    bank = FeatureBank(folder, provenance, writable=True)
+    processes.barrier()  # nobody writes while another still looks for slots left in hand
+    return bank
 
 
 @torch.inference_mode()

@@ -138,3 +138,10 @@ def test_real_clips_as_a_dataset(shared: Path, root: Path) -> None:
     add(root, "annotations/kinetics_train_v1.0.csv", "", "fencing,7.200000")
     (line,) = check_dataset(root)
     assert "timestamp 7.200000 is outside the video, which lasts from 0 to 6.96 s" in line
+
+
+def test_person_boxes_are_read_too(root: Path) -> None:
+    (root / "boxes").mkdir()
+    (root / "boxes" / "v1_ava_train.csv").write_text("a,902,0.1,0.1,0.5,0.9,,0.9\na,902,0.1\n")
+    (line,) = check_dataset(root)
+    assert line.startswith("boxes/v1_ava_train.csv:2: 3 columns")

@@ -13,6 +13,7 @@ from stadlib.config import InputError
 from stadlib.data.annotation_rows import Problem, contradicting_files, read_rows
 from stadlib.data.annotations import known_actions
 from stadlib.data.layout import SOURCES, SPLITS, AvaLayout
+from stadlib.data.person_boxes import read_person_boxes
 from stadlib.data.video import probe, read_frames
 from stadlib.labels import AVA_ACTIONS, LabelMap
 
@@ -29,7 +30,8 @@ def check_dataset(
 
     Annotation files: columns, numbers, boxes, classes, contradicting rows and files, videos of
     two splits, timestamps outside the video. Videos: missing, empty, cut short, undecodable.
-    Files that may be left out (a split, lists, excluded timestamps, starts) are not missed.
+    Files that may be left out (a split, lists, excluded timestamps, starts, person boxes) are not
+    missed.
 
     Args:
         root: the dataset's folder.
@@ -81,10 +83,15 @@ def _read_tables(layout: AvaLayout) -> tuple[Tables, list[str]]:
 
 
 def _small_files(layout: AvaLayout, source: str) -> Iterator[str]:
-    """Problems of the excluded timestamps and, once, of the video starts."""
+    """Problems of the excluded timestamps, the person boxes and, once, of the video starts."""
     for split in SPLITS:
         try:
             layout.excluded(source, split)
+        except InputError as error:
+            yield str(error)
+    for path in sorted((layout.root / "boxes").glob(f"*_{source}_*.csv")):
+        try:
+            read_person_boxes(path)
         except InputError as error:
             yield str(error)
     if source == SOURCES[0]:
