@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -14,11 +15,13 @@ from torchvision.transforms import v2
 from stadlib import processes
 from stadlib.config import SCALES, Experiment, Scale, Stage, digest
 from stadlib.data.annotations import Keyframe
+from stadlib.data.balancing import make_draw
 from stadlib.data.classification import ClassificationDataset
 from stadlib.data.clips import ClipDataset, Sampling, collate, collate_views
 from stadlib.data.layout import AvaLayout
 from stadlib.data.sampling import GlobalBatches
 from stadlib.data.transforms import HSVJitter, test_transform, train_transform
+from stadlib.labels import LabelMap
 from stadlib.models import backbones
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.fusion import Fusion
@@ -97,25 +100,34 @@ def train_dataset(
     )
 
 
-def order(experiment: Experiment, stage: Stage, num_items: int, start: int) -> GlobalBatches:
+def order(
+    experiment: Experiment,
+    stage: Stage,
+    keyframes: Sequence[Keyframe],
+    label_map: LabelMap,
+    start: int,
+) -> GlobalBatches:
     """Which keyframe comes when in a stage, from iteration ``start`` on."""
+    contains_KA = np.array([keyframe.actions.any(axis=0) for keyframe in keyframes])
+    names = [label_map.name(action) for action in label_map.ids]
     return GlobalBatches(
-        num_items,
+        len(keyframes),
         stage.batch,
         seed=experiment.seed,
         start=start,
         stop=stage.iterations,
         rank=processes.rank(),
         num_processes=processes.num_processes(),
+        draw=make_draw(stage.sampler, contains_KA, names, experiment.seed),
     )
 
 
 def train_batches(
-    experiment: Experiment, stage: Stage, dataset: ClipDataset, start: int
+    experiment: Experiment, stage: Stage, dataset: ClipDataset, label_map: LabelMap, start: int
 ) -> DataLoader:
     """The batches of a stage from iteration ``start`` on."""
     padded = partial(collate, multiple=numbers(experiment).pad_multiple)
-    batches = order(experiment, stage, len(dataset), start)
+    batches = order(experiment, stage, dataset.keyframes, label_map, start)
     return _loader(dataset, experiment, batch_sampler=batches, collate_fn=padded)
 
 

@@ -15,6 +15,8 @@ PretrainName = Literal["K400", "K400+IG65M", "K700"]
 InputName = Literal["8x8+32x2", "16x4+64x1", "32x2", "64x1"]
 HeadName = Literal["linear", "s-only", "t-only"]
 SourceName = Literal["ava", "kinetics"]
+SamplerName = Literal["instance", "class-balanced", "square-root", "repeat-factor"]
+StartName = Literal["pretrained", "previous", "previous-backbone", "previous-but-classifier"]
 DetectorName = Literal["ground-truth", "v1", "v2", "v3"]
 ScaleName = Literal["smoke", "mini", "paper"]
 
@@ -75,9 +77,9 @@ class Stage(_Checked):
 
     data: tuple[SourceName, ...] = ("ava", "kinetics")
     memory: tuple[SourceName, ...] = ()  # datasets whose bank is kept in this stage
-    start: Literal["pretrained", "previous", "previous-backbone"] = "pretrained"
+    start: StartName = "pretrained"
     train: Literal["all", "head", "classifier"] = "all"
-    sampler: Literal["instance", "class-balanced"] = "instance"
+    sampler: SamplerName = "instance"
     iterations: int = 30_000
     batch: int = 64
     lr: float = 1e-2
@@ -128,10 +130,11 @@ class Experiment(_Checked):
         if self.stages[0].train != "all":
             raise ConfigError(f"the first stage trains {self.stages[0].train!r}; say 'all'")
         for before, stage in zip(self.stages, self.stages[1:], strict=False):
-            if stage.start == "previous" and bool(stage.memory) != bool(before.memory):
+            goes_on = stage.start in ("previous", "previous-but-classifier")
+            if goes_on and bool(stage.memory) != bool(before.memory):
                 raise ConfigError(
-                    "a stage that starts 'previous' goes on with its head, which either remembers "
-                    "or not; give both stages memory, or start 'previous-backbone'"
+                    f"a stage that starts {stage.start!r} goes on with its head, which either "
+                    "remembers or not; give both stages memory, or start 'previous-backbone'"
                 )
 
     def _check_memory(self) -> None:

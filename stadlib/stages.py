@@ -73,6 +73,9 @@ def run_stages(run: Run) -> dict:
     for number, stage in enumerate(experiment.stages, 1):
         if stage.start == "previous-backbone":
             model = _with_new_head(run, stage, model)
+        if stage.start == "previous-but-classifier":
+            fresh = _fresh(run, stage).head.classifier
+            model.head.classifier.load_state_dict(fresh.state_dict())
         train = _train_all if stage.train == "all" else _train_head
         train(run, stage, number, model)
     return _evaluate(run, model)
@@ -107,7 +110,8 @@ def _train_all(run: Run, stage: Stage, number: int, model: ActionDetector) -> No
 
     def batches(start: int) -> Iterable[Batch]:
         online.restore(start)
-        return build.train_batches(experiment, stage, dataset, start)
+        labels = run.layout.label_map()
+        return build.train_batches(experiment, stage, dataset, labels, start)
 
     remember = _remember(run, online.banks)
     objective = partial(clip_loss, remember=remember, online=online)
@@ -115,7 +119,7 @@ def _train_all(run: Run, stage: Stage, number: int, model: ActionDetector) -> No
 
 
 def _train_head(run: Run, stage: Stage, number: int, model: ActionDetector) -> None:
-    """Features in, of a backbone that no longer changes; the head alone is trained."""
+    """Features in, of a backbone that no longer changes; trains the head, or its classifier."""
     experiment = run.experiment
     banks = run.banks(number)
     known = {
@@ -128,9 +132,11 @@ def _train_head(run: Run, stage: Stage, number: int, model: ActionDetector) -> N
     remember = _remember(run, remembered)
 
     def batches(start: int) -> Iterable[FeatureBatch]:
-        order = build.order(experiment, stage, len(keyframes), start)
+        order = build.order(experiment, stage, keyframes, run.layout.label_map(), start)
         return feature_batches(keyframes, order, known, remember)
 
+    model.head.requires_grad_(stage.train == "head")
+    model.head.classifier.requires_grad_(True)
     _fit(run, number, model.head.train(), feature_loss, batches)
 
 

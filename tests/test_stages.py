@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from stadlib import recipes, study
+from stadlib import build, recipes, study
+from stadlib.banks import weights_digest
 from stadlib.config import ConfigError, Experiment, Stage
 from stadlib.memory import FeatureBank
 from stadlib.records import read_record
@@ -66,6 +67,25 @@ def test_the_second_stage_changes_the_head_and_nothing_else(with_memory):
     )
     assert {f"head.{name}" for name in second} == {n for n in first if n.startswith("head.")}
     assert all(not torch.equal(first[f"head.{name}"], value) for name, value in second.items())
+
+
+@pytest.mark.parametrize("name", ["after", "after, new classifier"])
+def test_decoupled_training_moves_the_classifier_and_nothing_else(smoke_record, name):
+    """Paper section 2.4; over every parameter and buffer of head, fusion and backbone."""
+    row = recipes.table3(scale="smoke")[name]
+    assert row.stage_digest(1) == recipes.table3(scale="smoke")["before"].stage_digest(1)
+    study.run(row)
+    first, second = (
+        read_weights(study.stage_folder(row, n) / "checkpoint.pt", row.stage_digest(n))["model"]
+        for n in (1, 2)
+    )
+    moved = {n for n, value in second.items() if not torch.equal(first[f"head.{n}"], value)}
+    assert moved == {"classifier.weight", "classifier.bias"}
+    assert {n for n in first if n.startswith("head.")} == {f"head.{n}" for n in second}
+    model = build.action_detector(row, len(first["head.classifier.bias"]))
+    model.load_state_dict(first)
+    bank = FeatureBank(study.stage_folder(row, 1) / "banks" / "ava_train")
+    assert bank.provenance["backbone"] == weights_digest(model.backbone, model.fusion)
 
 
 def test_an_empty_bank_is_for_the_source_that_keeps_none(with_memory):

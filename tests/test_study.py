@@ -123,10 +123,6 @@ def test_check_parameters_refuses_a_wrong_word(name, value, answer):
 def test_rows_that_cannot_run_yet_say_so():
     with pytest.raises(InputError, match="detector='v3' cannot be run yet"):
         study.run(replace(ROW, detector="v3"))
-    for words in ({"train": "classifier"}, {"sampler": "class-balanced"}):
-        later = replace(ROW.stages[0], **words)
-        with pytest.raises(InputError, match=r"a stage .* cannot be run yet"):
-            study.run(replace(ROW, stages=(*ROW.stages, later)))
 
 
 def test_the_other_backbone_and_input_run_too(tmp_path, monkeypatch):

@@ -79,7 +79,7 @@ def main(iterations: int) -> None:
             with tempfile.TemporaryDirectory() as folder:
 
                 def batches(start: int, row=row, stage=stage, remember=remember):
-                    order = build.order(row, stage, len(keyframes["train"]), start)
+                    order = build.order(row, stage, keyframes["train"], labels, start)
                     return feature_batches(
                         keyframes["train"], order, banks["train"], remember["train"]
                     )

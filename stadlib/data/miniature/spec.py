@@ -31,5 +31,6 @@ class WorldSpec:
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
 
 
-SMOKE = WorldSpec(movies=(10, 6, 2), movie_seconds=12, clips=(10, 6, 2), pretraining_clips=(80, 40))
+# So few movies, and still every class in training: samplers by class need it.
+SMOKE = WorldSpec(movies=(14, 6, 2), movie_seconds=12, clips=(14, 6, 2), pretraining_clips=(80, 40))
 MINI = WorldSpec(movies=(480, 60, 20), clips=(500, 160, 40), pretraining_clips=(3200, 480))
