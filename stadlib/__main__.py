@@ -1,18 +1,19 @@
-"""``python -m stadlib`` (or ``stadlib``): train | evaluate | check | readme; torchrun's target.
+"""``python -m stadlib`` (or ``stadlib``): train | evaluate | check | classes | readme.
 
-A user's mistake ends with one line on standard error and exit status 1.
+What torchrun starts, too. A user's mistake ends with one line on standard error and exit status 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from stadlib import detection_files, recipes, study
+from stadlib import class_statistics, detection_files, recipes, study
 from stadlib.config import SCALES, Experiment, InputError, OneLineError, choices, from_dict
 from stadlib.paths import published_dir, write_whole
 from stadlib.progress import Progress
@@ -28,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
         options.command(options)
     except OneLineError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # whoever read along has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:  # a full disk, a folder without permission
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}; free space or set STADLIB_RESULTS")
@@ -67,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="read a dataset and list every problem")
     check.add_argument("folder", type=Path, help="a dataset in the official layout")
     check.set_defaults(command=_check)
+
+    classes = commands.add_parser("classes", help="how often an annotation file has which action")
+    classes.add_argument("file", type=Path, help="annotations in AVA's layout")
+    classes.add_argument("--labels", type=Path, help="label map (.pbtxt); default: AVA's 60")
+    classes.add_argument("--out", type=Path, metavar="PNG", help="draw it into this file")
+    classes.set_defaults(command=_classes)
 
     readme = commands.add_parser("readme", help="write results/ into the README's table")
     readme.add_argument(
@@ -202,6 +212,16 @@ def _check(options: argparse.Namespace) -> None:
     if problems:
         raise InputError(f"{options.folder}: {len(problems)} problems, listed above")
     print(f"{options.folder}: no problem found")
+
+
+def _classes(options: argparse.Namespace) -> None:
+    from stadlib import plots  # noqa: PLC0415  (matplotlib)
+
+    table = class_statistics.class_statistics(options.file, options.labels)
+    print(table.round(4).to_string())
+    if options.out:
+        write_whole(options.out, plots.class_frequencies(table).png())
+        print(f"{options.out}: written")
 
 
 def _readme(options: argparse.Namespace) -> None:

@@ -38,6 +38,7 @@ __all__ = [
     "Example",
     "ap_by_class",
     "ap_by_group",
+    "class_frequencies",
     "contact_sheet",
     "gain_by_frequency",
     "lost_ap",
@@ -135,6 +136,40 @@ def gain_by_frequency(gains: pd.DataFrame, counts: Mapping[int, int]) -> Noteboo
         spans = list(zip(gains["low"], gains["high"], strict=True))
         spans = [] if gains["low"].isna().any() else spans
         annotate_points(axes, xs, gains["gain"].tolist(), names, colors=colors, spans=spans)
+        return closed(figure)
+
+
+def class_frequencies(table: pd.DataFrame) -> NotebookFigure:
+    """Plot how long-tailed a file is, and the share of draws that show each class, by sampler.
+
+    Args:
+        table: ``class_statistics.class_statistics``'s.
+    """
+    table = table[table["persons"] > 0]
+    rows = range(len(table))
+    colors = [COLORS[group(action)] for action in table.index]
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(
+            1,
+            2,
+            FigureClass=NotebookFigure,
+            figsize=(WIDTH, 1.0 + 0.15 * len(table)),
+            sharey=True,
+        )
+        left.barh(rows, table["persons"], color=colors, alpha=0.8)
+        left.set(xscale="log", xlabel="persons with the label")
+        left.xaxis.set_major_formatter("{x:,.0f}")
+        left.set_yticks(rows, [short_name(action) for action in table.index], fontsize=6.5)
+        for tick, color in zip(left.get_yticklabels(), colors, strict=True):
+            tick.set_color(color)
+        for word, color in (("instance", GREY), ("class-balanced", "#000000")):
+            right.plot(100 * table[word], rows, "o", ms=3, color=color)
+            place = (0.04, 0.965 if word == "instance" else 0.94)
+            right.text(*place, f"● {word}", color=color, transform=right.transAxes)
+        right.set(
+            xscale="log", xlabel="draws that show the class, %", ylim=(len(table) - 0.4, -0.6)
+        )
+        right.xaxis.set_major_formatter("{x:g}")
         return closed(figure)
 
 
