@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from stadlib.recollection import Recollection
-from stadlib.style import GREY, STYLE, WIDTH, NotebookFigure, closed, short_name
+from stadlib.style import GREY, STYLE, WIDTH, NotebookFigure, closed, short_name, unrun
 
 _SOURCES = {"AVA": "#0072B2", "Kinetics": "#C04A00", "A+K": "#333333"}
 _SAME, _OTHER = "#007A5A", "#E69F00"
@@ -22,6 +22,8 @@ def amount(effect: pd.DataFrame, full: tuple[int, int] = (30, 5)) -> NotebookFig
         effect: ``memory_report.amount_effect``'s table.
         full: the span and persons that the tables use; each panel varies one of them.
     """
+    if effect.empty:
+        return unrun()
     table = effect.reset_index()
     nothing = table["span"] == 0
     panels = (

@@ -78,7 +78,8 @@ def differences(
         records: the default is the committed reference.
 
     Returns:
-        By comparison and ``by``: ``gain``, ``low``, ``high`` (95 %, Student's t), ``seeds``.
+        By comparison and ``by``: ``gain``, ``low``, ``high`` (95 %, Student's t), ``seeds``. What
+        nobody ran is left out.
     """
     records = reference_records() if records is None else list(records)
     found = {name: scores.of_experiment(row, records) for name, row in _compared(backbone).items()}
@@ -91,11 +92,12 @@ def differences(
         (first, second),
     )
     tables = {
-        f"{better} − {plain}": scores.gain_of_pairs(
-            scores.paired_by_seed(found[better], found[plain]), by
-        )
+        f"{better} − {plain}": scores.gain_of_pairs(pairs, by)
         for better, plain in comparisons
+        if (pairs := scores.paired_by_seed(found[better], found[plain]))
     }
+    if not tables:
+        return pd.DataFrame(columns=["gain", "low", "high", "seeds"])
     return pd.concat(tables, names=["comparison"]).round(2)
 
 

@@ -32,6 +32,7 @@ from stadlib.style import (
     NotebookFigure,
     closed,
     short_name,
+    unrun,
 )
 
 __all__ = [
@@ -117,6 +118,8 @@ def gain_by_frequency(gains: pd.DataFrame, counts: Mapping[int, int]) -> Noteboo
         counts: training instances by action id.
     """
     gains = gains[[counts.get(action, 0) > 0 for action in gains.index]]
+    if gains.empty:
+        return unrun()
     xs = [counts[action] for action in gains.index]
     colors = [COLORS[group(action)] for action in gains.index]
     with plt.rc_context(STYLE):

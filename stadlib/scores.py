@@ -131,6 +131,7 @@ def gain_of_pairs(
     table = pd.DataFrame(
         [_gain([fmean(values) for values in gains[key].values()]) for key in order],
         index=pd.Index(order, name=by),
+        columns=["gain", "low", "high", "seeds"],
     )
     if by == "class":
         table.insert(0, "name", [AVA_ACTIONS[action] for action in table.index])

@@ -51,6 +51,14 @@ class NotebookFigure(Figure):
         return stored.getvalue()
 
 
+def unrun() -> NotebookFigure:
+    """A figure in the place of one whose numbers nobody has measured yet."""
+    with plt.rc_context(STYLE):
+        figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, 0.5))
+        figure.text(0.5, 0.5, "not run", color=GREY, ha="center", va="center")
+        return closed(figure)
+
+
 def closed(figure: NotebookFigure) -> NotebookFigure:
     """Take a figure out of pyplot's hands, so that a notebook shows it once, as a cell's value."""
     plt.close(figure)

@@ -83,12 +83,13 @@ def test_class_counts_are_persons_by_source(record: Record) -> None:
 
 
 def test_training_log_of_the_last_stage(record: Record, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"stage1/log\.jsonl: no such log"):
+    stage = tmp_path.parent / "stages" / Experiment().stage_digest(1)
+    with pytest.raises(InputError, match=r"log\.jsonl: no such log"):
         run_files.training_log(record)
-    (tmp_path / "stage1").mkdir()
+    stage.mkdir(parents=True)
     lines = [{"iteration": i, "loss": 0.5, "lr": 0.01, "seconds": i} for i in (0, 5)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (tmp_path / "stage1" / "log.jsonl").write_text(text)
+    (stage / "log.jsonl").write_text(text)
     log = run_files.training_log(record)
     assert log["iteration"].tolist() == [0, 5]
 
