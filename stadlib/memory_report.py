@@ -17,6 +17,7 @@ from stadlib.paths import published_dir
 from stadlib.records import Record, read_records
 from stadlib.scores import SOURCES, percent
 
+HEADS = ("t-only", "s-only")
 STRATEGIES = tuple(recipes.TABLE2)
 _MARKS = {"yes": "✓", "no": "×"}
 _TOLD = {
@@ -90,6 +91,7 @@ def differences(
         (second, "new head, nothing remembered"),
         (third, second),
         (first, second),
+        ("s-only, new head", "s-only, nothing remembered"),
     )
     tables = {
         f"{better} − {plain}": scores.gain_of_pairs(pairs, by)
@@ -159,8 +161,13 @@ def _compared(backbone: str) -> dict[str, Experiment]:
         for row in recipes.table1(scale="mini", backbone=backbone, head="t-only", memory="no")
         if row.pretrain == "K700"
     ]
-    nothing = recipes.memory_ablation(backbone=backbone)[0, 0]
-    return rows | {"t-only": alone, "new head, nothing remembered": nothing}
+    amounts = {head: recipes.memory_ablation(backbone=backbone, head=head) for head in HEADS}
+    return rows | {
+        "t-only": alone,
+        "new head, nothing remembered": amounts["t-only"][0, 0],
+        "s-only, new head": amounts["s-only"][recipes.SPAN, recipes.REMEMBERED],
+        "s-only, nothing remembered": amounts["s-only"][0, 0],
+    }
 
 
 def _strategy(record: Record) -> str | None:
