@@ -1,9 +1,9 @@
 """What memory costs: bytes of a bank, and milliseconds of a training iteration, t-only and s-only.
 
 Random tokens of mini's and of the paper's sizes, 2.1 persons a second, a span of 30 s, five persons
-of a second: gathering the windows of a batch, and the head's forward and backward pass with them and
-without. Sizes on disk for AVA's 299 movies of 897 s and Kinetics' 238,000 clips of 10 s (field
-notes: 1.5 persons a second there). ``python tests/benchmarks/bench_memory_cost.py``
+of a second: gathering the windows of a batch, and the head's forward and backward pass with and
+without them. Sizes on disk for AVA's 299 movies of 897 s and Kinetics' 238,000 clips of 10 s, 1.5
+persons a second there. ``python tests/benchmarks/bench_memory_cost.py``
 """
 
 from __future__ import annotations
