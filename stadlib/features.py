@@ -56,7 +56,10 @@ def open_bank(
         rows: (video, second, number of persons).
     """
     if processes.rank() == 0:
-        FeatureBank.create(folder, provenance, length=size[0], width=size[1]).add(rows)
+        bank = FeatureBank.create(folder, provenance, length=size[0], width=size[1])
+        bank.add(rows)
+        if bank.lost:
+            print(f"{folder.name}: {bank.lost} persons were in hand when a process ended; again")
     processes.barrier()
     bank = FeatureBank(folder, provenance, writable=True)
     processes.barrier()  # nobody writes while another still looks for slots left in hand

@@ -43,7 +43,7 @@ class FeatureBank:
         writable: open to write; one such process at a time may :meth:`add`.
 
     Attributes:
-        provenance: what it was made of: experiment, weights, detector, threshold.
+        provenance: what it was made of: the weights' hash, head, detector; or the online stage.
         lost: persons whose writing was cut short, found when it was opened to write.
 
     Raises:
