@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stadlib import processes
 from stadlib.data.annotations import Keyframe
-from stadlib.features import open_bank, second_key
+from stadlib.features import one_a_second, open_bank, second_key
 from stadlib.memory import FeatureBank, second_of
 
 
@@ -25,7 +25,8 @@ class OnlineBanks:
         folder: for the banks and their copies.
         provenance: see :class:`FeatureBank`.
         size: L and C of the tokens.
-        keyframes: by source, those that training will show; there is room for them alone.
+        keyframes: by source, those that training will show; there is room for them alone, and
+            of two in one second for the first.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class OnlineBanks:
         keyframes: Mapping[str, Sequence[Keyframe]],
     ) -> None:
         self.folder, self.provenance, self.size = folder, provenance, size
+        first = {source: one_a_second(those) for source, those in keyframes.items()}
         self.rows = {
             source: [(*second_key(keyframe), len(keyframe.boxes)) for keyframe in those]
-            for source, those in keyframes.items()
+            for source, those in first.items()
         }
+        self.kept = {(k.source, k.video, k.timestamp) for those in first.values() for k in those}
         self.banks: dict[str, FeatureBank] = {}
 
     def restore(self, iteration: int) -> None:
@@ -73,7 +76,7 @@ class OnlineBanks:
         """Replace what is known of a batch's clips, those of all processes.
 
         Args:
-            keys: (source, video, timestamp) a clip; sources without a bank are passed over.
+            keys: (source, video, timestamp) a clip; those without room are passed over.
             counts_B: persons a clip.
             tokens_NLC: their tokens, those of clip 0 first.
             boxes_N4: as fractions of the frame.
@@ -83,7 +86,7 @@ class OnlineBanks:
         counts = counts_B.tolist()
         tokens, boxes = (x.detach().cpu().split(counts) for x in (tokens_NLC, boxes_N4))
         clips = zip(keys, counts_B.cpu(), tokens, boxes, strict=True)
-        own = [clip for clip in clips if clip[0][0] in self.banks]
+        own = [clip for clip in clips if clip[0] in self.kept]
         for (source, video, timestamp), count, those, where in processes.gather(own):
             if processes.rank() == 0:
                 key = (video, second_of(timestamp))
