@@ -49,8 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stadlib", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train and evaluate rows of Table 1 or 2")
-    train.add_argument("--table", type=int, choices=(1, 2), default=1, help="default: 1")
+    train = commands.add_parser("train", help="train and evaluate rows of Table 1, 2 or 3")
+    train.add_argument("--table", type=int, choices=(1, 2, 3), default=1, help="default: 1")
     for word in WORDS:
         train.add_argument(f"--{word}", default=None, help=f"{', '.join(choices(word))}, all")
     train.add_argument(
@@ -166,7 +166,8 @@ def _experiments(options: argparse.Namespace) -> list[Experiment]:
         if options.table == 1:
             rows += recipes.table1(**where, **words, memory=options.memory)
         else:
-            table = recipes.memory_ablation if options.amounts else recipes.table2
+            table = {2: recipes.table2, 3: recipes.table3}[options.table]
+            table = recipes.memory_ablation if options.amounts else table
             rows += table(**where, backbone=words["backbone"], head=words["head"]).values()
     return [_adapted(row, options) for row in rows]
 
