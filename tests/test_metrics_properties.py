@@ -19,7 +19,7 @@ from stadlib.__main__ import main
 from stadlib.config import ConfigError, InputError
 from stadlib.labels import AVA_ACTIONS, LabelMap, write_label_map
 from stadlib.metrics import COLUMNS, NO_LABEL, frame_map
-from stadlib.metrics.resampling import _weighted_map
+from stadlib.metrics.resampling import _class_aps
 from stadlib.metrics.rows import _read_carefully, _read_fast
 
 LABELS = LabelMap({action: AVA_ACTIONS[action] for action in (12, 17, 80)})
@@ -111,6 +111,12 @@ def videos(num_videos: int, seed: int, quality: float) -> tuple[list[tuple], lis
     return truth, found
 
 
+def blurred(found: list[tuple]) -> list[tuple]:
+    """The same detections, those of one class in a worse order."""
+    rng = np.random.default_rng(9)
+    return [(*row[:7], row[7] + 0.4 * rng.random() * (row[6] == 80)) for row in found]
+
+
 def test_a_video_of_weight_two_equals_two_copies() -> None:
     """A resample in numbers of its own: the bootstrap's AP is that of the copied files."""
     truth, found = videos(5, seed=0, quality=0.4)
@@ -123,12 +129,12 @@ def test_a_video_of_weight_two_equals_two_copies() -> None:
 
     weights = np.array([drawn.get(video, 0) for video in matches.videos], dtype=float)
     expected = frame_map(copies(truth), copies(found), LABELS).mAP
-    assert _weighted_map(matches, weights) == pytest.approx(expected, abs=1e-12)
+    assert np.nanmean(_class_aps(matches, weights)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_bootstrap_brackets_its_estimate_and_pairs_its_difference() -> None:
     truth, found = videos(40, seed=1, quality=0.3)
-    worse = [(*row[:7], row[7] - 0.2 * (row[6] == 80)) for row in found]
+    worse = blurred(found)
     one, two = (metrics.match(frame(truth), frame(rows), LABELS) for rows in (found, worse))
     alone = metrics.bootstrap(one, num_resamples=200)
     assert alone.low < alone.estimate < alone.high
@@ -154,6 +160,21 @@ def test_the_bootstrap_over_seeds_is_wider_and_paired() -> None:
     assert (same.samples == 0).all()
     with pytest.raises(ValueError, match="as many seeds"):
         metrics.bootstrap(matches, matches[:2])
+
+
+def test_the_bootstrap_by_class_is_paired_and_adds_up_to_the_mean() -> None:
+    truth, found = videos(40, seed=6, quality=0.3)
+    one, two = (
+        metrics.match(frame(truth), frame(rows), LABELS) for rows in (found, blurred(found))
+    )
+    by_class = metrics.bootstrap_classes(one, two, num_resamples=100)
+    aps = [metrics.result(part).AP for part in (one, two)]
+    gain = {action: aps[0][action] - aps[1][action] for action in LABELS.ids}
+    assert {a: numbers[0] for a, numbers in by_class.items()} == pytest.approx(gain, abs=1e-12)
+    assert by_class[80][1] < by_class[80][0] < by_class[80][2]
+    assert by_class[12] == (0, 0, 0)
+    whole = metrics.bootstrap(one, two, num_resamples=100)
+    assert whole.estimate == pytest.approx(np.mean(list(gain.values())), abs=1e-12)
 
 
 def test_ties_in_the_official_order_stay_inside_their_interval() -> None:

@@ -10,7 +10,7 @@ from stadlib.metrics.diagnosis import diagnose
 from stadlib.metrics.matching import Matches, match
 from stadlib.metrics.person_boxes import person_ap
 from stadlib.metrics.protocols import PROTOCOLS, Protocol, protocol
-from stadlib.metrics.resampling import Bootstrap, bootstrap
+from stadlib.metrics.resampling import Bootstrap, bootstrap, bootstrap_classes
 from stadlib.metrics.rows import COLUMNS, NO_LABEL, keyframe_keys, read_excluded, read_rows, table
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Protocol",
     "Result",
     "bootstrap",
+    "bootstrap_classes",
     "diagnose",
     "frame_map",
     "keyframe_keys",

@@ -7,7 +7,7 @@ copies, since copies of one score stand side by side in the ranking.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,32 +54,83 @@ def bootstrap(
     Raises:
         ValueError: the two sides have different numbers of seeds.
     """
-    generator = np.random.default_rng(seed)
-    sides = [_as_list(side) for side in (matches, minus) if side is not None]
-    if len({len(side) for side in sides}) > 1:
-        raise ValueError("the difference is paired: give both sides as many seeds")
-    ours = sides[0]
-    drawn = sorted({ours[0].videos[video] for video in np.unique(ours[0].truth_video)})
-    places = [[_places(part, drawn) for part in side] for side in sides]
-    samples = np.empty(num_resamples)
-    for number in range(num_resamples):
-        weights = np.bincount(generator.integers(len(drawn), size=len(drawn)), minlength=len(drawn))
-        weights = np.append(weights, 1).astype(np.float64)  # the last: videos without ground truth
-        seeds = generator.integers(len(ours), size=len(ours)) if len(ours) > 1 else [0]
-        values = [
-            np.mean([_weighted_map(side[k], weights[at[k]]) for k in seeds])
-            for side, at in zip(sides, places, strict=True)
+    sides = _sides(matches, minus)
+    samples = np.array(
+        [
+            np.nanmean(values[0]) - sum(np.nanmean(other) for other in values[1:])
+            for values in _resamples(sides, num_resamples, seed, progress)
         ]
-        samples[number] = values[0] - sum(values[1:])
-        if progress is not None:
-            progress(number + 1, num_resamples, "resamples")
+    )
     estimates = [float(np.mean([result(part).mAP for part in side])) for side in sides]
     low, high = np.nanquantile(samples, (0.025, 0.975))
     return Bootstrap(estimates[0] - sum(estimates[1:]), float(low), float(high), samples)
 
 
-def _as_list(side: Matches | Sequence[Matches]) -> list[Matches]:
-    return [side] if isinstance(side, Matches) else list(side)
+def bootstrap_classes(
+    matches: Matches | Sequence[Matches],
+    minus: Matches | Sequence[Matches],
+    *,
+    num_resamples: int = 1_000,
+    seed: int = 0,
+) -> dict[int, tuple[float, float, float]]:
+    """The difference in AP of every class, with its 95 % percentile interval, as fractions.
+
+    Args:
+        matches: as in :func:`bootstrap`.
+        minus: likewise.
+        num_resamples: likewise.
+        seed: likewise.
+
+    Returns:
+        By action id of the classes with ground truth: estimate, low, high.
+    """
+    sides = _sides(matches, minus)
+    drawn = [np.subtract(*values) for values in _resamples(sides, num_resamples, seed, None)]
+    whole = [np.mean([_class_aps(part) for part in side], axis=0) for side in sides]
+    found = {}
+    for column, action in enumerate(sides[0][0].ids):
+        estimate = whole[0][column] - whole[1][column]
+        samples = np.array([sample[column] for sample in drawn])
+        if not np.isnan(estimate):
+            low, high = np.nanquantile(samples, (0.025, 0.975))
+            found[action] = (float(estimate), float(low), float(high))
+    return found
+
+
+def _sides(
+    matches: Matches | Sequence[Matches], minus: Matches | Sequence[Matches] | None
+) -> list[list[Matches]]:
+    sides = [
+        [side] if isinstance(side, Matches) else list(side)
+        for side in (matches, minus)
+        if side is not None
+    ]
+    if len({len(side) for side in sides}) > 1:
+        raise ValueError("the difference is paired: give both sides as many seeds")
+    return sides
+
+
+def _resamples(
+    sides: list[list[Matches]],
+    num_resamples: int,
+    seed: int,
+    progress: Callable[[int, int, str], None] | None,
+) -> Iterator[list[np.ndarray]]:
+    """For every draw of videos and seeds, a side's AP of each class, mean over seeds."""
+    generator = np.random.default_rng(seed)
+    ours = sides[0]
+    drawn = sorted({ours[0].videos[video] for video in np.unique(ours[0].truth_video)})
+    places = [[_places(part, drawn) for part in side] for side in sides]
+    for number in range(num_resamples):
+        weights = np.bincount(generator.integers(len(drawn), size=len(drawn)), minlength=len(drawn))
+        weights = np.append(weights, 1).astype(np.float64)  # the last: videos without ground truth
+        seeds = generator.integers(len(ours), size=len(ours)) if len(ours) > 1 else [0]
+        yield [
+            np.mean([_class_aps(side[k], weights[at[k]]) for k in seeds], axis=0)
+            for side, at in zip(sides, places, strict=True)
+        ]
+        if progress is not None:
+            progress(number + 1, num_resamples, "resamples")
 
 
 def _places(matches: Matches, drawn: list[str]) -> np.ndarray:
@@ -88,14 +139,16 @@ def _places(matches: Matches, drawn: list[str]) -> np.ndarray:
     return np.array([position.get(video, len(drawn)) for video in matches.videos], dtype=np.int64)
 
 
-def _weighted_map(matches: Matches, weight_V: np.ndarray) -> float:
-    """mAP in which every video counts ``weight_V`` times."""
+def _class_aps(matches: Matches, weight_V: np.ndarray | None = None) -> np.ndarray:
+    """AP of every class where each video counts ``weight_V`` times; NaN without ground truth."""
     num_classes = len(matches.ids)
+    if weight_V is None:
+        weight_V = np.ones(len(matches.videos))
     truths = np.bincount(
         matches.truth_class, weights=weight_V[matches.truth_video], minlength=num_classes
     )
     weights = weight_V[matches.video]
-    values = []
+    values = np.full(num_classes, np.nan)
     for column in np.flatnonzero(truths):
         mine = slice(matches.starts[column], matches.starts[column + 1])
         hits, weight = matches.hits[mine], weights[mine]
@@ -106,5 +159,5 @@ def _weighted_map(matches: Matches, weight_V: np.ndarray) -> float:
         right = np.cumsum(weight[at])
         precision = right / np.maximum(ranked, 1.0)  # nothing ranked yet: weights are whole numbers
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        values.append(float((envelope * weight[at]).sum() / truths[column]))
-    return float(np.mean(values)) if values else np.nan
+        values[column] = float((envelope * weight[at]).sum() / truths[column])
+    return values
