@@ -17,7 +17,7 @@ from stadlib.data.annotations import Keyframe
 from stadlib.data.clips import Batch
 from stadlib.features import Remember, feature_batch, view_key
 from stadlib.labels import LabelMap
-from stadlib.memory import FeatureBank
+from stadlib.memory import FeatureBank, Key
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import Head
 from stadlib.paths import written_whole
@@ -77,6 +77,7 @@ def score_features(
     remember: Remember,
     label_map: LabelMap,
     *,
+    key: Callable[[Keyframe], Key] = view_key,
     batch: int = 64,
 ) -> pd.DataFrame:
     """The same from features that were extracted before: one head after the other takes seconds.
@@ -87,6 +88,7 @@ def score_features(
         views: banks of test views by source, one mapping a view.
         remember: what the keyframes remember.
         label_map: columns of the scores.
+        key: where the banks keep a keyframe.
         batch: keyframes at a time.
     """
     head.eval()
@@ -96,7 +98,7 @@ def score_features(
         those = keyframes[start : start + batch]
         memory, scores = remember([(k.source, k.video, k.timestamp) for k in those]), []
         for banks in views:
-            found = feature_batch(those, banks, memory, view_key).to(where)
+            found = feature_batch(those, banks, memory, key).to(where)
             inputs = (found.tokens_NLC, found.boxes_N4, found.counts_B, found.memory)
             scores.append(head(*inputs).sigmoid().cpu())
         clips = [((k.source, k.video, k.timestamp), len(k.boxes)) for k in those]

@@ -138,21 +138,6 @@ def amount_effect(
     return pd.DataFrame(rows, columns=columns).set_index(["span", "persons", "source"])
 
 
-def stages(rows: dict[str, Experiment]) -> pd.DataFrame:
-    """Return the stages of some strategies in words: what is trained, where from, on what."""
-    table = {}
-    for name, row in rows.items():
-        for number, stage in enumerate(row.stages, 1):
-            table[name, number] = {
-                "data": " + ".join(stage.data),
-                "memory": " + ".join(stage.memory) or "-",
-                "start": stage.start,
-                "train": stage.train,
-                "iterations": stage.iterations,
-            }
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis(["strategy", "stage"])
-
-
 def _compared(backbone: str) -> dict[str, Experiment]:
     """The experiments that :func:`differences` sets against each other, at mini."""
     rows = recipes.table2(scale="mini", backbone=backbone)

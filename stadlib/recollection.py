@@ -6,13 +6,11 @@ torch is imported only when a head is loaded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from stadlib.config import InputError, from_dict
 from stadlib.labels import LASTING
-from stadlib.paths import stage_dir
 from stadlib.progress import Progress
 from stadlib.records import Record
 
@@ -51,17 +49,18 @@ def recollection(record: Record, skip: int = 0) -> Recollection:
     Raises:
         InputError: the run is not on this machine, remembers nothing, or no movie is like that.
     """
-    from stadlib import preparation, stages  # noqa: PLC0415  (torch)
+    from stadlib import stages  # noqa: PLC0415  (torch)
     from stadlib.data.video import read_frames  # noqa: PLC0415
 
     experiment = from_dict(record.experiment)
     if record.folder is None or not experiment.stages[-1].memory:
         raise InputError(f"record {record.digest}: give a run with memory that is on this machine")
-    layout = preparation.prepare_data(experiment, Progress)
+    run = stages.open_run(experiment, record.folder, Progress)
+    layout = run.layout
     ids = np.array(layout.label_map().ids)
     keyframes = stages.annotated(layout, ["ava"], "val")
     keyframe, person = _chosen(keyframes, ids, skip)
-    memory, weights = _attention(experiment, layout, keyframe, person)
+    memory, weights = _attention(run, keyframe, person)
     known = {round(k.timestamp): k for k in keyframes if k.video == keyframe.video}
     path = layout.video_file("ava", keyframe.video)
     start = layout.video_start("ava", keyframe.video)
@@ -104,37 +103,27 @@ def _chosen(keyframes: list, ids: np.ndarray, skip: int) -> tuple:
     raise InputError("no further validation movie with two persons and an action that lasts")
 
 
-def _attention(experiment, layout, keyframe, person: int) -> tuple:
+def _attention(run, keyframe, person: int) -> tuple:
     """What the keyframe remembers, and one person's mean attention over sequences and heads."""
     import torch  # noqa: PLC0415
 
-    from stadlib import build  # noqa: PLC0415
+    from stadlib import stages  # noqa: PLC0415
     from stadlib.features import feature_batch, second_key  # noqa: PLC0415
-    from stadlib.memory import FeatureBank, windows  # noqa: PLC0415
+    from stadlib.memory import windows  # noqa: PLC0415
     from stadlib.remembered import nobody  # noqa: PLC0415
-    from stadlib.train import read_weights  # noqa: PLC0415
 
-    stages = experiment.stages
-    trained = 1 + max(place for place, stage in enumerate(stages) if stage.train == "all")
-    bank = FeatureBank(_folder(experiment, trained) / "banks" / "ava_val")
+    experiment = run.experiment
+    model = stages.trained_model(run)
+    bank = run.banks(len(experiment.stages)).seconds(model, "ava", "val")
     keys = [(keyframe.source, keyframe.video, keyframe.timestamp)]
     empty = nobody(1, bank.width)
     past = windows({"ava": bank}, keys, experiment.span, experiment.remembered, empty)
     batch = feature_batch([keyframe], {"ava": bank}, past, second_key)
-    model = build.action_detector(experiment, layout.label_map().num_actions, remembers=True)
-    path = _folder(experiment, len(stages)) / "checkpoint.pt"
-    weights = read_weights(path, experiment.stage_digest(len(stages)))["model"]
-    head = model.head if stages[-1].train != "all" else model
-    head.load_state_dict(weights)
     with torch.inference_mode():
         attention = model.head.eval().attention_weights(
             batch.tokens_NLC, batch.boxes_N4, batch.counts_B, past
         )
     return past, attention[person].mean(dim=(0, 1)).numpy()
-
-
-def _folder(experiment, number: int) -> Path:
-    return stage_dir(experiment.stage_digest(number))
 
 
 def _same(keyframe, boxes: np.ndarray, person_id: int) -> np.ndarray:

@@ -48,6 +48,22 @@ def experiments(rows: Sequence[Experiment]) -> pd.DataFrame:
     return table[[*_ROW, *differ]].set_index("backbone")
 
 
+def stages(rows: dict[str, Experiment]) -> pd.DataFrame:
+    """Return the stages of some rows in words: what is trained, where from, on what."""
+    table = {}
+    for name, row in rows.items():
+        for number, stage in enumerate(row.stages, 1):
+            table[name, number] = {
+                "data": " + ".join(stage.data),
+                "memory": " + ".join(stage.memory) or "-",
+                "start": stage.start,
+                "train": stage.train,
+                "sampler": stage.sampler,
+                "iterations": stage.iterations,
+            }
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis(["row", "stage"])
+
+
 def reference_records(folder: Path | None = None) -> list[Record]:
     """Read the committed records (by default ``results/reference``)."""
     return read_records(folder or published_dir("reference"))

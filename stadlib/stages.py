@@ -27,10 +27,11 @@ from stadlib.features import FeatureBatch, Remember, feature_batches, one_a_seco
 from stadlib.labels import LabelMap
 from stadlib.models.action_detector import ActionDetector
 from stadlib.online import OnlineBanks
-from stadlib.preparation import pretrained_backbone
+from stadlib.paths import stage_dir
+from stadlib.preparation import prepare_data, pretrained_backbone
 from stadlib.progress import MakeProgress
 from stadlib.remembered import nobody
-from stadlib.train import Schedule, fit
+from stadlib.train import Schedule, fit, read_weights
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,14 @@ class Run:
         return self.layout.annotations(source, split).exists()
 
 
+def open_run(experiment: Experiment, folder: Path, progress: MakeProgress) -> Run:
+    """A run on its dataset, which is rendered if need be."""
+    layout = prepare_data(experiment, progress)
+    numbers = range(1, len(experiment.stages) + 1)
+    folders = tuple(stage_dir(experiment.stage_digest(number)) for number in numbers)
+    return Run(experiment, layout, folder, folders, progress)
+
+
 def run_stages(run: Run) -> dict:
     """Pretrain (or reuse), train every stage, evaluate; returns the metrics of a record."""
     experiment = run.experiment
@@ -79,6 +88,21 @@ def run_stages(run: Run) -> dict:
         train = _train_all if stage.train == "all" else _train_head
         train(run, stage, number, model)
     return _evaluate(run, model)
+
+
+def trained_model(run: Run) -> ActionDetector:
+    """The model of a run that is finished, with the weights of its last stage."""
+    experiment = run.experiment
+    model = _fresh(run, experiment.stages[-1])
+    for number, stage in enumerate(experiment.stages, 1):
+        path = run.stage_folders[number - 1] / "checkpoint.pt"
+        weights = read_weights(path, experiment.stage_digest(number))["model"]
+        if stage.train == "all" and stage is not experiment.stages[-1]:
+            body = {name: w for name, w in weights.items() if not name.startswith("head.")}
+            model.load_state_dict(body, strict=False)
+        else:
+            (model if stage.train == "all" else model.head).load_state_dict(weights)
+    return model
 
 
 def _fresh(run: Run, stage: Stage) -> ActionDetector:
@@ -257,13 +281,13 @@ def measure(rows: pd.DataFrame, layout: AvaLayout, labels: LabelMap, folder: Pat
         for name, path in detections.items():
             evaluate.write_detections(rows[rows["source"] == name], path)
     processes.barrier()
-    truths = {name: _groundtruth(layout, name) for name in sources}
+    truths = {name: groundtruth(layout, name) for name in sources}
     return evaluate.frame_maps(truths, detections, labels)
 
 
-def _groundtruth(layout: AvaLayout, source: str) -> pd.DataFrame:
-    """The validation rows of a source without its excluded timestamps, which nobody scores."""
-    rows = metrics.read_rows(layout.annotations(source, "val"))
-    excluded = layout.excluded(source, "val")
+def groundtruth(layout: AvaLayout, source: str, split: str = "val") -> pd.DataFrame:
+    """The rows of a source's split without its excluded timestamps, which nobody scores."""
+    rows = metrics.read_rows(layout.annotations(source, split))
+    excluded = layout.excluded(source, split)
     keys = zip(rows["video"], rows["timestamp"].astype(float).map("{:.6f}".format), strict=True)
     return rows[[key not in excluded for key in keys]]

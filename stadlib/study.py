@@ -112,12 +112,10 @@ def _require_runnable(experiment: Experiment) -> None:
 
 def _run_here(experiment: Experiment, folder: Path) -> Record:
     """The whole run in this process (or this one of torchrun's)."""
-    from stadlib import preparation, processes, stages  # noqa: PLC0415  (torch)
+    from stadlib import processes, stages  # noqa: PLC0415  (torch)
 
     started = time.monotonic()
-    layout = preparation.prepare_data(experiment, Progress)
-    shared = tuple(stage_folder(experiment, n + 1) for n in range(len(experiment.stages)))
-    metrics = stages.run_stages(stages.Run(experiment, layout, folder, shared, Progress))
+    metrics = stages.run_stages(stages.open_run(experiment, folder, Progress))
     record = make_record(
         experiment, metrics, provenance(str(processes.device()), time.monotonic() - started), folder
     )

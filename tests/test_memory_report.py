@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stadlib import memory_report, recipes
+from stadlib import memory_report, recipes, report
 from stadlib.config import Experiment
 from stadlib.records import Record, make_record
 
@@ -91,7 +91,11 @@ def test_this_run_stands_beside(committed):
 
 
 def test_stages_are_told_in_words():
-    table = memory_report.stages(recipes.table2(scale="mini"))
+    table = report.stages(recipes.table2(scale="mini"))
     assert table.loc[(FIRST, 1), "data"] == "ava"
     assert table.loc[(SECOND, 2), "start"] == "previous-backbone"
     assert table.loc[(SECOND, 1), "memory"] == "-"
+    decoupled = report.stages(recipes.table3(scale="mini"))
+    assert decoupled.loc[("after", 2), ["train", "sampler"]].tolist() == [
+        "classifier", "class-balanced",
+    ]  # fmt: skip
