@@ -19,6 +19,8 @@ from stadlib.scores import SOURCES, percent
 
 HEADS = ("t-only", "s-only")
 STRATEGIES = tuple(recipes.TABLE2)
+_SHORT = dict(zip(STRATEGIES, ("A first", "new head", "empty bank"), strict=True))
+_NOTHING = "new head without memory"
 _MARKS = {"yes": "✓", "no": "×"}
 _TOLD = {
     "stage1_data": "stage 1",
@@ -88,13 +90,16 @@ def differences(
     comparisons = (
         (third, "t-only"),
         (second, "t-only"),
-        (second, "new head, nothing remembered"),
+        (second, _NOTHING),
         (third, second),
         (first, second),
-        ("s-only, new head", "s-only, nothing remembered"),
+        (first, third),
+        ("s-only, new head", "s-only, without memory"),
     )
     tables = {
-        f"{better} − {plain}": scores.gain_of_pairs(pairs, by)
+        " − ".join(_SHORT.get(name, name) for name in (better, plain)): scores.gain_of_pairs(
+            pairs, by
+        )
         for better, plain in comparisons
         if (pairs := scores.paired_by_seed(found[better], found[plain]))
     }
@@ -108,8 +113,7 @@ def memory_gain(backbone: str = "ir-csn-152", by: str = "class") -> pd.DataFrame
     records = reference_records()
     rows = _compared(backbone)
     better, plain = (
-        scores.of_experiment(rows[name], records)
-        for name in (STRATEGIES[1], "new head, nothing remembered")
+        scores.of_experiment(rows[name], records) for name in (STRATEGIES[1], _NOTHING)
     )
     return scores.gain_of_pairs(scores.paired_by_seed(better, plain), by)
 
@@ -149,9 +153,9 @@ def _compared(backbone: str) -> dict[str, Experiment]:
     amounts = {head: recipes.memory_ablation(backbone=backbone, head=head) for head in HEADS}
     return rows | {
         "t-only": alone,
-        "new head, nothing remembered": amounts["t-only"][0, 0],
+        _NOTHING: amounts["t-only"][0, 0],
         "s-only, new head": amounts["s-only"][recipes.SPAN, recipes.REMEMBERED],
-        "s-only, nothing remembered": amounts["s-only"][0, 0],
+        "s-only, without memory": amounts["s-only"][0, 0],
     }
 
 

@@ -27,7 +27,7 @@ def record(row: Experiment, seed: int, lasting: float, short: float = 0.3) -> Re
 def committed() -> list[Record]:
     rows = memory_report._compared("ir-csn-152")
     gain = {FIRST: 0.1, SECOND: 0.2, THIRD: 0.3, "t-only": 0.0}
-    gain |= {"new head, nothing remembered": 0.05}
+    gain |= {"new head without memory": 0.05}
     return [record(rows[name], seed, 0.4 + gain[name]) for name in gain for seed in range(3)]
 
 
@@ -57,12 +57,12 @@ def test_reference_has_a_mean_an_interval_and_the_seeds(committed):
 def test_differences_are_paired_by_seed(committed):
     table = memory_report.differences(records=committed)
     gains = table["gain"].xs("A+K", level="source")
-    assert gains[f"{THIRD} − t-only"] == pytest.approx(15)
-    assert gains[f"{SECOND} − new head, nothing remembered"] == pytest.approx(7.5)
-    assert gains[f"{FIRST} − {SECOND}"] == pytest.approx(-5)
+    assert gains["empty bank − t-only"] == pytest.approx(15)
+    assert gains["new head − new head without memory"] == pytest.approx(7.5)
+    assert gains["A first − new head"] == pytest.approx(-5)
     assert (table["high"] - table["low"]).max() == pytest.approx(0, abs=1e-9)  # equal every seed
     by_duration = memory_report.differences("duration", records=committed)["gain"]
-    assert by_duration[f"{THIRD} − t-only"].tolist() == pytest.approx([30, 0])
+    assert by_duration["empty bank − t-only"].tolist() == pytest.approx([30, 0])
 
 
 def test_missing_seeds_are_left_out_of_pairs(committed):
