@@ -103,8 +103,11 @@ class Recall(nn.Module):
     lets a head look for the same person, or for the recent past: it falls with the distance in time
     at a learned slope, a different one for each head to begin with (ALiBi, Press et al. 2022), and
     a small network of relative geometry adds to it (Hu et al. 2018, "Relation networks"). Both
-    start so that the persons of the clip are not drowned by the many remembered ones; why they are
-    there at all is measured in ``tests/benchmarks/bench_recall.py``.
+    start so that the persons of the clip are not drowned by the many remembered ones.
+
+    Seen on frozen mini features, 3,000 iterations, one run each, mAP on A+K: 46.9 with nothing
+    remembered, 46.8 with memory alone, 46.7 with the embedding, 48.1 with the bias that falls with
+    time as well, 51.2 with geometry (``tests/benchmarks/bench_recall.py``).
 
     Args:
         width: channels of the tokens.
