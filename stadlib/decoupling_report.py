@@ -20,6 +20,7 @@ from stadlib.records import Record, read_records
 
 VARIANTS = ("after", "after, new classifier", "square-root", "repeat-factor", "instance")
 _PRINTED = {"top third": "top-20", "bottom third": "bottom-20", "all": "all-60"}
+BALANCE = "after − instance"
 MOST = 3  # classes that the paper lists as most improved and as most harmed
 
 
@@ -53,10 +54,12 @@ def reference(
         records: the default is the committed reference.
 
     Returns:
-        A row a variant of the second stage, a column a group of classes, and the seeds.
+        A row a variant of the second stage, a column a group of classes, and the seeds. The last
+        row is what balancing alone brings: the difference to as much training on data as it comes.
     """
     records = _reference() if records is None else list(records)
     rows = {name: _row(_pairs(name, backbone, records), counts) for name in VARIANTS}
+    rows[BALANCE] = _row(_pairs("after", backbone, records, minus="instance"), counts)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("second stage")
 
 
@@ -115,9 +118,11 @@ def _reference() -> list[Record]:
     return read_records(published_dir("reference"))
 
 
-def _pairs(variant: str, backbone: str, records: list[Record]) -> list[tuple[Record, Record]]:
+def _pairs(
+    variant: str, backbone: str, records: list[Record], minus: str = "before"
+) -> list[tuple[Record, Record]]:
     rows = recipes.table3(backbone=backbone)
-    after, before = (scores.of_experiment(row, records) for row in (rows[variant], rows["before"]))
+    after, before = (scores.of_experiment(row, records) for row in (rows[variant], rows[minus]))
     return [pair[1:] for pair in scores.paired_by_seed(after, before)]
 
 

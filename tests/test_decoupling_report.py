@@ -49,7 +49,8 @@ def test_the_papers_table_is_as_printed():
 
 def test_reference_pairs_the_seeds_of_every_variant(committed):
     table = decoupling_report.reference(COUNTS, records=committed)
-    assert table.index.tolist() == list(decoupling_report.VARIANTS)
+    assert table.index.tolist() == [*decoupling_report.VARIANTS, "after − instance"]
+    assert table.loc["after − instance", "bottom third"] == "+9.00 ± 0.00"
     assert table.loc["after", ["top third", "bottom third", "seeds"]].tolist() == [
         "-2.00 ± 0.00", "+10.00 ± 0.00", 3,
     ]  # fmt: skip
