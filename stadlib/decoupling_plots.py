@@ -13,11 +13,11 @@ from stadlib.labels import group
 from stadlib.style import (
     COLORS,
     GREY,
-    GROUP_NAMES,
     STYLE,
     WIDTH,
     NotebookFigure,
     closed,
+    name_groups,
     short_name,
     unrun,
 )
@@ -45,9 +45,7 @@ def before_and_after(changes: pd.DataFrame, counts: Mapping[int, int]) -> Notebo
         axes.set(xscale="log", xlabel="training instances of the class", ylabel="AP@0.5, %")
         axes.margins(x=0.1, y=0.08)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        for place, (name, color) in enumerate(COLORS.items()):
-            where = {"transform": axes.transAxes, "ha": "right", "weight": "bold"}
-            axes.text(0.7 + 0.15 * place, 1.02, GROUP_NAMES[name], color=color, **where)
+        name_groups(axes)
         axes.text(0.0, 1.02, "○ before   ● after", transform=axes.transAxes, color=GREY)
         names = [short_name(action) for action in changes.index]
         annotate_points(axes, xs, changes["after"].tolist(), names, colors=colors)

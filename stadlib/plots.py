@@ -31,6 +31,7 @@ from stadlib.style import (
     WIDTH,
     NotebookFigure,
     closed,
+    name_groups,
     short_name,
     unrun,
 )
@@ -132,9 +133,7 @@ def gain_by_frequency(gains: pd.DataFrame, counts: Mapping[int, int]) -> Noteboo
         )
         axes.margins(x=0.12, y=0.08)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        for place, name in enumerate(GROUPS):
-            where = {"transform": axes.transAxes, "ha": "right", "weight": "bold"}
-            axes.text(0.7 + 0.15 * place, 1.02, GROUP_NAMES[name], color=COLORS[name], **where)
+        name_groups(axes)
         names = [short_name(action) for action in gains.index]
         spans = list(zip(gains["low"], gains["high"], strict=True))
         spans = [] if gains["low"].isna().any() else spans

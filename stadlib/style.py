@@ -10,6 +10,7 @@ import re
 import sys
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -49,6 +50,13 @@ class NotebookFigure(Figure):
         few = image.quantize(256, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
         few.save(stored, format="png", optimize=True)
         return stored.getvalue()
+
+
+def name_groups(axes: Axes) -> None:
+    """AVA's three groups of classes in their colours, above a plot at the right: its legend."""
+    for place, (name, color) in enumerate(COLORS.items()):
+        where = {"transform": axes.transAxes, "ha": "right", "weight": "bold"}
+        axes.text(0.7 + 0.15 * place, 1.02, GROUP_NAMES[name], color=color, **where)
 
 
 def unrun() -> NotebookFigure:
