@@ -1,4 +1,4 @@
-"""``python -m stadlib`` (or ``stadlib``): train | evaluate | check | classes | readme.
+"""``python -m stadlib`` (or ``stadlib``): train | detect | evaluate | check | classes | readme.
 
 What torchrun starts, too. A user's mistake ends with one line on standard error and exit status 1.
 """
@@ -13,8 +13,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from stadlib import class_statistics, detection_files, recipes, study
-from stadlib.config import SCALES, Experiment, InputError, OneLineError, choices, from_dict
+from stadlib import class_statistics, detection_files, detector_quality, recipes, study
+from stadlib.config import (
+    SCALES,
+    Experiment,
+    InputError,
+    OneLineError,
+    check_word,
+    choices,
+    from_dict,
+)
+from stadlib.detector_recipes import DETECTORS
 from stadlib.paths import published_dir, write_whole
 from stadlib.progress import Progress
 from stadlib.records import Record
@@ -49,12 +58,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stadlib", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train and evaluate rows of Table 1, 2 or 3")
-    train.add_argument("--table", type=int, choices=(1, 2, 3), default=1, help="default: 1")
+    train = commands.add_parser("train", help="train and evaluate rows of a table")
+    train.add_argument("--table", type=int, choices=(1, 2, 3, 4), default=1, help="default: 1")
     for word in WORDS:
         train.add_argument(f"--{word}", default=None, help=f"{', '.join(choices(word))}, all")
     train.add_argument(
         "--amounts", action="store_true", help="instead of Table 2: how much memory helps how much"
+    )
+    train.add_argument(
+        "--uses", action="store_true", help="instead of Table 4: what one may do with v3's boxes"
+    )
+    train.add_argument(
+        "--detector", default="v3", help=f"of Table 1: {', '.join(choices('detector'))}"
     )
     train.add_argument("--memory", default="no", help="rows of Table 1: no, yes, all")
     train.add_argument("--scale", default="mini", help=", ".join(SCALES))
@@ -66,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--experiment", help="an experiment as JSON (what torchrun is given)")
     train.set_defaults(command=_train)
 
+    _add_detect(commands)
     _add_evaluate(commands)
 
     check = commands.add_parser("check", help="read a dataset and list every problem")
@@ -84,6 +100,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     readme.set_defaults(command=_readme)
     return parser
+
+
+def _add_detect(commands: argparse._SubParsersAction) -> None:
+    detect = commands.add_parser("detect", help="find the persons in videos or in a dataset")
+    detect.add_argument("videos", type=Path, nargs="*", help="video files; or give --data")
+    detect.add_argument("--data", type=Path, metavar="DIR", help="a dataset: all its seconds")
+    detect.add_argument("--source", nargs="+", default=["ava", "kinetics"], help="of the dataset")
+    detect.add_argument("--split", nargs="+", default=["val"], help="train, val, test")
+    detect.add_argument(
+        "--detector", default="v3", help="v1, v2, v3; torchvision:NAME; or a FILE.pt of weights"
+    )
+    detect.add_argument("--scale", default="mini", help="of v1, v2, v3: " + ", ".join(SCALES))
+    detect.add_argument("--as", dest="called", help="the dataset's box files get this name")
+    detect.add_argument(
+        "--every", type=float, default=1.0, help="seconds between frames of a video"
+    )
+    detect.add_argument("--out", type=Path, metavar="CSV", help="of videos: write the boxes there")
+    detect.set_defaults(command=_detect)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -110,6 +144,28 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("--diagnose", action="store_true", help="where AP is lost, by class")
     evaluate.add_argument("--json", type=Path, metavar="OUT.json", help="write the numbers there")
     evaluate.set_defaults(command=_evaluate)
+
+
+def _detect(options: argparse.Namespace) -> None:
+    if bool(options.videos) == bool(options.data):
+        raise InputError("detect: give either video files or --data DIR")
+    if options.videos and not options.out:
+        raise InputError("--out is missing: name the CSV file for the boxes of these videos")
+    check_word("scale", options.scale, tuple(SCALES))
+    if options.every <= 0:
+        raise InputError(f"--every {options.every:g}: give seconds, more than 0")
+    from stadlib import detectors  # noqa: PLC0415  (torch)
+
+    if options.videos:
+        files = detectors.of_videos(options.videos, options.every, options.out)
+    else:
+        files = detectors.of_dataset(
+            options.data, options.source, options.split, options.called or options.detector
+        )
+    model, name = detectors.open_detector(options.detector, options.scale, Progress)
+    for path, frames in files:
+        detectors.detect(model, frames, path, name, progress=Progress(f"detect {path.stem}"))
+        print(f"{path}: {len(frames)} frames")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -153,6 +209,8 @@ def _train(options: argparse.Namespace) -> None:
                 print(_summary(record), flush=True)
                 if options.publish:
                     publish(record)
+        if options.table == 4:
+            _measure_detectors(options)
 
 
 def _experiments(options: argparse.Namespace) -> list[Experiment]:
@@ -164,10 +222,12 @@ def _experiments(options: argparse.Namespace) -> list[Experiment]:
     for seed in options.seed:
         where = {"scale": options.scale, "seed": seed}
         if options.table == 1:
-            rows += recipes.table1(**where, **words, memory=options.memory)
+            table1 = {**where, **words, "memory": options.memory, "detector": options.detector}
+            rows += recipes.table1(**table1)
         else:
-            table = {2: recipes.table2, 3: recipes.table3}[options.table]
-            table = recipes.memory_ablation if options.amounts else table
+            tables = {2: recipes.table2, 3: recipes.table3, 4: recipes.table4}
+            table = recipes.memory_ablation if options.amounts else tables[options.table]
+            table = recipes.box_uses if options.uses else table
             rows += table(**where, backbone=words["backbone"], head=words["head"]).values()
     return [_adapted(row, options) for row in rows]
 
@@ -186,6 +246,20 @@ def _summary(record: Record) -> str:
     return f"{record.folder.name}: mAP@0.5, %: " + ", ".join(values)
 
 
+def _measure_detectors(options: argparse.Namespace) -> None:
+    """How good the boxes of Table 4 are, whatever the persons do."""
+    for version in DETECTORS:
+        record = detector_quality.detector_record(version, options.scale)
+        values = (
+            f"{source} {100 * found['AP@0.5']:.2f}" for source, found in record.metrics.items()
+        )
+        print(f"{version}: AP@0.5 of persons, %: " + ", ".join(values), flush=True)
+        if options.publish:
+            _require_clean(record, version)
+            folder = published_dir("reference") / "detectors"
+            write_whole(folder / f"{version}_{record.scale}-{record.digest}.json", record.to_json())
+
+
 def publish(record: Record) -> None:
     """Copy a run's record to ``results/reference``, where reports look for it.
 
@@ -194,14 +268,18 @@ def publish(record: Record) -> None:
     Raises:
         InputError: it was made with uncommitted code, so nobody could make it again.
     """
-    if record.provenance["dirty"] is not False:
-        raise InputError(f"{record.folder.name}: made with uncommitted code; commit and run again")
+    _require_clean(record, record.folder.name)
     from stadlib import run_files  # noqa: PLC0415  (torch)
 
     folder = published_dir("reference")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(record.folder / "record.json", folder / f"{record.folder.name}.json")
     write_whole(folder / "class_counts.csv", run_files.class_counts(record).to_csv())
+
+
+def _require_clean(record: Record, name: str) -> None:
+    if record.provenance["dirty"] is not False:
+        raise InputError(f"{name}: made with uncommitted code; commit and run again")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from torch import nn
 from torchvision.transforms import v2
 
 from stadlib import build, processes
-from stadlib.config import Experiment
+from stadlib.config import Experiment, digest
 from stadlib.data.annotations import Keyframe
+from stadlib.data.detected import detected_seconds
 from stadlib.data.layout import AvaLayout
 from stadlib.data.seconds import every_second
 from stadlib.features import extract, one_a_second, open_bank, second_key, view_key
@@ -43,9 +45,29 @@ class Banks:
 
     def seconds(self, model: ActionDetector, source: str, split: str) -> FeatureBank:
         """The memory of a split: all its seconds in which persons are known, annotated or not."""
-        found = every_second(self.layout, source, split, self.experiment.detector)
-        names = {f"{source}_{split}": build.plain_view(self.experiment)}
-        return self._filled(model, names, one_a_second(found), second_key)[0]
+        experiment = self.experiment
+        if experiment.detected:
+            found = detected_seconds(
+                self.layout, source, split, experiment.boxes_name, experiment.detections.threshold
+            )
+        else:
+            found = every_second(self.layout, source, split)
+        names = {f"{source}_{split}": build.memory_view(experiment)}
+        return self._filled(model, names, one_a_second(found), second_key, experiment.detected)[0]
+
+    def trained_on(
+        self, model: ActionDetector, source: str, keyframes: Sequence[Keyframe]
+    ) -> FeatureBank:
+        """Annotated training keyframes of a source, for a head that is trained on features.
+
+        With ground-truth boxes their persons are among those of :meth:`seconds`.
+        """
+        if not self.experiment.detected:
+            return self.seconds(model, source, "train")
+        own = [keyframe for keyframe in keyframes if keyframe.source == source]
+        mixed = self.experiment.detections.training != "ground-truth"
+        names = {f"{source}_annotated": build.plain_view(self.experiment)}
+        return self._filled(model, names, own, second_key, detected=mixed)[0]
 
     def views(
         self, model: ActionDetector, keyframes: Sequence[Keyframe], split: str
@@ -56,7 +78,7 @@ class Banks:
         for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
             own = [keyframe for keyframe in keyframes if keyframe.source == source]
             names = {f"{source}_{split}_{name}": view for name, view in transforms.items()}
-            banks = self._filled(model, names, own, view_key)
+            banks = self._filled(model, names, own, view_key, self.experiment.detected)
             for by_source, bank in zip(found, banks, strict=True):
                 by_source[source] = bank
         return found
@@ -67,11 +89,19 @@ class Banks:
         views: Mapping[str, v2.Transform],
         keyframes: Sequence[Keyframe],
         key: Callable[[Keyframe], Key],
+        detected: bool,
     ) -> list[FeatureBank]:
-        """A bank a view, by its name, that holds all persons of the keyframes."""
+        """A bank a view, by its name, that holds all persons of the keyframes.
+
+        Of detected persons there may be several sets of one backbone, each with banks of its own.
+        """
+        if detected:
+            words = f"{self.experiment.boxes_name}-{digest(asdict(self.experiment.detections))}"
+            views = {f"{name}_{words}": view for name, view in views.items()}
         keys = [key(keyframe) for keyframe in keyframes]
         rows = [(*k, len(keyframe.boxes)) for k, keyframe in zip(keys, keyframes, strict=True)]
-        banks = [self._open(model, name, rows) for name in views]
+        detector = self.experiment.boxes_name if detected else "ground-truth"
+        banks = [self._open(model, name, rows, detector) for name in views]
         held = np.all([bank.has(keys) for bank in banks], axis=0)
         missing = [keyframe for keyframe, has in zip(keyframes, held, strict=True) if not has]
         if missing:
@@ -88,12 +118,12 @@ class Banks:
         return banks
 
     def _open(
-        self, model: ActionDetector, name: str, rows: Sequence[tuple[str, int, int]]
+        self, model: ActionDetector, name: str, rows: Sequence[tuple[str, int, int]], detector: str
     ) -> FeatureBank:
         provenance = {
             "backbone": weights_digest(model.backbone, model.fusion),
             "head": f"{self.experiment.head}, {self.experiment.aggregate}",
-            "detector": self.experiment.detector,
+            "detector": detector,
         }
         size = build.token_size(self.experiment, model)
         return open_bank(self.folder / name, provenance, size, rows)

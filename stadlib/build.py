@@ -134,18 +134,31 @@ def train_batches(
 def views(experiment: Experiment) -> dict[str, v2.Transform]:
     """The views of a test clip, scales x flip, by a name such as ``64`` or ``64-flipped``."""
     scale = numbers(experiment)
-    longest = scale.long_side / scale.short_side
+    longest, grown = scale.long_side / scale.short_side, _extension(experiment)
     return {
-        f"{side}-flipped" if flip else f"{side}": test_transform(side, round(side * longest), flip)
+        f"{side}-flipped" if flip else f"{side}": test_transform(
+            side, round(side * longest), flip, grown
+        )
         for side in experiment.scales
         for flip in ([False, True] if experiment.flip else [False])
     }
 
 
 def plain_view(experiment: Experiment) -> v2.Transform:
-    """A clip as training shows it, without augmentation: what a bank remembers."""
+    """A clip as training shows it, without augmentation: what a head is trained on."""
     scale = numbers(experiment)
     return test_transform(scale.short_side, scale.long_side)
+
+
+def memory_view(experiment: Experiment) -> v2.Transform:
+    """The same with boxes as in testing: what a bank remembers."""
+    scale = numbers(experiment)
+    return test_transform(scale.short_side, scale.long_side, extend=_extension(experiment))
+
+
+def _extension(experiment: Experiment) -> tuple[float, float]:
+    """By how much boxes grow for RoIAlign; annotated ones don't."""
+    return experiment.detections.extend if experiment.detections else (0.0, 0.0)
 
 
 def test_batches(

@@ -1,6 +1,6 @@
 """The words of the study as frozen dataclasses: what an experiment is, before any tensor exists.
 
-Floor 0: imports nothing of the package and no torch, so that a wrong word is refused at once.
+Floor 0: imports no torch, so that a wrong word is refused at once.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, get_args, get_origin, get_type_hints
+
+from stadlib.detector_recipes import made_of
 
 BackboneName = Literal["slowfast-101", "slowfast-152", "ir-csn-152"]
 PretrainName = Literal["K400", "K400+IG65M", "K700"]
@@ -88,6 +90,27 @@ class Stage(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Detections(_Checked):
+    """How detected boxes are used; ground-truth boxes are taken as they are.
+
+    ``extend`` are fractions of width and height by which a box grows for RoIAlign (AlphAction's
+    0.1 and 0.05); what is evaluated stays as detected. With ``product`` the box's score is
+    multiplied into its action scores. ``training`` says whose boxes are trained on: annotated ones
+    (jittered), or also detections of at least ``CONFIDENT`` (SlowFast, AlphAction).
+    """
+
+    threshold: float = 0.5  # the least score of a box that is used
+    extend: tuple[float, float] = (0.0, 0.0)
+    product: bool = False
+    training: Literal["ground-truth", "ground-truth+detected"] = "ground-truth"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold={self.threshold!r}; give a score from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment(_Checked):
     """A row of a table: everything that decides its numbers.
 
@@ -104,6 +127,7 @@ class Experiment(_Checked):
     span: int | None = None  # seconds to each side that memory reaches
     remembered: int | None = None  # persons a second that memory keeps
     detector: DetectorName = "ground-truth"
+    detections: Detections | None = None  # None with ground-truth boxes
     scales: tuple[int, ...] = (256, 288, 320)  # short sides in testing, pixels
     flip: bool = True  # in testing, every scale mirrored too
     seed: int = 0
@@ -123,6 +147,10 @@ class Experiment(_Checked):
             raise ConfigError("an experiment needs at least one stage and one test scale")
         self._check_stages()
         self._check_memory()
+        if self.detected and self.detections is None:
+            object.__setattr__(self, "detections", Detections())
+        if self.detections and not self.detected:
+            raise ConfigError("detections need a detector; choose from v1, v2, v3")
 
     def _check_stages(self) -> None:
         if self.stages[0].start != "pretrained":
@@ -156,30 +184,58 @@ class Experiment(_Checked):
         return any(stage.memory for stage in self.stages)
 
     @property
+    def detected(self) -> bool:
+        """Whether boxes are a detector's."""
+        return self.detector != "ground-truth"
+
+    @property
+    def boxes_name(self) -> str:
+        """What box files are called; a detector of a rendered world is known by how it was made."""
+        if not self.detected or self.dataset or self.scale == "paper":
+            return self.detector
+        return f"{self.detector}-{digest(made_of(self.detector, self.scale))}"
+
+    @property
     def name(self) -> str:
         """Readable and unique enough for a folder: ``ir-csn-152_k700_32x2_t-only_mini_seed0``."""
         words = [self.backbone, self.pretrain.lower(), self.frames, self.head]
-        words += ["memory"] * self.memory + [self.scale, f"seed{self.seed}"]
+        words += ["memory"] * self.memory + [self.detector] * self.detected
+        words += [self.scale, f"seed{self.seed}"]
         return "_".join(words)
 
     @property
     def digest(self) -> str:
         """Twelve hex digits over every word and number that decides the outcome."""
-        return digest({"experiment": self.to_dict(), "scale": asdict(SCALES[self.scale])})
+        content = {"experiment": self.to_dict(), "scale": asdict(SCALES[self.scale])}
+        if self.detected:
+            content["detector"] = made_of(self.detector, self.scale)
+        return digest(content)
 
     def stage_digest(self, number: int) -> str:
         """Of what decides the weights after a stage, counted from 1.
 
         Experiments that begin alike share it, and with it the trained stage: Table 2's second
-        strategy begins as Table 1's row without memory does.
+        strategy begins as Table 1's row without memory does. Where the boxes are found matters to
+        training only where detections are trained on, or remembered of seconds that nobody
+        annotated (an online bank holds what was annotated).
         """
         remembers = any(stage.memory for stage in self.stages[:number])
-        for_others = {"scales", "flip"} | (
-            set() if remembers else {"span", "remembered", "detector"}
-        )
+        for_others = {"scales", "flip"} | (set() if remembers else {"span", "remembered"})
         words = {name: word for name, word in self.to_dict().items() if name not in for_others}
         words["stages"] = words["stages"][:number]
-        return digest({"experiment": words, "scale": asdict(SCALES[self.scale])})
+        content = {"experiment": words, "scale": asdict(SCALES[self.scale])}
+        if self.detected and self._trains_on_detections(number):
+            content["detector"] = made_of(self.detector, self.scale)
+        else:
+            words.pop("detections", None)
+            words["detector"] = "ground-truth"
+        if not remembers and "detections" not in words:
+            del words["detector"]
+        return digest(content)
+
+    def _trains_on_detections(self, number: int) -> bool:
+        offline = any(stage.memory and stage.train != "all" for stage in self.stages[:number])
+        return offline or self.detections.training != "ground-truth"
 
     def to_dict(self) -> dict:
         """Plain values for JSON; a field that is None says nothing and is left out."""
@@ -296,4 +352,7 @@ def from_dict(content: dict) -> Experiment:
         )
     if "scales" in values:
         values["scales"] = tuple(values["scales"])
+    if values.get("detections"):
+        found = values["detections"]
+        values["detections"] = Detections(**{**found, "extend": tuple(found["extend"])})
     return Experiment(**values)

@@ -61,7 +61,7 @@ def score_persons(
         parts.append(_rows(clips, views[0].boxes_norm_N4, scores_NA, label_map))
         done += len(views[0].keys)
         progress(done, total, "clips")
-    return pd.concat(processes.gather(parts), ignore_index=True)
+    return _joined(processes.gather(parts))
 
 
 def _scores(model: ActionDetector, batch: Batch, memory: Memory) -> torch.Tensor:
@@ -104,7 +104,12 @@ def score_features(
         clips = [((k.source, k.video, k.timestamp), len(k.boxes)) for k in those]
         boxes_N4 = torch.from_numpy(np.concatenate([k.boxes for k in those]))
         parts.append(_rows(clips, boxes_N4, torch.stack(scores).mean(dim=0), label_map))
-    return pd.concat(processes.gather(parts), ignore_index=True)
+    return _joined(processes.gather(parts))
+
+
+def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all parts; where nobody was found, there are none."""
+    return pd.concat(parts or [pd.DataFrame(columns=["source", *KEY, "score"])], ignore_index=True)
 
 
 def _rows(

@@ -39,11 +39,15 @@ def prepare_data(experiment: Experiment, progress: MakeProgress) -> AvaLayout:
 
 
 def render(scale: str, part: str, progress: MakeProgress) -> Path:
-    """The folder of a miniature's part ("world" or "pretraining"), rendered at the first use."""
+    """The folder of a miniature's part, rendered at first use: world, pretraining or stills."""
     spec = {"smoke": miniature.SMOKE, "mini": miniature.MINI}[scale]
     root = data_dir() / f"miniature-{spec.digest}" / part
     if processes.rank() == 0:
-        renderer = {"world": miniature.render_world, "pretraining": miniature.render_pretraining}
+        renderer = {
+            "world": miniature.render_world,
+            "pretraining": miniature.render_pretraining,
+            "stills": miniature.render_stills,
+        }
         renderer[part](root, spec, progress=progress(f"render {scale} {part}"))
         if part == "world":
             miniature.write_person_boxes(root, spec)

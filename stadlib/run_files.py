@@ -15,6 +15,7 @@ import pandas as pd
 from stadlib.config import InputError, from_dict
 from stadlib.contact_sheet import Example
 from stadlib.metrics import keyframe_keys, read_rows
+from stadlib.metrics.matching import overlaps
 from stadlib.progress import Progress
 from stadlib.records import Record
 
@@ -54,12 +55,15 @@ def class_counts(record: Record) -> pd.DataFrame:
 def examples(record: Record, count: int = 6) -> list[Example]:
     """Return validation keyframes of two persons or more, evenly spread over both sources.
 
-    Which ones does not depend on the scores: neither good nor bad cases are picked.
+    Which ones does not depend on the scores: neither good nor bad cases are picked. A detected
+    person's true actions are those of the annotated one that it overlaps by half.
     """
     from stadlib.data.video import read_frames  # noqa: PLC0415  (torch)
 
     stages, layout = _data(record)
-    keyframes = stages.annotated(layout, stages.SOURCES, "val")
+    run = stages.open_run(from_dict(record.experiment), _folder(record), Progress)
+    keyframes = stages.validation_keyframes(run)
+    annotated = {k.key: k for k in stages.annotated(layout, stages.SOURCES, "val")}
     several = [keyframe for keyframe in keyframes if len(keyframe.boxes) > 1] or keyframes
     chosen = [several[place] for place in np.linspace(0, len(several) - 1, count).astype(int)]
     scores = {name: _scores(record, name) for name in {keyframe.source for keyframe in chosen}}
@@ -68,16 +72,27 @@ def examples(record: Record, count: int = 6) -> list[Example]:
         path = layout.video_file(keyframe.source, keyframe.video)
         time = keyframe.timestamp - layout.video_start(keyframe.source, keyframe.video)
         ids = np.array(layout.label_map().ids)
+        actions = _true_actions(keyframe, annotated.get(keyframe.key))
         found.append(
             Example(
                 title=f"{keyframe.source}: {keyframe.video}, {keyframe.timestamp:g} s",
                 frame=read_frames(path, [time])[0].permute(1, 2, 0).numpy(),
                 boxes=keyframe.boxes,
-                truths=[ids[actions].tolist() for actions in keyframe.actions],
+                truths=[ids[own].tolist() for own in actions],
                 scores=[scores[keyframe.source](keyframe.key, box) for box in keyframe.boxes],
             )
         )
     return found
+
+
+def _true_actions(keyframe, annotated) -> np.ndarray:
+    """(N, actions) of the annotated persons under the boxes of a keyframe; none elsewhere."""
+    if annotated is None:
+        return np.zeros_like(keyframe.actions)
+    mine, theirs = keyframe.boxes, annotated.boxes
+    pairs = np.repeat(mine, len(theirs), axis=0), np.tile(theirs, (len(mine), 1))
+    iou = overlaps(*pairs).reshape(len(mine), len(theirs))
+    return annotated.actions[iou.argmax(axis=1)] & (iou.max(axis=1) >= 0.5)[:, None]
 
 
 def _data(record: Record) -> tuple:

@@ -22,7 +22,9 @@ from stadlib.banks import Banks
 from stadlib.config import Experiment, InputError, Stage
 from stadlib.data.annotations import Keyframe, read_keyframes, require_agreement
 from stadlib.data.clips import Batch
+from stadlib.data.detected import CONFIDENT, detected_keyframes, detections, with_confident
 from stadlib.data.layout import SOURCES, AvaLayout
+from stadlib.detectors import require_boxes
 from stadlib.features import FeatureBatch, Remember, feature_batches, one_a_second
 from stadlib.labels import LabelMap
 from stadlib.models.action_detector import ActionDetector
@@ -57,6 +59,10 @@ class Run:
         stages = self.experiment.stages[:number]
         trained = max(place for place, stage in enumerate(stages) if stage.train == "all")
         return Banks(self.layout, self.experiment, self.stage_folders[trained], self.progress)
+
+    def require_boxes(self, source: str, split: str) -> None:
+        """See that the detector's boxes of a split are there."""
+        require_boxes(self.experiment, self.layout, source, split, self.progress)
 
     def has(self, source: str, split: str) -> bool:
         """Whether the dataset has this source's split; one's own may lack Kinetics."""
@@ -123,7 +129,7 @@ def _with_new_head(run: Run, stage: Stage, old: ActionDetector) -> ActionDetecto
 def _train_all(run: Run, stage: Stage, number: int, model: ActionDetector) -> None:
     """Clips in, every weight trained; whoever is remembered is remembered as seen last."""
     experiment = run.experiment
-    keyframes = annotated(run.layout, stage.data, "train")
+    keyframes = training_keyframes(run, stage)
     dataset = build.train_dataset(experiment, run.layout, keyframes)
     online = OnlineBanks(
         run.stage_folders[number - 1] / "online",
@@ -146,14 +152,10 @@ def _train_head(run: Run, stage: Stage, number: int, model: ActionDetector) -> N
     """Features in, of a backbone that no longer changes; trains the head, or its classifier."""
     experiment = run.experiment
     banks = run.banks(number)
-    known = {
-        source: banks.seconds(model, source, "train")
-        for source in SOURCES
-        if source in (*stage.data, *stage.memory) and run.has(source, "train")
-    }
-    remembered = {source: known[source] for source in stage.memory if source in known}
-    keyframes = one_a_second(annotated(run.layout, stage.data, "train"))
-    remember = _remember(run, remembered)
+    keyframes = one_a_second(training_keyframes(run, stage))
+    sources = dict.fromkeys(keyframe.source for keyframe in keyframes)
+    known = {source: banks.trained_on(model, source, keyframes) for source in sources}
+    remember = _remember(run, _memory(run, banks, model, stage, "train"))
 
     def batches(start: int) -> Iterable[FeatureBatch]:
         order = build.order(experiment, stage, keyframes, run.layout.label_map(), start)
@@ -208,6 +210,44 @@ def _remember(run: Run, banks: Mapping[str, memory.FeatureBank]) -> Remember:
     return remember
 
 
+def _memory(
+    run: Run, banks: Banks, model: ActionDetector, stage: Stage, split: str
+) -> dict[str, memory.FeatureBank]:
+    """The offline banks that a stage remembers out of, by source."""
+    sources = [source for source in stage.memory if run.has(source, split)]
+    for source in sources:
+        run.require_boxes(source, split)
+    return {source: banks.seconds(model, source, split) for source in sources}
+
+
+def training_keyframes(run: Run, stage: Stage) -> list[Keyframe]:
+    """What a stage is trained on: annotated persons, perhaps with confident detections."""
+    keyframes = annotated(run.layout, stage.data, "train")
+    experiment = run.experiment
+    if not experiment.detected or experiment.detections.training == "ground-truth":
+        return keyframes
+    mixed = []
+    for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
+        run.require_boxes(source, "train")
+        found = detections(run.layout, source, "train", experiment.boxes_name, CONFIDENT)
+        mixed += with_confident([k for k in keyframes if k.source == source], found)
+    return mixed
+
+
+def validation_keyframes(run: Run) -> list[Keyframe]:
+    """The annotated validation moments with the persons that are scored there."""
+    experiment = run.experiment
+    if not experiment.detected:
+        return annotated(run.layout, SOURCES, "val")
+    found = []
+    for source in SOURCES:
+        if run.has(source, "val"):
+            run.require_boxes(source, "val")
+            where = (run.layout, source, "val", experiment.boxes_name)
+            found += detected_keyframes(*where, experiment.detections.threshold)
+    return found
+
+
 def annotated(layout: AvaLayout, sources: Iterable[str], split: str) -> list[Keyframe]:
     """The keyframes with persons of the sources that the dataset has, one list after the other."""
     lists = [
@@ -253,36 +293,53 @@ def _loss(logits_NA: torch.Tensor, actions_NA: torch.Tensor) -> tuple[torch.Tens
 def _evaluate(run: Run, model: ActionDetector) -> dict:
     """Score the validation boxes, write the detection files, measure them."""
     experiment, last = run.experiment, run.experiment.stages[-1]
-    keyframes = annotated(run.layout, SOURCES, "val")
+    keyframes = validation_keyframes(run)
     own = keyframes[processes.rank() :: processes.num_processes()]
     labels = run.layout.label_map()
     banks = run.banks(len(experiment.stages))
-    past = {s: banks.seconds(model, s, "val") for s in last.memory if run.has(s, "val")}
+    past = _remember(run, _memory(run, banks, model, last, "val"))
     if last.train == "all":
         rows = evaluate.score_persons(
             model,
             build.test_batches(experiment, run.layout, own, build.views(experiment).values()),
-            _remember(run, past),
+            past,
             labels,
             total=len(own),
             progress=run.progress(f"evaluate {experiment.head}"),
         )
     else:
         views = banks.views(model, keyframes, "val")
-        rows = evaluate.score_features(model.head, own, views, _remember(run, past), labels)
+        rows = evaluate.score_features(model.head, own, views, past, labels)
+    if experiment.detections and experiment.detections.product:
+        rows = _times_box_score(run, rows)
     return measure(rows, run.layout, labels, run.folder)
 
 
+def _times_box_score(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
+    """Action scores multiplied by the scores of their boxes."""
+    experiment, parts = run.experiment, []
+    for source, own in rows.groupby("source", sort=False):
+        by_moment = detections(run.layout, source, "val", experiment.boxes_name, 0.0)
+        boxes = pd.concat(by_moment.values()).astype(dict.fromkeys(evaluate.BOX, "float32"))
+        keys = ["video", "timestamp", *evaluate.BOX]
+        score = own.merge(boxes.rename(columns={"score": "box"}), on=keys, how="left")["box"]
+        parts.append(own.assign(score=own["score"].to_numpy() * score.to_numpy()))
+    return pd.concat(parts, ignore_index=True)
+
+
 def measure(rows: pd.DataFrame, layout: AvaLayout, labels: LabelMap, folder: Path) -> dict:
-    """Write one detection file a source and return frame mAPs by source and jointly."""
-    sources = [name for name in SOURCES if (rows["source"] == name).any()]
-    detections = {name: folder / f"detections_{name}.csv" for name in sources}
+    """Write one detection file a source and return frame mAPs by source and jointly.
+
+    A source in which nobody was found has an empty file and every AP 0.
+    """
+    sources = [name for name in SOURCES if layout.annotations(name, "val").exists()]
+    found = {name: folder / f"detections_{name}.csv" for name in sources}
     if processes.rank() == 0:
-        for name, path in detections.items():
+        for name, path in found.items():
             evaluate.write_detections(rows[rows["source"] == name], path)
     processes.barrier()
     truths = {name: groundtruth(layout, name) for name in sources}
-    return evaluate.frame_maps(truths, detections, labels)
+    return evaluate.frame_maps(truths, found, labels)
 
 
 def groundtruth(layout: AvaLayout, source: str, split: str = "val") -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pytest
 
 from stadlib.config import InputError
 from stadlib.data.annotations import read_keyframes
+from stadlib.data.detected import detected_seconds
 from stadlib.data.layout import AvaLayout
 from stadlib.data.seconds import every_second
 from stadlib.features import one_a_second, second_key, view_key
@@ -27,10 +28,10 @@ def write_boxes(layout: AvaLayout, source: str, split: str, text: str, by="groun
 
 
 def test_without_a_file_only_annotated_seconds_are_there(layout):
-    found = every_second(layout, "kinetics", "val", "ground-truth")
+    found = every_second(layout, "kinetics", "val")
     assert [(k.video, k.timestamp) for k in found] == [("c", 5.016949)]
     with pytest.raises(InputError, match=r"v1_kinetics_val\.csv: no such file"):
-        every_second(layout, "kinetics", "val", "v1")
+        detected_seconds(layout, "kinetics", "val", "v1", 0.5)
 
 
 def test_annotations_stand_and_other_seconds_come_from_the_file(layout):
@@ -39,7 +40,7 @@ def test_annotations_stand_and_other_seconds_come_from_the_file(layout):
         "c,5.016949,0.1,0.1,0.2,0.2,,1.0\nc,4.016949,0.3,0.4,0.6,0.9,,1.0\n"
         "c,6.016949,0.3,0.4,0.6,0.9,,1.0\nc,6.016949,0.0,0.1,0.2,0.9,,1.0\n",
     )  # fmt: skip
-    found = every_second(layout, "kinetics", "val", "ground-truth")
+    found = every_second(layout, "kinetics", "val")
     assert [round(k.timestamp, 6) for k in found] == [4.016949, 5.016949, 6.016949]
     annotated = read_keyframes(layout, "kinetics", "val")[0]
     assert np.array_equal(found[1].boxes, annotated.boxes) and found[1].actions.any()
@@ -51,7 +52,7 @@ def test_two_keyframes_of_a_second_are_one_to_memory_and_two_to_testing(layout):
     """As ``lxlYez-CJYA`` has them at 459.032327 and 459.037917 in AVA-Kinetics' validation."""
     text = "c,5.016949,0.3,0.4,0.6,0.9,,1.0\nc,5.032,0.3,0.4,0.6,0.9,,1.0\n"
     write_boxes(layout, "kinetics", "val", text)
-    found = every_second(layout, "kinetics", "val", "ground-truth")
+    found = every_second(layout, "kinetics", "val")
     assert len(found) == 2
     assert [second_key(k) for k in one_a_second(found)] == [("c", 5)]
     assert len({view_key(k) for k in found}) == 2
@@ -65,7 +66,7 @@ def test_the_miniature_world_tells_who_is_there_in_every_second(smoke_record):
     for source, seconds in (("ava", 12), ("kinetics", 10)):
         annotated = [k for k in read_keyframes(layout, source, "train") if len(k.boxes)]
         found = {(k.video, f"{k.timestamp:.6f}"): k for k in
-                 every_second(layout, source, "train", "ground-truth")}  # fmt: skip
+                 every_second(layout, source, "train")}  # fmt: skip
         times = [float(t) for v, t in found if v == annotated[0].video]
         assert len(times) == seconds
         assert len({round(t % 1, 5) for t in times}) == 1  # counted from the annotated second

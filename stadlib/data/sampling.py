@@ -2,12 +2,13 @@
 
 The sequence is the same for any number of processes and after any number of interruptions, since
 iteration ``i`` is computed, not remembered. What is drawn at a position is a :data:`Draw`'s matter:
-every keyframe once an epoch (:class:`Shuffled`), or rare classes more often (:mod:`.balancing`).
+every keyframe once an epoch (:class:`Shuffled`), lists in turns (:class:`InTurns`), or rare
+classes more often (:mod:`.balancing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -94,6 +95,27 @@ class Shuffled:
             for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
         ]
         return np.array(items, dtype=np.int64)
+
+
+class InTurns:
+    """The lists of a concatenation in turns, so that a short one is seen as often as a long one.
+
+    Args:
+        sizes: how many items each list has, none of them 0.
+        seed: of the orders.
+    """
+
+    def __init__(self, sizes: Sequence[int], seed: int) -> None:
+        self.starts = np.cumsum([0, *sizes[:-1]])
+        self.lists = [Shuffled(size, seed) for size in sizes]
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """The items at these positions."""
+        rounds, turns = np.divmod(positions, len(self.lists))
+        items = np.empty(len(positions), dtype=np.int64)
+        for turn, (start, own) in enumerate(zip(self.starts, self.lists, strict=True)):
+            items[turns == turn] = start + own(rounds[turns == turn])
+        return items
 
 
 @lru_cache(maxsize=4)

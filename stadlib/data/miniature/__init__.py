@@ -2,7 +2,8 @@
 
 Everything is rendered from a seed: movies like AVA's (a keyframe every second, still camera, dim
 light) and clips like Kinetics' (one keyframe each, larger figures, hand-held camera, bright light),
-with thirty of AVA's actions under AVA's ids and names, and a classification set for pretraining.
+with thirty of AVA's actions under AVA's ids and names, a classification set for pretraining, and
+still pictures in COCO's layout for the person detector.
 
 The world is *built to contain* what the paper's methods are for, so it shows that an implementation
 exploits these structures, not that the paper's claims hold on real video:
@@ -19,6 +20,15 @@ exploits these structures, not that the paper's claims hold on real video:
 
 from stadlib.data.miniature.pretraining import render_pretraining
 from stadlib.data.miniature.spec import MINI, SMOKE, WorldSpec
+from stadlib.data.miniature.stills import render_stills
 from stadlib.data.miniature.world import render_world, write_person_boxes
 
-__all__ = ["MINI", "SMOKE", "WorldSpec", "render_pretraining", "render_world", "write_person_boxes"]
+__all__ = [
+    "MINI",
+    "SMOKE",
+    "WorldSpec",
+    "render_pretraining",
+    "render_stills",
+    "render_world",
+    "write_person_boxes",
+]

@@ -18,7 +18,8 @@ from stadlib.data.miniature.looks import random_looks
 from stadlib.data.miniature.spec import WorldSpec
 
 SOURCES, SPLITS = ("ava", "kinetics"), ("train", "val", "test")
-SIZE = {"ava": (120, 80), "kinetics": (104, 80), "pretraining": (96, 80)}  # width, height in pixels
+# width, height in pixels; a still picture is cut out of its scene
+SIZE = {"ava": (120, 80), "kinetics": (104, 80), "pretraining": (96, 80), "still": (128, 112)}
 AVA_START = 900.0  # AVA's cut movies begin at this second of the original
 _UNITS = {
     1: ((1,),), 2: ((2,), (2,), (2,), (1, 1)), 3: ((2, 1), (1, 2), (3,), (3,)),

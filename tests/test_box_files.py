@@ -1,0 +1,451 @@
+"""Files of person boxes in the field's three forms: read right, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shlex
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stadlib.config import InputError
+from stadlib.data.person_boxes import BOX_COLUMNS, read_person_boxes, write_person_boxes
+
+ROW = "v,0902,0.1,0.2,0.5,0.9,,0.75\n"
+AVA_BOXES = "data/ava/ava_val_predicted_boxes.zC5Fh2tTS1U_1775-1798.csv"
+
+
+def frame(*rows: tuple) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(BOX_COLUMNS))
+
+
+def written(path: Path, content: object) -> Path:
+    """``content`` in the form that the path's suffix names."""
+    if isinstance(content, str | bytes):
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(content))
+    else:
+        path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        read_person_boxes(path)
+    line = str(caught.value)
+    assert line.startswith(str(path)) and "\n" not in line
+    return line.removeprefix(str(path))
+
+
+def test_real_boxes_are_the_lines_of_their_file(shared):
+    boxes = read_person_boxes(shared / AVA_BOXES)
+    words = [line.split(",") for line in (shared / AVA_BOXES).read_text().splitlines()]
+    assert len(boxes) == len(words) == 70
+    assert list(boxes.columns) == list(BOX_COLUMNS)
+    for column, place in zip(BOX_COLUMNS[1:], (1, 2, 3, 4, 5, 7), strict=True):
+        assert boxes[column].tolist() == [float(row[place]) for row in words]
+    assert set(boxes["video"]) == {"zC5Fh2tTS1U"}
+
+
+def test_columns_have_one_type_whoever_read_them(tmp_path):
+    fast = read_person_boxes(written(tmp_path / "fast.csv", ROW))
+    careful = read_person_boxes(written(tmp_path / "careful.csv", '"v"' + ROW[1:]))
+    others = [
+        written(tmp_path / "none.csv", ""),
+        written(tmp_path / "lines.csv", "\n\n"),
+        written(tmp_path / "none.json", []),
+        written(tmp_path / "none.pkl", {}),
+    ]
+    pd.testing.assert_frame_equal(fast, careful)
+    for empty in map(read_person_boxes, others):
+        assert len(empty) == 0
+        assert empty.dtypes.equals(fast.dtypes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ROW.replace(",,", ",-1,"),
+        ROW.replace("\n", "\r\n") * 2,
+        "\ufeff" + ROW,
+        "\n" + ROW + "\n\n" + ROW,
+        ROW.replace("v,", '"v",'),
+        ROW.replace(",0902", ", 0902"),
+        ROW.rstrip(),
+    ],
+)
+def test_spellings_of_the_same_row(tmp_path, text):
+    boxes = read_person_boxes(written(tmp_path / "boxes.csv", text))
+    expected = frame(("v", 902.0, 0.1, 0.2, 0.5, 0.9, 0.75))
+    pd.testing.assert_frame_equal(
+        boxes.drop_duplicates(), expected, check_dtype=False, check_exact=True
+    )
+
+
+def test_corners_slightly_outside_stay_as_they_are(tmp_path):
+    boxes = read_person_boxes(written(tmp_path / "b.csv", "v,1,-0.01,0,1.02,1,,0.5\n"))
+    assert boxes[["x1", "x2"]].to_numpy().tolist() == [[-0.01, 1.02]]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("v,0902,0.1,0.2,0.3", "5 columns; a row is video,timestamp,x1,y1,x2,y2,action_id,score"),
+        (ROW.strip() + ",", "9 columns"),
+        ("v,0902,0.5,0.2,0.3,0.9,,0.9", "x1 0.5 >= x2 0.3; swap or drop the row"),
+        ("v,0902,0.1,0.9,0.3,0.9,,0.9", "y1 0.9 >= y2 0.9"),
+        ("v,0902,0.1,0.2,0.3,0.9,12,0.9", "action '12' in a file of person boxes"),
+        ("v,0902,0.1,0.2,0.3,0.9,1,0.9", "action '1' in a file of person boxes"),
+        ("v,0902,0.1,zwei,0.3,0.9,,0.9", "'zwei' is not a number; mend the row"),
+        ("v,0902,0.1,nan,0.3,0.9,,0.9", "'nan' is not a number"),
+        ("v,0902,0.1,0.2,inf,0.9,,0.9", "'inf' is not a number"),
+        ("v,0902,0.1,0.2,0.3,0.9,,", "'' is not a number"),
+        (",0902,0.1,0.2,0.3,0.9,,0.9", "no video id"),
+        (",".join((*BOX_COLUMNS[:6], "", "score")), "'timestamp' is not a number"),
+        ("v" * 200_000 + ",1", "no row of a table"),
+    ],
+)
+def test_the_first_wrong_row_is_named(tmp_path, row, expected):
+    path = written(tmp_path / "boxes.csv", ROW * 3 + row + "\n" + ROW + "x\n")
+    assert refusal(path).startswith(f":4: {expected}")
+
+
+def test_text_of_another_encoding(tmp_path):
+    path = written(tmp_path / "boxes.csv", ROW.encode() + ROW.replace("v", "ü").encode("latin-1"))
+    assert refusal(path).startswith(":2: not UTF-8 text")
+
+
+def test_other_files_are_refused_by_name(tmp_path):
+    line = refusal(written(tmp_path / "boxes.txt", ROW))
+    assert all(word in line for word in (".csv", ".json", ".pkl"))
+    assert "no such file; expected rows" in refusal(tmp_path / "none.pkl")
+    assert len(read_person_boxes(written(tmp_path / "BOXES.CSV", ROW))) == 1
+
+
+# -------------------------------------------------------------------------------------- writing
+
+corner = st.tuples(st.floats(-0.1, 0.9), st.floats(1e-5, 1)).map(lambda c: (c[0], c[0] + c[1]))
+video = st.text("aZ09-_ ü,\"'", min_size=1, max_size=12)
+box = st.tuples(video, st.floats(0, 1e5), corner, corner, st.floats(0, 1)).map(
+    lambda b: (*b[:2], b[2][0], b[3][0], b[2][1], b[3][1], b[4])
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(box, max_size=8))
+def test_what_is_written_is_read_back(tmp_path, rows):
+    boxes, path = frame(*rows), tmp_path / "folder" / "boxes.csv"
+    write_person_boxes(boxes, path)
+    again = read_person_boxes(path)
+    assert again["video"].tolist() == boxes["video"].tolist()
+    for name in BOX_COLUMNS[1:]:
+        assert again[name].tolist() == [float(f"{value:.6f}") for value in boxes[name]]
+    assert [other.name for other in path.parent.iterdir()] == ["boxes.csv"]
+
+
+def test_the_written_form_is_avas(tmp_path):
+    boxes = frame(("v", 902, 0.1, 0.2, 0.5, 0.9, 1), ("w", 5.0169494, 0.1, 0.2, 1, 0.9, 1e-7))
+    boxes = boxes.assign(person=3, video=boxes["video"].astype("category"))
+    write_person_boxes(boxes.astype({"x1": "float32"}), tmp_path / "boxes.csv")
+    assert (tmp_path / "boxes.csv").read_text() == (
+        "v,902.000000,0.100000,0.200000,0.500000,0.900000,,1.000000\n"
+        "w,5.016949,0.100000,0.200000,1.000000,0.900000,,0.000000\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"video": ["v", ""]}, "row 2 to write has no video id"),
+        ({"video": ["v", None]}, "row 2 to write has no video id"),
+        ({"score": [1.0, np.nan]}, "row 2 to write has a number that is not finite"),
+        ({"x1": [0.1, 0.4999999]}, "row 2 to write has a box without area in six decimals"),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_written(tmp_path, change, expected):
+    boxes = frame(*[("v", 902, 0.1, 0.2, 0.5, 0.9, 1)] * 2).assign(**change)
+    with pytest.raises(InputError, match=expected):
+        write_person_boxes(boxes, tmp_path / "boxes.csv")
+    with pytest.raises(InputError, match="column 'score' is missing"):
+        write_person_boxes(boxes.drop(columns="score"), tmp_path / "boxes.csv")
+    with pytest.raises(InputError, match=r"written as \.csv"):
+        write_person_boxes(boxes, tmp_path / "boxes.pkl")
+    assert not list(tmp_path.iterdir())
+
+
+# --------------------------------------------------------------------------------------- COCO
+
+ENTRY = {"image_id": 7, "bbox": [32, 48, 96, 120], "score": 0.5, "category_id": 1}
+IMAGE = {"id": 7, "width": 320, "height": 240, "file_name": "v/0902.jpg"}
+FOUND = frame(("v", 902.0, 0.1, 0.2, 0.4, 0.7, 0.5))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"images": [IMAGE], "annotations": [ENTRY]},
+        {"images": [{**IMAGE, "file_name": "v,0902.PNG"}], "annotations": [ENTRY]},
+        {"images": [{**IMAGE, "file_name": "v,902.0"}], "annotations": [ENTRY]},
+        {
+            "images": [{**IMAGE, "id": "v,0902", "file_name": "frame.jpg"}],
+            "annotations": [{**ENTRY, "image_id": "v,0902"}],
+        },
+        {
+            "images": [{**IMAGE, "file_name": "w/1.jpg", "movie": "v", "timestamp": "0902"}],
+            "annotations": [ENTRY],
+        },
+        [{**ENTRY, "video": "v", "timestamp": 902, "width": 320, "height": 240}],
+        [{**ENTRY, "video_id": "v", "timestamp": 902, "bbox": [0.1, 0.2, 0.3, 0.5]}],
+        [{**ENTRY, "image_id": "v/0902", "bbox": [0.1, 0.2, 0.3, 0.5]}],
+        [{**ENTRY, "file_name": "v/902.jpeg", "bbox": [0.1, 0.2, 0.3, 0.5], "category_id": 0}],
+    ],
+)
+def test_coco_forms_of_the_same_box(tmp_path, content):
+    boxes = read_person_boxes(written(tmp_path / "boxes.json", content))
+    pd.testing.assert_frame_equal(boxes, FOUND, check_dtype=False, rtol=1e-12)
+
+
+def test_only_persons_are_kept(tmp_path):
+    entries = [{**ENTRY, "category_id": number, "score": number / 100} for number in (1, 62, 1, 3)]
+    content = {"images": [IMAGE], "annotations": entries}
+    assert read_person_boxes(written(tmp_path / "a.json", content))["score"].tolist() == [0.01] * 2
+    content["categories"] = [{"id": 1, "name": "chair"}, {"id": 62, "name": "person"}]
+    assert read_person_boxes(written(tmp_path / "b.json", content))["score"].tolist() == [0.62]
+    for table in ([3, {"name": ["person"]}], [], {}, 4):
+        found = read_person_boxes(written(tmp_path / "a.json", {**content, "categories": table}))
+        assert found["score"].tolist() == [0.01] * 2
+    content["annotations"] = entries[:1]
+    line = refusal(written(tmp_path / "c.json", content))
+    assert line.startswith(": nothing has category_id 62, a person's")
+
+
+def with_entry(**change: object) -> dict:
+    return {"images": [IMAGE], "annotations": [ENTRY, {**ENTRY, **change}]}
+
+
+def with_image(**change: object) -> dict:
+    return {"images": [{**IMAGE, "id": 1}, {**IMAGE, **change}], "annotations": [ENTRY]}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "not readable as JSON"),
+        (b"\xff\xfe\xfd", "not readable as JSON"),
+        ("[" * 100_000, "not readable as JSON"),
+        ({"images": []}, "no COCO file; give a list of detections"),
+        ("3", "no COCO file"),
+        ([3], "entry 1: no detection"),
+        (with_entry(image_id=8), "entry 2: image_id 8 is not among the images"),
+        (with_entry(image_id=[8]), "entry 2: image_id [8] is not among"),
+        (with_entry(score=None), "entry 2: score None is no number; detections have one"),
+        (with_entry(score=float("nan")), "entry 2: score nan is no number"),
+        (with_entry(score=True), "entry 2: score True is no number"),
+        (with_entry(bbox=[1, 2, 3]), "entry 2: bbox [1, 2, 3] is not x, y, width, height"),
+        (with_entry(bbox=[1, 2, float("inf"), 4]), "entry 2: bbox [1, 2, inf, 4] is not"),
+        (with_entry(bbox=[1, 2, 10**400, 4]), "entry 2: bbox [1, 2, 1000"),
+        (with_entry(bbox=[1, 2, 0, 4]), "entry 2: bbox [1, 2, 0, 4] has no area"),
+        (with_entry(bbox=[0.1, 0.2, 0.3, 0.5]), "entry 2: bbox [0.1, 0.2, 0.3, 0.5] is within"),
+        (with_entry(category_id="person"), "entry 2: category_id 'person' is no whole number"),
+        (with_image(id=1), "image 2: id 1 is that of an earlier image"),
+        (with_image(id=None), "image 2: no id"),
+        (with_image(width=0), "image 2: width 0, height 240; give both, in pixels"),
+        (with_image(height=None), "image 2: width 320, height None"),
+        (with_image(video=3, timestamp=902), "image 2: video 3, timestamp 902; give the video's"),
+        (with_image(video="v", timestamp="x"), "image 2: video 'v', timestamp 'x'; give"),
+        ([{**ENTRY, "image_id": "v,0902"}], "entry 1: bbox [32, 48, 96, 120] is in pixels"),
+        ([{**ENTRY, "image_id": "v,0902", "width": 9}], "entry 1: width 9, height None"),
+        ([ENTRY], "entry 1: image 7 tells no video and second; give"),
+        ([{"bbox": [0, 0, 1, 1], "score": 1}], "entry 1: image without a name tells"),
+        *(
+            (with_image(file_name=name), f"image 2: image {name!r} tells no video and second")
+            for name in (
+                "v_0902.jpg",
+                "v/v_000902.jpg",
+                "v/000902.jpg",
+                "val/v/0902.jpg",
+                "v\\0902.jpg",
+                "/0902.jpg",
+                "0902.jpg",
+                "v/0902.mp4",
+            )
+        ),
+    ],
+)
+def test_coco_problems_are_one_line(tmp_path, content, expected):
+    assert refusal(written(tmp_path / "boxes.json", content)).startswith(f": {expected}")
+
+
+# ---------------------------------------------------------------------------------- proposals
+
+PROPOSALS = {
+    "0f39OWEqJ24,0902": np.array([[0.011, 0.157, 0.655, 0.983, 0.998163]]),
+    "0f39OWEqJ24,0903": np.zeros((0, 5)),
+    "a,b,5.5": np.asfortranarray([[0.054, 0.088, 0.91, 0.998], [0.016, 0.161, 0.519, 0.974]]),
+    "w,0904": [[0, 0, 1, 1, np.float64(0.25)]],
+    "w,0905": [],
+    "w,0906": np.array([[0.25, 0.5, 0.75, 1, 0.5]], dtype=">f4"),
+    "w,0907": np.array([[0, 0, 1, 1]], dtype=np.int64),
+    "w,0908": [np.array([0.25, 0.5, 0.75, 1, 0.5])],
+}
+PROPOSED = frame(
+    ("0f39OWEqJ24", 902.0, 0.011, 0.157, 0.655, 0.983, 0.998163),
+    ("a,b", 5.5, 0.054, 0.088, 0.91, 0.998, 1.0),
+    ("a,b", 5.5, 0.016, 0.161, 0.519, 0.974, 1.0),
+    ("w", 904.0, 0.0, 0.0, 1.0, 1.0, 0.25),
+    ("w", 906.0, 0.25, 0.5, 0.75, 1.0, 0.5),
+    ("w", 907.0, 0.0, 0.0, 1.0, 1.0, 1.0),
+    ("w", 908.0, 0.25, 0.5, 0.75, 1.0, 0.5),
+)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("numpy_name", [b"numpy._core", b"numpy.core"])
+def test_proposals_of_every_protocol_and_numpy(tmp_path, protocol, numpy_name):
+    content = pickle.dumps(PROPOSALS, protocol=protocol)
+    if protocol < 4:  # later ones tell the length of a name
+        content = content.replace(b"numpy._core", numpy_name)
+    boxes = read_person_boxes(written(tmp_path / "boxes.pkl", content))
+    pd.testing.assert_frame_equal(boxes, PROPOSED, check_dtype=False, check_exact=True)
+
+
+def test_proposals_of_python_2(tmp_path):
+    """Text and array bytes are one type there, which protocol 2 writes as short strings."""
+
+    def string(text: bytes) -> bytes:
+        return b"U" + bytes([len(text)]) + text
+
+    number = b"cnumpy\ndtype\n" + string(b"f8") + b"K\x00K\x01\x87R"
+    number += b"(K\x03" + string(b"<") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    data = struct.pack("<5d", 0.1, 0.2, 0.5, 0.9, 0.75)
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + string(b"b")
+    array += b"\x87R(K\x01K\x01K\x05\x86" + number + b"\x89" + string(data) + b"tb"
+    content = b"\x80\x02}" + string(b"v,0902") + array + b"s."
+    boxes = read_person_boxes(written(tmp_path / "boxes.pkl", content))
+    expected = frame(("v", 902.0, 0.1, 0.2, 0.5, 0.9, 0.75))
+    pd.testing.assert_frame_equal(boxes, expected, check_dtype=False, check_exact=True)
+
+
+class Calls:
+    """Pickles as a call of ``function`` with ``arguments``."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_malicious_pickle_is_refused_and_has_not_run(tmp_path, protocol):
+    marker = tmp_path / "ran"
+    code = f"__import__('pathlib').Path({str(marker)!r}).touch()"
+    calls = {
+        f"{os.system.__module__}.system": (os.system, f"echo > {shlex.quote(str(marker))}"),
+        "builtins.eval": (eval, code),
+        "builtins.exec": (exec, code),
+        "numpy.memmap": (np.memmap, str(marker), "f8", "w+", 0, (1,)),
+    }
+    for name, call in calls.items():
+        named = name.replace("builtins", "__builtin__") if protocol < 3 else name
+        for content in (Calls(*call), {"v,0902": Calls(*call)}, {Calls(*call): [[0, 0, 1, 1]]}):
+            path = written(tmp_path / "boxes.pkl", pickle.dumps(content, protocol=protocol))
+            expected = f": refused, it names {named}, which no box file needs (it was not run)"
+            assert refusal(path).startswith(expected)
+            assert not marker.exists()
+        pickle.loads(pickle.dumps(Calls(*call), protocol=protocol))
+        assert marker.exists(), "the pickle is harmless, so the test tells nothing"
+        marker.unlink()
+
+
+def test_a_name_is_refused_without_an_import(tmp_path):
+    module = "this"
+    assert module not in sys.modules
+    assert "it names this.s" in refusal(written(tmp_path / "a.pkl", b"cthis\ns\n."))
+    assert "it names numpy.this.s" in refusal(written(tmp_path / "b.pkl", b"(inumpy.this\ns\n."))
+    assert module not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        # What the stand-ins are asked that numpy's own functions would do.
+        (b"cnumpy\nndarray\n}X\x01\x00\x00\x00aK\x01sb.", "it sets attributes of what it names"),
+        (b"cnumpy\nndarray\nN}X\x01\x00\x00\x00aK\x01s\x86b.", "it sets attributes"),
+        (b"\x80\x02cnumpy\nndarray\n)\x81.", "NEWOBJ class argument"),
+        (b"cnumpy\ndtype\n(X\x03\x00\x00\x00O8,tR.", "it holds an array of dtype 'O8,'"),
+        (b"ccodecs\nencode\n.", "it names codecs.encode"),
+        (b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x03\x00\x00\x00rottR.", "it encodes text as"),
+        (b"P1\n.", "it names an object outside the file, '1'"),
+        (b"K\x01Q.", "it names an object outside the file, 1"),
+        (b"\x80\x02\x82\x01.", "unregistered extension code 1"),
+        (b"\x80\x05\x97.", "pickle stream refers to out-of-band data"),
+        (b"", "Ran out of input"),
+        (b"video,0902", "invalid load key"),
+        (pickle.dumps(PROPOSALS)[:200], ""),
+        (pickle.dumps({"v,1": np.array([[None]])}), "it holds an array of dtype 'O8'"),
+        (pickle.dumps({"v,1": np.zeros(1, "f8,i4")}), "it holds an array of dtype 'V12'"),
+        (pickle.dumps({"v,1": np.array(["x"])}), "it holds an array of dtype 'U1'"),
+        (pickle.dumps({"v,1": pd.DataFrame({"x": [1]})}), "it names pandas."),
+    ],
+)
+def test_pickles_of_other_things_are_refused(tmp_path, content, expected):
+    assert refusal(written(tmp_path / "boxes.pkl", content)).startswith(f": refused, {expected}")
+
+
+def test_an_array_is_never_larger_than_its_bytes(tmp_path):
+    content = pickle.dumps({"v,1": np.zeros((3, 5))}, protocol=4).replace(
+        b"K\x03K\x05", b"K\xffK\xff"
+    )
+    assert ": refused, cannot reshape" in refusal(written(tmp_path / "boxes.pkl", content))
+
+
+GOOD = [0.1, 0.2, 0.5, 0.9, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ([GOOD], ": holds a list, no dict; save a plain dict of 'video,0902'"),
+        ({("v", 1): [GOOD]}, ": key ('v', 1) is no video,second; name keys as 'video,0902'"),
+        ({"v": [GOOD]}, ": key 'v' is no video,second"),
+        ({",1": [GOOD]}, ": key ',1' is no video,second"),
+        ({"v,nan": [GOOD]}, ": key 'v,nan' is no video,second"),
+        ({"v,1": {}}, ": key 'v,1' holds a dict, no boxes"),
+        ({"v,1": [["x"]]}, ": key 'v,1' holds a list, no boxes"),
+        ({"v,1": [GOOD, GOOD[:4]]}, ": key 'v,1' holds a list, no boxes"),
+        ({"v,1": [[10**400] * 4]}, ": key 'v,1' holds a list, no boxes"),
+        ({"v,1": np.ones((2, 6))}, ": key 'v,1' has shape (2, 6), expected (n, 4) or (n, 5)"),
+        ({"v,1": np.ones(5)}, ": key 'v,1' has shape (5,)"),
+        ({"v,1": None}, ": key 'v,1' has shape ()"),
+        (
+            {"v,0": [], "v,1": [GOOD] * 2, "v,2": [], "v,3": [GOOD, [*GOOD[:4], np.nan], GOOD]},
+            ": key 'v,3', row 2: 0.1 0.2 0.5 0.9 nan has a number that is not finite",
+        ),
+        ({"v,1": [[10, 20, 50, 90, 0.5]]}, ": key 'v,1', row 1: 10 20 50 90 0.5 has corners in"),
+        ({"v,1": [[0.5, 0, 0.5, 1, 1]]}, ": key 'v,1', row 1: 0.5 0 0.5 1 1 has x1 >= x2; swap"),
+        ({"v,1": [[0, 1, 0.5, 0, 1]]}, ": key 'v,1', row 1: 0 1 0.5 0 1 has y1 >= y2; swap"),
+    ],
+)
+def test_proposals_that_are_none_are_named_by_key(tmp_path, content, expected):
+    assert refusal(written(tmp_path / "boxes.pkl", content)).startswith(expected)
+
+
+def test_a_refused_file_leaves_the_next_one_alone(tmp_path):
+    """Instructions that set attributes of numpy's names find nothing to set them on."""
+    for call in (b"cnumpy\ndtype\n", b"cnumpy._core.multiarray\n_reconstruct\n"):
+        state = pickle.dumps((None, {"__defaults__": (), "_function": 3}), protocol=2)[2:-1]
+        refusal(written(tmp_path / "bad.pkl", call + state + b"b."))
+    boxes = read_person_boxes(written(tmp_path / "boxes.pkl", PROPOSALS))
+    pd.testing.assert_frame_equal(boxes, PROPOSED, check_dtype=False, check_exact=True)
