@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from stadlib import processes
-from stadlib.config import SCALES, Experiment, Scale, Stage, digest
+from stadlib.config import Experiment, Stage, digest
 from stadlib.data.annotations import Keyframe
 from stadlib.data.balancing import make_draw
 from stadlib.data.classification import ClassificationDataset
@@ -27,6 +27,7 @@ from stadlib.models.action_detector import ActionDetector
 from stadlib.models.fusion import Fusion
 from stadlib.models.heads import LinearHead, RelationHead
 from stadlib.models.roi import RoIAlign3d
+from stadlib.scales import SCALES, Scale
 
 AVERAGED = {"s-only": ("T",), "t-only": ("H", "W")}  # paper section 2.2
 

@@ -147,7 +147,9 @@ def _compared(backbone: str) -> dict[str, Experiment]:
     rows = recipes.table2(scale="mini", backbone=backbone)
     (alone,) = [
         row
-        for row in recipes.table1(scale="mini", backbone=backbone, head="t-only", memory="no")
+        for row in recipes.table1(
+            scale="mini", detector="ground-truth", backbone=backbone, head="t-only", memory="no"
+        )
         if row.pretrain == "K700"
     ]
     amounts = {head: recipes.memory_ablation(backbone=backbone, head=head) for head in HEADS}

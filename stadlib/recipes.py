@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stadlib.config import SCALES, Experiment, Stage, check_word, choices
+from stadlib.config import Experiment, Stage, check_word, choices
+from stadlib.scales import SCALES
 
 BOTH = ("ava", "kinetics")
 EXTENSION = (0.1, 0.05)  # of a detected box's width and height (AlphAction)

@@ -42,7 +42,8 @@ def class_counts(record: Record) -> pd.DataFrame:
     Returns:
         By ``action_id``: ``name``, and the instances in ``ava`` and ``kinetics``.
     """
-    stages, layout = _data(record)
+    stages, run = _open(record)
+    layout = run.layout
     labels = layout.label_map()
     counts = pd.DataFrame(index=pd.Index(labels.ids, name="action_id"))
     counts["name"] = [labels.name(action) for action in labels.ids]
@@ -60,9 +61,8 @@ def examples(record: Record, count: int = 6) -> list[Example]:
     """
     from stadlib.data.video import read_frames  # noqa: PLC0415  (torch)
 
-    stages, layout = _data(record)
-    run = stages.open_run(from_dict(record.experiment), _folder(record), Progress)
-    keyframes = stages.validation_keyframes(run)
+    stages, run = _open(record)
+    layout, keyframes = run.layout, stages.validation_keyframes(run)
     annotated = {k.key: k for k in stages.annotated(layout, stages.SOURCES, "val")}
     several = [keyframe for keyframe in keyframes if len(keyframe.boxes) > 1] or keyframes
     chosen = [several[place] for place in np.linspace(0, len(several) - 1, count).astype(int)]
@@ -95,10 +95,11 @@ def _true_actions(keyframe, annotated) -> np.ndarray:
     return annotated.actions[iou.argmax(axis=1)] & (iou.max(axis=1) >= 0.5)[:, None]
 
 
-def _data(record: Record) -> tuple:
-    from stadlib import preparation, stages  # noqa: PLC0415  (torch)
+def _open(record: Record) -> tuple:
+    """The module of stages, and the record's run."""
+    from stadlib import stages  # noqa: PLC0415  (torch)
 
-    return stages, preparation.prepare_data(from_dict(record.experiment), Progress)
+    return stages, stages.open_run(from_dict(record.experiment), record.folder, Progress)
 
 
 def _scores(record: Record, source: str) -> Callable[[str, np.ndarray], dict[int, float]]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import ModuleType
 
 from stadlib.config import (
-    SCALES,
     ConfigError,
     Experiment,
     InputError,
@@ -26,6 +25,7 @@ from stadlib.paths import runs_dir, stage_dir
 from stadlib.progress import Progress
 from stadlib.recipes import MEMORY_WORDS
 from stadlib.records import Record, make_record, provenance, read_record, write_record
+from stadlib.scales import SCALES
 
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 

@@ -67,11 +67,11 @@ def tiny_dataset(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def smoke_record():
-    """The record of the t-only row at smoke scale, trained once a session."""
+    """The record of the t-only row on ground-truth boxes at smoke scale, trained once a session."""
     from stadlib import recipes, study
 
     words = {"head": "t-only", "backbone": "ir-csn-152", "pretrain": "K700", "frames": "32x2"}
-    (row,) = recipes.table1(scale="smoke", memory="no", **words)
+    (row,) = recipes.table1(scale="smoke", detector="ground-truth", memory="no", **words)
     return study.run(row)
 
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from stadlib.config import ConfigError, Experiment, Stage, from_dict
+from stadlib import detector_recipes
+from stadlib.config import ConfigError, Detections, Experiment, Stage, from_dict
 
 
 def test_unknown_word_is_answered_with_the_choices():
@@ -79,3 +80,43 @@ def test_words_are_refused_before_torch_is_imported():
         "head='tonly'; choose from linear, s-only, t-only, all",
         "False",
     ]
+
+
+def test_detected_boxes_survive_json_and_need_a_detector():
+    experiment = Experiment(detector="v3", detections=Detections(threshold=0.2, product=True))
+    assert from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment
+    assert Experiment(detector="v1").detections == Detections()
+    with pytest.raises(ConfigError, match="need a detector; choose from v1, v2, v3"):
+        Experiment(detections=Detections())
+    with pytest.raises(ConfigError, match=r"threshold=1\.5; give a score from 0 to 1"):
+        Detections(threshold=1.5)
+    with pytest.raises(ConfigError, match="choose from ground-truth, ground-truth"):
+        Detections(training="detected")
+
+
+def test_whose_boxes_are_scored_changes_the_digest_but_not_what_was_trained():
+    truth, found = Experiment(), Experiment(detector="v3")
+    assert truth.digest != found.digest
+    assert truth.stage_digest(1) == found.stage_digest(1)
+    both = replace(found, detections=Detections(training="ground-truth+detected"))
+    assert both.stage_digest(1) != found.stage_digest(1)
+
+
+def test_boxes_matter_to_a_stage_that_remembers_seconds_nobody_annotated():
+    online = Stage(memory=("ava",))
+    offline = Stage(memory=("ava",), start="previous", train="head")
+    truth = Experiment(stages=(online, offline), span=30, remembered=5)
+    found = replace(truth, detector="v3")
+    assert truth.stage_digest(1) == found.stage_digest(1)
+    assert truth.stage_digest(2) != found.stage_digest(2)
+
+
+def test_a_detector_made_otherwise_is_another_experiment(monkeypatch):
+    before = Experiment(detector="v2", scale="mini")
+    digests, names = [before.digest], [before.boxes_name]
+    stages = detector_recipes.DETECTORS["v2"]
+    longer = replace(stages[1], share=2.0)
+    monkeypatch.setitem(detector_recipes.DETECTORS, "v2", (stages[0], longer))
+    assert before.digest not in digests
+    assert before.boxes_name not in names
+    assert replace(before, scale="paper").boxes_name == "v2", "real data brings its own files"

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from stadlib import recipes
-from stadlib.config import SCALES, ConfigError, Experiment
+from stadlib.config import ConfigError, Experiment
 from stadlib.paths import published_dir
+from stadlib.scales import SCALES
 
 
 def test_table1_has_the_rows_of_the_paper_in_its_order():
@@ -76,8 +77,24 @@ def test_another_scale_keeps_every_word():
 
 
 def test_table_has_a_row_with_the_default_words():
-    default = Experiment()
+    default = Experiment(detector="v3")
     assert recipes.at(default, "mini") in recipes.table1()
+
+
+def test_table_four_is_one_trained_model_on_four_sets_of_boxes():
+    rows = recipes.table4(seed=2)
+    assert list(rows) == ["v1", "v2", "v3", "ground-truth"]
+    assert rows["v3"] in recipes.table1(seed=2)
+    assert len({row.stage_digest(1) for row in rows.values()}) == 1
+    assert len({row.digest for row in rows.values()}) == 4
+
+
+def test_other_uses_of_boxes_differ_in_nothing_else():
+    row = recipes.table4()["v3"]
+    uses = recipes.box_uses()
+    assert {replace(use, detections=row.detections) for use in uses.values()} == {row}
+    trained = [name for name, use in uses.items() if use.stage_digest(1) != row.stage_digest(1)]
+    assert trained == ["trained on both"]
 
 
 def test_ensemble_has_fifteen_different_members():

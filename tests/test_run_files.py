@@ -37,13 +37,16 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     stages = SimpleNamespace(
         SOURCES=("ava", "kinetics"),
         annotated=lambda layout, sources, split: [k for s in sources for k in data[s]],
+        validation_keyframes=lambda run: scored,
     )
     layout = SimpleNamespace(
         label_map=lambda: LABELS,
         video_file=lambda source, video: Path(f"{video}.mp4"),
         video_start=lambda source, video: 900.0 if source == "ava" else 0.0,
     )
-    monkeypatch.setattr(run_files, "_data", lambda record: (stages, layout))
+    scored = [k for keyframes in data.values() for k in keyframes]
+    run = SimpleNamespace(layout=layout, scored=scored)
+    monkeypatch.setattr(run_files, "_open", lambda record: (stages, run))
     monkeypatch.setattr(
         video,
         "read_frames",
@@ -73,6 +76,21 @@ def test_examples_show_every_persons_own_scores(record: Record) -> None:
         assert example.scores[1] == pytest.approx({12: 0.112, 79: 0.179, 80: 0.18})
     assert examples[0].frame.shape == (8, 12, 3)
     assert examples[0].frame[0, 0, 0] == 3  # 903 s on the clock of a movie cut at 900 s
+
+
+def test_a_detected_person_has_the_actions_of_whom_it_overlaps(record: Record, monkeypatch) -> None:
+    _, run = run_files._open(record)
+    moved = BOXES.copy()
+    moved[0] += 0.01  # still the first person; the second box is moved away from everybody
+    moved[1] = [0.8, 0.0, 0.9, 0.1]
+    nothing = np.zeros((2, 3), dtype=bool)
+    ids = np.full(2, -1)
+    first = run.scored[1]
+    found = Keyframe("ava", first.video, first.timestamp, moved, nothing, ids)
+    monkeypatch.setattr(run_files._open(record)[0], "validation_keyframes", lambda run: [found])
+    (example,) = run_files.examples(record, count=1)
+    assert example.truths == [[12, 80], []]
+    assert example.scores == [{}, {}], "its detection file holds the annotated boxes"
 
 
 def test_class_counts_are_persons_by_source(record: Record) -> None:

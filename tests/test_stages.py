@@ -108,8 +108,8 @@ def test_offline_every_second_is_known(with_memory):
 
 def test_the_second_strategy_begins_as_the_row_without_memory(smoke_record):
     (row,) = recipes.table1(
-        scale="smoke", head="t-only", backbone="ir-csn-152", pretrain="K700", frames="32x2",
-        memory="no",
+        scale="smoke", detector="ground-truth", head="t-only", backbone="ir-csn-152",
+        pretrain="K700", frames="32x2", memory="no",
     )  # fmt: skip
     assert row.digest == smoke_record.digest
     assert NEW_HEAD.stage_digest(1) == row.stage_digest(1)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from stadlib import recipes, study
-from stadlib.config import ConfigError, Experiment, InputError
+from stadlib.config import ConfigError, Experiment
 from stadlib.config import from_dict as experiment_from
 from stadlib.records import read_record
 
@@ -118,11 +118,6 @@ def test_check_parameters_refuses_a_wrong_word(name, value, answer):
     with pytest.raises(ConfigError, match=answer) as caught:
         study.check_parameters({name: value}, name)
     assert caught.value._render_traceback_() == [f"ConfigError: {caught.value}"]
-
-
-def test_rows_that_cannot_run_yet_say_so():
-    with pytest.raises(InputError, match="detector='v3' cannot be run yet"):
-        study.run(replace(ROW, detector="v3"))
 
 
 def test_the_other_backbone_and_input_run_too(tmp_path, monkeypatch):

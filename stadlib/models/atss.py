@@ -41,8 +41,9 @@ def assign(
     distance_AG = torch.cdist(centres_A2, persons_G2)
     candidates_KG = _nearest(distance_AG, level_sizes, top_k)
     candidate_iou_KG = iou_AG.gather(0, candidates_KG)
-    # The unbiased deviation is NaN for a single candidate, which then stands on its mean.
-    least_G = candidate_iou_KG.mean(dim=0) + candidate_iou_KG.std(dim=0).nan_to_num()
+    # The unbiased deviation, but 0 for a single candidate, which then stands on its mean.
+    unbiased = min(1, len(candidates_KG) - 1)
+    least_G = candidate_iou_KG.mean(dim=0) + candidate_iou_KG.std(dim=0, correction=unbiased)
     x_KG, y_KG = centres_A2[candidates_KG].unbind(dim=-1)
     x1, y1, x2, y2 = boxes_G4.unbind(dim=1)
     inside_KG = (x_KG > x1) & (x_KG < x2) & (y_KG > y1) & (y_KG < y2)

@@ -54,20 +54,25 @@ def gfocal_resnet(depth: int, short_sides: Sequence[int], long_side: int) -> GFo
 
 
 def gfocal_mini(short_sides: Sequence[int], long_side: int) -> GFocalV2:
-    """A detector for pictures of some 100 pixels: three blocks, three levels, 48 channels."""
-    widths = (24, 32, 64, 96)
+    """A detector for pictures of some 100 pixels: six residual blocks, two levels, 64 channels.
+
+    A level of stride 4 would cost three times as much and find no more persons, who are 20 pixels
+    high or more.
+    """
+    widths = (24, 48, 96, 128)
     layers = OrderedDict(stem=_stem(widths[0]))
     for number, (before, width) in enumerate(pairwise(widths), 1):
         shortcut = nn.Sequential(
             nn.Conv2d(before, width, 1, stride=2, bias=False), nn.BatchNorm2d(width)
         )
-        layers[f"layer{number}"] = BasicBlock(before, width, stride=2, downsample=shortcut)
-    names = {f"layer{number}": str(number) for number in (1, 2, 3)}
-    body = BackboneWithFPN(
-        nn.Sequential(layers), names, list(widths[1:]), 48, extra_blocks=_NoMoreLevels()
-    )
+        down = BasicBlock(before, width, stride=2, downsample=shortcut)
+        layers[f"layer{number}"] = nn.Sequential(down, BasicBlock(width, width))
+    names = {"layer2": "0", "layer3": "1"}
+    trunk = nn.Sequential(layers)
+    body = BackboneWithFPN(trunk, names, list(widths[2:]), 64, extra_blocks=_NoMoreLevels())
     transform = _transform(short_sides, long_side, 16)
-    return GFocalV2(body, transform, strides=(4, 8, 16), num_convs=2, anchor_scale=6)
+    model = GFocalV2(body, transform, strides=(8, 16), num_convs=2, anchor_scale=5)
+    return model.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
 
 
 def torchvision_detector(name: str) -> nn.Module:
