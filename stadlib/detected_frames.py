@@ -5,13 +5,12 @@ torch is imported only when files of the run are read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
 from stadlib import metrics
 from stadlib.config import InputError, from_dict
+from stadlib.detected_sheet import DetectedFrame
 from stadlib.metrics.matching import overlaps
 from stadlib.progress import Progress
 from stadlib.records import Record
@@ -25,29 +24,6 @@ LOSSES = {  # what AP is lost to, of the kinds that ``metrics.diagnose`` tells a
     "wrong labels": ("label",),
 }
 _CORNERS = ["x1", "y1", "x2", "y2"]
-
-
-@dataclass(frozen=True, eq=False)
-class DetectedFrame:
-    """A validation frame with G annotated persons and N boxes, the highest score first.
-
-    Attributes:
-        title: says which frame it is.
-        frame: (H, W, 3) uint8.
-        truth: (G, 4), x1 y1 x2 y2 in [0, 1].
-        found: (G,) whether a box found the person.
-        boxes: (N, 4).
-        scores: (N,).
-        hits: (N,) whether a box found a person.
-    """
-
-    title: str
-    frame: np.ndarray
-    truth: np.ndarray
-    found: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
-    hits: np.ndarray
 
 
 def examples(record: Record, count: int = 6) -> list[DetectedFrame]:

@@ -137,6 +137,8 @@ def measure_persons(groundtruth: Sequence[Path], boxes: Sequence[Path]) -> dict[
 
 
 def _boxes(path: Path) -> pd.DataFrame:
+    if path.suffix.lower() in (".json", ".pkl"):
+        return read_person_boxes(path)
     if path.is_file():
         with path.open(errors="replace") as file:
             if file.readline().split(",")[6:7] == [""]:

@@ -1,12 +1,11 @@
 """Figures about person boxes: what better ones bring, which ones are used, who is found and missed.
 
-Colours mean sources (AVA, Kinetics), but for the bars of classes, where they mean AVA's groups, and
-the boxes in pictures, which carry their own legend.
+Colours mean sources (AVA, Kinetics), but for the bars of classes, where they mean AVA's groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,36 +13,27 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from stadlib.callouts import annotate_points
-from stadlib.detected_frames import LOSSES, DetectedFrame
+from stadlib.config import Detections
+from stadlib.detected_frames import LOSSES
+from stadlib.detected_sheet import frames
 from stadlib.labels import group
 from stadlib.style import (
     COLORS,
     GREY,
+    GROUP_NAMES,
     STYLE,
     WIDTH,
     NotebookFigure,
     closed,
-    name_groups,
     short_name,
     unrun,
 )
 
+__all__ = ["class_losses", "curve", "frames", "lost", "thresholds"]
+
 _SOURCES = {"AVA": "#0072B2", "Kinetics": "#C04A00"}
-_USED = 0.5  # the threshold of Table 4's rows
+_USED = Detections().threshold  # in Table 4's rows
 _LINE = 9  # points between names at the ends of lines
-_COLUMNS, _GAP, _HEAD = 3, 0.22, 0.28  # pictures side by side; inches for a title, the legend
-_KINDS = {  # of a box in a picture: colour, dashes, width
-    "annotated": ("#FFFFFF", "-", 0.8),
-    "found": ("#56B4E9", "-", 1.5),
-    "false": ("#FFB000", (0, (4, 1.5)), 1.5),
-    "missed": ("#FF3B30", (0, (1.5, 1)), 1.8),
-}
-_WORDS = {
-    "annotated": "─ annotated (white)",
-    "found": "━ detected, finds a person",
-    "false": "━ ━ detected, finds nobody",
-    "missed": "▪▪▪ annotated, missed",
-}
 
 
 def curve(ours: pd.DataFrame, paper: pd.DataFrame) -> NotebookFigure:
@@ -130,7 +120,7 @@ def _lines(axes: Axes, table: pd.DataFrame, styles: Mapping[str, str]) -> None:
     if ends:
         _name_ends(axes, ends)
     else:
-        axes.text(0.5, 0.5, "not run", color=GREY, ha="center", transform=axes.transAxes)
+        axes.text(0.25, 0.5, "not run", color=GREY, ha="center", transform=axes.transAxes)
 
 
 def _name_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
@@ -172,7 +162,9 @@ def class_losses(table: pd.DataFrame) -> NotebookFigure:
         axes.set_ylim(-0.6, len(table) - 0.4)
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
-        name_groups(axes)
+        for row, (name, color) in enumerate(COLORS.items()):  # where the shortest bars leave room
+            axes.text(0.99, 0.12 - 0.04 * row, GROUP_NAMES[name], color=color, weight="bold",
+                      ha="right", transform=axes.transAxes)  # fmt: skip
         return closed(figure)
 
 
@@ -194,71 +186,19 @@ def lost(tables: Mapping[str, pd.DataFrame]) -> NotebookFigure:
         )  # fmt: skip
         for axes, source in zip(panels[0], sources, strict=True):
             for place, (boxes, table) in enumerate(tables.items()):
+                name = "GT" if boxes == "ground-truth" else boxes
                 ys = np.arange(len(LOSSES)) - 0.4 + size * (place + 0.5)
                 values = table.loc[source, list(LOSSES)]
                 shade = 0.25 + 0.6 * (place + 1) / len(tables)
                 axes.barh(ys, values, size * 0.9, color=_SOURCES[source], alpha=shade)
                 for y, value in zip(ys, values, strict=True):
-                    axes.annotate(f"{value:.1f}  {boxes}", (max(value, 0), y), (3, 0), va="center",
+                    axes.annotate(f"{value:.1f}  {name}", (max(value, 0), y), (3, 0), va="center",
                                   textcoords="offset points", fontsize=6.5)  # fmt: skip
             axes.set_title(source, color=_SOURCES[source], weight="bold", fontsize=8)
-            axes.set(
-                ylim=(len(LOSSES) - 0.4, -0.6), xlabel="mAP@0.5 that mending it brings, points"
-            )
+            axes.set_xlabel("mAP@0.5 that mending it brings, points")
             axes.set_yticks(range(len(LOSSES)), list(LOSSES))
+            axes.set_ylim(len(LOSSES) - 0.4, -0.6)
             axes.tick_params(axis="y", length=0)
             axes.grid(visible=False, axis="y")
             axes.margins(x=0.3)
         return closed(figure)
-
-
-def frames(examples: Sequence[DetectedFrame]) -> NotebookFigure:
-    """Show frames with the persons that are annotated, and the boxes that find them or do not.
-
-    Args:
-        examples: ``detected_frames.examples``'s, row by row.
-    """
-    if not examples:
-        return unrun()
-    cell = WIDTH / _COLUMNS
-    high, wide = examples[0].frame.shape[:2]
-    tall = 0.97 * cell * high / wide
-    rows = -(-len(examples) // _COLUMNS)
-    total = _HEAD + rows * (tall + _GAP)
-    style = {**STYLE, "axes.grid": False, "figure.constrained_layout.use": False}
-    with plt.rc_context(style):
-        figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, total))
-        for place, word in enumerate(_WORDS):
-            color = GREY if word == "annotated" else _KINDS[word][0]
-            figure.text(0.005 + 0.25 * place, 1 - 0.15 / total, _WORDS[word], color=color,
-                        weight="bold", fontsize=7)  # fmt: skip
-        for number, example in enumerate(examples):
-            row, column = divmod(number, _COLUMNS)
-            bottom = total - _HEAD - row * (tall + _GAP) - _GAP - tall
-            box = (column * cell + 0.015 * cell, bottom, 0.97 * cell, tall)
-            axes = figure.add_axes([a / b for a, b in zip(box, (WIDTH, total) * 2, strict=True)])
-            _picture(axes, example)
-        return closed(figure)
-
-
-def _picture(axes: Axes, example: DetectedFrame) -> None:
-    axes.imshow(example.frame, interpolation="bicubic", extent=(0, 1, 1, 0), aspect="auto")
-    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.set_title(example.title, fontsize=7, loc="left", pad=2, color=GREY)
-    for box, found in zip(example.truth, example.found, strict=True):
-        _outline(axes, box, "annotated" if found else "missed")
-    for box, score, hit in zip(example.boxes, example.scores, example.hits, strict=True):
-        _outline(axes, box, "found" if hit else "false", f"{score:.2f}".lstrip("0"))
-
-
-def _outline(axes: Axes, box: np.ndarray, kind: str, text: str = "") -> None:
-    """A box on a dark rim, and its score inside its upper left corner."""
-    (x1, y1, x2, y2), (color, dashes, width) = box, _KINDS[kind]
-    corners = ([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1])
-    axes.plot(*corners, color="black", lw=width + 1, alpha=0.6)
-    axes.plot(*corners, color=color, lw=width, ls=dashes)
-    plate = {"boxstyle": "square,pad=0.1", "facecolor": color, "edgecolor": "none", "alpha": 0.85}
-    if text:
-        axes.annotate(text, (max(x1, 0), max(y1, 0)), (1.5, -6.5), textcoords="offset points",
-                      fontsize=5.5, bbox=plate)  # fmt: skip

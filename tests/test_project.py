@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stadlib.config import SCALES
 from stadlib.data.miniature import MINI, SMOKE
+from stadlib.scales import SCALES
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -12,7 +12,7 @@ import pandas as pd
 from stadlib.config import InputError
 from stadlib.data.annotation_rows import Problem, contradicting_files, read_rows
 from stadlib.data.annotations import known_actions
-from stadlib.data.layout import SOURCES, SPLITS, AvaLayout
+from stadlib.data.layout import BOX_SUFFIXES, SOURCES, SPLITS, AvaLayout
 from stadlib.data.person_boxes import read_person_boxes
 from stadlib.data.video import probe, read_frames
 from stadlib.labels import AVA_ACTIONS, LabelMap
@@ -89,7 +89,8 @@ def _small_files(layout: AvaLayout, source: str) -> Iterator[str]:
             layout.excluded(source, split)
         except InputError as error:
             yield str(error)
-    for path in sorted((layout.root / "boxes").glob(f"*_{source}_*.csv")):
+    files = sorted((layout.root / "boxes").glob(f"*_{source}_*"))
+    for path in [file for file in files if file.suffix in BOX_SUFFIXES]:
         try:
             read_person_boxes(path)
         except InputError as error:

@@ -7,7 +7,7 @@ ROOT/annotations/ava_{split}_v2.2.txt                   video ids, one a line
 ROOT/annotations/kinetics_{split}_v1.0.txt
 ROOT/annotations/ava_{split}_excluded_timestamps_v2.2.csv
 ROOT/annotations/video_starts.csv                       source,video,seconds (optional)
-ROOT/boxes/{detector}_{source}_{split}.csv              persons, of any second (optional)
+ROOT/boxes/{detector}_{source}_{split}.csv              persons, of any second, or .json .pkl
 ROOT/videos/{ava,kinetics}/<video>.mp4                  or .mkv .webm .avi .mov
 """
 
@@ -25,6 +25,7 @@ SOURCES = ("ava", "kinetics")
 SPLITS = ("train", "val", "test")
 VERSIONS = {"ava": "v2.2", "kinetics": "v1.0"}
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+BOX_SUFFIXES = (".csv", ".json", ".pkl")
 LABEL_MAP_FILE = "ava_action_list_v2.2_for_activitynet_2019.pbtxt"
 
 
@@ -75,7 +76,9 @@ class AvaLayout:
     def person_boxes(self, detector: str, source: str, split: str) -> Path:
         """A detector's boxes, in annotated seconds and others, whether the file exists or not."""
         names = (_known(source, SOURCES), _known(split, SPLITS))
-        return self.root / "boxes" / "{}_{}_{}.csv".format(detector, *names)
+        path = self.root / "boxes" / "{}_{}_{}".format(detector, *names)
+        files = [path.with_name(path.name + suffix) for suffix in BOX_SUFFIXES]
+        return next((file for file in files if file.exists()), files[0])
 
     def videos(self, source: str, split: str) -> list[str]:
         """Video ids of a split, in file order: its list, or else the videos of its annotations.

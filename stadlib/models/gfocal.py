@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_iou_loss
+from torchvision.ops import batched_nms, generalized_box_iou_loss
 
 from stadlib.models import atss
 from stadlib.models.gfocal_losses import (
@@ -158,7 +158,7 @@ class GFocalV2(nn.Module):
         sizes = [tuple(image.shape[-2:]) for image in images]
         batch, targets = self.transform(images, targets)
         maps = list(self.body(batch.tensors).values())
-        anchors_A4 = self.anchors(batch, maps)[0]
+        anchors_A4 = self._anchors(maps)
         level_sizes = [map_BCHW.shape[-2] * map_BCHW.shape[-1] for map_BCHW in maps]
         strides = [
             anchors_A4.new_full((size, 1), stride)
@@ -172,6 +172,12 @@ class GFocalV2(nn.Module):
             return _losses(cells, torch.stack(chosen), boxes)
         found = _select(cells, batch.image_sizes)
         return self.transform.postprocess(found, batch.image_sizes, sizes)
+
+    def _anchors(self, maps: Sequence[Tensor]) -> Tensor:
+        """(A, 4); the generator's own call guesses strides, wrongly where cells overhang."""
+        self.anchors.set_cell_anchors(maps[0].dtype, maps[0].device)
+        strides = [(stride, stride) for stride in self.strides]
+        return torch.cat(self.anchors.grid_anchors([x.shape[-2:] for x in maps], strides))
 
 
 def _tower(channels: int, num_convs: int) -> nn.Sequential:
@@ -217,14 +223,14 @@ def _select(cells: Cells, image_sizes: Sequence[tuple[int, int]]) -> list[dict[s
         offset += level_BA.shape[1]
     image_N, cell_N = torch.cat(images), torch.cat(places)
     distances_N4 = expected_distance(cells.logits_BA4D[image_N, cell_N]) * cells.strides_A1[cell_N]
-    boxes_N4 = decode(cells.points_A2[cell_N], distances_N4)
+    limits_B4 = distances_N4.new_tensor([(w, h, w, h) for h, w in image_sizes])
+    boxes_N4 = decode(cells.points_A2[cell_N], distances_N4).clamp(min=0)
+    boxes_N4 = boxes_N4.minimum(limits_B4[image_N])  # before doubles are told by their overlap
     scores_N = cells.scores_BA[image_N, cell_N]
     kept_N = batched_nms(boxes_N4, scores_N, image_N, NMS_IOU)  # the highest score first
     found = []
-    for number, size in enumerate(image_sizes):
+    for number in range(len(image_sizes)):
         own = kept_N[image_N[kept_N] == number][:MAX_BOXES]
-        boxes = clip_boxes_to_image(boxes_N4[own], size)
-        found.append(
-            {"boxes": boxes, "scores": scores_N[own], "labels": torch.full_like(own, PERSON)}
-        )
+        labels = torch.full_like(own, PERSON)
+        found.append({"boxes": boxes_N4[own], "scores": scores_N[own], "labels": labels})
     return found
