@@ -1,9 +1,10 @@
-"""The commands that work on files, whoever made them: detect, evaluate, check, classes."""
+"""The commands that work on files, whoever made them: detect, evaluate, check, classes, weights."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from stadlib import class_statistics, detection_files
@@ -11,6 +12,7 @@ from stadlib.config import InputError, check_word
 from stadlib.paths import write_whole
 from stadlib.progress import Progress
 from stadlib.scales import SCALES
+from stadlib.weights import sources
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -27,6 +29,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     classes.add_argument("--labels", type=Path, help="label map (.pbtxt); default: AVA's 60")
     classes.add_argument("--out", type=Path, metavar="PNG", help="draw it into this file")
     classes.set_defaults(command=_classes)
+
+    weights = commands.add_parser("weights", help="public backbone weights: list them, or get one")
+    weights.add_argument("name", nargs="?", help="of the list; downloaded unless it is there")
+    weights.set_defaults(command=_weights)
 
 
 def _add_detect(commands: argparse._SubParsersAction) -> None:
@@ -78,8 +84,10 @@ def _detect(options: argparse.Namespace) -> None:
         raise InputError("detect: give either video files or --data DIR")
     if options.videos and not options.out:
         raise InputError("--out is missing: name the CSV file for the boxes of these videos")
+    if options.out and options.out.suffix.lower() != ".csv":
+        raise InputError(f"--out {options.out}: person boxes are written as .csv; rename it")
     check_word("scale", options.scale, tuple(SCALES))
-    if options.every <= 0:
+    if not 0 < options.every < math.inf:
         raise InputError(f"--every {options.every:g}: give seconds, more than 0")
     from stadlib import detectors  # noqa: PLC0415  (torch)
 
@@ -144,3 +152,14 @@ def _classes(options: argparse.Namespace) -> None:
     if options.out:
         write_whole(options.out, plots.class_frequencies(table).png())
         print(f"{options.out}: written")
+
+
+def _weights(options: argparse.Namespace) -> None:
+    if options.name is None:
+        print("\n".join(sources.table()))
+        return
+    row = sources.source(options.name)  # before torch is imported: the word may be wrong
+    from stadlib.weights.download import fetch  # noqa: PLC0415  (torch)
+
+    report = fetch(row, Progress(f"download {row.name}"))
+    print("\n".join(report.lines()))

@@ -17,6 +17,8 @@ from stadlib.data.layout import AvaLayout
 from stadlib.paths import data_dir, write_whole
 from stadlib.progress import MakeProgress
 from stadlib.train import Schedule, fit, read_weights
+from stadlib.weights.loading import read_backbone
+from stadlib.weights.sources import find_pretrained, pretrained_dir
 
 
 def prepare_data(experiment: Experiment, progress: MakeProgress) -> AvaLayout:
@@ -59,19 +61,22 @@ def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> dict:
     """Weights of a backbone that learned to classify clips (paper section 3.1, "Backbone").
 
     At the miniature scales it learns so here, once for all rows that share it; at paper scale
-    its state dict is read from the data folder.
+    its weights are read from the data folder, under the names of any library that is known.
 
     Raises:
-        InputError: no such weights at paper scale.
+        InputError: no such weights at paper scale, or weights of another network.
     """
-    folder = data_dir() / "pretrained"
     if experiment.scale == "paper":
-        path = folder / f"{experiment.backbone}_{experiment.pretrain.lower()}.pt"
-        if not path.is_file():
-            raise InputError(f"{path}: no pretrained weights; put the backbone's state dict there")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.device("meta"):  # its names and shapes; the values are the file's
+            network = build.backbone(experiment)
+        path = find_pretrained(experiment.backbone, experiment.pretrain)
+        weights, report = read_backbone(network, path)
+        if processes.rank() == 0:
+            print("\n".join(report.lines()), flush=True)
+        return weights
     digest = build.pretraining_digest(experiment)
-    folder /= f"{experiment.backbone.split('-')[0]}-{build.pretraining_set(experiment)}-{digest}"
+    name = f"{experiment.backbone.split('-')[0]}-{build.pretraining_set(experiment)}-{digest}"
+    folder = pretrained_dir() / name
     if processes.rank() == 0:
         _pretrain(experiment, folder, digest, progress)
     processes.barrier()
