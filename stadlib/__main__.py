@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from stadlib import detector_quality, file_commands, recipes, study
+from stadlib import challenge_commands, detector_quality, file_commands, recipes, study
 from stadlib.config import (
     Experiment,
     InputError,
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
 
     file_commands.add(commands)
+    challenge_commands.add(commands)
 
     readme = commands.add_parser("readme", help="write results/ into the README's table")
     readme.add_argument(

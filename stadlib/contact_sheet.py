@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
-from stadlib.style import GREY, STYLE, WIDTH, NotebookFigure, closed, short_name
+from stadlib.style import GREY, STYLE, WIDTH, NotebookFigure, closed, short_name, unrun
 
 _PERSON_COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#2BB58A", "#FF7F50")
 _LINE = 0.135  # inches of a line of a caption
@@ -46,6 +46,8 @@ def contact_sheet(examples: Sequence[Example], columns: int = 2, top: int = 4) -
         columns: keyframes side by side.
         top: how many scores are written a person.
     """
+    if not examples:
+        return unrun()
     cell = WIDTH / columns
     rows = [examples[start : start + columns] for start in range(0, len(examples), columns)]
     heights = [max(_height(example, cell) for example in row) for row in rows]

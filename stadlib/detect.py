@@ -17,6 +17,7 @@ from stadlib.data.layout import AvaLayout
 from stadlib.data.person_boxes import write_person_boxes
 from stadlib.data.video import probe, read_frames
 from stadlib.models.gfocal import PERSON
+from stadlib.paths import write_whole
 from stadlib.progress import Report
 
 BATCH = 16  # frames at a time
@@ -82,8 +83,11 @@ def detect(
         progress: called with (frames done, frames, text).
 
     Raises:
-        InputError: the partial file is another detector's, or a video cannot be read.
+        InputError: ``path`` is no ``.csv``, the partial file is another detector's, or a video
+            cannot be read.
     """
+    if path.suffix.lower() != ".csv":  # to be known before looking, not after
+        raise InputError(f"{path}: person boxes are written as .csv; rename it")
     partial = path.with_name(path.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     done = _resume(partial, made_by)
@@ -140,11 +144,11 @@ def _resume(partial: Path, made_by: str) -> dict[tuple[str, float], list]:
     lines = partial.read_text().splitlines() if partial.exists() else []
     whole = [line for line in map(_parsed, lines) if line is not None]
     if not whole:
-        partial.write_text(json.dumps({"made_by": made_by}) + "\n")
+        write_whole(partial, json.dumps({"made_by": made_by}) + "\n")
         return {}
     if whole[0].get("made_by") != made_by:
         raise InputError(f"{partial}: begun with {whole[0].get('made_by')}; delete it")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in whole))
+    write_whole(partial, "".join(json.dumps(line) + "\n" for line in whole))
     return {(line["video"], line["timestamp"]): line["boxes"] for line in whole[1:]}
 
 

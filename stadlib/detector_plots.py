@@ -97,7 +97,6 @@ def thresholds(table: pd.DataFrame) -> NotebookFigure:
         lower.set(ylabel="mAP@0.5 of actions, %", xlabel="least score of a used box of v3")
         least = table.index.get_level_values("threshold")
         lower.set_xlim(least.min() - 0.02, least.max() + 0.17)
-        lower.set_xticks(sorted(set(least)))
         _lines(upper, table, {"recall": "-", "precision": "--"})
         _lines(lower, table, {"mAP": "-"})
         return closed(figure)

@@ -49,7 +49,8 @@ def detector_record(version: str, scale: str) -> Record:
         found[source] = quality(truth, read_person_boxes(boxes))
     where = provenance(str(processes.device()), time.monotonic() - started)
     words = {"detector": version, "stages": made_of(version, scale)["detector"]}
-    record = Record(words, made, scale, json.loads(json.dumps(found)), where, path.parent)
+    words, found = json.loads(json.dumps([words, found]))  # as the record will be read again
+    record = Record(words, made, scale, found, where, path.parent)
     if processes.rank() == 0:
         write_record(record, path)
     return record

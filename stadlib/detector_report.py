@@ -169,15 +169,15 @@ def by_threshold(
     Returns:
         By source and threshold: ``recall`` and ``precision`` of the boxes at IoU 0.5 in %, and
         ``mAP``, ``low``, ``high`` (95 % over seeds), ``seeds``; NaN and 0 seeds where one of the
-        two is not there, no row where neither is.
+        two is not there, no row where nobody is found or neither is there.
     """
     found, boxes = _found(records, backbone), _detectors(detectors)
     rows = []
     for source, place in _PLACES.items():
         curve = boxes["v3"].metrics[source]["thresholds"] if "v3" in boxes else {}
-        for least in recipes.THRESHOLDS:
-            at, runs = curve.get(str(least), {}), found[f"threshold {least}"]
-            if at or runs:
+        for least in detector_quality.THRESHOLDS:
+            at, runs = curve.get(str(least), {}), found.get(f"threshold {least}", [])
+            if at.get("recall") or runs:
                 row = {name: percent(at.get(name)) for name in ("recall", "precision")}
                 row |= {"source": place, "threshold": least}
                 rows.append(row | _bounds(runs, source))

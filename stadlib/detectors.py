@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -53,9 +54,10 @@ def open_detector(word: str, scale: str, progress: MakeProgress) -> tuple[nn.Mod
     if word.startswith("torchvision:"):
         return torchvision_detector(word.removeprefix("torchvision:")).to(where), word
     if word.endswith(".pt"):
-        model = build_detector(scale)
-        model.load_state_dict(_weights(Path(word)))
-        return model.to(where), f"{Path(word).name} of {scale} size"
+        path, model = Path(word), build_detector(scale)
+        _load_weights(model, path, scale)
+        made = hashlib.sha256(path.read_bytes()).hexdigest()[:12]  # many are named checkpoint.pt
+        return model.to(where), f"{path.name} {made} of {scale} size"
     check_word("detector", word, (*DETECTORS, "torchvision:NAME", "FILE.pt"))
     return trained_detector(word, scale, progress), f"{word}-{digest(made_of(word, scale))}"
 
@@ -149,15 +151,22 @@ def _start_from_imagenet(model: GFocalV2, depth: str) -> None:
     model.body.body.load_state_dict(body)
 
 
-def _weights(path: Path) -> dict:
-    """The model of a checkpoint file, whatever it was trained on."""
+def _load_weights(model: nn.Module, path: Path, scale: str) -> None:
+    """Take the model of a checkpoint file, whatever it was trained on."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a checkpoint.pt of a detector")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)["model"]
+        weights = torch.load(path, map_location="cpu", weights_only=True)["model"]
     except Exception as error:  # torch raises many types for a damaged file
         reason = str(error).split("\n", maxsplit=1)[0]
         raise InputError(f"{path}: not a detector's checkpoint ({reason})") from error
+    try:
+        model.load_state_dict(weights)
+    except Exception as error:
+        raise InputError(
+            f"{path}: weights of another network than the detector at scale {scale}; "
+            "name its scale or another file"
+        ) from error
 
 
 def require_boxes(

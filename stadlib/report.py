@@ -153,7 +153,9 @@ def provenance(records: Iterable[Record | None]) -> pd.DataFrame:
     rows = []
     for record in records:
         if record is not None:
-            words = {name: record.experiment[name] for name in ("backbone", "head", "seed")}
+            words = {
+                name: record.experiment[name] for name in ("backbone", "head", "detector", "seed")
+            }
             rows.append({**words, "scale": record.scale, "digest": record.digest})
             rows[-1].update(record.provenance)
     return pd.DataFrame(rows).set_index("digest").T if rows else pd.DataFrame()

@@ -57,7 +57,8 @@ def examples(record: Record, count: int = 6) -> list[Example]:
     """Return validation keyframes of two persons or more, evenly spread over both sources.
 
     Which ones does not depend on the scores: neither good nor bad cases are picked. A detected
-    person's true actions are those of the annotated one that it overlaps by half.
+    person's true actions are those of the annotated one that it overlaps by half. Where nobody was
+    detected, there is no example.
     """
     from stadlib.data.video import read_frames  # noqa: PLC0415  (torch)
 
@@ -65,7 +66,8 @@ def examples(record: Record, count: int = 6) -> list[Example]:
     layout, keyframes = run.layout, stages.validation_keyframes(run)
     annotated = {k.key: k for k in stages.annotated(layout, stages.SOURCES, "val")}
     several = [keyframe for keyframe in keyframes if len(keyframe.boxes) > 1] or keyframes
-    chosen = [several[place] for place in np.linspace(0, len(several) - 1, count).astype(int)]
+    places = np.linspace(0, len(several) - 1, count).astype(int) if several else []
+    chosen = [several[place] for place in places]
     scores = {name: _scores(record, name) for name in {keyframe.source for keyframe in chosen}}
     found = []
     for keyframe in chosen:

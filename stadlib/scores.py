@@ -5,9 +5,9 @@ Points of mAP@0.5, that is, per cent.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import isnan, nan
 from statistics import fmean
 from typing import Literal
@@ -165,11 +165,13 @@ def mean_text(records: Iterable[Record], source: str) -> str:
 
 
 def of_experiment(experiment: Experiment, records: Iterable[Record]) -> list[Record]:
-    """The records whose experiment is this one in every field but the seed."""
-    wanted = _seedless(experiment.to_dict())
-    return [record for record in records if _seedless(record.experiment) == wanted]
+    """The records of this experiment with any seed.
 
-
-def _seedless(experiment: dict) -> dict:
-    """All that decides a row but its seed, with JSON's lists for a dataclass's tuples."""
-    return json.loads(json.dumps({**experiment, "seed": None}))
+    Digests are compared, not words: a number of the scale or of a detector's training that was
+    changed since makes another experiment.
+    """
+    return [
+        record
+        for record in records
+        if replace(experiment, seed=record.experiment["seed"]).digest == record.digest
+    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def fit(
     log = _Log(folder / "log.jsonl", start, schedule.iterations)
     parallel = _parallel(model)
     save_every = max(1, schedule.iterations // SAVES)
-    for iteration, batch in enumerate(batches(start), start):
+    for iteration, batch in enumerate(log.timed(batches(start)), start):
         torch.manual_seed(_seed(schedule.seed, iteration))
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr_at(iteration)
@@ -186,7 +186,8 @@ class _Log:
 
     def __init__(self, path: Path, start: int, iterations: int) -> None:
         self.path, self.started = path, time.monotonic()
-        self.every = max(1, iterations // LOG_EVERY_SHARE)
+        self.iterations, self.every = iterations, max(1, iterations // LOG_EVERY_SHARE)
+        self.waited = 0.0  # seconds since the last line
         if processes.rank() == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = path.read_text().splitlines() if path.exists() else []
@@ -194,11 +195,23 @@ class _Log:
             with written_whole(path) as temporary:
                 temporary.write_text("".join(line + "\n" for line in kept))
 
+    def timed(self, batches: Iterable) -> Iterator:
+        """The batches; notes how long each was waited for."""
+        asked = time.monotonic()
+        for batch in batches:
+            self.waited += time.monotonic() - asked
+            yield batch
+            asked = time.monotonic()
+
     def write(self, iteration: int, loss: float, lr: float) -> None:
         if processes.rank() != 0 or iteration % self.every:
             return
         seconds = round(time.monotonic() - self.started, 2)
         line = {"iteration": iteration, "loss": round(loss, 6), "lr": lr, "seconds": seconds}
+        line |= {"iterations": self.iterations, "data_seconds": round(self.waited, 2)}
+        if torch.cuda.is_initialized():
+            line["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
+        self.waited = 0.0
         with open(self.path, "a") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -175,7 +175,8 @@ def test_thresholds_have_boxes_and_actions(committed, boxes):
     low, high, used = recipes.THRESHOLDS[0], recipes.THRESHOLDS[-1], Detections().threshold
     some = [record(rows[f"threshold {low}"], seed, 0.3) for seed in range(3)]
     table = detector_report.by_threshold([*committed, *some], boxes)
-    assert table.loc["AVA"].index.tolist() == list(recipes.THRESHOLDS)
+    assert table.loc["AVA"].index.tolist() == list(detector_quality.THRESHOLDS)
+    assert set(recipes.THRESHOLDS) < set(detector_quality.THRESHOLDS)
     wanted = [100 - 100 * low, 100 * low, 30, 30, 30, 3]
     assert table.loc[("AVA", low)].tolist() == pytest.approx(wanted)
     of_table4 = table.loc[("Kinetics", used), ["recall", "mAP", "seeds"]]

@@ -13,24 +13,41 @@ import pytest
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 
-def papermill(output: Path, *words: str) -> subprocess.CompletedProcess:
+def papermill(
+    output: Path, *words: str, name: str = "01_main_results"
+) -> subprocess.CompletedProcess:
     """Run it as the README does, from the folder of the notebooks."""
-    command = [sys.executable, "-m", "papermill", "01_main_results.ipynb", str(output), *words]
+    command = [sys.executable, "-m", "papermill", f"{name}.ipynb", str(output), *words]
     return subprocess.run(
         command, cwd=NOTEBOOKS, env=os.environ, capture_output=True, text=True, check=False
     )
 
 
-def test_readme_command_fills_the_notebook(tmp_path, smoke_record):
-    done = papermill(tmp_path / "out.ipynb", "-p", "head", "t-only")
-    assert done.returncode == 0, done.stderr[-2000:]
-    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+def shown(path: Path) -> str:
+    """All that a notebook shows; it must hold no error."""
+    notebook = nbformat.read(path, as_version=4)
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     assert not [o for o in outputs if o.output_type == "error"]
-    shown = "".join(str(o.get("data", "")) for o in outputs)
+    return "".join(str(o.get("data", "")) for o in outputs)
+
+
+def test_readme_command_fills_the_notebook(tmp_path):
+    done = papermill(tmp_path / "out.ipynb", "-p", "head", "t-only")
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = shown(tmp_path / "out.ipynb")
+    assert "this run: smoke" in text
+    assert "ir-csn-152" in text and "t-only" in text
+    assert text.count("image/png") >= 2
+
+
+def test_a_parameter_decides_what_is_run_and_shown(tmp_path, smoke_record):
+    words = ("-p", "detector", "ground-truth")
+    done = papermill(tmp_path / "out.ipynb", *words, name="04_detector_influence")
+    assert done.returncode == 0, done.stderr[-2000:]
     measured = 100 * smoke_record.metrics["ava"]["mAP"]
-    assert f"{measured:.2f}" in shown, "this run's mAP is not in the notebook"
-    assert shown.count("image/png") >= 2
+    assert measured > 0
+    text = shown(tmp_path / "out.ipynb")
+    assert f"{measured:.2f}" in text, "this run's mAP is not in the notebook"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from stadlib.data.sampling import GlobalBatches
+from stadlib.data.sampling import GlobalBatches, InTurns
 
 
 def batches(start=0, stop=10, **how):
@@ -45,3 +45,29 @@ def test_nothing_to_draw_is_refused():
         batches(num_items=0)
     with pytest.raises(ValueError, match="cannot be shared by 5 processes"):
         batches(num_processes=5)
+
+
+def in_turns(*sizes: int, batch: int = 6, stop: int = 20, seed: int = 3) -> list[int]:
+    draw = InTurns(sizes, seed)
+    order = GlobalBatches(sum(sizes), batch, seed=seed, start=0, stop=stop, draw=draw)
+    return [index for items in order for index, _ in items]
+
+
+@pytest.mark.parametrize("sizes", [(10, 4), (4, 10), (5, 7, 1), (9,)])
+@pytest.mark.parametrize("batch", [2, 5, 6])
+def test_lists_in_turns_come_equally_often(sizes, batch):
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
+    drawn = in_turns(*sizes, batch=batch)
+    owners = [max(k for k, start in enumerate(starts) if start <= index) for index in drawn]
+    assert owners == [position % len(sizes) for position in range(20 * batch)]
+    for k, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+        own = [index - start for index, owner in zip(drawn, owners, strict=True) if owner == k]
+        for epoch in range(len(own) // size):  # every item of a list once an epoch of that list
+            assert sorted(own[size * epoch : size * (epoch + 1)]) == [*range(size)]
+
+
+def test_lists_in_turns_are_shuffled_anew_by_epoch_and_seed():
+    drawn = in_turns(12)
+    assert drawn[:12] != drawn[12:24] != [*range(12)]
+    assert in_turns(12, 5) != in_turns(12, 5, seed=4)
+    assert in_turns(12, 5) == in_turns(12, 5)

@@ -11,7 +11,7 @@ from stadlib.config import InputError
 from stadlib.data.annotations import read_keyframes
 from stadlib.data.detected import detected_seconds
 from stadlib.data.layout import AvaLayout
-from stadlib.data.seconds import every_second
+from stadlib.data.seconds import every_second, moments
 from stadlib.features import one_a_second, second_key, view_key
 
 
@@ -81,3 +81,28 @@ def test_the_miniature_world_tells_who_is_there_in_every_second(smoke_record):
 
 def _clocks(timestamp: float) -> tuple[str, str]:
     return f"{timestamp:04.0f}", f"{timestamp:.6f}"
+
+
+# ------------------------------------------------------------------- what a detector should see
+
+
+def test_every_second_of_a_video_is_counted_from_an_annotated_one(layout):
+    """Video c shows 2.5 to 7.5 on the annotation clock, a and b 900 to 905."""
+    seconds = [3.016949, 4.016949, 5.016949, 6.016949, 6.5, 7.016949]  # 6.5 is annotated too
+    assert moments(layout, "kinetics", "val") == [("c", second) for second in seconds]
+    assert moments(layout, "ava", "val") == [("b", 900.0 + k) for k in range(5)]
+
+
+def test_videos_follow_the_list_and_those_without_annotations_are_seen(layout):
+    layout.video_list("kinetics", "val").write_text("d\nc\n")
+    for name in ("c", "d"):
+        source = layout.root / "videos" / "kinetics" / "c.mp4"
+        if name != "c":
+            shutil.copyfile(source, source.with_name(f"{name}.mp4"))
+    found = moments(AvaLayout(layout.root), "kinetics", "val")
+    assert [v for v, _ in found] == ["d"] * 5 + ["c"] * 6
+    assert [t for v, t in found if v == "d"] == [0.0, 1.0, 2.0, 3.0, 4.0]  # no start is given
+
+
+def test_an_excluded_moment_is_nobodys(layout):
+    assert moments(layout, "ava", "train") == [("a", t) for t in (900.0, 901.0, 902.0, 904.0)]

@@ -18,7 +18,7 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelP6P7
 
 from stadlib.config import InputError, check_word
-from stadlib.models.gfocal import GFocalV2
+from stadlib.models.gfocal import SCORE, GFocalV2
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 TORCHVISION = (
@@ -83,10 +83,10 @@ def torchvision_detector(name: str) -> nn.Module:
         InputError: the weights are not here and cannot be fetched.
     """
     check_word("torchvision detector", name, TORCHVISION)
+    # One-stage detectors name it otherwise, and overlook words that they do not know.
+    threshold = "box_score_thresh" if name.startswith("fasterrcnn") else "score_thresh"
     try:
-        return getattr(detection, name)(weights="DEFAULT", box_score_thresh=0.05)
-    except TypeError:  # one-stage detectors name it otherwise
-        return getattr(detection, name)(weights="DEFAULT", score_thresh=0.05)
+        return getattr(detection, name)(weights="DEFAULT", **{threshold: SCORE})
     except OSError as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
         raise InputError(

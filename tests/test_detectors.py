@@ -1,0 +1,275 @@
+"""Trained detectors: what is shared, what a kill changes (nothing), whose boxes a file holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing, nn
+
+from stadlib import detectors, processes
+from stadlib.config import ConfigError, Experiment, InputError, digest
+from stadlib.data.layout import AvaLayout
+from stadlib.data.person_boxes import read_person_boxes
+from stadlib.data.seconds import moments
+from stadlib.detector_recipes import DETECTOR_SCALES, DETECTORS, made_of
+from stadlib.detectors import detection_loss
+from stadlib.models.gfocal import GFocalV2
+from stadlib.models.person_detectors import gfocal_mini
+from stadlib.paths import data_dir
+from stadlib.preparation import prepare_data
+from stadlib.train import Schedule, fit, read_weights
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Watch:
+    """Makes progress that notes which tasks ran, and how far; may interrupt one."""
+
+    def __init__(self, task: str = "", stop_after: int = -1) -> None:
+        self.task, self.stop_after = task, stop_after
+        self.tasks: dict[str, int] = {}
+
+    def __call__(self, task: str):
+        def report(done: int, total: int, text: str = "") -> None:
+            self.tasks[task] = self.tasks.get(task, 0) + 1
+            if task == self.task and done == self.stop_after:
+                raise Interrupted
+
+        return report
+
+    @property
+    def trained(self) -> dict[str, int]:
+        """Iterations by stage."""
+        return {task: count for task, count in self.tasks.items() if task.startswith("train")}
+
+
+def folder(version: str, number: int):
+    return data_dir() / "detectors" / digest(made_of(version, "smoke", number))
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    states = (one.state_dict(), other.state_dict())
+    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.fixture(scope="module")
+def first() -> GFocalV2:
+    """The first version at smoke scale."""
+    return detectors.trained_detector("v1", "smoke", Watch())
+
+
+def own_folder(monkeypatch, path) -> None:
+    """Weights go there; rendered data stays where it is."""
+    monkeypatch.setattr(detectors, "data_dir", lambda: path)
+
+
+# -------------------------------------------------------------------------------------- training
+
+
+def test_a_second_call_reads_the_weights(first):
+    watch = Watch()
+    again = detectors.trained_detector("v1", "smoke", watch)
+    assert not watch.tasks and same(first, again)
+    stages = DETECTORS["v1"]
+    assert [stage.data for stage in stages] == [("stills",), ("ava",)]
+    for number, stage in enumerate(stages, 1):
+        content = read_weights(folder("v1", number) / "checkpoint.pt", folder("v1", number).name)
+        expected = max(1, round(DETECTOR_SCALES["smoke"].iterations * stage.share))
+        assert content["iteration"] == expected
+        log = (folder("v1", number) / "log.jsonl").read_text().splitlines()
+        assert [json.loads(line)["iteration"] for line in log] == [*range(expected)]
+
+
+def test_versions_begin_alike_and_the_stage_on_stills_is_trained_once(first):
+    assert len({folder(version, 1) for version in DETECTORS}) == 1
+    assert len({folder(version, 2) for version in DETECTORS}) == 3
+    shared = folder("v1", 1) / "checkpoint.pt"
+    before = shared.stat().st_mtime_ns
+    watch = Watch()
+    shutil.rmtree(folder("v2", 2), ignore_errors=True)
+    other = detectors.trained_detector("v2", "smoke", watch)
+    assert {*watch.trained} == {"train detector v2, stage 2"}
+    assert shared.stat().st_mtime_ns == before
+    assert not same(first, other)
+
+
+def test_every_parameter_learns_in_every_stage(first):
+    torch.manual_seed(detectors.SEED)
+    before = detectors.build_detector("smoke").state_dict()
+    for number in (1, 2):
+        path = folder("v1", number) / "checkpoint.pt"
+        after = read_weights(path, path.parent.name)["model"]
+        names = [name for name, _ in first.named_parameters()]
+        assert not [name for name in names if torch.equal(before[name], after[name])]
+        before = after
+
+
+@pytest.mark.parametrize(
+    ("task", "stop_after"), [("train detector v1, stage 1", 13), ("train detector v1, stage 2", 5)]
+)
+def test_interrupted_equals_uninterrupted_bit_for_bit(
+    first, tmp_path, monkeypatch, task, stop_after
+):
+    own_folder(monkeypatch, tmp_path)
+    if task.endswith("stage 2"):
+        shutil.copytree(folder("v1", 1), tmp_path / "detectors" / folder("v1", 1).name)
+    watch = Watch(task, stop_after)
+    with pytest.raises(Interrupted):
+        detectors.trained_detector("v1", "smoke", watch)
+    assert watch.trained[task] == stop_after
+    watch = Watch()
+    again = detectors.trained_detector("v1", "smoke", watch)
+    assert 0 < watch.trained[task] < DETECTOR_SCALES["smoke"].iterations
+    assert same(first, again)
+
+
+def test_lists_are_drawn_in_turns(first, tmp_path, monkeypatch):
+    """Keyframes of AVA and Kinetics as often, although AVA has many more."""
+    seen: list[int] = []
+    read = detectors.PictureDataset.__getitem__
+
+    def noted(self, key):
+        seen.append(self.pictures[key[0]].path.parent.name)
+        return read(self, key)
+
+    own_folder(monkeypatch, tmp_path)
+    shutil.copytree(folder("v2", 1), tmp_path / "detectors" / folder("v2", 1).name)
+    monkeypatch.setattr(detectors.PictureDataset, "__getitem__", noted)
+    detectors.trained_detector("v2", "smoke", Watch())
+    drawn = Counter(seen)
+    assert {*drawn} == {"ava", "kinetics"} and drawn["ava"] == drawn["kinetics"]
+    numbers = DETECTOR_SCALES["smoke"]
+    assert drawn.total() == numbers.batch * round(numbers.iterations * DETECTORS["v2"][1].share)
+
+
+def few_steps(path) -> dict[str, torch.Tensor]:
+    """Batches of four pictures with 3, 0, 1 and 0 persons, shared by the processes."""
+    torch.manual_seed(0)
+    model = gfocal_mini((64,), 96).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # a norm sees its own process's pictures alone
+    persons = torch.tensor(
+        [[2.0, 3.0, 40.0, 60.0], [30.0, 1.0, 63.0, 50.0], [5.0, 5.0, 44.0, 48.0]]
+    )
+    boxes = [persons, persons[:0], persons[1:2], persons[:0]]
+
+    def batches(start: int):
+        for iteration in range(start, 3):
+            generator = torch.Generator().manual_seed(iteration)
+            pictures = torch.randint(256, (4, 3, 64, 64), generator=generator)
+            mine = slice(processes.rank(), None, processes.num_processes())
+            yield list(pictures.to(torch.uint8))[mine], boxes[mine]
+
+    schedule = Schedule(iterations=3, lr=0.01)
+    watch = Watch()("few steps")
+    fit(model, detection_loss, batches, schedule, folder=path, digest="d", progress=watch)
+    return model.state_dict()
+
+
+def work(rank: int, path: Path) -> None:
+    words = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= words | {"MASTER_PORT": "29537"}
+    with processes.group():
+        state = few_steps(path / "two")
+    if rank == 0:
+        torch.save(state, path / "two.pt")
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    """Persons and weights are counted over both, however they are spread."""
+    multiprocessing.spawn(work, (tmp_path,), nprocs=2)
+    alone, together = few_steps(tmp_path / "one"), torch.load(tmp_path / "two.pt")
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-3, atol=1e-6)
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    losses = [[json.loads(line)["loss"] for line in log] for log in logs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and len(losses[0]) == 3
+
+
+# --------------------------------------------------------------------------------------- opening
+
+
+def test_a_detector_is_named_by_how_it_was_made(first):
+    model, name = detectors.open_detector("v1", "smoke", Watch())
+    assert name == f"v1-{digest(made_of('v1', 'smoke'))}" and same(model, first)
+    path = folder("v1", 2) / "checkpoint.pt"
+    of_file, name = detectors.open_detector(str(path), "smoke", Watch())
+    assert same(of_file, first)
+    assert name.startswith("checkpoint.pt ") and name.endswith(" of smoke size")
+
+
+@pytest.mark.parametrize(
+    ("word", "error", "answer"),
+    [
+        ("v7", ConfigError, "detector='v7'; choose from v1, v2, v3, torchvision:NAME, FILE.pt"),
+        ("torchvision:v7", ConfigError, "torchvision detector='v7'; choose from"),
+        ("nowhere.pt", InputError, "nowhere.pt: no such file; name a checkpoint.pt"),
+    ],
+)
+def test_no_such_detector(word, error, answer):
+    with pytest.raises(error) as caught:
+        detectors.open_detector(word, "smoke", Watch())
+    assert str(caught.value).startswith(answer)
+
+
+def test_the_papers_size_needs_weights_of_imagenet(tmp_path, monkeypatch):
+    own_folder(monkeypatch, tmp_path)
+    with pytest.raises(InputError, match=r"pretrained/resnet101\.pth: no such file; put torch"):
+        detectors.trained_detector("v1", "paper", Watch())
+
+
+# --------------------------------------------------------------------------------------- box files
+
+
+def test_a_rendered_worlds_boxes_are_found_by_the_detector_of_that_digest(first):
+    experiment = Experiment(scale="smoke", detector="v1")
+    layout = prepare_data(experiment, Watch())
+    path = layout.person_boxes(experiment.boxes_name, "kinetics", "val")
+    assert path.name == f"v1-{digest(made_of('v1', 'smoke'))}_kinetics_val.csv"
+    path.unlink(missing_ok=True)
+    watch = Watch()
+    detectors.require_boxes(experiment, layout, "kinetics", "val", watch)
+    assert {*watch.tasks} == {"detect kinetics_val"}
+    seconds = moments(layout, "kinetics", "val")
+    boxes = read_person_boxes(path)
+    found = zip(boxes["video"], boxes["timestamp"], strict=True)
+    assert {(video, f"{t:.6f}") for video, t in found} <= {(v, f"{t:.6f}") for v, t in seconds}
+    before = path.stat().st_mtime_ns
+    detectors.require_boxes(experiment, layout, "kinetics", "val", watch)
+    assert path.stat().st_mtime_ns == before  # looked at once
+
+
+def test_other_numbers_are_another_detector_with_files_of_its_own(monkeypatch):
+    experiment = Experiment(scale="smoke", detector="v1")
+    names = {replace(experiment, detector=version).boxes_name for version in DETECTORS}
+    assert len(names) == 3
+    changed = replace(DETECTOR_SCALES["smoke"], iterations=21)
+    monkeypatch.setitem(DETECTOR_SCALES, "smoke", changed)
+    assert experiment.boxes_name not in names and experiment.boxes_name.startswith("v1-")
+
+
+def test_real_data_needs_its_box_file(tiny_dataset, tmp_path):
+    """Nothing is trained for it: the answer names the file and how to make it."""
+    root = shutil.copytree(tiny_dataset, tmp_path / "own")
+    layout, watch = AvaLayout(root), Watch()
+    experiment = Experiment(scale="smoke", detector="v2", dataset=str(root))
+    with pytest.raises(InputError) as caught:
+        detectors.require_boxes(experiment, layout, "ava", "val", watch)
+    line = str(caught.value)
+    assert line.startswith(f"{root}/boxes/v2_ava_val.csv: no boxes of v2")
+    assert f"stadlib detect --data {root} " in line and line.endswith("--as v2")
+    path = layout.person_boxes("v2", "ava", "val")
+    path.parent.mkdir()
+    path.write_text("b,0901,0.1,0.1,0.2,0.2,,1.0\n")
+    detectors.require_boxes(experiment, layout, "ava", "val", watch)
+    assert not watch.tasks

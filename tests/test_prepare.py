@@ -1,0 +1,227 @@
+"""What is missing is named; the manifest measures once; re-encoded frames keep their times."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from stadlib.__main__ import main
+from stadlib.config import InputError
+from stadlib.data import reencode as module
+from stadlib.data.check import check_dataset
+from stadlib.data.frame_index import frame_index
+from stadlib.data.inventory import found_videos, missing_files, missing_videos
+from stadlib.data.layout import AvaLayout
+from stadlib.data.manifest import update_manifest
+from stadlib.data.reencode import Job, encode, reencode
+from stadlib.data.video import read_frames
+
+
+@pytest.fixture
+def root(tiny_dataset: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_dataset, tmp_path / "copy")
+
+
+def silent(done: int, total: int, text: str) -> None:
+    pass
+
+
+def complete(root: Path) -> Path:
+    """Add the annotation files that the tiny dataset does without."""
+    folder = root / "annotations"
+    (folder / "kinetics_train_v1.0.csv").write_text("d,3.5\n")
+    (folder / "ava_val_excluded_timestamps_v2.2.csv").write_text("b,0905\n")
+    shutil.copyfile(root / "videos/kinetics/c.mp4", root / "videos/kinetics/d.mp4")
+    return root
+
+
+def test_missing_things_are_named(root):
+    layout = AvaLayout(root)
+    names = [line.split(": ")[0].rsplit("/", 1)[1] for line in missing_files(layout)]
+    assert names == ["kinetics_train_v1.0.csv", "ava_val_excluded_timestamps_v2.2.csv"]
+    assert all("https://" in line for line in missing_files(layout))
+    assert list(missing_videos(layout)) == []
+    complete(root)
+    assert list(missing_files(layout)) == list(missing_videos(layout)) == []
+    (root / "annotations" / "ava_val_v2.2.txt").write_text("".join(f"v{i}\n" for i in range(9)))
+    (line,) = missing_videos(layout)
+    assert line.endswith("videos/ava: 9 of 9 val videos are missing: v0, v1, v2, v3, v4, ...")
+
+
+def test_manifest_measures_what_is_new_or_changed(root, monkeypatch):
+    layout = AvaLayout(root)
+    (root / "videos/ava/b.mp4").write_bytes(b"no video")
+    (problem,) = update_manifest(layout, silent)
+    assert problem.startswith(f"{root}/videos/ava/b.mp4: ")
+    files = json.loads((root / "manifest.json").read_text())["files"]
+    a = files["videos/ava/a.mp4"]
+    assert (a["frames"], a["width"], a["height"], a["duration"]) == (40, 64, 48, 5.0)
+    assert a["bytes"] == (root / "videos/ava/a.mp4").stat().st_size
+    assert "annotations/ava_train_v2.2.csv" in files and files["videos/ava/b.mp4"]["problem"]
+
+    asked = []
+    monkeypatch.setattr("stadlib.data.manifest._measures", lambda path: asked.append(path) or {})
+    assert update_manifest(layout, silent) == [problem]  # remembered, not measured again
+    assert asked == []
+    shutil.copyfile(root / "videos/ava/a.mp4", root / "videos/ava/b.mp4")
+    assert update_manifest(layout, silent) == []
+    assert asked == [root / "videos/ava/b.mp4"]
+
+
+def test_checksums_find_a_changed_content(root):
+    layout = AvaLayout(root)
+    assert update_manifest(layout, silent, checksums=True) == []
+    video = root / "videos/ava/a.mp4"
+    content, modified = video.read_bytes(), video.stat().st_mtime_ns
+    video.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(video, ns=(modified, modified))
+    assert update_manifest(layout, silent) == []  # size and time are as noted
+    for _ in range(2):
+        (line,) = update_manifest(layout, silent, checksums=True)
+        assert line == f"{video}: another content than noted; fetch it again"
+    video.write_bytes(content)
+    assert update_manifest(layout, silent, checksums=True) == []
+
+
+def test_interrupted_manifest_goes_on(root, monkeypatch):
+    monkeypatch.setattr("stadlib.data.manifest.SAVE_EVERY", 1)
+
+    def stop(done: int, total: int, text: str) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        update_manifest(AvaLayout(root), stop)
+    assert len(json.loads((root / "manifest.json").read_text())["files"]) == 3
+    (root / "manifest.json").write_text("[]")
+    with pytest.raises(InputError, match=r"manifest\.json: not a manifest .*; delete it"):
+        update_manifest(AvaLayout(root), silent)
+
+
+def movie(path: Path, seconds: np.ndarray, size: tuple[int, int] = (64, 48)) -> Path:
+    """A video whose frames are at these times, each of a grey of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "50", "crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, second in enumerate(seconds):
+            grey = np.full((size[1], size[0], 3), 40 + 20 * (number % 8), np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            frame.pts, frame.time_base = round(second * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def times(path: Path) -> np.ndarray:
+    index = frame_index(path)
+    return (index.pts - index.pts[0]) * index.time_base
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_movies_are_cut_and_frames_keep_their_times(tmp_path, monkeypatch, offset):
+    """Uneven frame times, a cut between keyframes, a container that begins later than 0."""
+    monkeypatch.setattr(module, "ANNOTATED", (902.0, 906.0))
+    seconds = np.cumsum(np.random.default_rng(0).choice([0.04, 0.05, 0.2], 400))
+    path = movie(tmp_path / "m.mkv", offset + seconds - seconds[0])
+    own = times(path)
+    begin = 890.0  # the clock at the first frame of the file
+    job = Job("ava", "m", path, tmp_path / "out" / "m.mp4", begin)
+    first = encode(job)
+    clock = begin + own
+    kept = np.flatnonzero((clock >= 898) & (clock <= 910))
+    assert first == pytest.approx(clock[kept[0]], abs=1e-9)
+    np.testing.assert_allclose(first + times(job.target), clock[kept], atol=1e-3)
+    asked = np.linspace(899, 909, 23)
+    before, after = read_frames(path, asked - begin), read_frames(job.target, asked - first)
+    assert (before.float() - after.float()).abs().mean() < 3
+    assert not list(job.target.parent.glob(".*"))
+
+
+def test_short_side_and_keyframes(tmp_path):
+    path = movie(tmp_path / "k.mp4", np.arange(95) / 25, (500, 400))
+    job = Job("kinetics", "k", path, tmp_path / "k2.mp4", 7.0)
+    assert encode(job, side=320) == 7.0
+    index = frame_index(job.target)
+    assert (index.info.width, index.info.height, index.info.num_frames) == (400, 320, 95)
+    assert np.diff(np.searchsorted(index.pts, index.keyframes[:, 0])).max() <= 30
+    assert encode(job, side=640) == 7.0
+    assert frame_index(job.target).info.width == 500
+
+
+def test_a_real_clip_looks_the_same(shared, tmp_path):
+    path = shared / "data" / "videos" / "salsa_spin.mp4"
+    job = Job("kinetics", "s", path, tmp_path / "s.mp4", 0.0)
+    encode(job)
+    np.testing.assert_allclose(times(job.target), times(path), atol=1e-3)
+    moments = times(path)[::20].tolist()
+    before, after = read_frames(path, moments), read_frames(job.target, moments)
+    assert (before.float() - after.float()).abs().mean() < 4
+
+
+def test_a_movie_without_the_annotated_time_is_told(tmp_path):
+    path = movie(tmp_path / "m.mp4", np.arange(20) / 10)
+    with pytest.raises(InputError, match=r"lasts from 0 to 1\.9 s: no frame near AVA's keyframes"):
+        encode(Job("ava", "m", path, tmp_path / "o.mp4", 0.0))
+    assert not (tmp_path / "o.mp4").exists()
+
+
+def test_reencoded_dataset_is_sound_and_resumable(root, tmp_path, monkeypatch):
+    complete(root)
+    clip = root / "videos/kinetics"
+    (clip / "d.mp4").rename(clip / "d_000002_000012.mp4")
+    layout, out = AvaLayout(root), tmp_path / "small"
+    assert found_videos(layout, "kinetics")["d"] == clip / "d_000002_000012.mp4"
+    assert reencode(layout, out, silent, workers=1) == []
+    assert check_dataset(out) == []
+    starts = (out / "annotations" / "video_starts.csv").read_text().splitlines()
+    assert starts == [
+        "source,video,seconds",
+        "ava,a,900.000000",
+        "ava,b,900.000000",
+        "kinetics,c,2.500000",
+        "kinetics,d,2.000000",
+    ]
+    made = {path: path.stat().st_mtime_ns for path in out.glob("videos/*/*")}
+    (out / "videos/ava/b.mp4").unlink()
+    (root / "videos/ava/b.mp4").write_bytes(b"no video")
+    (line,) = reencode(layout, out, silent, workers=1)
+    assert line.startswith(f"{root}/videos/ava/b.mp4: ") and "\n" not in line
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("videos/*/*")}
+    assert kept == {path: time for path, time in made.items() if path.name != "b.mp4"}
+    with pytest.raises(InputError, match="is the dataset itself"):
+        reencode(layout, root, silent)
+
+
+def test_command(root, tmp_path, capsys):
+    words = ["prepare", "ava-kinetics", "--root", str(root)]
+    assert main(words) == 1
+    printed = capsys.readouterr()
+    assert "ava_kinetics_v1_0.tar.gz" in printed.out
+    assert printed.err == f"stadlib: {root}: 2 problems, listed above\n"
+    complete(root)
+    assert main([*words, "--checksums"]) == 0
+    assert capsys.readouterr().out.endswith(f"{root}: complete; now stadlib check {root}\n")
+    (root / "videos/kinetics/d.mp4").rename(root / "videos/kinetics/d_000002_000012.mp4")
+    assert main(words) == 1
+    assert "1 clips carry their seconds in their names" in capsys.readouterr().out
+    out = tmp_path / "small"
+    assert main([*words, "--reencode", str(out), "--workers", "1"]) == 0
+    assert main(["check", str(out)]) == 0
+    capsys.readouterr()
+    for wrong, said in (
+        (["prepare", "ava"], "dataset='ava'; choose from ava-kinetics"),
+        (["prepare", "ava-kinetics", "--root", str(tmp_path / "none")], "none: no such folder"),
+        ([*words, "--workers", "-1"], "--workers -1: give 0 or more"),
+    ):
+        assert main(wrong) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line

@@ -1,0 +1,178 @@
+"""Watching tells what the files say, of any state of a run, and touches nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from stadlib import recipes
+from stadlib.__main__ import main
+from stadlib.config import InputError
+from stadlib.paths import stage_dir
+from stadlib.records import make_record, write_record
+from stadlib.watch import find_run, read_log, status
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    return tmp_path / "runs"
+
+
+def row(number: int = 0):
+    """An experiment of two stages."""
+    return list(recipes.table2(scale="mini", seed=3).values())[number]
+
+
+def start(experiment, runs: Path) -> Path:
+    folder = runs / f"{experiment.name}-{experiment.digest}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def log(folder: Path, iterations: int, *, until: int, every: int = 1, speed: float = 4.0, **more):
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        {"iteration": i, "loss": 0.25, "lr": 0.01, "seconds": i / speed}
+        | {"iterations": iterations, "data_seconds": every / speed / 10}
+        | more
+        for i in range(0, until, every)
+    ]
+    with open(folder / "log.jsonl", "a") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def finish(folder: Path) -> None:
+    metrics = {"ava": {"mAP": 0.41}, "kinetics": {"mAP": None}, "ava+kinetics": {"mAP": 0.405}}
+    record = make_record(row(), metrics, {}, folder)
+    write_record(record, folder / "record.json")
+
+
+def test_a_run_in_its_first_stage(runs):
+    experiment = row()
+    folder = start(experiment, runs)
+    stage = stage_dir(experiment.stage_digest(1))
+    log(stage, 1000, until=401, every=5, peak_gpu_mb=2345)
+    name, first, details, second = status(folder)
+    assert name == folder.name
+    assert first == (
+        "stage 1 of 2: iteration 401 of 1000 (40%), loss 0.2500 (smoothed), lr 0.01, "
+        f"4 iterations/s = {4 * experiment.stages[0].batch} clips/s, 2 min 30 s left"
+    )
+    assert details.endswith("waiting for data 10%, GPU 2.3 GB at most")
+    assert second == "stage 2 of 2: not begun"
+
+
+def test_all_recipes_are_known_by_their_folders(runs):
+    for number, experiment in enumerate(
+        (
+            *recipes.table1(scale="mini", seed=2),
+            *recipes.table2(scale="smoke", backbone="ir-csn-152").values(),
+            *recipes.table3(scale="mini").values(),
+            *recipes.table4(scale="paper").values(),
+            *recipes.box_uses().values(),
+            *recipes.memory_ablation().values(),
+            *recipes.ensemble1(),
+        )
+    ):
+        lines = status(start(experiment, runs / str(number)))
+        assert lines[1] == f"stage 1 of {len(experiment.stages)}: not begun", experiment.name
+
+
+def test_a_trained_stage_and_a_record(runs):
+    folder = start(row(), runs)
+    stage = stage_dir(row().stage_digest(1))
+    log(stage, 100, until=100)
+    (stage / "checkpoint.pt").write_bytes(b"")
+    os.utime(stage / "checkpoint.pt", (2e9, 2e9))
+    lines = status(folder, now=2e9 + 7300)
+    assert "iteration 100 of 100 (100%)" in lines[1] and "left" not in lines[1]
+    assert lines[2] == "  trained 2 h 1 min ago"
+    finish(folder)
+    assert status(folder, now=2e9)[-1] == "finished; mAP@0.5, %: ava 41.00, ava+kinetics 40.50"
+
+
+def test_speed_is_that_of_the_process_that_runs_now(runs):
+    folder = runs / "stages" / "resumed"
+    log(folder, 400, until=100, speed=1.0)
+    for iteration, second in ((100, 3.0), (101, 3.5), (102, 4.0)):
+        line = {"iteration": iteration, "loss": 1, "lr": 1, "seconds": second, "iterations": 400}
+        with open(folder / "log.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+    with open(folder / "log.jsonl", "a") as file:
+        file.write('{"iteration": 103, "lo')  # being written
+    assert len(read_log(folder / "log.jsonl")) == 103
+    assert ", 2 iterations/s, 2 min 28 s left" in status(folder)[1]
+
+
+def test_lines_of_an_earlier_version(runs):
+    folder = runs / "stages" / "old"
+    folder.mkdir(parents=True)
+    (folder / "log.jsonl").write_text('{"iteration": 7, "loss": 0.5, "lr": 0.1, "seconds": 1.0}\n')
+    _, first, second = status(folder)
+    assert first == "training: iteration 8, loss 0.5000 (smoothed), lr 0.1"
+    assert second.startswith("  last line") and second.endswith("ago")
+    (folder / "log.jsonl").write_text("")
+    assert status(folder)[1] == "training: begun, nothing logged yet"
+
+
+def test_a_run_of_no_recipe(runs):
+    folder = runs / "own_k700_32x2_t-only_mini_seed0-0123456789ab"
+    folder.mkdir(parents=True)
+    assert "no stage has begun" in status(folder)[1]
+    log(runs / "stages" / "fedcba", 50, until=20)
+    lines = status(folder)
+    assert lines[1].startswith("of no recipe")
+    assert lines[2].startswith("stage fedcba: iteration 20 of 50 (40%)")
+
+
+def test_runs_are_found_by_a_part_of_their_name(runs, tmp_path):
+    folders = [start(row(number), runs) for number in range(3)]
+    for number, folder in enumerate(folders):
+        os.utime(folder, (1000 + number, 1000 + number))
+    (runs / "stages").mkdir(exist_ok=True)
+    assert find_run() == folders[2]
+    assert find_run(row(1).digest) == folders[1]
+    assert find_run("mini") == folders[2]
+    assert find_run(str(folders[0])) == folders[0]
+    with pytest.raises(
+        InputError, match="no run whose name contains 'huge'; there are: "
+    ) as caught:
+        find_run("huge")
+    assert folders[1].name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_command_and_nothing_is_touched(runs, capsys):
+    assert main(["watch"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("no run; there are: none yet")
+    folder = start(row(), runs)
+    log(stage_dir(row().stage_digest(1)), 10, until=4)
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
+    assert main(["watch"]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == status(folder)[:2]
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
+    finish(folder)
+    assert main(["watch", str(folder), "--follow"]) == 0  # it ends with the run
+    assert "finished" in capsys.readouterr().out
+
+
+def test_following_shows_what_changed_until_the_record_is_there(runs, capsys, monkeypatch):
+    folder = start(row(), runs)
+    stage = stage_dir(row().stage_digest(1))
+    steps = []
+
+    def sleep(seconds: float) -> None:
+        assert seconds == 2
+        steps.append(seconds)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        log(stage, 40, until=10 * len(steps))
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert main(["watch", folder.name, "--follow", "2"]) == 0
+    text = capsys.readouterr().out
+    assert [f"iteration {n} of 40" in text for n in (10, 20, 30)] == [True, True, False]
