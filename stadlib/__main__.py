@@ -1,6 +1,7 @@
-"""``python -m stadlib`` (or ``stadlib``): train | detect | evaluate | check | classes | readme.
+"""``python -m stadlib`` (or ``stadlib``): every command of the study; what torchrun starts, too.
 
-What torchrun starts, too. A user's mistake ends with one line on standard error and exit status 1.
+``train`` and ``readme`` are here, the others in ``file_commands`` and ``challenge_commands``. A
+user's mistake ends with one line on standard error and exit status 1.
 """
 
 from __future__ import annotations

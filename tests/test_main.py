@@ -70,7 +70,9 @@ def test_damaged_record(capsys, smoke_record, tmp_path, monkeypatch):
     folder = tmp_path / "runs" / smoke_record.folder.name
     folder.mkdir(parents=True)
     (folder / "record.json").write_text('{"experiment": {}')
-    line = failure(capsys, "train", "--head", "t-only", "--scale", "smoke")
+    line = failure(
+        capsys, "train", "--head", "t-only", "--scale", "smoke", "--detector", "ground-truth"
+    )
     assert "record.json: not a record" in line
 
 
