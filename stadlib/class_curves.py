@@ -54,14 +54,14 @@ def training_ap(record: Record, source: str = "ava") -> pd.Series:
     Ground-truth boxes, one plain view, from the features that the last stages trained on. Against
     the AP on validation it tells what was learned by heart.
     """
-    from stadlib import evaluate, stages  # noqa: PLC0415  (torch)
+    from stadlib import evaluate, stages, workspace  # noqa: PLC0415  (torch)
     from stadlib.features import one_a_second, second_key  # noqa: PLC0415
     from stadlib.remembered import nobody  # noqa: PLC0415
 
     run = _run(record)
     model = stages.trained_model(run)
-    bank = run.banks(len(run.experiment.stages)).seconds(model, source, "train")
-    keyframes = one_a_second(stages.annotated(run.layout, [source], "train"))
+    keyframes = one_a_second(workspace.annotated(run.layout, [source], "train"))
+    bank = run.banks(len(run.experiment.stages)).trained_on(model, source, keyframes)
     labels = run.layout.label_map()
     rows = evaluate.score_features(
         model.head,
@@ -71,22 +71,22 @@ def training_ap(record: Record, source: str = "ava") -> pd.Series:
         labels,
         key=second_key,
     )
-    found = metrics.frame_map(stages.groundtruth(run.layout, source, "train"), rows, labels)
+    found = metrics.frame_map(workspace.groundtruth(run.layout, source, "train"), rows, labels)
     return 100 * pd.Series(found.AP, dtype=float).rename_axis("action_id")
 
 
 def _matches(record: Record, source: str) -> metrics.Matches:
-    from stadlib import stages  # noqa: PLC0415  (torch)
+    from stadlib import workspace  # noqa: PLC0415  (torch)
 
     run = _run(record)
-    truth = stages.groundtruth(run.layout, source)
+    truth = workspace.groundtruth(run.layout, source)
     path = record.folder / f"detections_{source}.csv"
     return metrics.match(truth, path, run.layout.label_map())
 
 
 def _run(record: Record):
-    from stadlib import stages  # noqa: PLC0415  (torch)
+    from stadlib import workspace  # noqa: PLC0415  (torch)
 
     if record.folder is None or not (record.folder / "record.json").is_file():
         raise InputError(f"record {record.digest}: its run is not on this machine; run it first")
-    return stages.open_run(from_dict(record.experiment), record.folder, Progress)
+    return workspace.open_run(from_dict(record.experiment), record.folder, Progress)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stadlib.callouts import annotate_points
+from stadlib.class_bars import class_bars
 from stadlib.labels import group
 from stadlib.style import (
     COLORS,
@@ -60,21 +61,10 @@ def differences(table: pd.DataFrame) -> NotebookFigure:
     """
     if table.empty:
         return unrun()
-    table = table.sort_values("gain")
-    rows = np.arange(len(table))
-    colors = [COLORS[group(action)] for action in table.index]
     with plt.rc_context(STYLE):
         height = 0.8 + 0.17 * len(table)
         figure, axes = plt.subplots(FigureClass=NotebookFigure, figsize=(WIDTH, height))
-        axes.barh(rows, table["gain"], color=colors, alpha=0.75, height=0.72)
-        axes.hlines(rows, table["low"], table["high"], color="#333333", lw=0.9)
-        axes.axvline(0, color="black", lw=0.8)
-        axes.set_yticks(rows, [short_name(action) for action in table.index])
-        for tick, color in zip(axes.get_yticklabels(), colors, strict=True):
-            tick.set_color(color)
-        axes.set(xlabel="difference in AP@0.5, points", ylim=(-0.6, len(table) - 0.4))
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
+        class_bars(axes, table, "difference in AP@0.5, points")
         return closed(figure)
 
 

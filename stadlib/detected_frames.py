@@ -35,13 +35,13 @@ def examples(record: Record, count: int = 6) -> list[DetectedFrame]:
     Raises:
         InputError: the run is not on this machine.
     """
-    from stadlib import stages  # noqa: PLC0415  (torch)
+    from stadlib import workspace  # noqa: PLC0415  (torch)
 
     run = _run(record)
     sources = _sources(run)
     frames = []
     for number, source in enumerate(sources):
-        keyframes = stages.annotated(run.layout, [source], "val")
+        keyframes = workspace.annotated(run.layout, [source], "val")
         share = count * (number + 1) // len(sources) - count * number // len(sources)
         share = min(share, len(keyframes))
         places = ((np.arange(share) + 0.5) * len(keyframes) / max(1, share)).astype(int)
@@ -60,12 +60,12 @@ def lost(record: Record) -> pd.DataFrame:
     Raises:
         InputError: the run is not on this machine.
     """
-    from stadlib import stages  # noqa: PLC0415  (torch)
+    from stadlib import workspace  # noqa: PLC0415  (torch)
 
     run = _run(record)
     rows = {}
     for source in _sources(run):
-        truth = stages.groundtruth(run.layout, source)
+        truth = workspace.groundtruth(run.layout, source)
         detections = run.folder / f"detections_{source}.csv"
         table = metrics.diagnose(truth, detections, run.layout.label_map())
         # Where all persons of a class are missed, whatever AP it lacks is lost to that.
@@ -138,14 +138,14 @@ def _boxes(run, source: str):
 
 def _sources(run) -> list[str]:
     """Those whose validation split the dataset has."""
-    from stadlib import stages  # noqa: PLC0415  (torch)
+    from stadlib import workspace  # noqa: PLC0415  (torch)
 
-    return [source for source in stages.SOURCES if run.has(source, "val")]
+    return [source for source in workspace.SOURCES if run.has(source, "val")]
 
 
 def _run(record: Record):
-    from stadlib import stages  # noqa: PLC0415  (torch)
+    from stadlib import workspace  # noqa: PLC0415  (torch)
 
     if record.folder is None or not (record.folder / "record.json").is_file():
         raise InputError(f"record {record.digest}: its run is not on this machine; run it first")
-    return stages.open_run(from_dict(record.experiment), record.folder, Progress)
+    return workspace.open_run(from_dict(record.experiment), record.folder, Progress)

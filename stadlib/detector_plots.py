@@ -13,10 +13,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from stadlib.callouts import annotate_points
+from stadlib.class_bars import class_bars
 from stadlib.config import Detections
 from stadlib.detected_frames import LOSSES
 from stadlib.detected_sheet import frames
-from stadlib.labels import group
 from stadlib.style import (
     COLORS,
     GREY,
@@ -25,7 +25,6 @@ from stadlib.style import (
     WIDTH,
     NotebookFigure,
     closed,
-    short_name,
     unrun,
 )
 
@@ -145,22 +144,10 @@ def class_losses(table: pd.DataFrame) -> NotebookFigure:
     """
     if table.empty:
         return unrun()
-    table = table.sort_values("gain")
-    rows = np.arange(len(table))
-    colors = [COLORS[group(action)] for action in table.index]
     with plt.rc_context(STYLE):
         height = 0.9 + 0.17 * len(table)
         figure, axes = plt.subplots(FigureClass=NotebookFigure, figsize=(WIDTH, height))
-        axes.barh(rows, table["gain"], color=colors, alpha=0.75, height=0.72)
-        axes.hlines(rows, table["low"], table["high"], color="#333333", lw=0.9)
-        axes.axvline(0, color="black", lw=0.8)
-        axes.set_yticks(rows, [short_name(action) for action in table.index])
-        for tick, color in zip(axes.get_yticklabels(), colors, strict=True):
-            tick.set_color(color)
-        axes.set_xlabel("AP@0.5 with ground-truth boxes minus AP@0.5 with v3's, points")
-        axes.set_ylim(-0.6, len(table) - 0.4)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
+        class_bars(axes, table, "AP@0.5 with ground-truth boxes minus AP@0.5 with v3's, points")
         for row, (name, color) in enumerate(COLORS.items()):  # where the shortest bars leave room
             axes.text(0.99, 0.12 - 0.04 * row, GROUP_NAMES[name], color=color, weight="bold",
                       ha="right", transform=axes.transAxes)  # fmt: skip

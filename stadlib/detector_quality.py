@@ -35,16 +35,16 @@ def detector_record(version: str, scale: str) -> Record:
     path = runs_dir() / "detectors" / f"{version}_{scale}-{made}.json"
     if path.exists():
         return read_record(path)
-    from stadlib import detectors, processes, stages  # noqa: PLC0415  (torch)
+    from stadlib import detectors, processes, workspace  # noqa: PLC0415  (torch)
     from stadlib.data.person_boxes import read_person_boxes  # noqa: PLC0415
 
     started = time.monotonic()
     experiment = Experiment(scale=scale, detector=version)
-    layout = stages.prepare_data(experiment, Progress)
+    layout = workspace.prepare_data(experiment, Progress)
     found = {}
-    for source in stages.SOURCES:
+    for source in workspace.SOURCES:
         detectors.require_boxes(experiment, layout, source, "val", Progress)
-        truth = stages.groundtruth(layout, source)
+        truth = workspace.groundtruth(layout, source)
         boxes = layout.person_boxes(experiment.boxes_name, source, "val")
         found[source] = quality(truth, read_person_boxes(boxes))
     where = provenance(str(processes.device()), time.monotonic() - started)

@@ -49,16 +49,16 @@ def recollection(record: Record, skip: int = 0) -> Recollection:
     Raises:
         InputError: the run is not on this machine, remembers nothing, or no movie is like that.
     """
-    from stadlib import stages  # noqa: PLC0415  (torch)
+    from stadlib import workspace  # noqa: PLC0415  (torch)
     from stadlib.data.video import read_frames  # noqa: PLC0415
 
     experiment = from_dict(record.experiment)
     if record.folder is None or not experiment.stages[-1].memory:
         raise InputError(f"record {record.digest}: give a run with memory that is on this machine")
-    run = stages.open_run(experiment, record.folder, Progress)
+    run = workspace.open_run(experiment, record.folder, Progress)
     layout = run.layout
     ids = np.array(layout.label_map().ids)
-    keyframes = stages.annotated(layout, ["ava"], "val")
+    keyframes = workspace.annotated(layout, ["ava"], "val")
     keyframe, person = _chosen(keyframes, ids, skip)
     memory, weights = _attention(run, keyframe, person)
     known = {round(k.timestamp): k for k in keyframes if k.video == keyframe.video}

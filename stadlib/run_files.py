@@ -42,13 +42,13 @@ def class_counts(record: Record) -> pd.DataFrame:
     Returns:
         By ``action_id``: ``name``, and the instances in ``ava`` and ``kinetics``.
     """
-    stages, run = _open(record)
+    workspace, run = _open(record)
     layout = run.layout
     labels = layout.label_map()
     counts = pd.DataFrame(index=pd.Index(labels.ids, name="action_id"))
     counts["name"] = [labels.name(action) for action in labels.ids]
-    for source in stages.SOURCES:
-        persons = [k.actions for k in stages.annotated(layout, [source], "train")]
+    for source in workspace.SOURCES:
+        persons = [k.actions for k in workspace.annotated(layout, [source], "train")]
         counts[source] = np.concatenate(persons).sum(axis=0)
     return counts
 
@@ -62,9 +62,9 @@ def examples(record: Record, count: int = 6) -> list[Example]:
     """
     from stadlib.data.video import read_frames  # noqa: PLC0415  (torch)
 
-    stages, run = _open(record)
-    layout, keyframes = run.layout, stages.validation_keyframes(run)
-    annotated = {k.key: k for k in stages.annotated(layout, stages.SOURCES, "val")}
+    workspace, run = _open(record)
+    layout, keyframes = run.layout, workspace.validation_keyframes(run)
+    annotated = {k.key: k for k in workspace.annotated(layout, workspace.SOURCES, "val")}
     several = [keyframe for keyframe in keyframes if len(keyframe.boxes) > 1] or keyframes
     places = np.linspace(0, len(several) - 1, count).astype(int) if several else []
     chosen = [several[place] for place in places]
@@ -98,10 +98,10 @@ def _true_actions(keyframe, annotated) -> np.ndarray:
 
 
 def _open(record: Record) -> tuple:
-    """The module of stages, and the record's run."""
-    from stadlib import stages  # noqa: PLC0415  (torch)
+    """The module that opens runs, and the record's."""
+    from stadlib import workspace  # noqa: PLC0415  (torch)
 
-    return stages, stages.open_run(from_dict(record.experiment), record.folder, Progress)
+    return workspace, workspace.open_run(from_dict(record.experiment), record.folder, Progress)
 
 
 def _scores(record: Record, source: str) -> Callable[[str, np.ndarray], dict[int, float]]:

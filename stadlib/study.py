@@ -105,10 +105,10 @@ def run(experiment: Experiment, *, num_processes: int = 1) -> Record:
 
 def _run_here(experiment: Experiment, folder: Path) -> Record:
     """The whole run in this process (or this one of torchrun's)."""
-    from stadlib import processes, stages  # noqa: PLC0415  (torch)
+    from stadlib import processes, stages, workspace  # noqa: PLC0415  (torch)
 
     started = time.monotonic()
-    metrics = stages.run_stages(stages.open_run(experiment, folder, Progress))
+    metrics = stages.run_stages(workspace.open_run(experiment, folder, Progress))
     record = make_record(
         experiment, metrics, provenance(str(processes.device()), time.monotonic() - started), folder
     )

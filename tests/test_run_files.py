@@ -34,7 +34,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
         "ava": [keyframe("ava", 902 + i, 1 + i % 2) for i in range(8)],
         "kinetics": [keyframe("kinetics", 5.016949 + i) for i in range(4)],
     }
-    stages = SimpleNamespace(
+    workspace = SimpleNamespace(
         SOURCES=("ava", "kinetics"),
         annotated=lambda layout, sources, split: [k for s in sources for k in data[s]],
         validation_keyframes=lambda run: scored,
@@ -46,7 +46,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     )
     scored = [k for keyframes in data.values() for k in keyframes]
     run = SimpleNamespace(layout=layout, scored=scored)
-    monkeypatch.setattr(run_files, "_open", lambda record: (stages, run))
+    monkeypatch.setattr(run_files, "_open", lambda record: (workspace, run))
     monkeypatch.setattr(
         video,
         "read_frames",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from stadlib import build, evaluate, preparation, recipes, stages, study
+from stadlib import build, evaluate, preparation, recipes, stages, study, workspace
 from stadlib.features import feature_batches
 from stadlib.models.attention import Recall
 from stadlib.progress import Progress
@@ -55,14 +55,14 @@ def main(iterations: int) -> None:
     study.run(ROW)
     layout = preparation.prepare_data(ROW, Progress)
     shared = tuple(study.stage_folder(ROW, number) for number in (1, 2))
-    run = stages.Run(ROW, layout, study.run_folder(ROW), shared, Progress)
+    run = workspace.Run(ROW, layout, study.run_folder(ROW), shared, Progress)
     labels = layout.label_map()
     model = build.action_detector(ROW, labels.num_actions)
     path = study.stage_folder(ROW, 1) / "checkpoint.pt"
     model.load_state_dict(read_weights(path, ROW.stage_digest(1))["model"])
-    banks = {split: {s: run.banks(1).seconds(model, s, split) for s in stages.SOURCES}
+    banks = {split: {s: run.banks(1).seconds(model, s, split) for s in workspace.SOURCES}
              for split in ("train", "val")}  # fmt: skip
-    keyframes = {split: stages.annotated(layout, stages.SOURCES, split) for split in banks}
+    keyframes = {split: workspace.annotated(layout, workspace.SOURCES, split) for split in banks}
     views = run.banks(1).views(model, keyframes["val"], "val")
     for name, without in VARIANTS.items():
         found, start = [], time.monotonic()

@@ -1,0 +1,113 @@
+"""An experiment on its dataset: where its files go, which keyframes it trains and scores.
+
+Whoever looks at a finished run opens it again here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from stadlib import metrics
+from stadlib.banks import Banks
+from stadlib.config import Experiment, InputError, Stage
+from stadlib.data.annotations import Keyframe, read_keyframes
+from stadlib.data.detected import CONFIDENT, detected_keyframes, detections, with_confident
+from stadlib.data.layout import SOURCES, AvaLayout
+from stadlib.detectors import require_boxes
+from stadlib.paths import stage_dir
+from stadlib.preparation import prepare_data
+from stadlib.progress import MakeProgress
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment on its way: what is run, on which data, where its files go.
+
+    Attributes:
+        experiment: all its words and numbers.
+        layout: the dataset.
+        folder: of the record and the detections.
+        stage_folders: of the stages' weights and banks, shared by runs that begin alike.
+        progress: makes the progress of a named task.
+    """
+
+    experiment: Experiment
+    layout: AvaLayout
+    folder: Path
+    stage_folders: tuple[Path, ...]
+    progress: MakeProgress
+
+    def banks(self, number: int) -> Banks:
+        """Of the backbone as it is after a stage, counted from 1."""
+        stages = self.experiment.stages[:number]
+        trained = max(place for place, stage in enumerate(stages) if stage.train == "all")
+        return Banks(self.layout, self.experiment, self.stage_folders[trained], self.progress)
+
+    def require_boxes(self, source: str, split: str) -> None:
+        """See that the detector's boxes of a split are there."""
+        require_boxes(self.experiment, self.layout, source, split, self.progress)
+
+    def has(self, source: str, split: str) -> bool:
+        """Whether the dataset has this source's split; one's own may lack Kinetics."""
+        return self.layout.annotations(source, split).exists()
+
+
+def open_run(experiment: Experiment, folder: Path, progress: MakeProgress) -> Run:
+    """A run on its dataset, which is rendered if need be."""
+    layout = prepare_data(experiment, progress)
+    numbers = range(1, len(experiment.stages) + 1)
+    folders = tuple(stage_dir(experiment.stage_digest(number)) for number in numbers)
+    return Run(experiment, layout, folder, folders, progress)
+
+
+def training_keyframes(run: Run, stage: Stage) -> list[Keyframe]:
+    """What a stage is trained on: annotated persons, perhaps with confident detections."""
+    keyframes = annotated(run.layout, stage.data, "train")
+    experiment = run.experiment
+    if not experiment.detected or experiment.detections.training == "ground-truth":
+        return keyframes
+    mixed = []
+    for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
+        run.require_boxes(source, "train")
+        found = detections(run.layout, source, "train", experiment.boxes_name, CONFIDENT)
+        mixed += with_confident([k for k in keyframes if k.source == source], found)
+    return mixed
+
+
+def validation_keyframes(run: Run) -> list[Keyframe]:
+    """The annotated validation moments with the persons that are scored there."""
+    experiment = run.experiment
+    if not experiment.detected:
+        return annotated(run.layout, SOURCES, "val")
+    found = []
+    for source in SOURCES:
+        if run.has(source, "val"):
+            run.require_boxes(source, "val")
+            where = (run.layout, source, "val", experiment.boxes_name)
+            found += detected_keyframes(*where, experiment.detections.threshold)
+    return found
+
+
+def annotated(layout: AvaLayout, sources: Iterable[str], split: str) -> list[Keyframe]:
+    """The keyframes with persons of the sources that the dataset has, one list after the other."""
+    lists = [
+        read_keyframes(layout, source, split)
+        for source in sources
+        if layout.annotations(source, split).exists()
+    ]
+    keyframes = [keyframe for part in lists for keyframe in part if len(keyframe.boxes)]
+    if not keyframes:
+        raise InputError(f"{layout.annotation_folder}: no annotated {split} keyframe; add some")
+    return keyframes
+
+
+def groundtruth(layout: AvaLayout, source: str, split: str = "val") -> pd.DataFrame:
+    """The rows of a source's split without its excluded timestamps, which nobody scores."""
+    rows = metrics.read_rows(layout.annotations(source, split))
+    excluded = layout.excluded(source, split)
+    keys = zip(rows["video"], rows["timestamp"].astype(float).map("{:.6f}".format), strict=True)
+    return rows[[key not in excluded for key in keys]]
