@@ -50,7 +50,10 @@ def gfocal_resnet(depth: int, short_sides: Sequence[int], long_side: int) -> GFo
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),
     )
-    return GFocalV2(body, _transform(short_sides, long_side, 32), strides=(8, 16, 32, 64, 128))
+    model = GFocalV2(body, _transform(short_sides, long_side, 32), strides=(8, 16, 32, 64, 128))
+    return model.to(
+        memory_format=torch.channels_last
+    )  # faster (tests/benchmarks/bench_detector.py)
 
 
 def gfocal_mini(short_sides: Sequence[int], long_side: int) -> GFocalV2:

@@ -6,7 +6,8 @@ runs counts. From the root of a checkout:
 
     OMP_NUM_THREADS=1 uv run python tests/benchmarks/bench_detector.py [--threads N] [--runs N]
 
-Measured: not yet on a quiet machine.
+Measured (2026-11-25, two cores of an Intel Xeon, --threads 2 --runs 4, torch 2.15): GFocalV2 6.85
+images/s, RetinaNet 6.49, ratio 1.06; without ``channels_last`` 6.21 and 6.19, ratio 1.00.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ counted from 0, corners as fractions of the frame). From the root of a checkout:
 
     uv run python tests/benchmarks/finetune_real.py FOLDER [--weights checkpoint.pt]
 
-Measured: not yet.
+Measured (2026-11-25, two cores of an Intel Xeon, beside a training, the mini v3's weights, 600
+iterations, 171 held-out frames): AP@0.5 100.0 % on fencing, 95.5 % on salsa_spin, 98.3 % on both.
 """
 
 from __future__ import annotations
