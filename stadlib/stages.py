@@ -240,7 +240,8 @@ def _times_box_score(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     experiment, parts = run.experiment, []
     for source, own in rows.groupby("source", sort=False):
         by_moment = detections(run.layout, source, "val", experiment.boxes_name, 0.0)
-        boxes = pd.concat(by_moment.values()).astype(dict.fromkeys(evaluate.BOX, "float32"))
+        boxes = pd.concat(by_moment.values(), ignore_index=True)
+        boxes = boxes.astype(dict.fromkeys(evaluate.BOX, "float32"))
         keys = ["video", "timestamp", *evaluate.BOX]
         score = own.merge(boxes.rename(columns={"score": "box"}), on=keys, how="left")["box"]
         parts.append(own.assign(score=own["score"].to_numpy() * score.to_numpy()))
