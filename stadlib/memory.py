@@ -166,10 +166,8 @@ class FeatureBank:
             video, second = keys[missing[0]]
             raise InputError(f"{self.folder}: {video}, second {second} is not written; extract it")
         rows = self._rows[self._find(keys)]
-        tokens = self._tokens[_spread(rows["first"], rows["count"])]
-        return torch.from_numpy(tokens.astype(np.float32)), torch.from_numpy(
-            rows["count"].astype(np.int64)
-        )
+        tokens = torch.from_numpy(self._tokens[_spread(rows["first"], rows["count"])]).float()
+        return tokens, torch.from_numpy(rows["count"].astype(np.int64))
 
     def window(self, keys: Sequence[Key], span: int, max_persons: int) -> Memory:
         """What clips remember: persons of the seconds around, without the clip's own second.
@@ -216,10 +214,13 @@ class FeatureBank:
         slots, written, seconds = (
             np.take_along_axis(x, order, axis=1) for x in (slots, written, seconds)
         )
-        tokens = np.zeros((*slots.shape, self.length, self.width), np.float32)
-        boxes = np.zeros((*slots.shape, 4), np.float32)
-        tokens[written], boxes[written] = self._tokens[slots[written]], self._boxes[slots[written]]
-        return Memory(*map(torch.from_numpy, (tokens, written, seconds * written, boxes)))
+        # torch widens float16 several times faster than numpy.
+        tokens, boxes = torch.from_numpy(np.take(self._tokens, slots, axis=0)), self._boxes[slots]
+        tokens = tokens.float()
+        if not written.all():
+            tokens[torch.from_numpy(~written)], boxes[~written] = 0.0, 0.0
+        others = map(torch.from_numpy, (written, seconds * written, np.asarray(boxes)))
+        return Memory(tokens, *others)
 
     def _around(self, keys: Sequence[Key], offsets: np.ndarray) -> np.ndarray:
         video = np.array([self._videos.get(name, -1) for name, _ in keys], dtype=np.int64)
