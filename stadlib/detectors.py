@@ -32,6 +32,7 @@ SEED = 0  # one detector of each version, as in the paper: rows that use it shar
 
 def build_detector(scale: str) -> GFocalV2:
     """GFocalV2 at a scale's size, untrained."""
+    check_word("scale", scale, tuple(DETECTOR_SCALES))
     numbers = DETECTOR_SCALES[scale]
     if numbers.body == "mini":
         return gfocal_mini(numbers.short_sides, numbers.long_side)

@@ -273,3 +273,8 @@ def test_real_data_needs_its_box_file(tiny_dataset, tmp_path):
     path.write_text("b,0901,0.1,0.1,0.2,0.2,,1.0\n")
     detectors.require_boxes(experiment, layout, "ava", "val", watch)
     assert not watch.tasks
+
+
+def test_an_unknown_scale_is_refused_with_the_choices():
+    with pytest.raises(ConfigError, match="scale='huge'; choose from smoke, mini, paper"):
+        detectors.build_detector("huge")
