@@ -75,7 +75,9 @@ class Stage(_Checked):
     The defaults are the paper's (section 3.1): SGD with momentum 0.9, a linear warm-up over the
     first 1/20 of the iterations, and drops at 9/20, 12/20, 15/20 and 18/20 of them (13.5k, 18k,
     22.5k and 27k of 30k). ``drop`` is the factor of each drop: "drop by 0.66" is read as 0.66 at
-    paper scale; the short runs of the miniature scales need the lower reading, 0.34.
+    paper scale; the short runs of the miniature scales need the lower reading, 0.34. The paper
+    names no clipping of gradients and no moving average of weights: the first is off, and there is
+    no second.
     """
 
     data: tuple[SourceName, ...] = ("ava", "kinetics")
@@ -88,6 +90,7 @@ class Stage(_Checked):
     lr: float = 1e-2
     drop: float = 0.66
     weight_decay: float = 1e-7
+    clip: float | None = None  # norm that gradients are cut down to; None: they are not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +245,12 @@ class Experiment(_Checked):
 
     def to_dict(self) -> dict:
         """Plain values for JSON; a field that is None says nothing and is left out."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        content = _spoken(asdict(self))
+        return content | {"stages": tuple(_spoken(stage) for stage in content["stages"])}
+
+
+def _spoken(content: dict) -> dict:
+    return {name: value for name, value in content.items() if value is not None}
 
 
 def digest(content: dict) -> str:

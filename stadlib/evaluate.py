@@ -48,25 +48,26 @@ def score_persons(
         progress: called with (clips done, total, text).
 
     Returns:
-        One row a (box, action) of all processes: ``source`` and the columns of a detection file.
+        One row a (box, action): ``source`` and the columns of a detection file. The first process
+        gets those of all processes.
     """
     model.eval()
     where = next(model.parameters()).device
     parts, done = [], 0
     for views in batches:
         memory = remember(views[0].keys).to(where)
-        views_NA = [_scores(model, view.to(where), memory).cpu() for view in views]
+        views_NA = [_scores(model, view.to(where), memory) for view in views]
         scores_NA = torch.stack(views_NA).mean(dim=0)
         clips = zip(views[0].keys, views[0].counts_B.tolist(), strict=True)
         parts.append(_rows(clips, views[0].boxes_norm_N4, scores_NA, label_map))
         done += len(views[0].keys)
         progress(done, total, "clips")
-    return _joined(processes.gather(parts))
+    return _joined(processes.gather_first(parts))
 
 
 def _scores(model: ActionDetector, batch: Batch, memory: Memory) -> torch.Tensor:
     inputs = (batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4)
-    return model(*inputs, memory).sigmoid()
+    return model(*inputs, memory).float().sigmoid().cpu()
 
 
 @torch.inference_mode()
@@ -100,11 +101,11 @@ def score_features(
         for banks in views:
             found = feature_batch(those, banks, memory, key).to(where)
             inputs = (found.tokens_NLC, found.boxes_N4, found.counts_B, found.memory)
-            scores.append(head(*inputs).sigmoid().cpu())
+            scores.append(head(*inputs).float().sigmoid().cpu())
         clips = [((k.source, k.video, k.timestamp), len(k.boxes)) for k in those]
         boxes_N4 = torch.from_numpy(np.concatenate([k.boxes for k in those]))
         parts.append(_rows(clips, boxes_N4, torch.stack(scores).mean(dim=0), label_map))
-    return _joined(processes.gather(parts))
+    return _joined(processes.gather_first(parts))
 
 
 def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:

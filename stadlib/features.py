@@ -16,7 +16,7 @@ from torch import Tensor
 from stadlib import processes
 from stadlib.data.annotations import Keyframe
 from stadlib.data.clips import Batch
-from stadlib.data.sampling import GlobalBatches
+from stadlib.data.sampling import GlobalBatches, Share
 from stadlib.memory import FeatureBank, Key, second_of
 from stadlib.models.action_detector import ActionDetector
 from stadlib.progress import Report
@@ -143,9 +143,10 @@ def feature_batches(
     order: GlobalBatches,
     banks: Mapping[str, FeatureBank],
     remember: Remember,
-) -> Iterator[FeatureBatch]:
-    """The batches of a stage that trains on features, this process's share of each."""
-    for batch in order:
+) -> Iterator[tuple[FeatureBatch, Share]]:
+    """The batches of a stage that trains on features, this process's shares of each."""
+    shares = order.shares([len(keyframe.boxes) for keyframe in keyframes])
+    for batch, share in zip(order, shares, strict=True):
         those = [keyframes[index] for index, _ in batch]
         memory = remember([(k.source, k.video, k.timestamp) for k in those])
-        yield feature_batch(those, banks, memory)
+        yield feature_batch(those, banks, memory), share

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from torch import Tensor
@@ -44,10 +45,12 @@ class OnlineBanks:
         }
         self.kept = {(k.source, k.video, k.timestamp) for those in first.values() for k in those}
         self.banks: dict[str, FeatureBank] = {}
+        self.seen: list[tuple] = []  # in this iteration, by this process
 
     def restore(self, iteration: int) -> None:
         """Go back to the copy of an iteration; 0 is before the first, when nobody is remembered."""
         self.banks.clear()
+        self.seen.clear()
         for source, rows in self.rows.items():
             live, copy = self.folder / source, self._copy(source, iteration)
             if processes.rank() == 0:
@@ -61,6 +64,7 @@ class OnlineBanks:
 
         The copy before it stays, since the older checkpoint is good until the newer one is whole.
         """
+        self.settle()
         if processes.rank() == 0:
             for source, bank in self.banks.items():
                 copies = self.folder.glob(f"{source}-*")
@@ -73,7 +77,7 @@ class OnlineBanks:
         self, keys: Sequence[tuple[str, str, float]], counts_B: Tensor, tokens_NLC: Tensor,
         boxes_N4: Tensor,
     ) -> None:  # fmt: skip
-        """Replace what is known of a batch's clips, those of all processes.
+        """Note what was seen of a share's clips, for :meth:`settle`.
 
         Args:
             keys: (source, video, timestamp) a clip; those without room are passed over.
@@ -85,12 +89,22 @@ class OnlineBanks:
             return
         counts = counts_B.tolist()
         tokens, boxes = (x.detach().cpu().split(counts) for x in (tokens_NLC, boxes_N4))
-        clips = zip(keys, counts_B.cpu(), tokens, boxes, strict=True)
-        own = [clip for clip in clips if clip[0] in self.kept]
-        for (source, video, timestamp), count, those, where in processes.gather(own):
-            if processes.rank() == 0:
-                key = (video, second_of(timestamp))
-                self.banks[source].write([key], count[None], those, where)
+        self.seen.append(tuple(zip(keys, counts_B.cpu(), tokens, boxes, strict=True)))
+
+    def settle(self) -> None:
+        """Replace what is known of the clips of an iteration, those of all processes."""
+        if not self.banks:
+            return
+        places = processes.gather([(place, own) for place, own in enumerate(self.seen)])
+        self.seen.clear()
+        shares = [share for _, share in sorted(places, key=lambda pair: pair[0])]
+        # Clip c of share s is number c * S + s of the global batch; of two the later one counts.
+        for clips in zip_longest(*shares):
+            for clip in clips:
+                if processes.rank() == 0 and clip and clip[0] in self.kept:
+                    (source, video, timestamp), count, tokens_NLC, boxes_N4 = clip
+                    key = (video, second_of(timestamp))
+                    self.banks[source].write([key], count[None], tokens_NLC, boxes_N4)
         processes.barrier()
 
     def _copy(self, source: str, iteration: int) -> Path:

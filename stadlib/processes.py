@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from torch import distributed
+
+PATIENCE = timedelta(hours=4)  # while the first process renders, measures or writes alone
 
 
 def rank() -> int:
@@ -37,6 +40,27 @@ def gather(items: list) -> list:
     return [item for part in parts for item in part]
 
 
+def gather_first(items: list) -> list:
+    """The same on the first process only; the others get an empty list."""
+    if num_processes() == 1:
+        return items
+    parts: list | None = [None] * num_processes() if rank() == 0 else None
+    distributed.gather_object(items, parts)
+    return [item for part in parts or [] for item in part]
+
+
+def of_first(items: list) -> object:
+    """The one item that the first process has, on every process."""
+    if num_processes() > 1:
+        distributed.broadcast_object_list(items)
+    return items[0]
+
+
+def autocast(half: bool) -> torch.autocast:
+    """A context in which networks compute in bfloat16 where that is safe, or as always."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=half)
+
+
 def device() -> torch.device:
     """The accelerator of this process if there is one, else the CPU."""
     if not torch.cuda.is_available():
@@ -53,7 +77,8 @@ def group():
     where = device()
     if where.type == "cuda":
         torch.cuda.set_device(where)
-    distributed.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    backend = "nccl" if where.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
     finally:

@@ -7,35 +7,28 @@ extracted once, and it trains on that in seconds. No strategy of Table 2 has cod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stadlib import build, evaluate, memory, processes
-from stadlib.banks import Banks
+from stadlib import build, processes
 from stadlib.config import Stage
 from stadlib.data.annotations import require_agreement
 from stadlib.data.clips import Batch
-from stadlib.data.detected import detections
-from stadlib.data.layout import SOURCES, AvaLayout
+from stadlib.data.layout import SOURCES
+from stadlib.data.sampling import Share
 from stadlib.features import FeatureBatch, Remember, feature_batches, one_a_second
-from stadlib.labels import LabelMap
 from stadlib.models.action_detector import ActionDetector
+from stadlib.models.dropout import set_share
+from stadlib.models.networks import recompute_activations
 from stadlib.online import OnlineBanks
 from stadlib.preparation import pretrained_backbone
-from stadlib.remembered import nobody
+from stadlib.scoring import memory_banks, remember_out_of, score
 from stadlib.train import Schedule, fit, read_weights
-from stadlib.workspace import (
-    Run,
-    groundtruth,
-    training_keyframes,
-    validation_keyframes,
-)
+from stadlib.workspace import Run, training_keyframes
 
 
 def run_stages(run: Run) -> dict:
@@ -54,7 +47,7 @@ def run_stages(run: Run) -> dict:
             model.head.classifier.load_state_dict(fresh.state_dict())
         train = _train_all if stage.train == "all" else _train_head
         train(run, stage, number, model)
-    return _evaluate(run, model)
+    return score(run, model)
 
 
 def trained_model(run: Run) -> ActionDetector:
@@ -76,6 +69,10 @@ def _fresh(run: Run, stage: Stage) -> ActionDetector:
     torch.manual_seed(run.experiment.seed)  # after pretraining, whose length must not matter
     num_actions = run.layout.label_map().num_actions
     model = build.action_detector(run.experiment, num_actions, bool(stage.memory))
+    if run.recompute:
+        recompute_activations(model.backbone)
+    if run.execution.compile:
+        model.backbone.compile()
     return model.to(processes.device())
 
 
@@ -99,12 +96,18 @@ def _train_all(run: Run, stage: Stage, number: int, model: ActionDetector) -> No
         {source: [k for k in keyframes if k.source == source] for source in stage.memory},
     )
 
-    def batches(start: int) -> Iterable[Batch]:
+    def batches(start: int) -> Iterator[tuple[Batch, Share]]:
         online.restore(start)
+        turns = run.execution.accumulate
         labels = run.layout.label_map()
-        return build.train_batches(experiment, stage, dataset, labels, start)
+        order = build.order(experiment, stage, keyframes, labels, start, accumulate=turns)
+        parts = build.train_batches(experiment, dataset, order, alike=run.alike)
+        for turn, part in enumerate(parts):
+            if turn % turns == 0:
+                online.settle()  # what the iteration before saw
+            yield part
 
-    remember = _remember(run, online.banks)
+    remember = remember_out_of(run, online.banks)
     objective = partial(clip_loss, remember=remember, online=online)
     _fit(run, number, model.train(), objective, batches, keep=online.keep)
 
@@ -116,10 +119,12 @@ def _train_head(run: Run, stage: Stage, number: int, model: ActionDetector) -> N
     keyframes = one_a_second(training_keyframes(run, stage))
     sources = dict.fromkeys(keyframe.source for keyframe in keyframes)
     known = {source: banks.trained_on(model, source, keyframes) for source in sources}
-    remember = _remember(run, _memory(run, banks, model, stage, "train"))
+    remember = remember_out_of(run, memory_banks(run, banks, model, stage, "train"))
 
-    def batches(start: int) -> Iterable[FeatureBatch]:
-        order = build.order(experiment, stage, keyframes, run.layout.label_map(), start)
+    def batches(start: int) -> Iterator[tuple[FeatureBatch, Share]]:
+        turns = run.execution.accumulate
+        labels = run.layout.label_map()
+        order = build.order(experiment, stage, keyframes, labels, start, accumulate=turns)
         return feature_batches(keyframes, order, known, remember)
 
     model.head.requires_grad_(stage.train == "head")
@@ -148,43 +153,25 @@ def _fit(
             lr=stage.lr,
             drop=stage.drop,
             weight_decay=stage.weight_decay,
+            clip=stage.clip,
             seed=experiment.seed,
         ),
         folder=run.stage_folders[number - 1],
         digest=experiment.stage_digest(number),
         progress=run.progress(words),
         keep=keep,
+        accumulate=run.execution.accumulate,
+        half=run.half,
+        save_every=run.execution.save_every,
     )
 
 
-def _remember(run: Run, banks: Mapping[str, memory.FeatureBank]) -> Remember:
-    """What clips remember out of these banks; they may fill up while this is in use."""
-    experiment = run.experiment
-    width = build.numbers(experiment).width
-
-    def remember(keys: list[tuple[str, str, float]]) -> memory.Memory:
-        empty = nobody(len(keys), width)
-        if not banks:
-            return empty
-        return memory.windows(banks, keys, experiment.span, experiment.remembered, empty)
-
-    return remember
-
-
-def _memory(
-    run: Run, banks: Banks, model: ActionDetector, stage: Stage, split: str
-) -> dict[str, memory.FeatureBank]:
-    """The offline banks that a stage remembers out of, by source."""
-    sources = [source for source in stage.memory if run.has(source, split)]
-    for source in sources:
-        run.require_boxes(source, split)
-    return {source: banks.seconds(model, source, split) for source in sources}
-
-
 def clip_loss(
-    model: nn.Module, batch: Batch, remember: Remember, online: OnlineBanks
+    model: nn.Module, part: tuple[Batch, Share], remember: Remember, online: OnlineBanks
 ) -> tuple[torch.Tensor, int]:
-    """The loss of a batch of clips, whose persons' tokens the online bank keeps."""
+    """The loss of a share of a batch of clips, whose persons' tokens the online bank keeps."""
+    batch, share = part
+    set_share(model, share.rows, share.total)
     where = next(model.parameters()).device
     past = remember(batch.keys).to(where)
     moved = batch.to(where)
@@ -197,9 +184,10 @@ def clip_loss(
     return _loss(logits_NA, moved.actions_NA)
 
 
-def feature_loss(head: nn.Module, batch: FeatureBatch) -> tuple[torch.Tensor, int]:
-    """The loss of a batch of persons whose tokens are known."""
-    batch = batch.to(next(head.parameters()).device)
+def feature_loss(head: nn.Module, part: tuple[FeatureBatch, Share]) -> tuple[torch.Tensor, int]:
+    """The loss of a share of a batch of persons whose tokens are known."""
+    set_share(head, part[1].rows, part[1].total)
+    batch = part[0].to(next(head.parameters()).device)
     logits_NA = head(batch.tokens_NLC, batch.boxes_N4, batch.counts_B, batch.memory)
     return _loss(logits_NA, batch.actions_NA)
 
@@ -208,56 +196,3 @@ def _loss(logits_NA: torch.Tensor, actions_NA: torch.Tensor) -> tuple[torch.Tens
     """Binary cross-entropy over all actions, summed over persons (SlowFast, AlphAction)."""
     loss = F.binary_cross_entropy_with_logits(logits_NA, actions_NA, reduction="none")
     return loss.mean(dim=1).sum(), len(logits_NA)
-
-
-def _evaluate(run: Run, model: ActionDetector) -> dict:
-    """Score the validation boxes, write the detection files, measure them."""
-    experiment, last = run.experiment, run.experiment.stages[-1]
-    keyframes = validation_keyframes(run)
-    own = keyframes[processes.rank() :: processes.num_processes()]
-    labels = run.layout.label_map()
-    banks = run.banks(len(experiment.stages))
-    past = _remember(run, _memory(run, banks, model, last, "val"))
-    if last.train == "all":
-        rows = evaluate.score_persons(
-            model,
-            build.test_batches(experiment, run.layout, own, build.views(experiment).values()),
-            past,
-            labels,
-            total=len(own),
-            progress=run.progress(f"evaluate {experiment.head}"),
-        )
-    else:
-        views = banks.views(model, keyframes, "val")
-        rows = evaluate.score_features(model.head, own, views, past, labels)
-    if experiment.detections and experiment.detections.product:
-        rows = _times_box_score(run, rows)
-    return measure(rows, run.layout, labels, run.folder)
-
-
-def _times_box_score(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
-    """Action scores multiplied by the scores of their boxes."""
-    experiment, parts = run.experiment, []
-    for source, own in rows.groupby("source", sort=False):
-        by_moment = detections(run.layout, source, "val", experiment.boxes_name, 0.0)
-        boxes = pd.concat(by_moment.values(), ignore_index=True)
-        boxes = boxes.astype(dict.fromkeys(evaluate.BOX, "float32"))
-        keys = ["video", "timestamp", *evaluate.BOX]
-        score = own.merge(boxes.rename(columns={"score": "box"}), on=keys, how="left")["box"]
-        parts.append(own.assign(score=own["score"].to_numpy() * score.to_numpy()))
-    return pd.concat(parts, ignore_index=True)
-
-
-def measure(rows: pd.DataFrame, layout: AvaLayout, labels: LabelMap, folder: Path) -> dict:
-    """Write one detection file a source and return frame mAPs by source and jointly.
-
-    A source in which nobody was found has an empty file and every AP 0.
-    """
-    sources = [name for name in SOURCES if layout.annotations(name, "val").exists()]
-    found = {name: folder / f"detections_{name}.csv" for name in sources}
-    if processes.rank() == 0:
-        for name, path in found.items():
-            evaluate.write_detections(rows[rows["source"] == name], path)
-    processes.barrier()
-    truths = {name: groundtruth(layout, name) for name in sources}
-    return evaluate.frame_maps(truths, found, labels)

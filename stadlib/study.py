@@ -21,6 +21,7 @@ from stadlib.config import (
     check_word,
     choices,
 )
+from stadlib.execution import USUAL, Execution
 from stadlib.paths import runs_dir, stage_dir
 from stadlib.progress import Progress
 from stadlib.recipes import MEMORY_WORDS
@@ -37,8 +38,9 @@ def check_parameters(namespace: Mapping[str, object], *names: str) -> None:
 
     Args:
         namespace: the notebook's variables.
-        names: its parameters. ``seed`` is a whole number; ``scale`` one word; the others are
-            fields of an experiment, or ``memory`` (no, yes), where ``all`` is allowed too.
+        names: its parameters. ``seed`` and ``gpus`` are whole numbers; ``scale`` one word; the
+            others are fields of an experiment, or ``memory`` (no, yes), where ``all`` is allowed
+            too.
 
     Raises:
         ConfigError: one line that names the choices.
@@ -49,9 +51,9 @@ def check_parameters(namespace: Mapping[str, object], *names: str) -> None:
             raise ConfigError(f"unknown parameter {name!r}; choose from {', '.join(names)}")
     for name in names:
         value = namespace[name]
-        if name == "seed":
+        if name in ("seed", "gpus"):
             if type(value) is not int or value < 0:
-                raise ConfigError(f"seed={value!r}; give a whole number, 0 or more")
+                raise ConfigError(f"{name}={value!r}; give a whole number, 0 or more")
         elif name == "scale":
             check_word(name, value, tuple(SCALES))
         elif name == "memory":
@@ -81,14 +83,21 @@ def find(experiment: Experiment) -> Record | None:
     return read_record(path) if path.exists() else None
 
 
-def run(experiment: Experiment, *, num_processes: int = 1) -> Record:
+def run(
+    experiment: Experiment,
+    *,
+    num_processes: int = 0,
+    execution: Execution = USUAL,
+) -> Record:
     """Train and evaluate an experiment, or read the record of having done so.
 
     A run that was interrupted goes on from its checkpoint and gives the same record.
 
     Args:
         experiment: a row of :mod:`stadlib.recipes`, or one's own.
-        num_processes: above 1, ``torchrun`` is started on this node as a subprocess.
+        num_processes: from 1 on, ``torchrun`` is started on this node as a subprocess, which runs
+            as many, each on a GPU of its own where there are any; 0: the run happens here.
+        execution: what this machine decides; a record that is there is read whatever it says.
 
     Raises:
         InputError: the data, the checkpoint or the results folder cannot be used.
@@ -97,21 +106,25 @@ def run(experiment: Experiment, *, num_processes: int = 1) -> Record:
         return record
     folder = run_folder(experiment)
     _require_writable(folder)
-    if num_processes > 1:
-        _torchrun(experiment, num_processes)
+    if num_processes:
+        _torchrun(experiment, num_processes, execution)
         return read_record(folder / "record.json")
-    return _run_here(experiment, folder)
+    return _run_here(experiment, folder, execution)
 
 
-def _run_here(experiment: Experiment, folder: Path) -> Record:
+def _run_here(experiment: Experiment, folder: Path, execution: Execution) -> Record:
     """The whole run in this process (or this one of torchrun's)."""
     from stadlib import processes, stages, workspace  # noqa: PLC0415  (torch)
 
     started = time.monotonic()
-    metrics = stages.run_stages(workspace.open_run(experiment, folder, Progress))
-    record = make_record(
-        experiment, metrics, provenance(str(processes.device()), time.monotonic() - started), folder
-    )
+    opened = workspace.open_run(experiment, folder, Progress, execution)
+    metrics = stages.run_stages(opened)
+    origin = provenance(str(processes.device()), time.monotonic() - started)
+    if processes.num_processes() > 1:
+        origin["processes"] = processes.num_processes()
+    if opened.half:
+        origin["precision"] = "bfloat16"
+    record = make_record(experiment, metrics, origin, folder)
     if processes.rank() == 0:
         write_record(record, folder / "record.json")
     processes.barrier()
@@ -131,10 +144,21 @@ def _require_writable(folder: Path) -> None:
         ) from error
 
 
-def _torchrun(experiment: Experiment, num_processes: int) -> None:
-    """Start torchrun as a subprocess: a kernel that has touched CUDA cannot fork."""
+def _torchrun(experiment: Experiment, num_processes: int, execution: Execution) -> None:
+    """Start torchrun as a subprocess: a kernel that has touched CUDA cannot fork.
+
+    What it says is passed on line by line, into a notebook's cell too.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc_per_node={num_processes}", "-m", "stadlib", "train"]
-    command += ["--experiment", json.dumps(experiment.to_dict())]
-    if subprocess.run(command, check=False).returncode:
+    command += ["--experiment", json.dumps(experiment.to_dict()), *execution.words()]
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "bufsize": 1}
+    process = subprocess.Popen(command, **how)
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+    finally:  # an interrupted cell does not leave processes behind
+        process.terminate()
+        failed = process.wait()
+    if failed:
         raise InputError(f"{experiment.name}: torchrun failed; its messages stand above")

@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 
 from stadlib.config import InputError
-from stadlib.data.layout import SOURCES, AvaLayout
+from stadlib.data.layout import AVA_SECONDS, SOURCES, AvaLayout
 from stadlib.labels import LabelMap
 from stadlib.metrics import protocol, read_rows
 from stadlib.submission_rows import Found, micros, read_submission
 
 ROWS = protocol("official").cap  # an image: 50
-AVA_SECONDS = range(902, 1799)  # the keyframes of every AVA movie
 
 Image = tuple[str, int]  # video, microseconds: what the evaluator tells keyframes by
 

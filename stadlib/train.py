@@ -1,14 +1,14 @@
 """The one training loop: pretraining, full training and every later stage run through ``fit``.
 
-Nothing here knows what is trained. Iteration ``i`` draws its random numbers from (seed, i, rank)
-and its batch from the sampler, so a run that was killed and started again equals one that was not.
+Nothing here knows what is trained. Iteration ``i`` draws its random numbers from (seed, i) and its
+batch from the sampler, so a run that was killed and started again, on as many processes or others,
+equals one that was not.
 """
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,13 @@ from torch import nn
 from stadlib import processes
 from stadlib.config import InputError
 from stadlib.paths import written_whole
+from stadlib.training_log import TrainingLog
 
 # Shares of the iterations at which the learning rate drops, and of the warm-up (paper section
 # 3.1: 13.5k, 18k, 22.5k, 27k and 1.5k of 30k); the warm-up starts at a quarter (AlphAction).
 DROPS = (0.45, 0.6, 0.75, 0.9)
 WARM_UP = 0.05
 WARM_UP_START = 0.25
-LOG_EVERY_SHARE = 200  # at most this many lines in a log
 SAVES = 10  # checkpoints a stage
 
 
@@ -37,6 +37,7 @@ class Schedule:
     drop: float = 0.66
     weight_decay: float = 1e-7
     momentum: float = 0.9
+    clip: float | None = None
     seed: int = 0
 
     def lr_at(self, iteration: int) -> float:
@@ -63,35 +64,48 @@ def fit(
     digest: str,
     progress: Callable[[int, int, str], None],
     keep: Callable[[int], None] = lambda iteration: None,
+    accumulate: int = 1,
+    half: bool = False,
+    save_every: int = 0,
 ) -> None:
     """Train ``model`` in place, or finish training it.
 
     Args:
         model: its parameters with ``requires_grad`` are trained; modes are the caller's.
         objective: see :data:`Objective`. The loss is averaged over the units of all processes.
-        batches: gives the batches from an iteration on.
+        batches: gives the batches from an iteration on, ``accumulate`` of them for each.
         schedule: iterations, learning rate, seed.
         folder: holds ``checkpoint.pt`` and ``log.jsonl``.
         digest: of what is trained; a checkpoint with another one is refused.
         progress: called with (iterations done, iterations, one line of text).
         keep: called with an iteration before its checkpoint is written, to put aside what else
             the training changes; ``batches`` is told from which iteration to go on.
+        accumulate: batches whose gradients are summed before the weights are updated.
+        half: compute the objective in bfloat16 where that is safe (autocast); weights, gradients
+            and updates stay float32.
+        save_every: iterations between checkpoints; 0 is a tenth of all.
 
     Raises:
         InputError: the folder's checkpoint belongs to something else or cannot be read.
         FloatingPointError: the loss is not finite; nothing is saved after that.
     """
-    where = next(model.parameters()).device
     optimizer = _optimizer(model, schedule)
     start = _resume(folder, digest, model, optimizer)
-    log = _Log(folder / "log.jsonl", start, schedule.iterations)
-    parallel = _parallel(model)
-    save_every = max(1, schedule.iterations // SAVES)
-    for iteration, batch in enumerate(log.timed(batches(start)), start):
-        torch.manual_seed(_seed(schedule.seed, iteration))
+    log = TrainingLog(folder / "log.jsonl", start, schedule.iterations)
+    step = _Step(
+        model=_parallel(model),
+        objective=objective,
+        optimizer=optimizer,
+        schedule=schedule,
+        accumulate=accumulate,
+        half=half,
+    )
+    save_every = save_every or max(1, schedule.iterations // SAVES)
+    stream = log.timed(batches(start))
+    for iteration in range(start, schedule.iterations):
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr_at(iteration)
-        loss = _step(parallel, objective, batch, optimizer, where)
+        loss = step(iteration, stream)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} at iteration {iteration}: lower lr"
@@ -104,15 +118,58 @@ def fit(
         progress(done, schedule.iterations, f"loss {loss.item():.4f}")
 
 
-def _step(model, objective, batch, optimizer, where) -> torch.Tensor:
-    """One update; returns the loss averaged over the units of all processes."""
-    total_loss, num_units = objective(model, batch)
-    num_all = max(1.0, processes.total(num_units, where))
-    optimizer.zero_grad(set_to_none=True)
-    # DDP averages gradients over processes; the factor turns that into the sum we divide.
-    (total_loss * (processes.num_processes() / num_all)).backward()
-    optimizer.step()
-    return torch.tensor(processes.total(total_loss.item(), where) / num_all)
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """One update of the weights; returns the loss averaged over the units of all processes."""
+
+    model: nn.Module
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    accumulate: int
+    half: bool
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def where(self) -> torch.device:
+        return self.trained[0].device
+
+    def __call__(self, iteration: int, stream: Iterator) -> torch.Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        total, units = 0.0, 0.0
+        for number in range(self.accumulate):
+            batch = next(stream)
+            torch.manual_seed((self.schedule.seed << 40) + iteration)
+            last = number == self.accumulate - 1
+            with nullcontext() if last else self._unsynchronised():
+                loss, own = self._loss(batch)
+                before, units = units, max(1.0, units + processes.total(own, self.where))
+                self._weigh(before / units)
+                # DDP averages gradients over processes; the factor makes that a sum.
+                (loss * (processes.num_processes() / units)).backward()
+            total += processes.total(loss.item(), self.where)
+        if self.schedule.clip:
+            nn.utils.clip_grad_norm_(self.trained, self.schedule.clip)
+        self.optimizer.step()
+        return torch.tensor(total / units)
+
+    def _loss(self, batch: object) -> tuple[torch.Tensor, int]:
+        with torch.autocast(self.where.type, torch.bfloat16, enabled=self.half):
+            return self.objective(self.model, batch)
+
+    def _weigh(self, factor: float) -> None:
+        """Make the mean gradient of the batches so far its part of the mean with the next."""
+        for parameter in self.trained:
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
+
+    def _unsynchronised(self):
+        """Processes exchange gradients once an iteration, with the last of its batches."""
+        parallel = isinstance(self.model, nn.parallel.DistributedDataParallel)
+        return self.model.no_sync() if parallel else nullcontext()
 
 
 def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:
@@ -121,18 +178,14 @@ def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases, norms
     ]
-    return torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum)
+    fused = trained[0].is_cuda  # one kernel for all weights
+    return torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum, fused=fused)
 
 
 def _parallel(model: nn.Module) -> nn.Module:
     if processes.num_processes() == 1:
         return model
-    return nn.parallel.DistributedDataParallel(model)
-
-
-def _seed(seed: int, iteration: int) -> int:
-    position = iteration * processes.num_processes() + processes.rank()
-    return (seed << 40) + position
+    return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 def save_checkpoint(
@@ -179,46 +232,3 @@ def _resume(folder: Path, digest: str, model: nn.Module, optimizer) -> int:
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
     return content["iteration"]
-
-
-class _Log:
-    """JSON lines, cut back to the checkpoint on resume so that no iteration stands twice."""
-
-    def __init__(self, path: Path, start: int, iterations: int) -> None:
-        self.path, self.started = path, time.monotonic()
-        self.iterations, self.every = iterations, max(1, iterations // LOG_EVERY_SHARE)
-        self.waited = 0.0  # seconds since the last line
-        if processes.rank() == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = path.read_text().splitlines() if path.exists() else []
-            kept = [line for line in lines if _iteration(line) < start]
-            with written_whole(path) as temporary:
-                temporary.write_text("".join(line + "\n" for line in kept))
-
-    def timed(self, batches: Iterable) -> Iterator:
-        """The batches; notes how long each was waited for."""
-        asked = time.monotonic()
-        for batch in batches:
-            self.waited += time.monotonic() - asked
-            yield batch
-            asked = time.monotonic()
-
-    def write(self, iteration: int, loss: float, lr: float) -> None:
-        if processes.rank() != 0 or iteration % self.every:
-            return
-        seconds = round(time.monotonic() - self.started, 2)
-        line = {"iteration": iteration, "loss": round(loss, 6), "lr": lr, "seconds": seconds}
-        line |= {"iterations": self.iterations, "data_seconds": round(self.waited, 2)}
-        if torch.cuda.is_initialized():
-            line["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
-        self.waited = 0.0
-        with open(self.path, "a") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def _iteration(line: str) -> float:
-    """The iteration of a log line; a line cut short by a kill is dropped."""
-    try:
-        return json.loads(line)["iteration"]
-    except (ValueError, KeyError):
-        return float("inf")

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from stadlib import metrics
+from stadlib import metrics, processes
 from stadlib.banks import Banks
 from stadlib.config import Experiment, InputError, Stage
 from stadlib.data.annotations import Keyframe, read_keyframes
 from stadlib.data.detected import CONFIDENT, detected_keyframes, detections, with_confident
 from stadlib.data.layout import SOURCES, AvaLayout
 from stadlib.detectors import require_boxes
+from stadlib.execution import USUAL, Execution
 from stadlib.paths import stage_dir
 from stadlib.preparation import prepare_data
 from stadlib.progress import MakeProgress
@@ -33,6 +34,7 @@ class Run:
         folder: of the record and the detections.
         stage_folders: of the stages' weights and banks, shared by runs that begin alike.
         progress: makes the progress of a named task.
+        execution: how it is computed.
     """
 
     experiment: Experiment
@@ -40,6 +42,32 @@ class Run:
     folder: Path
     stage_folders: tuple[Path, ...]
     progress: MakeProgress
+    execution: Execution = USUAL
+
+    @property
+    def half(self) -> bool:
+        """Whether networks compute in bfloat16 where that is safe (autocast)."""
+        words = self.execution.precision
+        return words == "bfloat16" or (
+            words == "auto" and self._large and processes.device().type == "cuda"
+        )
+
+    @property
+    def recompute(self) -> bool:
+        """Whether a backbone's activations are computed again in the backward pass."""
+        words = self.execution.recompute
+        long = "64x1" in self.experiment.frames
+        return words == "yes" or (words == "auto" and self._large and long)
+
+    @property
+    def alike(self) -> bool:
+        """Whether the shares of a batch are padded to one size."""
+        words = self.execution.pad
+        return words == "batch" or (words == "auto" and not self._large)
+
+    @property
+    def _large(self) -> bool:
+        return self.experiment.scale == "paper"
 
     def banks(self, number: int) -> Banks:
         """Of the backbone as it is after a stage, counted from 1."""
@@ -56,12 +84,17 @@ class Run:
         return self.layout.annotations(source, split).exists()
 
 
-def open_run(experiment: Experiment, folder: Path, progress: MakeProgress) -> Run:
+def open_run(
+    experiment: Experiment,
+    folder: Path,
+    progress: MakeProgress,
+    execution: Execution = USUAL,
+) -> Run:
     """A run on its dataset, which is rendered if need be."""
     layout = prepare_data(experiment, progress)
     numbers = range(1, len(experiment.stages) + 1)
     folders = tuple(stage_dir(experiment.stage_digest(number)) for number in numbers)
-    return Run(experiment, layout, folder, folders, progress)
+    return Run(experiment, layout, folder, folders, progress, execution)
 
 
 def training_keyframes(run: Run, stage: Stage) -> list[Keyframe]:
@@ -80,14 +113,22 @@ def training_keyframes(run: Run, stage: Stage) -> list[Keyframe]:
 
 def validation_keyframes(run: Run) -> list[Keyframe]:
     """The annotated validation moments with the persons that are scored there."""
+    return scored_keyframes(run, "val")
+
+
+def scored_keyframes(run: Run, split: str) -> list[Keyframe]:
+    """The moments of a split that count, with the persons that are scored there.
+
+    Where nobody annotated a split, as AVA's test movies, all its listed seconds count.
+    """
     experiment = run.experiment
     if not experiment.detected:
-        return annotated(run.layout, SOURCES, "val")
+        return annotated(run.layout, SOURCES, split)
     found = []
     for source in SOURCES:
-        if run.has(source, "val"):
-            run.require_boxes(source, "val")
-            where = (run.layout, source, "val", experiment.boxes_name)
+        if run.has(source, split) or run.layout.video_list(source, split).is_file():
+            run.require_boxes(source, split)
+            where = (run.layout, source, split, experiment.boxes_name)
             found += detected_keyframes(*where, experiment.detections.threshold)
     return found
 

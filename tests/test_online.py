@@ -35,6 +35,7 @@ def update(online: OnlineBanks, keyframes: list[Keyframe], value: float) -> None
     tokens = torch.full((int(counts.sum()), 2, 4), value)
     boxes = torch.from_numpy(np.concatenate([k.boxes for k in keyframes]))
     online.update([(k.source, k.video, k.timestamp) for k in keyframes], counts, tokens, boxes)
+    online.settle()
 
 
 def seen(online: OnlineBanks, second: int) -> list[float]:
@@ -80,3 +81,16 @@ def test_sources_without_a_bank_are_passed_over(tmp_path):
     nothing.restore(0)
     update(nothing, KEYFRAMES["ava"], 1.0)
     nothing.keep(1)
+
+
+def test_what_an_iteration_saw_is_remembered_from_the_next_one_on(online):
+    first, second = (KEYFRAMES["ava"][:1], KEYFRAMES["ava"][1:])
+    for keyframes, value in ((first, 1.0), (second, 2.0), (first, 3.0)):
+        counts = torch.tensor([len(k.boxes) for k in keyframes])
+        tokens = torch.full((int(counts.sum()), 2, 4), value)
+        boxes = torch.from_numpy(np.concatenate([k.boxes for k in keyframes]))
+        online.update([(k.source, k.video, k.timestamp) for k in keyframes], counts, tokens, boxes)
+    assert seen(online, 902) == seen(online, 903) == []
+    online.settle()
+    assert seen(online, 902) == [2.0]
+    assert seen(online, 903) == [3.0, 3.0]  # of two showings the later one counts

@@ -1,14 +1,23 @@
-"""Two gloo processes take the same steps as one."""
+"""Two gloo processes take the same steps as one, also after an interruption."""
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
+import numpy as np
+import pandas as pd
+import pytest
 import torch
 from torch import multiprocessing, nn
 
-from stadlib import processes
+from stadlib import processes, recipes, study
 from stadlib.data.sampling import GlobalBatches
+from stadlib.execution import Execution
 from stadlib.train import Schedule, fit
 
 ITERATIONS, BATCH = 6, 5  # an odd batch: the processes' shares differ
@@ -71,3 +80,54 @@ def test_two_processes_equal_one(tmp_path):
         torch.testing.assert_close(together[key], value, rtol=1e-5, atol=1e-6)
     logs = [(tmp_path / n / "log.jsonl").read_text().splitlines() for n in ("one", "two")]
     assert len(logs[0]) == len(logs[1]) == ITERATIONS
+
+
+ROW = recipes.table2(scale="smoke", backbone="ir-csn-152")["A+K first, empty Kinetics bank"]
+ONLINE = replace(ROW, stages=(replace(ROW.stages[0], iterations=20),))
+
+
+def losses(folder) -> list[float]:
+    path = folder / "runs" / "stages" / ONLINE.stage_digest(1) / "log.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == list(range(20))
+    return [line["loss"] for line in lines]
+
+
+def rows(folder):
+    path = folder / "runs" / study.run_folder(ONLINE).name / "detections_ava.csv"
+    return pd.read_csv(path, header=None)
+
+
+def test_a_run_is_the_same_on_any_number_of_processes(tmp_path, monkeypatch):
+    """The whole model with dropout, an online bank and accumulation; resumed on another number."""
+    how = {
+        "one": (0, Execution()),
+        "two": (2, Execution()),
+        "turns": (0, Execution(accumulate=2)),
+    }
+    found = {}
+    for name, (number, execution) in how.items():
+        monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / name))
+        found[name] = study.run(ONLINE, num_processes=number, execution=execution)
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "resumed"))
+    command = [sys.executable, "-m", "stadlib", "train", "--save-every", "4"]
+    command += ["--experiment", json.dumps(ONLINE.to_dict())]
+    process = subprocess.Popen(command)
+    checkpoint = study.stage_folder(ONLINE, 1) / "checkpoint.pt"
+    while not checkpoint.exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert len(checkpoint.with_name("log.jsonl").read_text().splitlines()) < 20
+    found["resumed"] = study.run(ONLINE, num_processes=2)
+
+    for name in ("two", "turns", "resumed"):
+        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+        assert found[name].digest == found["one"].digest
+        for source, metrics in found["one"].metrics.items():
+            assert found[name].metrics[source]["mAP"] == pytest.approx(metrics["mAP"], abs=1e-4)
+        ours, theirs = rows(tmp_path / "one"), rows(tmp_path / name)
+        assert ours.iloc[:, :7].equals(theirs.iloc[:, :7])  # the same boxes in the same order
+        assert np.abs(ours[7] - theirs[7]).max() < 1e-4
+    assert found["two"].provenance["processes"] == 2

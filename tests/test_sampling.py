@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from stadlib.data.sampling import GlobalBatches, InTurns
+from stadlib.data.sampling import GlobalBatches, InTurns, batches_by_size
 
 
 def batches(start=0, stop=10, **how):
@@ -26,6 +26,34 @@ def test_processes_share_each_global_batch(num_processes):
     for iteration, whole in enumerate(batches()):
         parts = [item for share in shares for item in share[iteration]]
         assert sorted(parts) == sorted(whole)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_shares_are_a_global_batch_and_know_whose_persons_they_have(num_processes, accumulate):
+    counts = [item % 4 for item in range(13)]
+    how = {"num_processes": num_processes, "accumulate": accumulate}
+    orders = [
+        GlobalBatches(13, 7, seed=3, start=2, stop=6, rank=rank, **how)
+        for rank in range(num_processes)
+    ]
+    shares = [list(zip(order, order.shares(counts), strict=True)) for order in orders]
+    for turn, whole in enumerate(batches(start=2, stop=6, batch=7)):
+        own = [part for parts in shares for part in parts[turn * accumulate :][:accumulate]]
+        assert sorted(item for items, _ in own for item in items) == sorted(whole)
+        persons = [item for item, _ in whole for _ in range(counts[item])]
+        for items, share in own:
+            assert share.total == len(persons)
+            shown = [item for item, _ in items for _ in range(counts[item])]
+            assert [persons[row] for row in share.rows] == shown
+        rows = sorted(row for _, share in own for row in share.rows)
+        assert rows == list(range(len(persons)))
+
+
+def test_batches_of_one_size_hold_every_item_once():
+    sizes = [(2, 3), (3, 2), (2, 3), (2, 3), (3, 2), (2, 3), (9, 9)]
+    found = batches_by_size(sizes, 3)
+    assert found == [[0, 2, 3], [5], [1, 4], [6]]
 
 
 def test_every_item_comes_once_an_epoch():

@@ -128,3 +128,63 @@ def test_a_loss_that_is_not_finite_stops_training(tmp_path):
             progress=silent,
         )
     assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_parts_of_a_batch_one_after_the_other_give_its_gradient(tmp_path, accumulate):
+    """Ragged parts: 4 units, then 1, then none; the loss is their mean, not a mean of means."""
+
+    def parts(start):
+        for iteration in range(start, SCHEDULE.iterations):
+            generator = torch.Generator().manual_seed(iteration)
+            x = torch.randn(5, 3, generator=generator)
+            yield from (part for part in (x[:4], x[4:], x[:0])[:accumulate])
+
+    def whole(start):
+        turns = iter(parts(start))
+        for _ in range(start, SCHEDULE.iterations):
+            yield torch.cat([next(turns) for _ in range(accumulate)])
+
+    def loss(model, x):
+        return (model(x) - x[:, :2]).square().sum(), len(x)
+
+    found = {}
+    for name, batches_of, turns in (("parts", parts, accumulate), ("whole", whole, 1)):
+        model = network().eval()  # no dropout: its noise is a matter of PersonDropout
+        how = {"folder": tmp_path / name, "digest": "a", "progress": silent, "accumulate": turns}
+        fit(model, loss, batches_of, SCHEDULE, **how)
+        lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
+        found[name] = model.state_dict(), [json.loads(line)["loss"] for line in lines]
+    for key, value in found["whole"][0].items():
+        torch.testing.assert_close(found["parts"][0][key], value, rtol=1e-5, atol=1e-6)
+    assert found["parts"][1] == pytest.approx(found["whole"][1], rel=1e-5)
+
+
+def test_clipped_gradients_move_weights_no_further(tmp_path):
+    schedule = Schedule(iterations=1, lr=1.0, clip=0.01, weight_decay=0.0)
+    model, before = network().eval(), network().state_dict()
+    fit(model, objective, batches, schedule, folder=tmp_path, digest="a", progress=silent)
+    moved = [(value - before[key]).flatten() for key, value in model.state_dict().items()]
+    step = schedule.lr_at(0) * 0.01
+    assert torch.cat(moved).norm() == pytest.approx(step, rel=1e-3)
+
+
+def test_checkpoints_come_as_often_as_asked_for(tmp_path):
+    kept = []
+    how = {"folder": tmp_path, "digest": "a", "progress": silent}
+    fit(network(), objective, batches, SCHEDULE, **how, keep=kept.append, save_every=8)
+    assert kept == [8, 16, 20]
+
+
+def test_half_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path):
+    seen = []
+
+    def loss(model, batch):
+        out = model(batch[0])
+        seen.append(out.dtype)
+        return (out.float() - batch[1]).square().sum(), len(out)
+
+    model = network()
+    fit(model, loss, batches, SCHEDULE, folder=tmp_path, digest="a", progress=silent, half=True)
+    assert set(seen) == {torch.bfloat16}
+    assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32}

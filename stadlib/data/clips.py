@@ -6,16 +6,17 @@ Legend: B clips, N persons (of the batch, or of one clip), C channels, T time, A
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from stadlib.data.annotations import Keyframe
 from stadlib.data.layout import AvaLayout
-from stadlib.data.video import read_frames
+from stadlib.data.video import frame_size, read_frames
 
 PAD_VALUE = 115  # the grey that the backbones' normalisation (mean 0.45) turns into zero
 
@@ -78,7 +79,20 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: v if k == "keys" else v.to(device) for k, v in values.items()})
+        move = {"device": device, "non_blocking": True}
+        return Batch(**{k: v if k == "keys" else v.to(**move) for k, v in values.items()})
+
+    def padded(self, height: int, width: int) -> Batch:
+        """The same clips with more padding at the right and the bottom."""
+        more = (0, width - self.clips_BCTHW.shape[4], 0, height - self.clips_BCTHW.shape[3])
+        if not any(more):
+            return self
+        return replace(self, clips_BCTHW=F.pad(self.clips_BCTHW, more, value=PAD_VALUE))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, out of which a GPU copies beside its work."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{k: v if k == "keys" else v.pin_memory() for k, v in values.items()})
 
 
 class ClipDataset(Dataset):
@@ -115,6 +129,11 @@ class ClipDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.keyframes)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of every item's video, in pixels, from the files' headers."""
+        sizes = {video: frame_size(path) for video, path in self._files.items()}
+        return [sizes[k.source, k.video] for k in self.keyframes]
 
     def __getitem__(self, item: int | tuple[int, int]) -> Clip | list[Clip]:
         if not isinstance(item, tuple):

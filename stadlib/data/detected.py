@@ -10,7 +10,7 @@ import torch
 from torchvision.ops import box_iou
 
 from stadlib.data.annotations import Keyframe, read_keyframes
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import AVA_SECONDS, AvaLayout
 from stadlib.data.person_boxes import read_person_boxes
 
 # A detection to train on scores this much (98 of 100 such boxes of v3 are persons at mini;
@@ -59,17 +59,25 @@ def detected_keyframes(
     """The annotated moments, two-column ones included, with the persons that were found there.
 
     They stand in the order of the annotation file; where nobody was found, there is no keyframe.
+    A split without such a file has every second of AVA's movies that its list names.
     """
     found = detections(layout, source, split, detector, threshold)
     num_actions = layout.label_map().num_actions
-    moments = {
-        (k.video, f"{k.timestamp:.6f}"): k.timestamp for k in read_keyframes(layout, source, split)
-    }
+    named = {(video, f"{time:.6f}"): time for video, time in _moments(layout, source, split)}
     return [
         _keyframe(source, moment[0], timestamp, found[moment], num_actions)
-        for moment, timestamp in moments.items()
+        for moment, timestamp in named.items()
         if moment in found
     ]
+
+
+def _moments(layout: AvaLayout, source: str, split: str) -> list[tuple[str, float]]:
+    """The (video, second) pairs of a split that count."""
+    if layout.annotations(source, split).is_file():
+        return [(k.video, k.timestamp) for k in read_keyframes(layout, source, split)]
+    excluded = layout.excluded(source, split)
+    listed = [(video, float(s)) for video in layout.videos(source, split) for s in AVA_SECONDS]
+    return [(video, t) for video, t in listed if (video, f"{t:.6f}") not in excluded]
 
 
 def with_confident(keyframes: list[Keyframe], found: dict[Moment, pd.DataFrame]) -> list[Keyframe]:

@@ -23,6 +23,7 @@ from stadlib.labels import LabelMap, read_label_map
 
 SOURCES = ("ava", "kinetics")
 SPLITS = ("train", "val", "test")
+AVA_SECONDS = range(902, 1799)  # the keyframes of every AVA movie
 VERSIONS = {"ava": "v2.2", "kinetics": "v1.0"}
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 BOX_SUFFIXES = (".csv", ".json", ".pkl")

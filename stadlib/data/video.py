@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from stadlib.data.frame_index import FrameIndex, VideoInfo, counted_index, frame_index, opened
 
-__all__ = ["VideoInfo", "probe", "read_frames", "write_video"]
+__all__ = ["VideoInfo", "frame_size", "probe", "read_frames", "write_video"]
 
 
 def probe(path: Path | str) -> VideoInfo:
@@ -31,6 +31,16 @@ def probe(path: Path | str) -> VideoInfo:
         InputError: the file is missing, empty, ends early or holds no video.
     """
     return frame_index(Path(path)).info
+
+
+def frame_size(path: Path | str) -> tuple[int, int]:
+    """Height and width in pixels as the header says, read in a millisecond.
+
+    Raises:
+        InputError: the file is missing or holds no video.
+    """
+    with opened(Path(path)) as (_, stream):
+        return stream.codec_context.height, stream.codec_context.width
 
 
 def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stadlib.models.attention import Others, PersonAttention, Recall, open_projection
+from stadlib.models.dropout import PersonDropout
 from stadlib.remembered import Memory
 
 Axis = Literal["T", "H", "W"]
@@ -59,7 +60,7 @@ class LinearHead(Head):
         self, width: int, num_actions: int, dropout: float = 0.2, prior: float = 0.05
     ) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = PersonDropout(dropout)
         self.classifier = _classifier(width, num_actions, prior)
 
     def tokens(self, features_NCTHW: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ class RelationHead(Head):
             nn.Linear(ffn_ratio * width, width),
         )
         open_projection(self.ffn[-1])
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = PersonDropout(dropout)
         self.classifier = _classifier(width, num_actions, prior)
         self.recall = Recall(width, num_heads, span) if span else None
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from stadlib import build, evaluate, preparation, recipes, stages, study, workspace
+from stadlib import build, evaluate, preparation, recipes, scoring, stages, study, workspace
 from stadlib.features import feature_batches
 from stadlib.models.attention import Recall
 from stadlib.progress import Progress
@@ -68,7 +68,7 @@ def main(iterations: int) -> None:
         found, start = [], time.monotonic()
         for seed in SEEDS:
             row = replace(ROW, seed=seed)
-            remember = {split: stages._remember(run, banks[split] if without is not None else {})
+            remember = {split: scoring.remember_out_of(run, banks[split] if without is not None else {})
                         for split in banks}  # fmt: skip
             torch.manual_seed(seed)
             head = build.action_detector(row, labels.num_actions, without is not None).head
@@ -91,7 +91,7 @@ def main(iterations: int) -> None:
                 rows = evaluate.score_features(
                     head, keyframes["val"], views, remember["val"], labels
                 )
-                found.append(stages.measure(rows, layout, labels, Path(folder)))
+                found.append(scoring.measure(replace(run, folder=Path(folder)), rows, "val"))
         means = (f"{s} {sum(100 * f[s]['mAP'] for f in found) / len(found):.2f}" for s in found[0])
         seconds = (time.monotonic() - start) / len(SEEDS)
         print(f"{iterations} iterations, {name:30} {', '.join(means)}  ({seconds:.0f} s a head)")
