@@ -1,6 +1,6 @@
 """``python -m stadlib`` (or ``stadlib``): every command of the study; what torchrun starts, too.
 
-``train`` and ``readme`` are here, the others in ``file_commands`` and ``challenge_commands``. A
+``train`` is here, the others in ``file_commands``, ``challenge_commands``, ``report_commands``. A
 user's mistake ends with one line on standard error and exit status 1.
 """
 
@@ -14,7 +14,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from stadlib import challenge_commands, detector_quality, file_commands, recipes, study
+from stadlib import (
+    challenge_commands,
+    detector_quality,
+    file_commands,
+    recipes,
+    report_commands,
+    study,
+)
 from stadlib.config import (
     Experiment,
     InputError,
@@ -83,12 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
     file_commands.add(commands)
     challenge_commands.add(commands)
-
-    readme = commands.add_parser("readme", help="write results/ into the README's table")
-    readme.add_argument(
-        "--path", type=Path, default=published_dir("paper").parents[1] / "README.md"
-    )
-    readme.set_defaults(command=_readme)
+    report_commands.add(commands)
     return parser
 
 
@@ -175,12 +177,6 @@ def publish(record: Record) -> None:
 def _require_clean(record: Record, name: str) -> None:
     if record.provenance["dirty"] is not False:
         raise InputError(f"{name}: made with uncommitted code; commit and run again")
-
-
-def _readme(options: argparse.Namespace) -> None:
-    from stadlib import report  # noqa: PLC0415  (matplotlib)
-
-    report.update_readme(options.path)
 
 
 if __name__ == "__main__":

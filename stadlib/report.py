@@ -177,12 +177,21 @@ def update_readme(path: Path) -> None:
     Raises:
         InputError: the file lacks the marks.
     """
+    rewrite(path, (START, END), readme_table())
+
+
+def rewrite(path: Path, marks: tuple[str, str], section: str) -> None:
+    """Put a section between two marks of a Markdown file.
+
+    Raises:
+        InputError: the file lacks the marks.
+    """
     text = path.read_text(encoding="utf-8")
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
+    before, start, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not (start and end):
-        raise InputError(f"{path}: the lines {START} and {END} are missing; put them back")
-    write_whole(path, f"{before}{START}\n{readme_table()}\n{END}{after}")
+        raise InputError(f"{path}: the lines {' and '.join(marks)} are missing; put them back")
+    write_whole(path, f"{before}{marks[0]}\n{section}\n{marks[1]}{after}")
 
 
 def _row(experiment: dict) -> tuple[str, ...]:

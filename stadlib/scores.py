@@ -170,8 +170,7 @@ def of_experiment(experiment: Experiment, records: Iterable[Record]) -> list[Rec
     Digests are compared, not words: a number of the scale or of a detector's training that was
     changed since makes another experiment.
     """
-    return [
-        record
-        for record in records
-        if replace(experiment, seed=record.experiment["seed"]).digest == record.digest
-    ]
+    records = list(records)
+    seeds = {record.experiment["seed"] for record in records}
+    wanted = {replace(experiment, seed=seed).digest for seed in seeds}
+    return [record for record in records if record.digest in wanted]

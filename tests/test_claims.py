@@ -1,0 +1,246 @@
+"""The ledger: rules of verdicts, pairing by seed, README and CSV as results/ give them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from math import isnan, nan
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from stadlib import claim_values, claims, detector_quality, recipes, report, verdicts
+from stadlib.config import Experiment, InputError
+from stadlib.paper_claims import CLAIMS, Claim, Comparison
+from stadlib.records import Record, make_record, write_record
+from stadlib.verdicts import Measured, verdict
+
+ROOT = Path(__file__).resolve().parents[1]
+HEADS = {"linear": 0.0, "s-only": 0.05, "t-only": 0.05}
+
+
+def record(row: Experiment, seed: int, shift: float = 0.0) -> Record:
+    """mAP rises with the head and, for all heads alike, with the seed."""
+    mean = 0.2 + 0.1 * seed + HEADS[row.head] * (1 + 0.01 * seed) + shift
+    metrics = {source: {"mAP": mean, "AP": {"12": mean, "24": mean}} for source in report.SOURCES}
+    return make_record(replace(row, seed=seed), metrics, {"device": "cpu"}, Path("run"))
+
+
+def row_of(head: str) -> Experiment:
+    (row,) = recipes.table1(
+        head=head, backbone="ir-csn-152", pretrain="K700", frames="32x2", memory="no"
+    )
+    return row
+
+
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Three seeds of three heads on v3's boxes as the committed reference."""
+    folder = tmp_path / "reference"
+    for head in HEADS:
+        for seed in range(3):
+            one = record(row_of(head), seed)
+            write_record(one, folder / f"{one.digest}.json")
+    published = claim_values.published_dir
+    here = lambda kind: published(kind) if kind == "paper" else tmp_path / kind  # noqa: E731
+    monkeypatch.setattr(claim_values, "published_dir", here)
+    monkeypatch.setattr(detector_quality, "published_dir", here)
+    return folder
+
+
+def found(text: str) -> list[Measured]:
+    (places,) = [places for places in claims.measured() if places[0].claim.text == text]
+    return places
+
+
+def one(kind: str, *values: float) -> Measured:
+    place = Comparison(where="here", plus=("a",), minus=("b",))
+    return Measured("Table 1", Claim("so", kind, (place,)), place, nan, values, ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high", "expected"),
+    [
+        ("above", 0.1, 2, "shown"),
+        ("above", -0.1, 2, "not shown"),
+        ("above", 0, 2, "not shown"),
+        ("above", -2, -0.1, "contradicted"),
+        ("below", -2, -0.1, "shown"),
+        ("below", 0.1, 2, "contradicted"),
+        ("level", -0.9, 0.9, "shown"),
+        ("level", -0.9, 1.1, "not shown"),
+        ("level", 0.1, 0.9, "shown"),
+        ("level", 1.1, 2, "contradicted"),
+        ("level", -2, -1.1, "contradicted"),
+        ("kept", -0.9, 9, "shown"),
+        ("kept", -1.1, 9, "not shown"),
+        ("kept", -9, -1.1, "contradicted"),
+        ("above", nan, nan, "not measured"),
+        ("height", 39, 41, "not measured"),
+    ],
+)
+def test_rules(kind, low, high, expected):
+    assert verdict(kind, low, high) == expected
+
+
+def test_one_seed_bounds_nothing():
+    assert one("above", 5.0).verdict == "not measured"
+    assert one("above", 5.0).text == "+5.00"
+    assert (
+        verdicts.why(one("above", 5.0)) == "there is one difference, +5.00, and one bounds nothing"
+    )
+    assert one("above").text == "not run"
+    assert one("above", 5.0, 5.1).verdict == "shown"
+
+
+@pytest.mark.parametrize("kind", ["above", "level", "kept"])
+def test_seeds_that_would_decide(kind):
+    undecided = one(kind, -1.9, 0.2, 2.6)
+    assert undecided.verdict == "not shown"
+    needed = verdicts._needed_seeds(undecided)
+    mean, scatter = 0.3, pd.Series(undecided.values).std()
+    for count, decided in ((needed - 1, False), (needed, True)):
+        half = verdicts.t95(count - 1) * scatter / count**0.5
+        assert (verdict(kind, mean - half, mean + half) != "not shown") == decided
+    assert f"about {needed} would decide" in verdicts.why(undecided)
+
+
+def test_why_counts_the_seeds_that_contradict():
+    text = verdicts.why(one("above", -3.0, -2.0, -2.5))
+    assert text == "3 of 3 seeds lie on the other side, at -2.50 on average"
+    assert "outside the margin" in verdicts.why(one("level", 3.0, 2.0, 2.5))
+    assert verdicts.why(one("above", 3.0, 2.0, 2.5)) == ""
+
+
+def test_every_row_and_measure_has_a_name():
+    rows, points = claim_values.committed(), claim_values.printed()
+    known = {row for row, _ in points} | set(rows)
+    for table, group in CLAIMS.items():
+        for claim in group:
+            for place in claim.places:
+                assert set(place.plus + place.minus) <= known, (table, claim.text)
+            named = {place.where: "x" for place in claim.places}
+            assert "{" not in claim.because.format(**named)
+    assert len({claim.text for group in CLAIMS.values() for claim in group}) == sum(
+        map(len, CLAIMS.values())
+    )
+
+
+def test_the_papers_numbers_are_those_of_its_tables():
+    paper = {(m.claim.text, m.place.where): m.paper for m in chain(*claims.measured())}
+    for text, where, expected in (
+        ("S-only is above the linear head", "SlowFast-152, K700", 36.92 - 36.26),
+        ("T-only and S-only are level", "ir-CSN-152, K700", 36.98 - 37.16),
+        ("Memory adds to T-only", "ir-CSN-152, K400+IG65M", 37.34 - 36.58),
+        ("ir-CSN-152 is above SlowFast-152", "linear", 36.22 - 36.26),
+        ("The ensemble is above the best single model", "the best of each seed", 40.97 - 38.43),
+        ("From validation to test little is lost", "ensemble", 40.67 - 40.97),
+        ("The empty Kinetics bank is above AVA first", "Kinetics", 33.44 - 28.59),
+        ("Single classes drop: work on computer above all", "get up", -3.93),
+        ("Ground-truth boxes are above v3's", "AVA", 43.53 - 36.41),
+    ):
+        assert paper[text, where] == pytest.approx(expected), (text, where)
+    assert isnan(paper["Memory adds to T-only", "equal training"])
+
+
+def test_seeds_are_paired(reference):
+    lead, slowfast, *_ = found("S-only is above the linear head")
+    assert lead.values == pytest.approx((5.0, 5.05, 5.1))
+    assert lead.verdict == "shown"  # the seeds' common 10 points cancel
+    assert slowfast.verdict == "not measured"
+    assert verdicts.why(slowfast).startswith(
+        "no record of slowfast-152 K700 8x8+32x2 s-only and of"
+    )
+    assert found("T-only and S-only are level")[0].verdict == "shown"
+    for path in reference.glob("*.json"):
+        if '"s-only"' in path.read_text() and '"seed": 1' not in path.read_text():
+            path.unlink()
+    lead = found("S-only is above the linear head")[0]
+    assert lead.values == pytest.approx((5.05,)) and lead.verdict == "not measured"
+
+
+def test_records_of_another_scale_or_recipe_do_not_count(reference):
+    row = row_of("t-only")
+    for number, other in enumerate((replace(row, flip=False), recipes.at(row, "smoke"))):
+        write_record(record(other, 7), reference / f"{number}.json")
+    assert len(found("T-only is above the linear head")[0].values) == 3
+
+
+def test_ensembles_and_test_splits_are_picked_up(reference):
+    text = "The ensemble is above the best single model"
+    assert verdicts.why(found(text)[0]) == "no record of ensemble at mini"
+    for seed in range(2):
+        single = record(row_of("t-only"), seed)
+        mixed = {"head": "mixed", "seed": seed}
+        ensemble = replace(
+            record(row_of("t-only"), seed, 0.02), experiment=mixed, digest=f"e{seed}"
+        )
+        write_record(ensemble, reference / "ensembles" / f"{seed}.json")
+        write_record(replace(single, digest="smoke", scale="smoke"), reference / "ensembles/x.json")
+        for name, tested in (("single", single), ("ensemble", ensemble)):
+            drop = {s: {**m, "mAP": m["mAP"] - 0.005} for s, m in tested.metrics.items()}
+            write_record(replace(tested, metrics=drop), reference / "test" / f"{name}{seed}.json")
+    best = max(0.05, *HEADS.values())
+    gains = found(text)[0].values
+    assert gains == pytest.approx(
+        [100 * (0.02 + 0.05 * (1 + 0.01 * s) - best * (1 + 0.01 * s)) for s in range(2)]
+    )
+    for place in found("From validation to test little is lost"):
+        assert place.values == pytest.approx((-0.5, -0.5))
+        assert place.verdict == "shown"
+
+
+def test_ensemble_without_a_seed_is_refused(reference):
+    bad = replace(record(row_of("t-only"), 0), experiment={"head": "mixed"}, digest="e0")
+    write_record(bad, reference / "ensembles" / "bad.json")
+    with pytest.raises(InputError, match="ensemble e0: no seed"):
+        claims.measured()
+
+
+def test_thirds_and_classes_are_averaged_over_their_classes():
+    counts = {12: 900, 24: 10, 17: 500}
+    run = record(row_of("t-only"), 0)
+    run.metrics["ava"]["AP"] = {"12": 0.5, "24": 0.1, "17": None}
+    for measure, expected in (("top third", 50), ("bottom third", 10), ("all", 30), ("cut", 10)):
+        assert claim_values.by_seed([run], measure, counts) == pytest.approx({0: expected})
+    assert claim_values.by_seed([run], "write", counts) == {}
+
+
+def test_ledger_tells_what_is_not_shown():
+    places = claims.measured()
+    table = claims.ledger(places)
+    assert list(table) == ["where", "paper", "mini", "seeds", "verdict", "notes"]
+    assert len(table) == len(places) == sum(map(len, CLAIMS.values()))
+    assert (
+        not table.astype(str)
+        .apply(lambda column: column.str.contains("|", regex=False))
+        .any(axis=None)
+    )
+    unshown = table[table["verdict"] != "shown"]
+    assert unshown["notes"].str.len().gt(0).all()
+    longest = max(table["notes"], key=len)
+    assert longest.replace("&", "&amp;") in table._repr_html_()
+
+
+def test_readme_and_csv_hold_what_results_give():
+    places = claims.measured()
+    readme = (ROOT / "README.md").read_text()
+    section = readme.split(claims.START)[1].split(claims.END)[0].strip()
+    assert section == claims.markdown(places), "run: stadlib readme"
+    assert claims.CSV.read_text() == claims.csv(places), "run: stadlib readme"
+
+
+def test_update_writes_both(reference, monkeypatch, tmp_path):
+    monkeypatch.setattr(claims, "CSV", tmp_path / "claims.csv")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"a\n{claims.START}\nold\n{claims.END}\nb\n")
+    claims.update(readme)
+    text = readme.read_text()
+    assert text.startswith("a\n") and text.endswith("\nb\n") and "old" not in text
+    assert "**shown**" in text
+    table = pd.read_csv(tmp_path / "claims.csv")
+    assert len(table) == sum(len(c.places) for group in CLAIMS.values() for c in group)
+    readme.write_text("nothing")
+    with pytest.raises(InputError, match="claims:start"):
+        claims.update(readme)
