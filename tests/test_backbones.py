@@ -136,6 +136,27 @@ def test_batchnorms_train_in_pretraining(make):
     assert classifier.backbone.state_dict().keys() == make().state_dict().keys()
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("make", MINI)
+def test_activations_in_place_change_no_bit(make, frozen):
+    x, results = clips(8, 32, 32), []
+    for in_place in (True, False):
+        torch.manual_seed(0)
+        backbone = shaken(make()).train()
+        if frozen:
+            freeze_batchnorm(backbone)
+        for module in backbone.modules():
+            if isinstance(module, nn.ReLU):
+                assert module.inplace
+                module.inplace = in_place
+        features = backbone(x)
+        features.square().mean().backward()
+        gradients = [p.grad for p in backbone.parameters() if p.grad is not None]
+        results.append([features, *gradients])
+    assert len(results[0]) > 20
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_normalize_is_kinetics():
     uint8 = torch.randint(256, (2, 3, 4, 6, 6), dtype=torch.uint8)
     torch.testing.assert_close(Normalize()(uint8), (uint8 / 255 - 0.45) / 0.225)
