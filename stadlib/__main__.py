@@ -1,7 +1,7 @@
 """``python -m stadlib`` (or ``stadlib``): every command of the study; what torchrun starts, too.
 
-``train`` is here, the others in ``file_commands``, ``challenge_commands``, ``report_commands``. A
-user's mistake ends with one line on standard error and exit status 1.
+``train`` is here, the others in ``*_commands`` and ``pretrain_command``. A user's
+mistake ends with one line on standard error and exit status 1.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +17,21 @@ from stadlib import (
     challenge_commands,
     detector_quality,
     file_commands,
+    pretrain_command,
     recipes,
     report_commands,
     study,
+    video_commands,
 )
 from stadlib.config import (
     Experiment,
-    InputError,
     OneLineError,
     choices,
     from_dict,
 )
 from stadlib.detector_recipes import DETECTORS
-from stadlib.paths import published_dir, write_whole
+from stadlib.execution import Execution
+from stadlib.publishing import publish
 from stadlib.records import Record
 from stadlib.scales import SCALES
 
@@ -83,24 +84,46 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
     train.add_argument("--data", default="", metavar="DIR", help="a dataset of your own")
     train.add_argument("--iterations", type=int, help="of each stage, instead of the scale's")
-    train.add_argument("--processes", type=int, default=1, help="started with torchrun")
+    train.add_argument(
+        "--processes", type=int, default=0, help="started with torchrun, each on its own GPU if any"
+    )
+    _add_execution(train)
     train.add_argument("--publish", action="store_true", help="copy records to results/reference")
     train.add_argument("--experiment", help="an experiment as JSON (what torchrun is given)")
     train.set_defaults(command=_train)
 
     file_commands.add(commands)
     challenge_commands.add(commands)
+    video_commands.add(commands)
+    pretrain_command.add(commands)
     report_commands.add(commands)
     return parser
+
+
+def _add_execution(train: argparse.ArgumentParser) -> None:
+    """What a machine decides about a run."""
+    train.add_argument(
+        "--accumulate", type=int, default=1, help="take a process's part of a batch in N turns"
+    )
+    train.add_argument("--precision", default="auto", help="auto, float32, bfloat16")
+    train.add_argument("--recompute", default="auto", help="activations again: auto, yes, no")
+    train.add_argument("--pad", default="auto", help="clips to one size: auto, batch, share")
+    train.add_argument("--compile", action="store_true", help="torch.compile the backbone")
+    train.add_argument(
+        "--save-every", type=int, default=0, help="iterations between checkpoints; 0: a tenth"
+    )
 
 
 def _train(options: argparse.Namespace) -> None:
     from stadlib import processes  # noqa: PLC0415  (torch, only after the words were checked)
 
     experiments = _experiments(options)
+    names = ("accumulate", "precision", "recompute", "pad", "compile", "save_every")
+    execution = Execution(**{name: getattr(options, name) for name in names})
     with processes.group():
         for experiment in experiments:
-            record = study.run(experiment, num_processes=options.processes)
+            how = {"num_processes": options.processes, "execution": execution}
+            record = study.run(experiment, **how)
             if processes.rank() == 0:
                 print(_summary(record), flush=True)
                 if options.publish:
@@ -152,31 +175,7 @@ def _measure_detectors(options: argparse.Namespace) -> None:
         )
         print(f"{version}: AP@0.5 of persons, %: " + ", ".join(values), flush=True)
         if options.publish:
-            _require_clean(record, version)
-            folder = published_dir("reference") / "detectors"
-            write_whole(folder / f"{version}_{record.scale}-{record.digest}.json", record.to_json())
-
-
-def publish(record: Record) -> None:
-    """Copy a run's record to ``results/reference``, where reports look for it.
-
-    The class counts of its training data go beside it, for the figures against frequency.
-
-    Raises:
-        InputError: it was made with uncommitted code, so nobody could make it again.
-    """
-    _require_clean(record, record.folder.name)
-    from stadlib import run_files  # noqa: PLC0415  (torch)
-
-    folder = published_dir("reference")
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(record.folder / "record.json", folder / f"{record.folder.name}.json")
-    write_whole(folder / "class_counts.csv", run_files.class_counts(record).to_csv())
-
-
-def _require_clean(record: Record, name: str) -> None:
-    if record.provenance["dirty"] is not False:
-        raise InputError(f"{name}: made with uncommitted code; commit and run again")
+            publish(record, "detectors", f"{version}_{record.scale}-{record.digest}")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from stadlib import ensembles, submission, submission_check, watch
+from stadlib import ensembles, recipes, submission, submission_check, watch
 from stadlib.config import InputError, check_word
 from stadlib.data import inventory, manifest, reencode
 from stadlib.data.layout import SPLITS, AvaLayout
 from stadlib.paths import data_dir
 from stadlib.progress import Progress
+from stadlib.publishing import publish
+from stadlib.records import Record, read_record
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -21,9 +23,21 @@ def add(commands: argparse._SubParsersAction) -> None:
     _add_prepare(commands)
 
     ensemble = commands.add_parser("ensemble", help="average detection files of the same boxes")
-    ensemble.add_argument("members", type=Path, nargs="+", help="detection files")
-    ensemble.add_argument("--out", type=Path, required=True, metavar="CSV", help="the mean")
+    ensemble.add_argument("members", type=Path, nargs="*", help="detection files")
+    ensemble.add_argument("--out", type=Path, metavar="CSV", help="the mean")
+    ensemble.add_argument(
+        "--table1", action="store_true", help="instead: the fifteen runs of Table 1's last row"
+    )
+    ensemble.add_argument("--scale", default="mini", help="of Table 1's runs")
+    ensemble.add_argument("--split", default="val", help="of Table 1's runs: val, test")
+    ensemble.add_argument("--publish", action="store_true", help="copy to results/reference")
     ensemble.set_defaults(command=_ensemble)
+
+    score = commands.add_parser("score", help="another split with a finished run's model")
+    score.add_argument("run", help="a folder, or part of a run's name")
+    score.add_argument("--split", default="test", help="val, test")
+    score.add_argument("--publish", action="store_true", help="copy to results/reference")
+    score.set_defaults(command=_score)
 
     submit = commands.add_parser("submit", help="write or check the challenge's submission file")
     submit.add_argument("--detections", type=Path, nargs="+", help="AVA's and Kinetics' files")
@@ -83,8 +97,45 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _ensemble(options: argparse.Namespace) -> None:
+    if options.table1:
+        _table1_ensemble(options)
+        return
+    if not options.members or options.out is None:
+        raise InputError("ensemble: give detection files and --out, or --table1")
     boxes, rows = ensembles.average(options.members, options.out)
     print(f"{options.out}: {len(options.members)} members, {boxes} boxes, {rows} rows")
+
+
+def _table1_ensemble(options: argparse.Namespace) -> None:
+    from stadlib import rescoring  # noqa: PLC0415  (torch)
+
+    check_word("split", options.split, SPLITS[1:])
+    found = rescoring.ensemble(recipes.ensemble1(scale=options.scale), options.split)
+    _tell(found, "ensembles", options)
+
+
+def _score(options: argparse.Namespace) -> None:
+    from stadlib import processes, rescoring  # noqa: PLC0415  (torch)
+
+    check_word("split", options.split, SPLITS[1:])
+    folder = watch.find_run(options.run)
+    if not (folder / "record.json").is_file():
+        raise InputError(f"{folder}: not finished; run its stadlib train again")
+    with processes.group():
+        found = rescoring.score_split(read_record(folder / "record.json"), options.split)
+        if processes.rank() == 0:
+            _tell(found, "", options)
+
+
+def _tell(record: Record | None, kind: str, options: argparse.Namespace) -> None:
+    """Print what was measured on a split, and publish it if wished."""
+    if record is None:
+        print(f"the {options.split} split has no annotations: its detection files are written")
+        return
+    means = (f"{name} {100 * of['mAP']:.2f}" for name, of in record.metrics.items())
+    print(f"{record.folder.name}, {options.split}: mAP@0.5, %: " + ", ".join(means))
+    if options.publish:
+        publish(record, "test" if options.split == "test" else kind)
 
 
 def _submit(options: argparse.Namespace) -> None:

@@ -9,6 +9,8 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
+from stadlib.config import InputError
+
 PATIENCE = timedelta(hours=4)  # while the first process renders, measures or writes alone
 
 
@@ -62,10 +64,20 @@ def autocast(half: bool) -> torch.autocast:
 
 
 def device() -> torch.device:
-    """The accelerator of this process if there is one, else the CPU."""
+    """The accelerator of this process if there is one, else the CPU.
+
+    Raises:
+        InputError: more processes than GPUs.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    own = int(os.environ.get("LOCAL_RANK", "0"))
+    if own >= torch.cuda.device_count():
+        raise InputError(
+            f"process {own} of this machine has no GPU: there are {torch.cuda.device_count()}; "
+            "start one process a GPU"
+        )
+    return torch.device("cuda", own)
 
 
 @contextmanager

@@ -17,10 +17,9 @@ from stadlib.data.annotations import Keyframe
 from stadlib.data.detected import detections
 from stadlib.data.layout import SOURCES
 from stadlib.features import Remember
-from stadlib.metrics.rows import NO_LABEL
 from stadlib.models.action_detector import ActionDetector
 from stadlib.remembered import nobody
-from stadlib.workspace import Run, groundtruth, scored_keyframes
+from stadlib.workspace import Run, groundtruth, has_actions, scored_keyframes
 
 
 def remember_out_of(run: Run, banks: Mapping[str, memory.FeatureBank]) -> Remember:
@@ -134,7 +133,7 @@ def measure(run: Run, rows: pd.DataFrame, split: str) -> dict:
     truths = {}
     for source in [name for name in files if run.has(name, split)]:
         truth = groundtruth(run.layout, source, split)
-        if (truth["action_id"] != NO_LABEL).any():
+        if has_actions(truth):
             truths[source] = truth
     own = {source: files[source] for source in truths}
     return evaluate.frame_maps(truths, own, run.layout.label_map()) if truths else {}

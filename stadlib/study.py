@@ -153,12 +153,12 @@ def _torchrun(experiment: Experiment, num_processes: int, execution: Execution) 
     command += [f"--nproc_per_node={num_processes}", "-m", "stadlib", "train"]
     command += ["--experiment", json.dumps(experiment.to_dict()), *execution.words()]
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "bufsize": 1}
-    process = subprocess.Popen(command, **how)
-    try:
-        for line in process.stdout:
-            print(line, end="", flush=True)
-    finally:  # an interrupted cell does not leave processes behind
-        process.terminate()
-        failed = process.wait()
-    if failed:
+    with subprocess.Popen(command, **how) as process:
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+        except BaseException:  # an interrupted cell leaves no processes behind
+            process.terminate()
+            raise
+    if process.returncode:
         raise InputError(f"{experiment.name}: torchrun failed; its messages stand above")

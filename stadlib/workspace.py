@@ -152,3 +152,8 @@ def groundtruth(layout: AvaLayout, source: str, split: str = "val") -> pd.DataFr
     excluded = layout.excluded(source, split)
     keys = zip(rows["video"], rows["timestamp"].astype(float).map("{:.6f}".format), strict=True)
     return rows[[key not in excluded for key in keys]]
+
+
+def has_actions(truth: pd.DataFrame) -> bool:
+    """Whether ground truth names any action; a test split's may only name keyframes."""
+    return bool((truth["action_id"] != metrics.NO_LABEL).any())

@@ -83,7 +83,9 @@ def test_two_processes_equal_one(tmp_path):
 
 
 ROW = recipes.table2(scale="smoke", backbone="ir-csn-152")["A+K first, empty Kinetics bank"]
-ONLINE = replace(ROW, stages=(replace(ROW.stages[0], iterations=20),))
+ONLINE = replace(  # dropout, an online bank, clips of several sizes
+    ROW, stages=(replace(ROW.stages[0], iterations=20),), scales=(64,), flip=False
+)
 
 
 def losses(folder) -> list[float]:
@@ -93,36 +95,36 @@ def losses(folder) -> list[float]:
     return [line["loss"] for line in lines]
 
 
-def rows(folder):
+def rows(folder) -> pd.DataFrame:
     path = folder / "runs" / study.run_folder(ONLINE).name / "detections_ava.csv"
     return pd.read_csv(path, header=None)
 
 
-def test_a_run_is_the_same_on_any_number_of_processes(tmp_path, monkeypatch):
-    """The whole model with dropout, an online bank and accumulation; resumed on another number."""
-    how = {
-        "one": (0, Execution()),
-        "two": (2, Execution()),
-        "turns": (0, Execution(accumulate=2)),
-    }
-    found = {}
-    for name, (number, execution) in how.items():
-        monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / name))
-        found[name] = study.run(ONLINE, num_processes=number, execution=execution)
-    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "resumed"))
+def kill_after_a_checkpoint(folder) -> None:
+    """Begin the run in one process and kill it."""
     command = [sys.executable, "-m", "stadlib", "train", "--save-every", "4"]
     command += ["--experiment", json.dumps(ONLINE.to_dict())]
-    process = subprocess.Popen(command)
-    checkpoint = study.stage_folder(ONLINE, 1) / "checkpoint.pt"
-    while not checkpoint.exists():
+    stage = study.stage_folder(ONLINE, 1)
+    process = subprocess.Popen(command, env={**os.environ, "STADLIB_RESULTS": str(folder)})
+    while not (stage / "checkpoint.pt").exists():
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.01)
     process.kill()
     process.wait()
-    assert len(checkpoint.with_name("log.jsonl").read_text().splitlines()) < 20
-    found["resumed"] = study.run(ONLINE, num_processes=2)
+    assert len((stage / "log.jsonl").read_text().splitlines()) < 20
 
-    for name in ("two", "turns", "resumed"):
+
+def test_a_run_is_the_same_on_any_number_of_processes(tmp_path, monkeypatch):
+    """Alone in two turns, on two, and begun alone and ended on two."""
+    ways = {"one": (0, 1), "turns": (0, 2), "two": (2, 1), "resumed": (2, 1)}
+    found = {}
+    for name, (number, turns) in ways.items():
+        monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / name))
+        if name == "resumed":
+            kill_after_a_checkpoint(tmp_path / name)
+        execution = Execution(accumulate=turns)
+        found[name] = study.run(ONLINE, num_processes=number, execution=execution)
+    for name in ("turns", "two", "resumed"):
         assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
         assert found[name].digest == found["one"].digest
         for source, metrics in found["one"].metrics.items():
