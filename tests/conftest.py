@@ -12,6 +12,18 @@ import pytest
 _FOLDER = Path(tempfile.gettempdir()) / f"stadlib-tests-{os.getpid()}"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--very-slow", action="store_true", help="minutes of paper-size networks too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--very-slow"):
+        skip = pytest.mark.skip(reason="minutes of paper-size networks: pytest --very-slow")
+        for item in items:
+            if "very_slow" in item.keywords:
+                item.add_marker(skip)
+
+
 def pytest_configure(config):
     os.environ["STADLIB_DATA"] = str(_FOLDER / "data")
     os.environ["STADLIB_RESULTS"] = str(_FOLDER / "results")
@@ -82,3 +94,45 @@ def with_memory():
 
     rows = recipes.table2(scale="smoke", backbone="ir-csn-152")
     return study.run(rows["A+K first, empty Kinetics bank"])
+
+
+@pytest.fixture(scope="session")
+def tiny_kinetics(tmp_path_factory) -> Path:
+    """Kinetics' layout: 8 training rows (one without a file, one damaged), 3 of validation.
+
+    Videos of 3 s, 36x48 pixels, 8 frames a second; frames and columns grow brighter.
+    """
+    import numpy as np
+
+    from stadlib.data.video import write_video
+
+    root = tmp_path_factory.mktemp("tiny-kinetics")
+    header = "label,youtube_id,time_start,time_end,split\n"
+    train = [
+        ("zumba", "aaaaaaaaaaa", 12, "train/zumba/aaaaaaaaaaa_000012_000022.mp4"),
+        ("bee keeping", "-bbbbbbbbbb", 3, "videos/-bbbbbbbbbb.mp4"),
+        ("making tea", "cccccccccc_", 0, "train/zumba/cccccccccc__000000_000010.mp4"),
+        ("zumba", "gone1234567", 1, None),
+        ("zumba", "eeeeeeeeeee", 0, "train/zumba/eeeeeeeeeee_000000_000010.mp4"),
+        ("bee keeping", "fffffffffff", 5, "train/bee keeping/fffffffffff_000005_000015.mp4"),
+        ("making tea", "ggggggggggg", 5, "train/making tea/ggggggggggg_000005_000015.mp4"),
+        ("bee keeping", "hhhhhhhhhhh", 99, "train/bee keeping/hhhhhhhhhhh_000099_000109.mp4"),
+    ]
+    val = [
+        ("zumba", "iiiiiiiiiii", 7, "val/zumba/iiiiiiiiiii_000007_000017.mp4"),
+        ("making tea", "jjjjjjjjjjj", 0, "val/making tea/jjjjjjjjjjj_000000_000010.mp4"),
+        ("bee keeping", "kkkkkkkkkkk", 0, "videos/kkkkkkkkkkk_000000_000010.mp4"),
+    ]
+    columns = np.linspace(0, 60, 48, dtype=np.uint8)[None, :, None]
+    for split, rows in (("train", train), ("val", val)):
+        lines = (
+            f"{label},{video},{start},{start + 10},{split}\n" for label, video, start, _ in rows
+        )
+        (root / f"{split}.csv").write_text(header + "".join(lines))
+        for _, _, _, name in rows:
+            frames = (np.broadcast_to(columns + 8 * i, (36, 48, 3)) for i in range(24))
+            if name:
+                write_video(root / name, frames, fps=8)
+    damaged = root / "train/zumba/eeeeeeeeeee_000000_000010.mp4"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    return root
