@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,14 +13,13 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from stadlib import processes
-from stadlib.config import Experiment, Stage, digest
+from stadlib.config import Experiment, Stage
 from stadlib.data.annotations import Keyframe
 from stadlib.data.balancing import make_draw
-from stadlib.data.classification import ClassificationDataset
-from stadlib.data.clips import ClipDataset, Sampling, collate, collate_views
+from stadlib.data.clips import Batch, ClipDataset, Sampling, collate, collate_views
 from stadlib.data.layout import AvaLayout
-from stadlib.data.sampling import GlobalBatches
-from stadlib.data.transforms import HSVJitter, test_transform, train_transform
+from stadlib.data.sampling import GlobalBatches, Share, batches_by_size
+from stadlib.data.transforms import test_transform, train_transform
 from stadlib.labels import LabelMap
 from stadlib.models import backbones
 from stadlib.models.action_detector import ActionDetector
@@ -107,8 +106,10 @@ def order(
     keyframes: Sequence[Keyframe],
     label_map: LabelMap,
     start: int,
+    *,
+    accumulate: int = 1,
 ) -> GlobalBatches:
-    """Which keyframe comes when in a stage, from iteration ``start`` on."""
+    """Which keyframe comes when in a stage, from iteration ``start`` on, in how many turns."""
     contains_KA = np.array([keyframe.actions.any(axis=0) for keyframe in keyframes])
     names = [label_map.name(action) for action in label_map.ids]
     return GlobalBatches(
@@ -119,17 +120,29 @@ def order(
         stop=stage.iterations,
         rank=processes.rank(),
         num_processes=processes.num_processes(),
+        accumulate=accumulate,
         draw=make_draw(stage.sampler, contains_KA, names, experiment.seed),
     )
 
 
 def train_batches(
-    experiment: Experiment, stage: Stage, dataset: ClipDataset, label_map: LabelMap, start: int
-) -> DataLoader:
-    """The batches of a stage from iteration ``start`` on."""
+    experiment: Experiment, dataset: ClipDataset, batches: GlobalBatches, *, alike: bool
+) -> Iterator[tuple[Batch, Share]]:
+    """This process's shares of a stage's batches, and whose persons they have.
+
+    With ``alike`` all shares are padded to the size of the global batch, so that losses do not
+    depend on how it is shared; otherwise each to its own largest clip, which is less to compute.
+    """
     padded = partial(collate, multiple=numbers(experiment).pad_multiple)
-    batches = order(experiment, stage, dataset.keyframes, label_map, start)
-    return _loader(dataset, experiment, batch_sampler=batches, collate_fn=padded)
+    limit = numbers(experiment).max_persons
+    shares = batches.shares([min(len(k.boxes), limit) for k in dataset.keyframes])
+    turns_of = iter(loader(dataset, experiment, batch_sampler=batches, collate_fn=padded))
+    while turns := list(islice(turns_of, batches.accumulate)):
+        if alike:
+            sizes = processes.gather([tuple(turn.clips_BCTHW.shape[3:]) for turn in turns])
+            largest = [max(sides) for sides in zip(*sizes, strict=True)]
+            turns = [turn.padded(*largest) for turn in turns]
+        yield from zip(turns, shares, strict=False)
 
 
 def views(experiment: Experiment) -> dict[str, v2.Transform]:
@@ -168,71 +181,32 @@ def test_batches(
     keyframes: Sequence[Keyframe],
     transforms: Sequence[v2.Transform],
 ) -> DataLoader:
-    """Views of keyframes, batch by batch, a list of views each."""
+    """Views of keyframes, batch by batch, a list of views each; the clips of a batch have one size.
+
+    So nobody's score depends on how much other videos are padded.
+    """
     scale = numbers(experiment)
     dataset = ClipDataset(layout, keyframes, sampling(experiment), list(transforms))
     padded = partial(collate_views, multiple=scale.pad_multiple)
-    return _loader(dataset, experiment, batch_size=scale.batch, collate_fn=padded)
+    batches = batches_by_size(dataset.sizes(), scale.batch)
+    return loader(dataset, experiment, batch_sampler=batches, collate_fn=padded)
 
 
-def classifier(experiment: Experiment, num_classes: int) -> backbones.Classifier:
-    """The backbone under a classification head, for pretraining; its batch norms train."""
-    return backbones.Classifier(backbone(experiment), num_classes)
+def classifier(
+    experiment: Experiment, num_classes: int, dropout: float = 0.0
+) -> backbones.Classifier:
+    """The backbone under a classification head, for pretraining; its batch norms train.
+
+    The paper's networks stride as Kinetics' do; their weights fit detection's.
+    """
+    if numbers(experiment).backbone == "mini":
+        return backbones.Classifier(backbone(experiment), num_classes, dropout)
+    return backbones.Classifier(backbones.of_kinetics(experiment.backbone), num_classes, dropout)
 
 
-def pretraining_digest(experiment: Experiment) -> str:
-    """Of everything that decides the pretrained weights: rows that share it share them."""
-    scale = numbers(experiment)
-    return digest(
-        {
-            "backbone": experiment.backbone.split("-")[0],
-            "set": pretraining_set(experiment),
-            "scale": [scale.world_version, scale.backbone, scale.pretrain_side],
-            "numbers": [scale.pretrain_iterations, scale.pretrain_batch, scale.pretrain_lr],
-        }
-    )
-
-
-def pretraining_set(experiment: Experiment) -> str:
-    """The rendered set that stands for the paper's; nothing stands for IG65M."""
-    return "k700" if experiment.pretrain == "K700" else "k400"
-
-
-def pretraining_dataset(
-    experiment: Experiment, folder: Path, rows: list, train: bool
-) -> ClassificationDataset:
-    """Square clips of the classification set, at the same frame interval as the detector's."""
-    side = numbers(experiment).pretrain_side
-    steps = [v2.Resize((side, side), antialias=True)]
-    if train:  # little augmentation: the training is too short to overfit
-        steps = [
-            v2.Resize((side * 9 // 8, side * 9 // 8), antialias=True),
-            v2.RandomCrop(side),
-            v2.RandomHorizontalFlip(),
-            HSVJitter(hue=20, saturation=0.1, value=0.1),
-        ]
-    clip = sampling(experiment)
-    return ClassificationDataset(
-        folder,
-        rows,
-        num_frames=clip.num_frames,
-        interval=clip.interval,
-        transform=v2.Compose(steps),
-    )
-
-
-def pretraining_batches(
-    experiment: Experiment, dataset: ClassificationDataset, start: int, stop: int
-) -> DataLoader:
-    """Shuffled batches of the classification set; always seed 0, since all rows share it."""
-    order = GlobalBatches(
-        len(dataset), numbers(experiment).pretrain_batch, seed=0, start=start, stop=stop
-    )
-    return _loader(dataset, experiment, batch_sampler=order)
-
-
-def _loader(dataset, experiment: Experiment, **how) -> DataLoader:
-    workers = numbers(experiment).num_workers
+def loader(dataset, experiment: Experiment, **how) -> DataLoader:
+    """A loader with the scale's number of workers; ``how`` is DataLoader's."""
+    workers = min(numbers(experiment).num_workers, _cores())
     # Spawned, since a process that has run threads (torch, a kernel) must not be forked.
     context = torch.multiprocessing.get_context("spawn") if workers else None
     return DataLoader(
@@ -240,8 +214,14 @@ def _loader(dataset, experiment: Experiment, **how) -> DataLoader:
         num_workers=workers,
         multiprocessing_context=context,
         worker_init_fn=_yield_to_training if workers else None,
+        pin_memory=torch.cuda.is_available(),
         **how,
     )
+
+
+def _cores() -> int:
+    """Processors for each process of this machine, at least one."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _yield_to_training(worker: int) -> None:

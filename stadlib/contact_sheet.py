@@ -10,9 +10,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
-from stadlib.style import GREY, STYLE, WIDTH, NotebookFigure, closed, short_name, unrun
+from stadlib.style import (
+    GREY,
+    PERSON_COLORS,
+    STYLE,
+    WIDTH,
+    NotebookFigure,
+    closed,
+    short_name,
+    unrun,
+)
 
-_PERSON_COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#2BB58A", "#FF7F50")
 _LINE = 0.135  # inches of a line of a caption
 _GAP = 0.3  # inches for a title, and between a caption and the next row
 _FILL = 0.97  # of a cell's width is picture
@@ -84,7 +92,7 @@ def _draw(axes: Axes, example: Example) -> None:
     axes.spines[:].set_visible(False)
     axes.set_title(example.title, fontsize=_FONT, loc="left", pad=2, color=GREY)
     for person, (x1, y1, x2, y2) in enumerate(example.boxes):
-        color = _PERSON_COLORS[person % len(_PERSON_COLORS)]
+        color = PERSON_COLORS[person % len(PERSON_COLORS)]
         for line, width in (("black", 2.6), (color, 1.4)):
             axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=line, lw=width)
         _tag(axes, person, (min(max(x1, 0), 0.96), max(y1, 0)), "data", (1.5, -7))
@@ -94,7 +102,7 @@ def _tag(
     axes: Axes, person: int, place: tuple[float, float], coords: str, offset: tuple[float, float]
 ) -> None:
     """A person's number on the person's colour, so many points from a place."""
-    color = _PERSON_COLORS[person % len(_PERSON_COLORS)]
+    color = PERSON_COLORS[person % len(PERSON_COLORS)]
     box = {"boxstyle": "square,pad=0.12", "facecolor": color, "edgecolor": "none"}
     where = {"xycoords": coords, "textcoords": "offset points", "bbox": box}
     axes.annotate(str(person + 1), place, offset, fontsize=_FONT - 1, weight="bold", **where)

@@ -18,7 +18,9 @@ from stadlib.labels import AVA_ACTIONS
 
 WIDTH = 7.0  # inches
 GREY = "#777777"
+ALARM = "#BE141E"  # behind a warning
 COLORS = {"pose": "#0072B2", "object": "#C04A00", "person": "#007A5A"}
+PERSON_COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#2BB58A", "#FF7F50")
 GROUP_NAMES = {"pose": "pose", "object": "person-object", "person": "person-person"}
 STYLE = {
     "figure.dpi": 100,
@@ -35,7 +37,12 @@ STYLE = {
 
 def short_name(action_id: int) -> str:
     """AVA's name without its examples: ``talk to``, ``watch a person``, ``watch``."""
-    name = re.sub(r"\((an?other|a) person\)", r"\1 person", AVA_ACTIONS[action_id])
+    return shortened(AVA_ACTIONS[action_id])
+
+
+def shortened(name: str) -> str:
+    """The same of a name in AVA's manner."""
+    name = re.sub(r"\((an?other|a) person\)", r"\1 person", name)
     return " ".join(re.sub(r"\([^)]*\)", "", name).split())
 
 

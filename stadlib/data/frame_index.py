@@ -21,7 +21,7 @@ from stadlib.config import InputError
 from stadlib.data.ending import ends_early
 
 TIME_SLACK = 1e-6  # seconds; annotation clocks have six decimals
-_FALLBACK_RATE = 25  # frames/s where a file gives neither times nor a rate
+FALLBACK_RATE = 25  # frames/s where a file gives neither times nor a rate
 _REMEDY = "re-download or re-encode it"
 
 
@@ -92,6 +92,17 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise InputError(line) from error
 
 
+def require_whole(path: Path) -> None:
+    """See that a file is there, and as long as it says that it is.
+
+    Raises:
+        InputError: it is missing, empty or ends early.
+    """
+    _identity(path)
+    if ends_early(path):
+        raise InputError(f"{path}: file ends early; {_REMEDY}")
+
+
 def _identity(path: Path) -> tuple[str, int, int]:
     try:
         stat = path.stat()
@@ -105,13 +116,12 @@ def _identity(path: Path) -> tuple[str, int, int]:
 @lru_cache(maxsize=4096)  # 8 bytes a frame; time and size are there to notice a changed file
 def _make_index(name: str, mtime: int, size: int, counted: bool) -> FrameIndex:
     path = Path(name)
-    if ends_early(path):
-        raise InputError(f"{path}: file ends early; {_REMEDY}")
+    require_whole(path)
     with opened(path) as (container, stream):
         packets = None if counted else _packet_times(container, stream)
         width, height = stream.codec_context.width, stream.codec_context.height
-        base = float(stream.time_base or 1 / _FALLBACK_RATE)
-        rate = float(stream.guessed_rate or stream.average_rate or _FALLBACK_RATE)
+        base = float(stream.time_base or 1 / FALLBACK_RATE)
+        rate = float(stream.guessed_rate or stream.average_rate or FALLBACK_RATE)
     no_keyframes = np.empty((0, 2), np.int64)
     pts, keyframes = packets or (_counted_times(path, step=1 / (rate * base)), no_keyframes)
     if not len(pts):

@@ -16,6 +16,8 @@ from functools import lru_cache
 import numpy as np
 from torch.utils.data import Sampler
 
+from stadlib.config import ConfigError
+
 # Takes the positions of a global batch, consecutive integers from 0 on; gives items.
 Draw = Callable[[np.ndarray], np.ndarray]
 
@@ -52,7 +54,7 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         draw: what comes at a position; by default each item once an epoch, a batch may span two.
 
     Raises:
-        ValueError: if there is nothing to draw or not an item for each share.
+        ConfigError: if there is nothing to draw or not an item for each share.
     """
 
     def __init__(
@@ -69,9 +71,9 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         draw: Draw | None = None,
     ) -> None:
         if num_items < 1:
-            raise ValueError("no keyframe to train on: the lists of this stage are empty")
+            raise ConfigError("no keyframe to train on: the lists of this stage are empty")
         if batch < num_processes * accumulate:
-            raise ValueError(
+            raise ConfigError(
                 f"a batch of {batch} cannot be shared by {num_processes} processes"
                 + f" in {accumulate} turns" * (accumulate > 1)
             )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from stadlib.models.dropout import PersonDropout
 from stadlib.models.networks import CSN, STAGE_DEPTHS, Backbone, SlowFast
 
 
@@ -42,6 +43,18 @@ def slowfast(depth: int) -> SlowFast:
 def csn(depth: int) -> CSN:
     """ir-CSN-152 for detection: 2048 channels, 1/16 in space, 1/8 in time (VMZ, TubeR)."""
     return CSN(STAGE_DEPTHS[depth])
+
+
+def of_kinetics(name: str) -> Backbone:
+    """The same networks as Kinetics is classified with, 1/32 in space: the weights fit both.
+
+    The fourth stage strides and does not dilate (SlowFast's Kinetics configurations, VMZ).
+    """
+    family, depth = name.rsplit("-", 1)
+    strides = (1, 2, 2, 2)
+    if family == "slowfast":
+        return SlowFast(int(depth), spatial_strides=strides, dilations=(1, 1, 1, 1))
+    return CSN(STAGE_DEPTHS[int(depth)], spatial_strides=strides)
 
 
 def slowfast_mini() -> SlowFast:
@@ -90,16 +103,17 @@ def _opened(network: Backbone) -> Backbone:
 class Classifier(nn.Module):
     """A backbone with global average pooling and a linear layer, for pretraining."""
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.normalize = Normalize()
         self.backbone = backbone
+        self.dropout = PersonDropout(dropout)
         self.classifier = nn.Linear(backbone.out_channels, num_classes)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
         """uint8 clips (B, 3, T, H, W) to logits (B, num_classes)."""
         features = self.backbone(self.normalize(clips_BCTHW))
-        return self.classifier(features.mean(dim=(2, 3, 4)))
+        return self.classifier(self.dropout(features.mean(dim=(2, 3, 4))))
 
 
 class FrozenBatchNorm3d(nn.BatchNorm3d):

@@ -124,6 +124,11 @@ def pretrained_dir() -> Path:
     return data_dir() / "pretrained"
 
 
+def weights_stem(backbone: str, pretrain: str) -> str:
+    """The name, before its ending, of a file of one's own with the weights of these words."""
+    return f"{backbone}_{pretrain.lower()}"
+
+
 def find_pretrained(backbone: str, pretrain: str) -> Path:
     """The file with the weights that an experiment's words name: the first that is there.
 
@@ -133,7 +138,7 @@ def find_pretrained(backbone: str, pretrain: str) -> Path:
     Raises:
         InputError: none is there; what to put there, or to fetch.
     """
-    stem = f"{backbone}_{pretrain.lower()}"
+    stem = weights_stem(backbone, pretrain)
     rows = [row for row in SOURCES if (row.backbone, row.pretraining) == (backbone, pretrain)]
     files = [f"{stem}.safetensors", f"{stem}.pt", *(row.file for row in rows)]
     for file in files:

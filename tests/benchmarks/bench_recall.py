@@ -68,8 +68,8 @@ def main(iterations: int) -> None:
         found, start = [], time.monotonic()
         for seed in SEEDS:
             row = replace(ROW, seed=seed)
-            remember = {split: scoring.remember_out_of(run, banks[split] if without is not None else {})
-                        for split in banks}  # fmt: skip
+            known = banks if without is not None else dict.fromkeys(banks, {})
+            remember = {split: scoring.remember_out_of(run, known[split]) for split in banks}
             torch.manual_seed(seed)
             head = build.action_detector(row, labels.num_actions, without is not None).head
             for switch_off in without or ():

@@ -1,0 +1,194 @@
+"""Kinetics' own form: lists, files wherever they lie, clips that depend only on their key."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+
+import pytest
+import torch
+
+from stadlib.config import InputError
+from stadlib.data import kinetics, kinetics_clips
+from stadlib.data.clips import Sampling
+from stadlib.data.kinetics import listed_videos, missing_videos, read_annotations
+from stadlib.data.kinetics_clips import RandomClips, TestViews, Unreadable, clip_frames
+
+SAMPLING = Sampling(num_frames=4, interval=0.25)
+
+
+@pytest.fixture
+def root(tiny_kinetics, tmp_path):
+    """A copy of the folder that a test may change."""
+    return shutil.copytree(tiny_kinetics, tmp_path / "kinetics")
+
+
+def videos(root, split="train", kept="kept.csv"):
+    return listed_videos(read_annotations(root), split, root.parent / kept)
+
+
+def test_classes_are_the_sorted_labels(root):
+    found = read_annotations(root)
+    assert found.classes == ("bee keeping", "making tea", "zumba")
+    assert [label for label, *_ in found.rows["val"]] == [2, 1, 0]
+    assert found.rows["train"][0] == (2, "aaaaaaaaaaa", "aaaaaaaaaaa_000012_000022")
+
+
+def test_either_name_of_the_validation_list_and_folder(root):
+    before = read_annotations(root), videos(root, "val").labels.tolist()
+    (root / "val.csv").rename(root / "validate.csv")
+    (root / "val").rename(root / "validate")
+    assert (read_annotations(root), videos(root, "val", "again.csv").labels.tolist()) == before
+
+
+def test_a_video_is_found_under_either_name_and_has_the_label_of_its_row(root):
+    found = videos(root)
+    assert len(found) == 7
+    assert [found.path(i).name for i in range(3)] == [
+        "aaaaaaaaaaa_000012_000022.mp4",
+        "-bbbbbbbbbb.mp4",  # from videos/
+        "cccccccccc__000000_000010.mp4",  # in a folder of another label
+    ]
+    assert found.labels.tolist()[:3] == [2, 0, 1]
+    assert all(found.path(i).is_file() for i in range(len(found)))
+
+
+def test_missing_videos_are_left_out_and_named(root):
+    annotations = read_annotations(root)
+    assert missing_videos(annotations, "train", videos(root)) == ["gone1234567_000001_000011"]
+    assert missing_videos(annotations, "val", videos(root, "val", "val.csv")) == []
+
+
+def test_a_list_of_videos_stays_as_it_was_begun(root):
+    before = videos(root).files.tolist()
+    shutil.copy(root / "videos" / "-bbbbbbbbbb.mp4", root / "videos" / "gone1234567.mp4")
+    assert videos(root).files.tolist() == before
+    assert len(videos(root, kept="fresh.csv")) == len(before) + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        (lambda root: (root / "train.csv").unlink(), r"train\.csv: no such list; put Kinetics'"),
+        (lambda root: (root / "val.csv").unlink(), r"official val\.csv or validate\.csv there"),
+        (
+            lambda root: (root / "train.csv").write_text("label,id\nzumba,aaaaaaaaaaa\n"),
+            r"train\.csv: no column 'youtube_id'; the first line has to be label,youtube_id",
+        ),
+        (
+            lambda root: (root / "train.csv").write_text(kinetics_header()),
+            r"train\.csv: no row below the header",
+        ),
+        (
+            lambda root: append(root / "val.csv", "juggling,dddddddddd1,0,10,validate"),
+            r"val\.csv:5: label 'juggling' is in no row of train\.csv; take both lists from one",
+        ),
+        (
+            lambda root: append(root / "train.csv", "zumba,dddddddddd1,ten,20,train"),
+            r"train\.csv:10: no row of label,youtube_id,time_start,time_end \(whole seconds\)",
+        ),
+        (lambda root: append(root / "train.csv", "zumba"), r"train\.csv:10: no row of"),
+        (
+            lambda root: [shutil.rmtree(root / name) for name in ("train", "videos")],
+            r"none of the 8 train videos is there \(such as train/<label>/aaaaaaaaaaa_000012",
+        ),
+    ],
+)
+def test_one_line_says_what_is_wrong(root, change, answer):
+    change(root)
+    with pytest.raises(InputError, match=answer) as caught:
+        videos(root)
+    assert "\n" not in str(caught.value)
+
+
+def kinetics_header():
+    return "label,youtube_id,time_start,time_end,split\n"
+
+
+def append(path, row):
+    path.write_text(path.read_text() + row + "\n")
+
+
+def random_clips(found, path, **how):
+    numbers = {"short_sides": (36, 44), "crop": 32} | how
+    return RandomClips(found, SAMPLING, unreadable=Unreadable(path), **numbers)
+
+
+def test_an_item_depends_on_nothing_but_its_key(root, tmp_path):
+    dataset = random_clips(videos(root), tmp_path / "u.txt")
+    size = len(pickle.dumps(dataset))
+    items = {key: dataset[key] for key in [(0, 1), (0, 2), (2, 1)]}
+    other = pickle.loads(pickle.dumps(dataset))
+    for key in reversed(items):
+        torch.rand(3)
+        clip, label = other[key]
+        assert clip.shape == (3, 4, 32, 32) and clip.dtype == torch.uint8
+        assert torch.equal(clip, items[key][0]) and label == items[key][1]
+    assert not torch.equal(items[0, 1][0], items[0, 2][0])
+    assert len(pickle.dumps(dataset)) == size  # nothing decoded is kept
+
+
+def test_training_clips_come_from_all_over_the_video(root, tmp_path):
+    dataset = random_clips(videos(root), tmp_path / "u.txt")
+    brightness = [float(dataset[0, seed][0][:, 0].float().mean()) for seed in range(12)]
+    assert max(brightness) - min(brightness) > 40  # frames grow brighter by 8 each
+
+
+def test_what_cannot_be_read_is_noted_and_replaced(root, tmp_path):
+    found = videos(root)
+    broken = found.files.tolist().index(b"train/zumba/eeeeeeeeeee_000000_000010.mp4")
+    dataset = random_clips(found, tmp_path / "u.txt")
+    clip, label = dataset[broken, 5]
+    again = random_clips(found, tmp_path / "u.txt")[broken, 5]
+    assert torch.equal(clip, again[0]) and label == again[1]
+    assert dataset.unreadable.names() == ["train/zumba/eeeeeeeeeee_000000_000010.mp4"]
+    found.path(0).unlink()  # gone since the list was made
+    dataset[0, 5]
+    assert len(dataset.unreadable.names()) == 2
+    shutil.rmtree(root / "train")
+    shutil.rmtree(root / "videos")
+    with pytest.raises(InputError, match=r"aaaaaaaaaaa_000012_000022\.mp4: no such video"):
+        dataset[0, 5]
+
+
+def test_views_reach_from_end_to_end(root, tmp_path):
+    found = videos(root, "val")
+    how = {"side": 24, "unreadable": Unreadable(tmp_path / "u.txt")}
+    views = TestViews(found, SAMPLING, num_clips=3, num_crops=3, **how)
+    assert len(views) == 9
+    clips = [views[item][0] for item in range(3)]
+    assert all(clip.shape == (3, 3, 4, 24, 24) for clip in clips)
+    path = found.path(0)
+    starts = [clip_frames(path, SAMPLING, place) for place in (0.0, 0.5, 1.0)]
+    for clip, frames in zip(clips, starts, strict=True):
+        height, width = frames.shape[2:]
+        assert height < width
+        left, middle, right = clip.float().mean(dim=(1, 2, 3, 4))
+        assert left < middle < right  # columns grow brighter
+        assert abs(middle - frames.float().mean()) < 4
+    centre, label = TestViews(found, SAMPLING, num_clips=1, num_crops=1, **how)[0]
+    assert torch.equal(centre[0], clips[1][1]) and label == 2
+
+
+def test_a_video_that_cannot_be_read_has_no_views(root, tmp_path):
+    found = videos(root, "val")
+    found.path(1).write_bytes(b"no video")
+    unreadable = Unreadable(tmp_path / "u.txt")
+    how = {"side": 24, "num_clips": 2, "num_crops": 1, "unreadable": unreadable}
+    views = TestViews(found, SAMPLING, **how)
+    assert [len(views[item][0]) for item in range(6)] == [1, 1, 0, 0, 1, 1]
+    assert len(unreadable.names()) == 1
+
+
+def test_a_clip_longer_than_its_video_ends_with_its_last_frame(root):
+    path = videos(root, "val").path(0)
+    frames = clip_frames(path, Sampling(num_frames=8, interval=1.0), 1.0)
+    assert torch.equal(frames[4], frames[7])
+    assert not torch.equal(frames[0], frames[1])
+
+
+def test_names_are_compact(root):
+    found = videos(root)
+    assert found.files.dtype.kind == "S"
+    assert kinetics.some([str(i) for i in range(5)]) == "0, 1, 2, ..."
+    assert kinetics_clips._places(10)[0] == 0 and kinetics_clips._places(10)[-1] == 1

@@ -1,0 +1,288 @@
+"""Pretraining on files in Kinetics' form: resumable, shared by processes, to files of weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing, nn
+
+from stadlib import build, pretraining, processes
+from stadlib.__main__ import main
+from stadlib.config import Experiment, InputError
+from stadlib.execution import Execution
+from stadlib.models import backbones
+from stadlib.pretraining import CosineSchedule, pretrain
+from stadlib.pretraining_plan import open_pretraining
+from stadlib.pretraining_recipes import RECIPES
+from stadlib.scales import SCALES
+from stadlib.weights.files import read_state
+from stadlib.weights.loading import read_backbone
+from stadlib.weights.sources import find_pretrained
+
+CSN = Experiment(backbone="ir-csn-152", pretrain="K400", scale="smoke", frames="32x2")
+ITERATIONS = 4
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path, monkeypatch) -> Path:
+    """A data folder of the test's own, and a recipe that is over at once."""
+    monkeypatch.setenv("STADLIB_DATA", str(tmp_path / "data"))
+    small = replace(
+        RECIPES["smoke"], batch=4, short_sides=(20, 24), crop=16, test_side=16, dropout=0.5
+    )
+    monkeypatch.setitem(RECIPES, "smoke", replace(small, test_clips=2, test_crops=3))
+    return tmp_path / "data"
+
+
+def silent(title):
+    return lambda done, total, text: None
+
+
+def plan(root, experiment=CSN, iterations=ITERATIONS):
+    return open_pretraining(experiment, root, iterations)
+
+
+def test_schedule_is_slowfasts():
+    """Values of its ``lr_policy.get_lr_at_epoch`` with the configuration's numbers."""
+    recipe = RECIPES["paper"]
+    schedule = CosineSchedule(
+        iterations=1_960, lr=recipe.lr, warm_up=recipe.warm_up, warm_up_lr=recipe.warm_up_lr
+    )
+
+    def cosine(epoch):
+        return 0.1 * (math.cos(math.pi * epoch / 196) + 1) / 2
+
+    lr = schedule.lr_at
+    assert lr(0) == pytest.approx(0.01)
+    assert lr(170) == pytest.approx(0.01 + (cosine(34) - 0.01) * 17 / 34)
+    assert lr(340) == pytest.approx(cosine(34))
+    assert lr(980) == pytest.approx(0.05)
+    assert 0 < lr(1_959) < 1e-6
+
+
+def test_an_epoch_is_a_clip_of_every_video_that_is_there(tiny_kinetics):
+    recipe = RECIPES["smoke"]
+    assert plan(tiny_kinetics, iterations=None).iterations == round(7 * recipe.epochs / 4)
+    assert RECIPES["paper"].epochs * 240_000 / RECIPES["paper"].batch == 735_000
+
+
+def test_weights_are_measured_and_found(tiny_kinetics, data, capsys):
+    made = plan(tiny_kinetics)
+    record = pretrain(made, silent)
+    said = capsys.readouterr().out
+    assert "7 of 8 train videos; missing and left out: gone1234567_000001_000011\n" in said
+    assert (made.folder / "train_missing.txt").read_text() == "gone1234567_000001_000011\n"
+    assert (made.folder / "val_missing.txt").read_text() == ""
+    assert json.loads(made.record.read_text()) == record
+    assert made.weights == data / "pretrained" / "ir-csn-152_k400_smoke.safetensors"
+    assert (record["classes"], record["training_videos"], record["validation_videos"]) == (3, 7, 3)
+    assert record["top1"] in (0, 0.3333, 0.6667, 1) and record["top5"] == 1
+    assert record["missing"] == {"train": 1, "val": 0} and record["views"] == [2, 3]
+    assert record["unreadable"] == 1  # the damaged one was drawn
+
+    network = build.backbone(CSN)
+    state, report = read_backbone(network, made.weights)
+    assert (report.naming, report.left_over, report.unexpected) == ("stadlib", (), ())
+    network.load_state_dict(state)
+    trained = torch.load(made.folder / "checkpoint.pt", weights_only=True)["model"]
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, trained[f"backbone.{name}"])
+    name = "net.blocks.0.norm.running_mean"
+    assert not torch.equal(state[name], trained[f"backbone.{name}"])  # taken anew, weights at rest
+
+    before = made.weights.stat().st_mtime_ns
+    assert pretrain(plan(tiny_kinetics), silent) == record
+    assert made.weights.stat().st_mtime_ns == before
+
+
+def test_weights_of_somebody_else_stay(tiny_kinetics):
+    pretrain(plan(tiny_kinetics), silent)
+    other = plan(tiny_kinetics, iterations=ITERATIONS + 1)
+    before = other.weights.read_bytes()
+    with pytest.raises(InputError, match=r"_smoke\.safetensors: already there, and not of this"):
+        pretrain(other, silent)
+    assert other.weights.read_bytes() == before
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_interrupted_equals_uninterrupted_bit_for_bit(tiny_kinetics, tmp_path, monkeypatch):
+    root = shutil.copytree(tiny_kinetics, tmp_path / "kinetics")
+    whole = pretrain(plan(root), silent)
+    weights, _ = read_state(plan(root).weights)
+    monkeypatch.setenv("STADLIB_DATA", str(tmp_path / "other"))
+
+    def interrupting(title):
+        def progress(done, total, text):
+            if title.startswith("pretrain") and done == 3:
+                raise Interrupted
+
+        return progress
+
+    with pytest.raises(Interrupted):
+        pretrain(plan(root), interrupting, Execution(save_every=2))
+    shutil.copy(root / "videos" / "-bbbbbbbbbb.mp4", root / "videos" / "gone1234567.mp4")
+    resumed = pretrain(plan(root), silent, Execution(save_every=2))
+    again, _ = read_state(plan(root).weights)
+    assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
+    for record in (whole, resumed):
+        del record["provenance"]
+    assert whole == resumed
+    log = (plan(root).folder / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in log] == list(range(ITERATIONS))
+
+
+def work(rank: int, root: str, folder: str, port: str, recipe) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "STADLIB_DATA": f"{folder}/data2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    RECIPES["smoke"] = recipe
+    with processes.group():
+        seen, record, state = watched(Path(root))
+    torch.save({"seen": seen, "state": state}, f"{folder}/{rank}.pt")
+    Path(folder, f"{rank}.json").write_text(json.dumps(record))
+
+
+def watched(root: Path):
+    """A training, and the sums of the clips that every batch of it showed."""
+    seen, loss = [], pretraining.classification_loss
+
+    def watching(model, batch):
+        sums = batch[0].long().sum(dim=(1, 2, 3, 4)).tolist()
+        seen.append(sorted(zip(sums, batch[1].tolist(), strict=True)))
+        return loss(model, batch)
+
+    pretraining.classification_loss = watching
+    try:
+        made = plan(root, iterations=2)
+        record = pretrain(made, silent)
+    finally:
+        pretraining.classification_loss = loss
+    return seen, record, read_state(made.weights)[0]
+
+
+def test_two_processes_share_the_batches_of_one(tiny_kinetics, tmp_path):
+    seen, record, state = watched(tiny_kinetics)
+    arguments = (str(tiny_kinetics), str(tmp_path), "29541", RECIPES["smoke"])
+    multiprocessing.spawn(work, arguments, nprocs=2)
+    shares = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert len(seen) == 2
+    for whole, *parts in zip(seen, *(share["seen"] for share in shares), strict=True):
+        assert [len(part) for part in parts] == [2, 2]
+        assert sorted(parts[0] + parts[1]) == whole
+    assert all(torch.equal(shares[0]["state"][n], t) for n, t in shares[1]["state"].items())
+    assert state.keys() == shares[0]["state"].keys()
+    records = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert records[0]["provenance"].pop("processes") == 2
+    assert records[0]["validation_videos"] == record["validation_videos"] == 3
+    assert records[0]["top5"] == 1
+
+
+class Opinion(nn.Module):
+    """Logits that know the label of bright clips only."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, clips):
+        return torch.tensor([self.logits] * len(clips))
+
+
+def test_top1_and_top5_average_over_views(tiny_kinetics):
+    made = plan(tiny_kinetics)
+    measured = [
+        pretraining._measure(made, Opinion(logits), False, silent(""))
+        for logits in ([0.0, 0, 9], [9.0, 0, 0])
+    ]
+    assert [found["top1"] for found in measured] == [0.3333, 0.3333]
+    calls = []
+
+    class Split(nn.Module):
+        def forward(self, clips):
+            calls.append(len(clips))
+            sure = [[0.0, 8.0, 0.0], [7.0, 0.0, 0.0]][len(calls) % 2]
+            return torch.tensor([sure] * len(clips))
+
+    found = pretraining._measure(made, Split(), False, silent(""))
+    assert calls == [3] * 6 and found["top1"] == 0.3333  # class 1 is surer than class 0
+
+
+def test_nothing_readable_is_one_line(tiny_kinetics, tmp_path):
+    root = shutil.copytree(tiny_kinetics, tmp_path / "kinetics")
+    for path in root.rglob("*.mp4"):
+        path.write_bytes(b"no video")
+    with pytest.raises(InputError, match=r"\.mp4: .*") as caught:
+        pretrain(plan(root), silent)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"unreadable\.txt: no validation video can be read"):
+        pretraining._measure(plan(root), Opinion([1.0, 0, 0]), False, silent(""))
+
+
+def command(*words) -> list[str]:
+    return ["pretrain", "--backbone", "ir-csn-152", "--pretrain", "K400", *map(str, words)]
+
+
+def test_command_trains_on_a_folder(tiny_kinetics, data, capsys):
+    words = ("--scale", "smoke", "--data", tiny_kinetics, "--iterations", "2")
+    assert main(command(*words)) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2].startswith(f"{data}/pretrained/ir-csn-152_k400_smoke.safetensors: top-1 ")
+    assert said[-1].endswith("unreadable.txt: 1 videos could not be read")
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("--pretrain", "K400+IG65M"), "pretrain='K400+IG65M'; choose from K400, K700"),
+        (("--backbone", "csn"), "backbone='csn'; choose from slowfast-101, slowfast-152, ir-csn"),
+        (("--frames", "8x8+32x2"), "does not fit ir-csn-152; choose from 32x2, 64x1"),
+        (("--scale", "huge"), "scale='huge'; choose from smoke, mini, paper"),
+        (("--precision", "half"), "precision='half'; choose from auto, float32, bfloat16"),
+        (("--iterations", "0"), "--iterations 0: give 1 or more"),
+        (("--processes", "-1"), "--processes -1: give 0 or more"),
+        (("--scale", "smoke", "--seed", "1"), "--iterations and --seed are for real files"),
+        ((), "data/kinetics-400/train.csv: no such list; put Kinetics' official train.csv there"),
+    ],
+)
+def test_wrong_words_are_one_line(words, answer, capsys):
+    assert main(command(*words)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert answer in line
+
+
+def test_kinetics_networks_have_detections_weights():
+    """Striding or dilating, the last stage has the same weights by name and shape."""
+    with torch.device("meta"):
+        for name, ours in (("slowfast-101", backbones.slowfast), ("ir-csn-152", backbones.csn)):
+            theirs = backbones.of_kinetics(name)
+            detection = ours(int(name.rsplit("-", 1)[1]))
+            assert theirs.spatial_stride == 32 and detection.spatial_stride == 16
+            shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in (theirs, detection)]
+            assert shapes[0] == shapes[1]
+
+
+@pytest.mark.slow
+@pytest.mark.very_slow
+def test_the_papers_network_takes_a_step(tiny_kinetics, data, monkeypatch):
+    tiny = {"batch": 2, "short_sides": (36, 40), "crop": 32, "test_side": 32, "settling": 1}
+    tiny |= {"test_clips": 1, "test_crops": 1}
+    monkeypatch.setitem(RECIPES, "paper", replace(RECIPES["paper"], **tiny))
+    monkeypatch.setitem(SCALES, "paper", replace(SCALES["paper"], num_workers=0))
+    experiment = Experiment(backbone="slowfast-101", pretrain="K400", frames="8x8+32x2")
+    record = pretrain(plan(tiny_kinetics, experiment, iterations=1), silent)
+    assert record["scale"] == "paper"
+    path = find_pretrained("slowfast-101", "K400")
+    assert path == data / "pretrained" / "slowfast-101_k400.safetensors"
+    with torch.device("meta"):
+        network = build.backbone(experiment)
+    state, report = read_backbone(network, path)
+    assert report.loaded == len(state) == len(network.state_dict())
