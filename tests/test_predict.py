@@ -87,7 +87,7 @@ def test_every_file_is_there_and_the_video_has_all_frames(found):
     with av.open(str(found.annotated)) as container:
         assert container.streams.video[0].codec_context.name == "h264"
         assert sum(1 for _ in container.decode(video=0)) == 32
-    rows = list(csv.reader(found.detections.open()))
+    rows = list(csv.reader(found.detections.read_text().splitlines()))
     assert len(rows) == 4 * 2 * len(AVA_ACTIONS)
     assert {len(row) for row in rows} == {8} and {row[0] for row in rows} == {"film"}
     assert list(found.persons().index) == [1, 2]

@@ -68,7 +68,7 @@ def main(iterations: int) -> None:
         found, start = [], time.monotonic()
         for seed in SEEDS:
             row = replace(ROW, seed=seed)
-            known = banks if without is not None else dict.fromkeys(banks, {})
+            known = banks if without is not None else {split: {} for split in banks}
             remember = {split: scoring.remember_out_of(run, known[split]) for split in banks}
             torch.manual_seed(seed)
             head = build.action_detector(row, labels.num_actions, without is not None).head
