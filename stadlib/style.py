@@ -59,11 +59,14 @@ class NotebookFigure(Figure):
         return stored.getvalue()
 
 
-def name_groups(axes: Axes) -> None:
-    """AVA's three groups of classes in their colours, above a plot at the right: its legend."""
+def name_groups(axes: Axes, apart: float = 0.15) -> None:
+    """AVA's three groups of classes in their colours, above a plot at the right: its legend.
+
+    ``apart`` is a share of the plot's width from the end of a name to the next's.
+    """
     for place, (name, color) in enumerate(COLORS.items()):
         where = {"transform": axes.transAxes, "ha": "right", "weight": "bold"}
-        axes.text(0.7 + 0.15 * place, 1.02, GROUP_NAMES[name], color=color, **where)
+        axes.text(1 - (2 - place) * apart, 1.02, GROUP_NAMES[name], color=color, **where)
 
 
 def unrun() -> NotebookFigure:

@@ -116,7 +116,6 @@ def test_a_line_cut_short_is_taken_off_and_another_model_refused(tmp_path):
     full = Sighting([Look(1.0, [4], np.array([LEFT]))], np.array([0.5]), np.array([[0.1, 0.2, 0]]))
     for sighting in (empty, full):
         file.append(sighting)
-    file._file.close()
     with file.partial.open("a") as partial:
         partial.write('{"looks": [[2.0')
     first, second = SightingFile(path, made_by)

@@ -88,7 +88,6 @@ class SightingFile:
         self.path, self.made_by = path, made_by
         self.partial = path.with_name(path.name + ".partial")
         self.complete = path.exists()
-        self._file = None
         lines = list(_whole_lines(path if self.complete else self.partial, limit=1))
         if not lines:
             self.complete = False
@@ -111,15 +110,11 @@ class SightingFile:
 
     def append(self, sighting: Sighting) -> None:
         """Write a line, which the system keeps though this process be killed."""
-        if self._file is None:
-            self._file = self.partial.open("a")
-        self._file.write(_line(sighting) + "\n")
-        self._file.flush()
+        with self.partial.open("a") as file:
+            file.write(_line(sighting) + "\n")
 
     def finish(self) -> None:
         """The video is at its end."""
-        if self._file is not None:
-            self._file.close()
         if not self.complete:
             self.partial.replace(self.path)
             self.complete = True

@@ -107,7 +107,7 @@ def time_line(
         labels = [label for line, actions in rows for label in _labels(line, actions, ids, names)]
         _draw_blocks(axes, edges, rows, labels)
         axes.set(xlim=(0, edges[-1]), xlabel=word)
-        name_groups(axes)
+        name_groups(axes, apart=0.19)
         if found.others:
             words = f"and {found.others} persons more, seen for less long"
             figure.text(0.99, 0.02, words, ha="right", color=GREY)
