@@ -278,7 +278,6 @@ def test_kinetics_networks_have_detections_weights():
 
 
 @pytest.mark.slow
-@pytest.mark.very_slow
 def test_the_papers_network_takes_a_step(tiny_kinetics, data, monkeypatch):
     tiny = {"batch": 2, "short_sides": (36, 40), "crop": 32, "test_side": 32, "settling": 1}
     tiny |= {"test_clips": 1, "test_crops": 1}

@@ -52,13 +52,13 @@ class Overlay:
         whole[: len(self._banner)] = self._banner
         whole[len(self._banner) :, :width] = picture
         lines = tuple((seen.number, tuple(seen.actions)) for seen in persons)
-        whole[len(self._banner) :, width:] = self._panel_of(f"{time:.0f} s", lines)
+        whole[len(self._banner) :, width:] = self._panel_of(_clock(time), lines)
         return whole
 
     def _box(self, picture: np.ndarray, seen: Seen) -> None:
         height, width = self._picture
         x1, y1, x2, y2 = (int(v) for v in seen.box * [width - 1, height - 1, width - 1, height - 1])
-        thick = max(1, self._letter // 8)
+        thick = max(2, self._letter // 6)
         cv2.rectangle(picture, (x1, y1), (x2, y2), (0, 0, 0), thick + 2)
         cv2.rectangle(picture, (x1, y1), (x2, y2), person_color(seen.number), thick)
         tag = self._tag_of(seen.number)
@@ -88,7 +88,7 @@ class Overlay:
                 break
             image.paste(Image.fromarray(self._tag_of(number)), (letter // 2, y))
             if not actions:
-                draw.text((3 * letter, y), "nothing known", _FAINT, _font(letter))
+                draw.text((3 * letter, y), "nothing sure", _FAINT, _font(letter))
             y += line
             for action, score in actions[:most]:
                 self._bar(draw, y, action, score)
@@ -122,6 +122,11 @@ class Overlay:
 def person_color(number: int) -> tuple[int, int, int]:
     """Red, green and blue of a person, who has the same colour in every picture."""
     return ImageColor.getrgb(PERSON_COLORS[(number - 1) % len(PERSON_COLORS)])
+
+
+def _clock(time: float) -> str:
+    """Minutes and seconds."""
+    return f"{int(time) // 60}:{int(time) % 60:02d}"
 
 
 @lru_cache

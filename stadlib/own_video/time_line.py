@@ -10,12 +10,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 
 from stadlib.labels import group
 from stadlib.own_video.sheet import color_of, warn
 from stadlib.own_video.sightings import SHOWN, Sighting
-from stadlib.style import COLORS, GREY, GROUP_NAMES, STYLE, WIDTH, NotebookFigure, closed, shortened
+from stadlib.style import COLORS, GREY, STYLE, WIDTH, NotebookFigure, closed, name_groups, shortened
 
 PERSONS, ACTIONS = 6, 4  # rows at most: persons, and actions of each
 BINS = 600  # along the time; more could not be seen
@@ -121,14 +120,6 @@ def _chosen(line: Line) -> list[int]:
     mean = np.nanmean(line.scores[line.there], axis=0)
     ranked = np.argsort(-mean, kind="stable")
     return [int(column) for column in ranked if highest[column] >= SHOWN][:ACTIONS]
-
-
-def _legend(figure: Figure, head: float) -> None:
-    """AVA's groups of classes in their colours."""
-    y = 1 - (head + 0.12) / figure.get_size_inches()[1]
-    for place, (name, color) in enumerate(COLORS.items()):
-        x = 0.99 - (0.29, 0.24, 0.0)[place]
-        figure.text(x, y, GROUP_NAMES[name], ha="right", color=color, weight="bold")
 
 
 def _time_axis(found: TimeLine) -> tuple[np.ndarray, str]:
