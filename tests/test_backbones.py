@@ -153,7 +153,7 @@ def test_activations_in_place_change_no_bit(make, frozen):
         features.square().mean().backward()
         gradients = [p.grad for p in backbone.parameters() if p.grad is not None]
         results.append([features, *gradients])
-    assert len(results[0]) > 20
+    assert len(results[0]) > 15
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
