@@ -10,16 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
-from stadlib.style import (
-    GREY,
-    PERSON_COLORS,
-    STYLE,
-    WIDTH,
-    NotebookFigure,
-    closed,
-    short_name,
-    unrun,
-)
+from stadlib.person_marks import mark_person, show_picture, tag_person
+from stadlib.style import GREY, STYLE, WIDTH, NotebookFigure, closed, short_name, unrun
 
 _LINE = 0.135  # inches of a line of a caption
 _GAP = 0.3  # inches for a title, and between a caption and the next row
@@ -87,32 +79,17 @@ def _height(example: Example, cell: float) -> float:
 
 
 def _draw(axes: Axes, example: Example) -> None:
-    axes.imshow(example.frame, interpolation="nearest", extent=(0, 1, 1, 0), aspect="auto")
-    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
+    show_picture(axes, example.frame)
     axes.set_title(example.title, fontsize=_FONT, loc="left", pad=2, color=GREY)
-    for person, (x1, y1, x2, y2) in enumerate(example.boxes):
-        color = PERSON_COLORS[person % len(PERSON_COLORS)]
-        for line, width in (("black", 2.6), (color, 1.4)):
-            axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=line, lw=width)
-        _tag(axes, person, (min(max(x1, 0), 0.96), max(y1, 0)), "data", (1.5, -7))
-
-
-def _tag(
-    axes: Axes, person: int, place: tuple[float, float], coords: str, offset: tuple[float, float]
-) -> None:
-    """A person's number on the person's colour, so many points from a place."""
-    color = PERSON_COLORS[person % len(PERSON_COLORS)]
-    box = {"boxstyle": "square,pad=0.12", "facecolor": color, "edgecolor": "none"}
-    where = {"xycoords": coords, "textcoords": "offset points", "bbox": box}
-    axes.annotate(str(person + 1), place, offset, fontsize=_FONT - 1, weight="bold", **where)
+    for person, box in enumerate(example.boxes):
+        mark_person(axes, person, box)
 
 
 def _describe(axes: Axes, example: Example, top: int) -> None:
     """Two lines a person below the picture: the labels, and the scores in descending order."""
     for person, (truth, scores) in enumerate(zip(example.truths, example.scores, strict=True)):
         y = -9 - 2 * person * _LINE * 72
-        _tag(axes, person, (0, 0), "axes fraction", (2, y))
+        tag_person(axes, person, (2, y))
         labels = ", ".join(short_name(action) for action in truth) or "no label"
         _write(axes, (14, y), f"is: {labels}")
         ranked = sorted(scores.items(), key=lambda item: -item[1])[:top]

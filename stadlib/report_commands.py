@@ -11,7 +11,7 @@ from stadlib.paths import published_dir
 def add(commands: argparse._SubParsersAction) -> None:
     """Add them to the command line."""
     readme = commands.add_parser(
-        "readme", help="write results/ into the README's tables and results/claims.csv"
+        "readme", help="write results/ into the README's tables, claims.csv and pipeline.svg"
     )
     readme.add_argument(
         "--path", type=Path, default=published_dir("paper").parents[1] / "README.md"
@@ -24,10 +24,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _readme(options: argparse.Namespace) -> None:
-    from stadlib import claims, report  # noqa: PLC0415  (pandas)
+    from stadlib import claims, pipeline_figure, report  # noqa: PLC0415  (pandas)
 
     report.update_readme(options.path)
     claims.update(options.path)
+    pipeline_figure.update()
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -63,7 +63,7 @@ def build(out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
 
 
 def _read(path: Path) -> NotebookNode:
-    """A notebook with its title, and links to other notebooks as links to their pages."""
+    """A notebook with its title; its links to notebooks lead to pages, those to code nowhere."""
     try:
         notebook = nbformat.read(path, as_version=4)
     except (ValueError, nbformat.ValidationError, AttributeError) as error:
@@ -72,6 +72,7 @@ def _read(path: Path) -> NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"\]\(([\w./-]+)\.ipynb", r"](\1.html", cell.source)
+            cell.source = re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", cell.source)
     return notebook
 
 
