@@ -125,6 +125,16 @@ def test_collate_pads_to_a_common_multiple_of_32(tiny_dataset: Path) -> None:
     assert torch.equal(batch.boxes_N4, torch.cat([parts[0].boxes_N4, parts[2].boxes_N4]))
 
 
+def test_a_worker_writes_the_same_batch_straight_into_shared_memory(tiny_dataset, monkeypatch):
+    views = [test_transform(48, 64), test_transform(40, 80)]
+    parts = [dataset(tiny_dataset, [keyframe()], view)[0] for view in views]
+    here = collate(parts).clips_BCTHW
+    monkeypatch.setattr("stadlib.data.clips.get_worker_info", lambda: "a worker")
+    there = collate(parts).clips_BCTHW
+    assert torch.equal(here, there)
+    assert there.is_shared() and not here.is_shared()
+
+
 def test_a_batch_without_any_person(tiny_dataset: Path) -> None:
     clips = dataset(tiny_dataset, [keyframe(persons=0)] * 2)
     batch = collate([clips[0], clips[1]]).to("cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -118,6 +119,21 @@ def test_colour_jitter_is_hsv_and_one_draw_a_clip() -> None:
         expected = colorsys.hsv_to_rgb((h + 8 / 180) % 1, min(1, s + 20 / 255), v - 15 / 255)
         assert np.abs(jittered[0, :, 0, column].numpy() - np.array(expected) * 255).max() < 6
     assert (jittered == jittered[:1, :, :1]).all()  # the same in every frame and row
+
+
+@pytest.mark.parametrize("size", [(3, 64, 96), (2, 31, 85), (1, 1, 1)])
+def test_colour_jitter_is_opencvs_conversion_of_the_whole_clip_bit_by_bit(size) -> None:
+    frames, height, width = size
+    video = torch.randint(0, 256, (frames, 3, height, width), dtype=torch.uint8)
+    jittered = transforms.HSVJitter(20, 0.1, 0.1).transform(
+        tv_tensors.Video(video), {"shifts": [-8, 20, -15]}
+    )
+    rgb = video.permute(0, 2, 3, 1).reshape(-1, width, 3).numpy()
+    hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV).astype(int) + np.array([-8, 20, -15])
+    hsv[..., 0] %= 180
+    expected = cv2.cvtColor(hsv.clip(0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB)
+    expected = torch.from_numpy(expected.reshape(frames, height, width, 3)).permute(0, 3, 1, 2)
+    assert torch.equal(jittered.as_subclass(torch.Tensor), expected)
 
 
 def test_colour_jitter_stays_within_its_bounds() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from torchvision import tv_tensors
 
 from stadlib.data.annotations import Keyframe
@@ -167,12 +167,14 @@ def collate(clips: Sequence[Clip], multiple: int = 32) -> Batch:
         for axis in (2, 3)
     )
     frames, channels = clips[0].frames_TCHW.shape[:2]
-    clips_BCTHW = torch.full(
-        (len(clips), channels, frames, height, width), PAD_VALUE, dtype=torch.uint8
-    )
+    clips_BCTHW = torch.empty((len(clips), channels, frames, height, width), dtype=torch.uint8)
+    if get_worker_info():  # what a worker hands over lies in shared memory: write it there at once
+        clips_BCTHW.share_memory_()
     for padded_CTHW, clip in zip(clips_BCTHW, clips, strict=True):
         h, w = clip.frames_TCHW.shape[2:]
         padded_CTHW[:, :, :h, :w] = clip.frames_TCHW.transpose(0, 1)
+        padded_CTHW[:, :, h:] = PAD_VALUE
+        padded_CTHW[:, :, :h, w:] = PAD_VALUE
     return Batch(
         clips_BCTHW=clips_BCTHW,
         boxes_N4=torch.cat([clip.boxes_N4 for clip in clips]),

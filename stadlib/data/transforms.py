@@ -117,13 +117,14 @@ class HSVJitter(v2.Transform):
 
     def transform(self, inpt: tv_tensors.Video, params: dict[str, Any]) -> tv_tensors.Video:
         """Apply it to the video."""
-        frames, _, height, width = inpt.shape
-        rgb = inpt.as_subclass(torch.Tensor).permute(0, 2, 3, 1).contiguous()
-        hsv = cv2.cvtColor(rgb.numpy().reshape(-1, width, 3), cv2.COLOR_RGB2HSV)
-        hsv = cv2.LUT(hsv, _shift_table(*params["shifts"]))
-        rgb = torch.from_numpy(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
-        rgb = rgb.reshape(frames, height, width, 3).permute(0, 3, 1, 2)
-        return tv_tensors.wrap(rgb.contiguous(), like=inpt)
+        table = _shift_table(*params["shifts"])
+        frames_TCHW = inpt.as_subclass(torch.Tensor)
+        jittered_TCHW = torch.empty_like(frames_TCHW, memory_format=torch.contiguous_format)
+        # frame by frame: what one step puts out is still in the cache for the next
+        for planes, jittered in zip(frames_TCHW.numpy(), jittered_TCHW.numpy(), strict=True):
+            hsv = cv2.LUT(cv2.cvtColor(cv2.merge(list(planes)), cv2.COLOR_RGB2HSV), table)
+            cv2.split(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), list(jittered))
+        return tv_tensors.wrap(jittered_TCHW, like=inpt)
 
 
 class BoxJitter(v2.Transform):
