@@ -13,8 +13,10 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-from stadlib.config import ConfigError, digest
+from stadlib import study
+from stadlib.config import ConfigError, check_word, digest
 from stadlib.data.streaming import Stream, around
+from stadlib.detector_recipes import DETECTORS
 from stadlib.own_video import tables
 from stadlib.own_video.annotated import parts_folder, write_annotated
 from stadlib.own_video.prediction import Prediction
@@ -27,20 +29,31 @@ EVERY = 1.0  # seconds from one that is scored to the next
 SHORT_SIDES = (360, 720)  # pixels of the drawn video: text must be legible, 4K need not be
 
 
+PARAMETERS = ("video", "weights", "detector", "every", "scale")
+
+
 def check_parameters(namespace: Mapping[str, object]) -> None:
-    """Refuse what cannot be predicted, before anything slow is imported.
+    """Refuse a notebook's unknown parameter, and what cannot be predicted.
 
     Args:
-        namespace: with ``video`` and ``every``, as :func:`predict` takes them.
+        namespace: the notebook's variables, with :data:`PARAMETERS` among them.
 
     Raises:
         ConfigError, InputError: one line that says what to do.
     """
-    every, video = namespace["every"], namespace["video"]
+    study.refuse_unknown(namespace, PARAMETERS)
+    _check(*(namespace[name] for name in ("video", "detector", "every", "scale")))
+
+
+def _check(video: str, detector: str, every: float, scale: str) -> None:
+    """See that the words are words and the video is one, before anything slow is imported."""
     if type(every) not in (int, float) or not 0 < every < math.inf:
         raise ConfigError(f"every={every!r}; give seconds, more than 0")
+    check_word("scale", scale, ("smoke", "mini"))
+    if not (detector.startswith("torchvision:") or detector.endswith(".pt")):
+        check_word("detector", detector, (*DETECTORS, "torchvision:NAME", "FILE.pt"))
     if video != MINIATURE:
-        Stream(Path(str(video)))
+        Stream(Path(video))
 
 
 def predict(
@@ -68,7 +81,7 @@ def predict(
     Raises:
         ConfigError, InputError: one line that says what to do.
     """
-    check_parameters({"video": video, "every": every})
+    _check(video, detector, every, scale)
     from stadlib.own_video import networks as own  # noqa: PLC0415  (torch)
 
     path = own.a_movie(scale, progress) if video == MINIATURE else Path(video)
@@ -118,6 +131,9 @@ def _look_on(stream: Stream, sightings: SightingFile, scorer, report: Report) ->
         report(done, max(done, total), "moments")
     report(done, done, "moments")
     sightings.finish()
+    if done < 0.9 * total - 1:
+        told = f"though the file tells of {stream.duration:.0f} s; it may be damaged"
+        print(f"{stream.path}: the picture ends at {moment.end:.0f} s, {told}", flush=True)
 
 
 def _write_files(found: Prediction, progress: MakeProgress) -> None:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -45,10 +45,7 @@ def check_parameters(namespace: Mapping[str, object], *names: str) -> None:
     Raises:
         ConfigError: one line that names the choices.
     """
-    for name, value in namespace.items():
-        plain = not (name.startswith("_") or name in _IPYTHON or callable(value))
-        if plain and not isinstance(value, ModuleType) and name not in names:
-            raise ConfigError(f"unknown parameter {name!r}; choose from {', '.join(names)}")
+    refuse_unknown(namespace, names)
     for name in names:
         value = namespace[name]
         if name in ("seed", "gpus"):
@@ -60,6 +57,18 @@ def check_parameters(namespace: Mapping[str, object], *names: str) -> None:
             check_word(name, value, (*MEMORY_WORDS, "all"))
         else:
             check_word(name, value, (*choices(name), "all"))
+
+
+def refuse_unknown(namespace: Mapping[str, object], names: Sequence[str]) -> None:
+    """Refuse a notebook's variable that is none of its parameters.
+
+    Raises:
+        ConfigError: one line that names the parameters.
+    """
+    for name, value in namespace.items():
+        plain = not (name.startswith("_") or name in _IPYTHON or callable(value))
+        if plain and not isinstance(value, ModuleType) and name not in names:
+            raise ConfigError(f"unknown parameter {name!r}; choose from {', '.join(names)}")
 
 
 def scale_of(word: str) -> str:

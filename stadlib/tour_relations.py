@@ -117,7 +117,8 @@ def scores(journey: Journey) -> NotebookFigure:
     N = len(journey.boxes)
     width = INNER / N
     with sheet(1.25 + _ACTIONS * 0.3) as page:
-        page.heading(0.04, "scores", journey.walk.scores_NA.shape, "persons × actions; a full bar is 1")
+        counts = "persons × actions; a full bar is 1"
+        page.heading(0.04, "scores", journey.walk.scores_NA.shape, counts)
         for left, (name, color) in zip((4.6, 5.0, 5.95), COLORS.items(), strict=True):
             page.write(left, 0.05, GROUP_NAMES[name], color=color, weight="bold")
         for person in range(N):

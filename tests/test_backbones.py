@@ -153,7 +153,8 @@ def test_activations_in_place_change_no_bit(make, frozen):
         features.square().mean().backward()
         gradients = [p.grad for p in backbone.parameters() if p.grad is not None]
         results.append([features, *gradients])
-    assert len(results[0]) > 15
+    trained = [p for p in backbone.parameters() if p.requires_grad]
+    assert len(results[0]) == 1 + len(trained) > 10
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 

@@ -50,6 +50,17 @@ def test_a_parameter_decides_what_is_run_and_shown(tmp_path, smoke_record):
     assert f"{measured:.2f}" in text, "this run's mAP is not in the notebook"
 
 
+def test_a_video_of_one_s_own_is_watched(tmp_path, tiny_dataset):
+    video = str(tiny_dataset / "videos" / "ava" / "a.mp4")
+    done = papermill(tmp_path / "out.ipynb", "-p", "video", video, name="05_your_video")
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = shown(tmp_path / "out.ipynb")
+    assert "a.mp4" in text and "ava_val" not in text
+    assert text.count("data:video/mp4") == 1 and text.count("image/png") == 2
+    printed = (tmp_path / "out.ipynb").read_text()
+    assert "MINIATURE MODEL ON REAL VIDEO" in printed
+
+
 @pytest.mark.parametrize(
     ("name", "value", "answer"),
     [

@@ -8,64 +8,16 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from untrained_networks import WORDS, networks, silent
 
-from stadlib import build, predict, recipes
+from stadlib import build, evaluate, predict, recipes
 from stadlib.__main__ import main
 from stadlib.config import ConfigError, InputError
+from stadlib.data.annotations import Keyframe
+from stadlib.data.layout import AvaLayout
 from stadlib.data.video import write_video
-from stadlib.labels import AVA_ACTIONS, LabelMap
-from stadlib.models.gfocal import PERSON
-
-WORDS = {"backbone": "ir-csn-152", "pretrain": "K700", "frames": "32x2", "head": "t-only"}
-
-
-class Everywhere(nn.Module):
-    """Finds the same two persons in every picture, or nobody."""
-
-    def __init__(self, boxes: list[list[float]]) -> None:
-        super().__init__()
-        self.boxes = nn.Parameter(torch.tensor(boxes).reshape(-1, 4))
-
-    def forward(self, images):
-        count = len(self.boxes)
-        labels = torch.full((count,), PERSON)
-        return [
-            {
-                "boxes": self.boxes * torch.tensor([*image.shape[:0:-1]] * 2),
-                "scores": torch.linspace(0.9, 0.8, count),
-                "labels": labels,
-            }
-            for image in images
-        ]
-
-
-def networks(persons: bool = True, span: int = 2):
-    """An untrained model of the smoke scale that remembers two seconds."""
-    from stadlib.own_video.scorer import Networks
-
-    (row,) = recipes.table1(scale="smoke", memory="no", **WORDS)
-    torch.manual_seed(0)
-    labels = LabelMap(AVA_ACTIONS)
-    boxes = [[0.1, 0.2, 0.4, 0.9], [0.5, 0.2, 0.9, 0.9]] if persons else []
-    return Networks(
-        detector=Everywhere(boxes),
-        threshold=0.5,
-        model=build.action_detector(row, labels.num_actions),
-        labels=labels,
-        sampling=build.sampling(row),
-        view=build.memory_view(row),
-        multiple=build.numbers(row).pad_multiple,
-        span=span,
-        remembered=4,
-        made_by={"model": "untrained"},
-        warning="MINIATURE MODEL ON REAL VIDEO",
-    )
-
-
-def silent(title: str):
-    return lambda *_: None
+from stadlib.labels import AVA_ACTIONS
+from stadlib.remembered import nobody
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +80,38 @@ def test_nobody_is_found_without_an_error(video, tmp_path, capsys):
 
 def test_mistakes_end_with_one_line(video, tmp_path, capsys):
     with pytest.raises(ConfigError, match="every=0"):
-        predict.check_parameters({"video": str(video), "every": 0})
+        predict.predict(str(video), every=0)
     with pytest.raises(InputError, match=r"none\.mp4"):
-        predict.check_parameters({"video": str(tmp_path / "none.mp4"), "every": 1})
+        predict.predict(str(tmp_path / "none.mp4"))
     assert main(["predict", str(video), "--weights", "model.pth"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "a backbone alone" in error
+
+
+def test_scores_are_those_of_the_study_s_evaluation(tiny_dataset, tmp_path):
+    """The same persons as keyframes of a dataset: seconds, clips, boxes and scores agree."""
+    layout, own, (row,) = (
+        AvaLayout(tiny_dataset),
+        networks(span=0),
+        recipes.table1(scale="smoke", memory="no", **WORDS),
+    )
+    found = predict.watch(layout.video_file("ava", "a"), own, out=tmp_path, progress=silent)
+    boxes = own.detector.boxes.detach().numpy()
+    none = np.zeros((2, own.labels.num_actions), bool)
+    keyframes = [
+        Keyframe("ava", "a", 900.0 + second, boxes, none, np.array([-1, -1])) for second in range(5)
+    ]
+    rows = evaluate.score_persons(
+        own.model,
+        build.test_batches(row, layout, keyframes, [own.view]),
+        lambda keys: nobody(len(keys), own.model.fusion.width),
+        own.labels,
+        total=5,
+        progress=lambda *_: None,
+    )
+    table = [line.split(",") for line in found.detections.read_text().splitlines()]
+    assert [float(line[1]) + 900 for line in table] == rows["timestamp"].tolist()
+    assert [int(line[6]) for line in table] == rows["action_id"].tolist()
+    scores = [float(line[7]) for line in table]
+    np.testing.assert_allclose(scores, rows["score"], atol=2e-6)
+    np.testing.assert_allclose(np.array(table)[:, 2:6].astype(float), rows[evaluate.BOX], atol=1e-6)

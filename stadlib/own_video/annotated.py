@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 
 import av
@@ -19,8 +19,8 @@ from stadlib.paths import written_whole
 from stadlib.progress import Report
 
 PART = 60  # seconds of video that are encoded as one
+_FRONT = {"movflags": "faststart"}  # the index first: browsers play while they load
 _TICKS = 90_000  # a second; any frame rate's times are whole numbers of it, or nearly
-_ENCODER = {"crf": "23", "preset": "veryfast", "bf": "0"}
 
 
 def write_annotated(
@@ -58,9 +58,19 @@ def write_annotated(
     frames = stream.frames(float(first * PART))
     for number, own in groupby(frames, key=lambda shown: int(shown.time // PART)):
         if number >= first:
-            _write_part(folder, own, drawn, overlay.size, stream.rate)
+            temporary = folder / "unfinished.mp4"
+            begin = _encode(temporary, own, drawn, overlay.size, stream.rate)
+            temporary.replace(folder / f"{begin:012d}.mp4")
     _join(sorted(folder.glob("[0-9]*.mp4")), path)
     shutil.rmtree(folder)
+
+
+def write_clip(video: Path, path: Path, seconds: float) -> None:
+    """Write the beginning of a video again in fewer bytes, to be embedded in a page."""
+    stream = Stream(video)
+    shown = takewhile(lambda shown: shown.time < seconds, stream.frames())
+    with written_whole(path) as temporary:
+        _encode(temporary, shown, lambda one: one.picture(), stream.size, stream.rate, crf=28)
 
 
 def parts_folder(path: Path) -> Path:
@@ -73,28 +83,31 @@ def _begin(part: Path) -> int:
     return int(part.stem)
 
 
-def _write_part(
-    folder: Path,
+def _encode(
+    path: Path,
     frames: Iterable[Shown],
     drawn: Callable[[Shown], np.ndarray],
     size: tuple[int, int],
     rate: float,
-) -> None:
-    """Encode some frames, as they are drawn, into a file of their own."""
-    temporary, origin = folder / "unfinished.mp4", None
-    with av.open(str(temporary), "w") as container:
+    *,
+    crf: int = 23,
+) -> int:
+    """Encode frames, at least one, as they are drawn; returns the first one's ticks, now 0."""
+    begin = None
+    options = {"crf": str(crf), "preset": "veryfast", "bf": "0"}
+    with av.open(str(path), "w", format="mp4", options=dict(_FRONT)) as container:
         nominal = Fraction(rate).limit_denominator(1001)
-        encoder = container.add_stream("libx264", rate=nominal, options=dict(_ENCODER))
+        encoder = container.add_stream("libx264", rate=nominal, options=options)
         encoder.height, encoder.width = size
         encoder.pix_fmt, encoder.codec_context.time_base = "yuv420p", Fraction(1, _TICKS)
         for shown in frames:
             ticks = round(shown.time * _TICKS)
-            origin = ticks if origin is None else origin
+            begin = ticks if begin is None else begin
             frame = av.VideoFrame.from_ndarray(drawn(shown), format="rgb24")
-            frame.pts, frame.time_base = ticks - origin, Fraction(1, _TICKS)
+            frame.pts, frame.time_base = ticks - begin, Fraction(1, _TICKS)
             container.mux(encoder.encode(frame))
         container.mux(encoder.encode())
-    temporary.replace(folder / f"{origin:012d}.mp4")
+    return begin
 
 
 def _join(parts: Sequence[Path], path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stadlib import build, recipes, stages, study, watch
 from stadlib.banks import weights_digest
-from stadlib.config import Detections, Experiment, InputError, check_word, from_dict
+from stadlib.config import Detections, Experiment, InputError, from_dict
 from stadlib.detector_recipes import DETECTORS
 from stadlib.detectors import open_detector
 from stadlib.own_video.scorer import Networks
@@ -72,7 +72,6 @@ def open_networks(
 def _run(weights: str, scale: str) -> tuple[Experiment, Path]:
     """A finished run and its folder."""
     if weights == MINIATURE:
-        check_word("scale", scale, ("smoke", "mini"))
         (row,) = recipes.table1(scale=scale, memory="no", **_WORDS)
         return row, study.run(row).folder
     public = [source.name for source in SOURCES]
@@ -89,7 +88,6 @@ def _run(weights: str, scale: str) -> tuple[Experiment, Path]:
 
 def a_movie(scale: str, progress: MakeProgress) -> Path:
     """The first validation movie of a miniature world, which is rendered if need be."""
-    check_word("scale", scale, ("smoke", "mini"))
     layout = prepare_data(Experiment(scale=scale), progress)
     return layout.video_file("ava", layout.videos("ava", "val")[0])
 

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from IPython.display import Video
 
 from stadlib.data.streaming import Stream, picture_at
 from stadlib.own_video import sheet, time_line
+from stadlib.own_video.annotated import write_clip
 from stadlib.own_video.playback import Seen
 from stadlib.own_video.sightings import Sighting, SightingFile, shown_actions
 from stadlib.style import NotebookFigure, shortened
 
+_FILES = {
+    "annotated.mp4": "the video, drawn on, without sound",
+    "contact_sheet.png": "frames at even distances",
+    "time_line.png": "when each person does what",
+    "detections.csv": "all scores of all actions, in AVA's form",
+    "tracks.csv": "which box is whose, the detector's scores",
+    "seconds.jsonl": "all that was seen, a line a second",
+}
 _SIDE = 240  # pixels of a contact sheet's pictures, the short side
 
 
@@ -53,6 +64,12 @@ class Prediction:
         """Whose box is whose: video, second, corners, person, the detector's score."""
         return self.folder / "tracks.csv"
 
+    def clip(self, seconds: float = 12.0) -> Video:
+        """The beginning of the drawn video, to be embedded in a notebook."""
+        path = self.folder / "clip.mp4"
+        write_clip(self.annotated, path, seconds)
+        return Video(path.read_bytes(), embed=True, mimetype="video/mp4")
+
     def contact_sheet(self) -> NotebookFigure:
         """Frames at even distances, not picked, with their persons."""
         stream = Stream(self.video, largest=_SIDE)
@@ -85,9 +102,21 @@ class Prediction:
         table["does"] = [self._words(sums[n] / scored) for n, scored in table["scored"].items()]
         return table.sort_index()
 
+    def files(self) -> pd.DataFrame:
+        """Return the files of the folder, and what each is for."""
+        rows = {
+            name: (round((self.folder / name).stat().st_size / 1000, 1), words)
+            for name, words in _FILES.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["kB", "holds"]).rename_axis(
+            "file"
+        )
+
     def provenance(self) -> pd.DataFrame:
         """Return what the results were made of."""
         words = {k: v for k, v in self.sightings.made_by.items() if k != "actions"}
+        words["model"], _, words["its digest"] = words["model"].rpartition("-")  # else cut in two
+        words["stadlib"] = version("stadlib")
         return pd.DataFrame({"": words.values()}, index=pd.Index(words, name="made of"))
 
     def _seen(self, sighting: Sighting) -> list[Seen]:

@@ -107,7 +107,10 @@ def _describe(axes: Axes, persons: Sequence[Seen], names: Mapping[int, str]) -> 
             return
         _tag(axes, seen.number, (0, 0), "axes fraction", (1.5, y))
         words = [f"{shortened(names[a])} {s:.2f}".replace(" 0.", " .") for a, s in seen.actions]
-        _write_fitting(axes, (13, y), words or ["-"])
+        if words:
+            _write_fitting(axes, (13, y), words)
+        else:
+            _write(axes, (13, y), "nothing sure", GREY)
 
 
 def _write_fitting(axes: Axes, place: tuple[float, float], words: list[str]) -> None:

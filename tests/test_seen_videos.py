@@ -1,0 +1,299 @@
+"""What is drawn of a watched video, what its model remembers, and what is said of both."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stadlib import predict, recipes
+from stadlib.config import ConfigError, InputError
+from stadlib.data.streaming import Stream
+from stadlib.data.video import write_video
+from stadlib.memory import FeatureBank
+from stadlib.own_video import annotated, networks, sheet, time_line
+from stadlib.own_video.overlay import Overlay, person_color
+from stadlib.own_video.past import Past
+from stadlib.own_video.playback import Playback, Seen
+from stadlib.own_video.sightings import SHOWN, Look, Sighting, shown_actions
+
+IDS = (11, 12, 80)
+NAMES = {11: "sit", 12: "stand", 80: "watch (a person)"}
+LEFT, RIGHT = np.array([0.1, 0.2, 0.3, 0.9]), np.array([0.6, 0.2, 0.8, 0.9])
+
+
+def look(time: float, **persons: np.ndarray) -> Look:
+    boxes = np.array(list(persons.values())).reshape(-1, 4)
+    return Look(time, [int(name[1:]) for name in persons], boxes)
+
+
+def sighting(looks: list[Look], *scores: tuple[float, ...]) -> Sighting:
+    return Sighting(looks, np.ones(len(scores)), np.array(scores).reshape(len(scores), len(IDS)))
+
+
+# ----------------------------------------------------------------------- between looks and seconds
+
+
+def test_a_box_goes_straight_from_look_to_look_and_labels_change_half_way_between_seconds():
+    first = sighting([look(0.0, p1=LEFT), look(0.5, p1=LEFT)], (0.9, 0, 0))
+    second = sighting([look(1.0, p1=RIGHT)], (0, 0.8, 0))
+    playback = Playback([first, second], IDS)
+    found = {time: playback.at(time)[0] for time in (0.0, 0.25, 0.6, 0.75, 1.0, 3.0)}
+    np.testing.assert_allclose(found[0.25].box, LEFT)
+    np.testing.assert_allclose(found[0.75].box, (LEFT + RIGHT) / 2)
+    np.testing.assert_allclose(found[3.0].box, RIGHT)
+    assert [seen.actions for seen in found.values()][:2] == [[(11, 0.9)]] * 2
+    assert [seen.actions for seen in found.values()][2:] == [[(12, 0.8)]] * 4
+
+
+def test_who_is_in_one_look_alone_is_shown_up_to_half_way_to_the_other():
+    first = sighting([look(0.0, p1=LEFT), look(0.5, p1=LEFT, p2=RIGHT)], (0.9, 0, 0))
+    playback = Playback([first, sighting([look(1.0, p2=RIGHT)], (0, 0, 0.7))], IDS)
+    there = {time: [seen.number for seen in playback.at(time)] for time in (0, 0.2, 0.3, 0.7, 0.8)}
+    assert there == {0: [1], 0.2: [1], 0.3: [1, 2], 0.7: [1, 2], 0.8: [2]}
+
+
+def test_before_its_first_scored_second_a_person_has_the_scores_of_that_one():
+    first = sighting([look(0.0), look(0.25, p5=LEFT)])
+    playback = Playback([first, sighting([look(1.0, p5=LEFT)], (0, 0.6, 0))], IDS)
+    assert playback.at(0.2)[0].actions == [(12, 0.6)]
+
+
+def test_no_sighting_no_person():
+    assert Playback([], IDS).at(0.0) == []
+
+
+def test_what_is_shown_is_sure_enough_and_in_order():
+    assert shown_actions(np.array([SHOWN, 0.9, SHOWN - 0.01]), IDS) == [(12, 0.9), (11, SHOWN)]
+
+
+# ------------------------------------------------------------------------------------- the drawing
+
+
+def seen(number: int, box: np.ndarray) -> Seen:
+    return Seen(number, box, [(12, 0.9), (80, 0.4), (11, 0.3)])
+
+
+def test_boxes_have_their_person_s_colour_and_scores_a_bar_as_long():
+    overlay = Overlay((360, 480), NAMES, "")
+    drawn = overlay.draw(np.full((360, 480, 3), 128, np.uint8), 65.0, [seen(2, RIGHT)])
+    assert drawn.shape[:2] == overlay.size == (360, 684)
+    edge = drawn[200, int(0.6 * 479)]
+    np.testing.assert_array_equal(edge, person_color(2))
+    blank = overlay.draw(np.full((360, 480, 3), 128, np.uint8), 65.0, [])
+    assert (blank[:, :480] == 128).all()
+    wide = [(drawn[y, 480:] != blank[y, 480:]).any(axis=1).sum() for y in range(60)]
+    assert max(wide[20:40]) > 1.5 * max(wide[40:55]) > 0
+
+
+def test_a_warning_stands_above_every_frame_without_covering_it():
+    picture = np.full((720, 400, 3), 128, np.uint8)
+    plain = Overlay((720, 400), NAMES, "").draw(picture.copy(), 0.0, [])
+    loud = Overlay((720, 400), NAMES, "DRAWN FIGURES ONLY " * 8).draw(picture.copy(), 0.0, [])
+    high = len(loud) - len(plain)
+    assert high % 2 == 0 and high > 30, "more than a line"
+    np.testing.assert_array_equal(loud[high:], plain)
+    red = (loud[:high] == (190, 20, 30)).all(axis=2)
+    assert red.mean() > 0.5 and red.all(axis=1).any()
+
+
+def test_a_crowd_at_the_edges_is_drawn():
+    """Boxes that touch every edge, more persons than the panel has room for."""
+    boxes = np.random.default_rng(0).uniform(0, 1, (60, 4))
+    boxes = np.concatenate([np.minimum(boxes[:, :2], 0.99), np.ones((60, 2))], axis=1)
+    crowd = [seen(number, box) for number, box in enumerate(boxes, 1)]
+    overlay = Overlay((360, 360), NAMES, "")
+    few = overlay.draw(np.zeros((360, 360, 3), np.uint8), 0.0, crowd[:2])
+    many = overlay.draw(np.zeros((360, 360, 3), np.uint8), 0.0, crowd)
+    assert many.shape == few.shape and (many[:, 360:] != few[:, 360:]).any()
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> Path:
+    """Five seconds of grey, each frame brighter than the one before."""
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    levels = np.arange(40, dtype=np.uint8)[:, None, None, None]
+    write_video(path, np.broadcast_to(60 + 3 * levels, (40, 48, 64, 3)), fps=8)
+    return path
+
+
+def test_parts_join_to_one_video_with_every_frame_at_its_time(film, tmp_path, monkeypatch):
+    monkeypatch.setattr(annotated, "PART", 2)
+    stream, path, calls = Stream(film), tmp_path / "annotated.mp4", []
+
+    def killed(done: int, total: int, text: str) -> None:
+        calls.append(done)
+        if done == 5:
+            raise KeyboardInterrupt
+
+    how = {"warning": "", "progress": killed}
+    with pytest.raises(KeyboardInterrupt):
+        annotated.write_annotated(stream, [], NAMES, path, **how)
+    parts = annotated.parts_folder(path)
+    assert not path.exists() and len(list(parts.glob("0*.mp4"))) == 2
+    calls.clear()
+    how["progress"] = lambda done, total, text: calls.append(done)
+    annotated.write_annotated(stream, [], NAMES, path, **how)
+    assert min(calls) == 4, "what was drawn is not drawn again"
+    assert not parts.exists()
+    shown = list(Stream(path).frames())
+    assert [one.time for one in shown] == pytest.approx([i / 8 for i in range(40)])
+    levels = [one.picture()[:48, :64].mean() for one in shown]
+    np.testing.assert_allclose(levels, 60 + 3 * np.arange(40), atol=3)
+
+
+def test_a_clip_is_the_beginning(film, tmp_path):
+    annotated.write_clip(film, tmp_path / "clip.mp4", 1.5)
+    assert len(list(Stream(tmp_path / "clip.mp4").frames())) == 12
+
+
+# ------------------------------------------------------------------------------------- the figures
+
+
+def test_a_long_video_has_no_longer_a_time_line():
+    def sightings():
+        for second in range(3000):
+            scores = [(0.5 + 0.4 * (second >= 1500), 0.1, 0)]
+            yield sighting([look(float(second), **{f"p{1 + second // 300}": LEFT})], *scores)
+
+    found = time_line.read_time_line(sightings, 3, 1.0)
+    assert len(found.lines) == time_line.PERSONS and found.others == 10 - time_line.PERSONS
+    for line in found.lines:
+        assert len(line.there) <= time_line.BINS
+        assert line.there.sum() * found.width == 300, "a bin for every five seconds it was there"
+        assert np.nanmax(line.scores[:, 0]) == 0.5 + 0.4 * (line.number > 5)
+    figure = time_line.time_line(found, IDS, NAMES)
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "minutes"
+    words = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert words.count("sit") == time_line.PERSONS and "stand" not in words
+
+
+def texts(figure) -> str:
+    return " ".join(t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text")))
+
+
+def test_figures_say_that_nobody_was_found_and_what_is_to_be_thought_of_it():
+    picture = np.zeros((48, 64, 3), np.uint8)
+    empty = time_line.read_time_line(lambda: [sighting([look(0.0)])], 3, 1.0)
+    for figure in (
+        sheet.contact_sheet([(0.0, picture, [])], NAMES, "MINIATURE"),
+        time_line.time_line(empty, IDS, NAMES, "MINIATURE"),
+    ):
+        assert "nobody found" in texts(figure) and "MINIATURE" in texts(figure)
+
+
+def test_a_contact_sheet_names_persons_and_what_they_do():
+    picture = np.zeros((48, 64, 3), np.uint8)
+    crowd = [seen(number, LEFT) for number in range(1, 12)]
+    words = texts(sheet.contact_sheet([(3.0, picture, crowd)], NAMES))
+    assert "stand .90, watch a person .40" in words and "3 s" in words and "and 5 more" in words
+
+
+# -------------------------------------------------------------------------------------- the memory
+
+
+def test_the_past_is_a_bank_s_window_without_its_future(tmp_path):
+    rng = torch.Generator().manual_seed(0)
+    bank = FeatureBank.create(tmp_path / "bank", {}, length=2, width=8)
+    bank.add(("v", second, 4) for second in range(9))
+    past = Past(span=3, max_persons=2, width=8)
+    for second, count in enumerate([1, 3, 0, 2, 4, 0, 0, 1, 2]):
+        mine, theirs = past.before(second), bank.window([("v", second)], 3, 2)
+        assert mine.mask_BM.shape == theirs.mask_BM.shape and mine.mask_BM.all()
+        if mine.mask_BM.numel():
+            for one, other in zip(mine, theirs, strict=True):
+                torch.testing.assert_close(one, other, rtol=0, atol=0)
+        tokens = torch.randn(count, 2, 8, generator=rng)
+        boxes = torch.rand(count, 4, generator=rng)
+        bank.write([("v", second)], torch.tensor([count]), tokens, boxes)
+        past.keep(second, tokens, boxes)
+        past.keep(second, tokens + 1, boxes)  # a second moment in that second
+
+
+def test_without_a_span_nobody_is_remembered():
+    past = Past(span=0, max_persons=5, width=8)
+    past.keep(0, torch.ones(1, 2, 8), torch.ones(1, 4))
+    assert past.before(1).mask_BM.shape == (1, 0)
+
+
+# ------------------------------------------------------------------------------------ what is said
+
+
+(MINI,) = recipes.table1(
+    scale="mini", head="t-only", backbone="ir-csn-152", pretrain="K700", frames="32x2", memory="no"
+)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "detector", "miniature", "words"),
+    [
+        (MINI, "v3", False, ("MINIATURE MODEL ON REAL VIDEO", "Boxes and actions")),
+        (MINI, "torchvision:x", False, ("MINIATURE MODEL ON REAL VIDEO", "Its actions")),
+        (replace(MINI, dataset="own"), "v3", False, ("MINIATURE DETECTOR", "Its boxes")),
+        (replace(MINI, dataset="own"), "own.pt", False, ()),
+        (recipes.at(MINI, "paper"), "v3", False, ()),
+        (MINI, "v3", True, ()),
+        (recipes.at(MINI, "smoke"), "v3", True, ("SMOKE SCALE",)),
+        (recipes.at(MINI, "smoke"), "v3", False, ("MINIATURE MODEL ON REAL VIDEO",)),
+    ],
+)
+def test_miniature_networks_are_warned_of_on_real_video_alone(
+    experiment, detector, miniature, words
+):
+    said = networks.warning(experiment, detector, miniature)
+    assert all(word in said for word in words) and bool(said) == bool(words)
+    assert len(said) < 110, "it must fit above a picture"
+
+
+def test_a_video_is_of_the_miniature_world_where_that_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("STADLIB_DATA", str(tmp_path / "data"))
+    world = tmp_path / "data" / "miniature-0123" / "world" / "videos" / "v.mp4"
+    assert networks.in_miniature(world)
+    assert not networks.in_miniature(tmp_path / "data" / "v.mp4")
+    assert not networks.in_miniature(tmp_path / "miniature-0123" / "v.mp4")
+
+
+GOOD = {"video": "miniature", "weights": "x", "detector": "v3", "every": 1, "scale": "mini"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "answer"),
+    [
+        ("vidoe", "x.mp4", "unknown parameter 'vidoe'; choose from video, weights"),
+        ("video", "nowhere.mp4", "nowhere.mp4: no such video"),
+        ("every", 0, "every=0; give seconds, more than 0"),
+        ("every", "1", "every='1'; give seconds, more than 0"),
+        ("every", float("nan"), "every=nan; give seconds"),
+        ("scale", "paper", "scale='paper'; choose from smoke, mini"),
+        ("detector", "v9", "detector='v9'; choose from v1, v2, v3, torchvision:NAME, FILE.pt"),
+    ],
+)
+def test_a_notebook_s_wrong_words_are_refused(name, value, answer):
+    predict.check_parameters(GOOD)
+    with pytest.raises((ConfigError, InputError)) as error:
+        predict.check_parameters(GOOD | {name: value})
+    assert answer in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("weights", "answer"),
+    [
+        ("slowfast-50-ava", "a file of weights is read as a backbone alone"),
+        ("some/model.pyth", "a file of weights is read as a backbone alone"),
+        ("no-such-run", "no run whose name contains 'no-such-run'"),
+    ],
+)
+def test_weights_that_score_no_actions_are_refused(weights, answer, tmp_path, monkeypatch):
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    with pytest.raises(InputError) as error:
+        networks.open_networks(weights, "v3", "smoke", Path("v.mp4"), lambda title: print)
+    assert answer in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_run_that_is_not_finished_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no finished run \(no record\.json\)"):
+        networks.open_networks(str(tmp_path), "v3", "smoke", Path("v.mp4"), lambda title: print)
