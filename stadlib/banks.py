@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 from torchvision.transforms import v2
 
-from stadlib import build, processes
+from stadlib import build
 from stadlib.config import Experiment, digest
 from stadlib.data.annotations import Keyframe
 from stadlib.data.detected import detected_seconds
@@ -105,14 +105,15 @@ class Banks:
         held = np.all([bank.has(keys) for bank in banks], axis=0)
         missing = [keyframe for keyframe, has in zip(keyframes, held, strict=True) if not has]
         if missing:
-            own = missing[processes.rank() :: processes.num_processes()]
-            keys_of = {(k.source, k.video, k.timestamp): key(k) for k in own}
+            keys_of = {(k.source, k.video, k.timestamp): key(k) for k in missing}
+            transforms = list(views.values())
+            batches = build.test_batches(self.experiment, self.layout, missing, transforms)
             extract(
                 model,
-                build.test_batches(self.experiment, self.layout, own, list(views.values())),
+                batches,
                 banks,
                 keys_of.__getitem__,
-                total=len(own),
+                total=sum(map(len, batches.batch_sampler)),
                 progress=self.progress(f"extract {_words(list(views))}"),
             )
         return banks

@@ -181,14 +181,18 @@ def test_batches(
     keyframes: Sequence[Keyframe],
     transforms: Sequence[v2.Transform],
 ) -> DataLoader:
-    """Views of keyframes, batch by batch, a list of views each; the clips of a batch have one size.
+    """This process's share of the views of keyframes, batch by batch, a list of views each.
 
-    So nobody's score depends on how much other videos are padded.
+    Processes share whole batches, so that a clip is padded the same for any number of them. At
+    paper scale the clips of a batch have one size and are not padded for others; the few sizes of
+    the rendered worlds stay in file order, in which the committed reference was scored.
     """
     scale = numbers(experiment)
     dataset = ClipDataset(layout, keyframes, sampling(experiment), list(transforms))
+    rendered = scale.world_version and not experiment.dataset
+    sizes = [(0, 0)] * len(keyframes) if rendered else dataset.sizes()
+    batches = batches_by_size(sizes, scale.batch)[processes.rank() :: processes.num_processes()]
     padded = partial(collate_views, multiple=scale.pad_multiple)
-    batches = batches_by_size(dataset.sizes(), scale.batch)
     return loader(dataset, experiment, batch_sampler=batches, collate_fn=padded)
 
 

@@ -79,19 +79,21 @@ def _rows(
 ) -> pd.DataFrame:
     """Scores of all processes, on the first of them."""
     experiment, last = run.experiment, run.experiment.stages[-1]
-    own = keyframes[processes.rank() :: processes.num_processes()]
     labels = run.layout.label_map()
     banks = run.banks(len(experiment.stages))
     past = remember_out_of(run, memory_banks(run, banks, model, last, split))
     if last.train == "all":
+        views = build.views(experiment).values()
+        batches = build.test_batches(experiment, run.layout, keyframes, views)
         return evaluate.score_persons(
             model,
-            build.test_batches(experiment, run.layout, own, build.views(experiment).values()),
+            batches,
             past,
             labels,
-            total=len(own),
+            total=sum(map(len, batches.batch_sampler)),
             progress=run.progress(f"evaluate {experiment.head}"),
         )
+    own = keyframes[processes.rank() :: processes.num_processes()]
     views = banks.views(model, keyframes, split)
     return evaluate.score_features(model.head, own, views, past, labels)
 
