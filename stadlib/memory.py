@@ -138,7 +138,7 @@ class FeatureBank:
             raise ValueError("more persons than there is room for")
         slots = _spread(rows["first"], counts)
         self._states[_spread(rows["first"], rows["count"])] = IN_HAND
-        self._tokens[slots] = tokens_NLC.cpu().numpy()
+        self._tokens[slots] = tokens_NLC.float().cpu().numpy()  # NumPy knows no bfloat16
         self._boxes[slots] = boxes_N4.cpu().numpy()
         self._scores[slots] = 1.0 if scores_N is None else scores_N.cpu().numpy()
         self._states[_spread(rows["first"] + counts, rows["count"] - counts)] = UNWRITTEN

@@ -92,6 +92,14 @@ def test_what_is_read_was_written_in_half_precision(tmp_path):
     assert torch.equal(read, tokens[[1, 2, 0]].half().float())
 
 
+def test_tokens_of_a_network_in_bfloat16_are_taken(tmp_path):
+    bank = FeatureBank.create(tmp_path / "bank", WHAT, length=L, width=C)
+    bank.add([("a", 1, 2)])
+    tokens, boxes, scores = persons("a", 1, 2)
+    bank.write([("a", 1)], torch.tensor([2]), tokens.bfloat16(), boxes, scores)
+    assert torch.equal(bank.read([("a", 1)])[0], tokens)
+
+
 def test_fewer_persons_than_last_time_leave_the_others_unwritten(tmp_path):
     bank = filled(tmp_path, {("a", 1): 3})
     bank.write([("a", 1)], torch.tensor([1]), *persons("a", 1, 1))

@@ -115,7 +115,7 @@ def kill_after_a_checkpoint(folder) -> None:
 
 
 def test_a_run_is_the_same_on_any_number_of_processes(tmp_path, monkeypatch):
-    """Alone in two turns, on two, and begun alone and ended on two."""
+    """Alone in two turns, on two, and begun alone and ended on two; in bfloat16 up to rounding."""
     ways = {"one": (0, 1), "turns": (0, 2), "two": (2, 1), "resumed": (2, 1)}
     found = {}
     for name, (number, turns) in ways.items():
@@ -133,3 +133,8 @@ def test_a_run_is_the_same_on_any_number_of_processes(tmp_path, monkeypatch):
         assert ours.iloc[:, :7].equals(theirs.iloc[:, :7])  # the same boxes in the same order
         assert np.abs(ours[7] - theirs[7]).max() < 1e-4
     assert found["two"].provenance["processes"] == 2
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "half"))
+    half = study.run(ONLINE, execution=Execution(precision="bfloat16", recompute="yes"))
+    assert half.provenance["precision"] == "bfloat16"
+    assert losses(tmp_path / "half")[0] == pytest.approx(losses(tmp_path / "one")[0], rel=0.02)
+    assert losses(tmp_path / "half") != losses(tmp_path / "one")
