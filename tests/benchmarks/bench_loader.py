@@ -14,8 +14,10 @@ every second one, around a random moment. The first lines are of one process wit
   nothing to do at this size) and with that of training (colour, boxes, flip).
 
 The others are of ``build.loader`` at paper scale with one and two workers: batches of 8, padded to
-256x352, as they arrive in the training process; workers start before the clock does. The ways take
-turns, and the best of the rounds counts. From the root of a checkout, on a quiet machine:
+256x352, as they arrive in the training process; workers start before the clock does. What two
+workers can bring on this machine is what two processes of bare PyAV bring, which share nothing but
+its processor and memory: they are measured, too. The ways take turns, and the best of the rounds
+counts. From the root of a checkout, on a quiet machine:
 
     uv run python tests/benchmarks/bench_loader.py [--rounds N]
 """
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import multiprocessing
 import platform
 import tempfile
 import time
@@ -125,6 +128,20 @@ def clips_a_second(work: Callable[[], object], clips: int) -> float:
     return clips / (time.perf_counter() - start)
 
 
+def decode(clips: list[tuple[Path, list[float]]]) -> None:
+    for clip in clips:
+        bare(*clip, keep=True)
+
+
+def in_processes(clips: list[tuple[Path, list[float]]], count: int) -> float:
+    """Clips a second of so many processes of bare PyAV, which start before the clock does."""
+    with multiprocessing.get_context("spawn").Pool(count) as pool:
+        pool.map(decode, [clips[:2]] * count, chunksize=1)
+        return clips_a_second(
+            lambda: pool.map(decode, [clips] * count, chunksize=1), count * len(clips)
+        )
+
+
 def loaded(dataset: ClipDataset, experiment: Experiment, workers: int) -> float:
     """Clips a second that arrive from so many workers; their start does not count."""
     SCALES["paper"] = replace(SCALES["paper"], num_workers=workers)
@@ -171,6 +188,9 @@ def measure(root: Path, rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for name, work in alone.items():
             best[name] = max(best.get(name, 0), clips_a_second(work, ALONE))
+        for count in (1, 2):
+            words = f"bare PyAV, {count} process{'es' * (count > 1)}"
+            best[words] = max(best.get(words, 0), in_processes(clips, count))
         for name, dataset in (("test", plain), ("training", augmented)):
             for workers in (1, 2):
                 words = f"loader, {name} transform, {workers} worker{'s' * (workers > 1)}"
@@ -201,6 +221,8 @@ def main() -> None:
     print(f"{'':38} clips/s   of to_ndarray   of one reformatter")
     for name, speed in best.items():
         print(f"{name:38} {speed:7.1f} {speed / usual:15.2f} {speed / fastest:20.2f}")
+    ceiling = best["bare PyAV, 2 processes"] / best["bare PyAV, 1 process"]
+    print(f"two processes of bare PyAV beside one: {ceiling:.2f}x")
     for name in ("test", "training"):
         one, two = (best[f"loader, {name} transform, {n}"] for n in ("1 worker", "2 workers"))
         print(f"two workers beside one, {name} transform: {two / one:.2f}x")
