@@ -35,8 +35,6 @@ from stadlib.publishing import publish
 from stadlib.records import Record
 from stadlib.scales import SCALES
 
-WORDS = ("backbone", "pretrain", "frames", "head")
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit status."""
@@ -67,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train and evaluate rows of a table")
     train.add_argument("--table", type=int, choices=(1, 2, 3, 4), default=1, help="default: 1")
-    for word in WORDS:
+    for word in recipes.WORDS:
         train.add_argument(f"--{word}", default=None, help=f"{', '.join(choices(word))}, all")
     train.add_argument(
         "--amounts", action="store_true", help="instead of Table 2: how much memory helps how much"
@@ -136,7 +134,7 @@ def _experiments(options: argparse.Namespace) -> list[Experiment]:
     if options.experiment:
         return [from_dict(json.loads(options.experiment))]
     default = Experiment()
-    words = {word: getattr(options, word) or getattr(default, word) for word in WORDS}
+    words = {word: getattr(options, word) or getattr(default, word) for word in recipes.WORDS}
     rows: list[Experiment] = []
     for seed in options.seed:
         where = {"scale": options.scale, "seed": seed}

@@ -28,8 +28,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     ensemble.add_argument(
         "--table1",
         action="store_true",
-        help="instead: those of Table 1's fifteen runs that were run",
+        help="instead: those of Table 1's runs that were run",
     )
+    for word in (*recipes.WORDS, "memory"):
+        ensemble.add_argument(f"--{word}", default="all", help="of Table 1's runs; default: all")
+    ensemble.add_argument("--seed", type=int, default=0, help="of Table 1's runs")
     ensemble.add_argument("--scale", default="mini", help="of Table 1's runs")
     ensemble.add_argument("--split", default="val", help="of Table 1's runs: val, test")
     ensemble.add_argument("--publish", action="store_true", help="copy to results/reference")
@@ -112,7 +115,8 @@ def _table1_ensemble(options: argparse.Namespace) -> None:
     from stadlib import rescoring  # noqa: PLC0415  (torch)
 
     check_word("split", options.split, SPLITS[1:])
-    wanted = recipes.ensemble1(scale=options.scale)
+    words = {word: getattr(options, word) for word in (*recipes.WORDS, "memory")}
+    wanted = recipes.ensemble1(scale=options.scale, seed=options.seed, **words)
     members = [member for member in wanted if study.find(member)]
     for absent in (member for member in wanted if member not in members):
         print(f"not run, left out: {absent.name}")

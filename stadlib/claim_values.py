@@ -18,8 +18,7 @@ from statistics import fmean
 
 import pandas as pd
 
-from stadlib import detector_quality, recipes, scores
-from stadlib.config import InputError
+from stadlib import detector_quality, recipes, report, scores
 from stadlib.decoupling_report import thirds
 from stadlib.labels import AVA_ACTIONS
 from stadlib.paths import published_dir
@@ -65,19 +64,15 @@ def committed() -> dict[str, list[Record]]:
     """Our records by row; a row that nobody ran has none, or is not named.
 
     Raises:
-        InputError: a file is not a record, or an ensemble's does not say its seed.
+        InputError: a file is not a record, or as :func:`stadlib.report.reference_ensembles`.
     """
     folder = published_dir("reference")
     records = read_records(folder)
-    ensembles = [r for r in read_records(folder / "ensembles") if r.scale == "mini"]
-    for ensemble in ensembles:
-        if "seed" not in ensemble.experiment:
-            raise InputError(f"ensemble {ensemble.digest}: no seed; write its members' into it")
     tests = {record.digest: record for record in read_records(folder / "test")}
     found = _runs(records)
     singles = [record for name in _TABLE1 for record in found[name]]
     found["best single model"] = _best(singles)
-    found["ensemble"] = ensembles
+    found["ensemble"] = report.reference_ensembles()
     found["single models"] = [record for record in singles if record.digest in tests]
     for name in ("ensemble", "single models"):
         found[f"{name}, test"] = [tests[r.digest] for r in found[name] if r.digest in tests]

@@ -22,6 +22,7 @@ from stadlib.scores import SOURCES
 
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 
+_ENSEMBLE = ("ensemble", "-", "-", "mixed", "-")  # the key of Table 1's last row
 _ROW = ("backbone", "pretrain", "input", "head", "+M")
 _MEMORY = {True: "✓", False: "×"}
 _HEADERS = {**SOURCES, "memory": "+M", "ava+kinetics_test": "A+K test"}
@@ -69,6 +70,19 @@ def reference_records(folder: Path | None = None) -> list[Record]:
     return read_records(folder or published_dir("reference"))
 
 
+def reference_ensembles() -> list[Record]:
+    """Read the committed ensembles, one a seed, whose experiment names their members.
+
+    Raises:
+        InputError: one does not say its seed.
+    """
+    found = read_records(published_dir("reference") / "ensembles")
+    for record in found:
+        if "seed" not in record.experiment:
+            raise InputError(f"ensemble {record.digest}: no seed; write its members' into it")
+    return [record for record in found if record.scale == "mini"]
+
+
 def reference_rows(**words: str) -> list[Record]:
     """Read the committed records of those rows of Table 1 that match words, as in recipes."""
     found = reference_records()
@@ -86,10 +100,12 @@ def reference(table: int = 1, records: Iterable[Record] | None = None) -> pd.Dat
     """Return the committed mini records on the rows of the paper's table: mean and 95 % interval.
 
     The interval is Student's t over seeds; a record counts only if its experiment is the recipe's
-    in every field but the seed.
+    in every field but the seed. The committed ensembles are the last row.
     """
     check_word("table", table, (1,))
     groups = defaultdict(list)
+    if records is None:
+        groups[_ENSEMBLE] = reference_ensembles()
     found = reference_records() if records is None else list(records)
     for row in recipes.table1(scale="mini"):
         for record in scores.of_experiment(row, found):
@@ -170,7 +186,18 @@ def readme_table() -> str:
     lines = [" | ".join(header), " | ".join(["---"] * len(header))]
     for key in paper.index:
         lines.append(" | ".join([*key, *paper.loc[key], *map(str, ours.loc[key])]))
-    return "\n".join(f"| {line} |" for line in lines)
+    return "\n".join([*(f"| {line} |" for line in lines), *_ensemble_members()])
+
+
+def _ensemble_members() -> list[str]:
+    """A line that says which models the committed ensembles average; none without one."""
+    members = {
+        name.rsplit("_seed")[0] for r in reference_ensembles() for name in r.experiment["members"]
+    }
+    if not members:
+        return []
+    names = ", ".join(f"`{name}`" for name in sorted(members))
+    return ["", f"Our ensemble averages {len(members)} models of one seed: {names}."]
 
 
 def update_readme(path: Path) -> None:

@@ -71,9 +71,9 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
     """
     started = time.monotonic()
     folders = [study.run_folder(member) for member in members]
-    digests = [member.digest for member in members]
     scale, seed = members[0].scale, members[0].seed
-    content = {"members": digests, "scale": scale, "seed": seed}
+    named = {member.name: member.digest for member in members}
+    content = {"members": named, "scale": scale, "seed": seed}
     folder = runs_dir() / f"ensemble_{len(members)}_{scale}_seed{seed}-{digest(content)}"
     path = record_file(folder, split)
     if path.is_file():

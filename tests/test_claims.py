@@ -43,9 +43,12 @@ def reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             one = record(row_of(head), seed)
             write_record(one, folder / f"{one.digest}.json")
     published = claim_values.published_dir
+    counts = published("reference") / "class_counts.csv"
+    (folder / counts.name).write_text(counts.read_text())
     here = lambda kind: published(kind) if kind == "paper" else tmp_path / kind  # noqa: E731
     monkeypatch.setattr(claim_values, "published_dir", here)
     monkeypatch.setattr(detector_quality, "published_dir", here)
+    monkeypatch.setattr(report, "published_dir", here)
     return folder
 
 

@@ -97,6 +97,13 @@ def test_other_uses_of_boxes_differ_in_nothing_else():
     assert trained == ["trained on both"]
 
 
+def test_a_smaller_ensemble_has_the_rows_that_match_and_one_seed():
+    members = recipes.ensemble1(seed=3, backbone="ir-csn-152", pretrain="K700", frames="all")
+    assert members == recipes.table1(seed=3, backbone="ir-csn-152", pretrain="K700")
+    assert [member.seed for member in members] == [3] * 5
+    assert [m.seed for m in recipes.ensemble1(seed=3, head="all")] == [3] * 14 + [4]
+
+
 def test_ensemble_has_fifteen_different_members():
     members = recipes.ensemble1()
     assert len({member.digest for member in members}) == 15

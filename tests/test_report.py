@@ -86,6 +86,23 @@ def test_reference_has_means_intervals_and_seeds(committed: list[Record]) -> Non
     assert (table.loc[table["seeds"] == 0, ["AVA", "Kinetics", "A+K"]] == "not run").all(axis=None)
 
 
+def test_committed_ensembles_are_the_last_row(committed: list[Record], tmp_path: Path) -> None:
+    assert report.reference(1).iloc[-1].tolist() == ["not run"] * 3 + [0]
+    assert "Our ensemble" not in report.readme_table()
+    for seed in range(2):
+        members = {f"row{i}_mini_seed{seed}": f"d{i}" for i in range(3)}
+        content = {"members": members, "scale": "mini", "seed": seed}
+        one = replace(record(row_of("t-only"), seed), experiment=content)
+        write_record(one, tmp_path / "reference" / "ensembles" / f"{seed}.json")
+    row = report.reference(1).loc[("ensemble", "-", "-", "mixed", "-")]
+    same = [one for one in committed if one.experiment["head"] == "t-only"][:2]
+    assert row.tolist() == [*(scores.mean_text(same, source) for source in scores.SOURCES), 2]
+    last = report.readme_table().splitlines()[-1]
+    assert (
+        last == "Our ensemble averages 3 models of one seed: `row0_mini`, `row1_mini`, `row2_mini`."
+    )
+
+
 def test_reference_takes_only_the_recipes_mini_experiments() -> None:
     row = row_of("t-only")
     longer = replace(row, stages=(replace(row.stages[0], iterations=7),))
