@@ -123,6 +123,9 @@ def _table1_ensemble(options: argparse.Namespace) -> None:
     if len(members) < 2:
         raise InputError(f"{runs_dir()}: {len(members)} of Table 1's rows were run; train more")
     _tell(rescoring.ensemble(members, options.split), "ensembles", options)
+    if options.publish and options.split == "val":
+        for member in members:
+            publish(study.find(member), "ensembles/members")
 
 
 def _score(options: argparse.Namespace) -> None:

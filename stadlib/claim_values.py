@@ -7,8 +7,10 @@ to ``v3``. ``, test`` is the test split. A measure is a source (mAP), a third of
 class (AP on AVA), or ``ava AP@0.5`` of person boxes. All in %.
 
 Ours are committed records at ``mini``. Beyond those of the runs: ``ensembles/*.json``, records
-whose experiment has the ``seed`` of the members; and ``test/*.json``, records of a run or an
-ensemble, under the same digest, with the metrics of the test split.
+whose experiment has the ``seed`` of the members; ``ensembles/members/*.json``, the members' own,
+which may be of another machine, and thereby of another pretrained backbone, than the rows; and
+``test/*.json``, records of a member or an ensemble, under the same digest, with the metrics of the
+test split.
 """
 
 from __future__ import annotations
@@ -70,10 +72,10 @@ def committed() -> dict[str, list[Record]]:
     records = read_records(folder)
     tests = {record.digest: record for record in read_records(folder / "test")}
     found = _runs(records)
-    singles = [record for name in _TABLE1 for record in found[name]]
-    found["best single model"] = _best(singles)
+    members = [r for r in read_records(folder / "ensembles/members") if r.scale == "mini"]
+    found["best single model"] = _best(members)
     found["ensemble"] = report.reference_ensembles()
-    found["single models"] = [record for record in singles if record.digest in tests]
+    found["single models"] = [record for record in members if record.digest in tests]
     for name in ("ensemble", "single models"):
         found[f"{name}, test"] = [tests[r.digest] for r in found[name] if r.digest in tests]
     for version, record in detector_quality.reference_detectors().items():

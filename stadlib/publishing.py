@@ -14,7 +14,8 @@ def publish(record: Record, kind: str = "", name: str = "") -> None:
 
     Args:
         record: of a run, an ensemble or a detector on this machine.
-        kind: ``test``, ``ensembles``, ``detectors``; empty: a row of a table.
+        kind: ``test``, ``ensembles``, ``ensembles/members``, ``detectors``; empty: a row of a
+            table.
         name: of the file; empty: that of the run's folder.
 
     Raises:

@@ -190,14 +190,19 @@ def readme_table() -> str:
 
 
 def _ensemble_members() -> list[str]:
-    """A line that says which models the committed ensembles average; none without one."""
-    members = {
-        name.rsplit("_seed")[0] for r in reference_ensembles() for name in r.experiment["members"]
-    }
-    if not members:
+    """A line with the models that the committed ensembles average; none without one."""
+    if not reference_ensembles():
         return []
-    names = ", ".join(f"`{name}`" for name in sorted(members))
-    return ["", f"Our ensemble averages {len(members)} models of one seed: {names}."]
+    groups = defaultdict(list)
+    for record in read_records(published_dir("reference") / "ensembles/members"):
+        words = (record.experiment[name] for name in ("backbone", "pretrain", "frames", "head"))
+        memory = any(stage["memory"] for stage in record.experiment["stages"])
+        groups[" ".join([*words, *["+M"] * memory])].append(record)
+    alone = (f"{name} {scores.mean_text(found, 'ava+kinetics')}" for name, found in groups.items())
+    return [
+        "",
+        f"Our ensemble averages {len(groups)} models of one seed, alone (A+K): {', '.join(alone)}.",
+    ]
 
 
 def update_readme(path: Path) -> None:

@@ -50,6 +50,13 @@ def test_a_parameter_decides_what_is_run_and_shown(tmp_path, smoke_record):
     assert f"{measured:.2f}" in text, "this run's mAP is not in the notebook"
 
 
+def test_several_processes_from_a_notebook(tmp_path):
+    done = papermill(tmp_path / "out.ipynb", "-p", "gpus", "2", "-p", "seed", "7")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "processes" in shown(tmp_path / "out.ipynb")  # where the record came from
+    assert "train t-only: 12/12" in (tmp_path / "out.ipynb").read_text()  # torchrun's lines
+
+
 def test_a_video_of_one_s_own_is_watched(tmp_path, tiny_dataset):
     video = str(tiny_dataset / "videos" / "ava" / "a.mp4")
     done = papermill(tmp_path / "out.ipynb", "-p", "video", video, name="05_your_video")

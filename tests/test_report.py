@@ -90,17 +90,21 @@ def test_committed_ensembles_are_the_last_row(committed: list[Record], tmp_path:
     assert report.reference(1).iloc[-1].tolist() == ["not run"] * 3 + [0]
     assert "Our ensemble" not in report.readme_table()
     for seed in range(2):
-        members = {f"row{i}_mini_seed{seed}": f"d{i}" for i in range(3)}
-        content = {"members": members, "scale": "mini", "seed": seed}
+        content = {"members": {}, "scale": "mini", "seed": seed}
         one = replace(record(row_of("t-only"), seed), experiment=content)
         write_record(one, tmp_path / "reference" / "ensembles" / f"{seed}.json")
     row = report.reference(1).loc[("ensemble", "-", "-", "mixed", "-")]
     same = [one for one in committed if one.experiment["head"] == "t-only"][:2]
     assert row.tolist() == [*(scores.mean_text(same, source) for source in scores.SOURCES), 2]
+    for member in committed[:2] + committed[5:7]:  # two seeds of two heads
+        write_record(member, tmp_path / "reference/ensembles/members" / f"{member.digest}.json")
     last = report.readme_table().splitlines()[-1]
-    assert (
-        last == "Our ensemble averages 3 models of one seed: `row0_mini`, `row1_mini`, `row2_mini`."
+    assert last.startswith(
+        "Our ensemble averages 2 models of one seed, alone (A+K): ir-csn-152 K700"
     )
+    for group in (committed[:2], committed[5:7]):
+        head, score = group[0].experiment["head"], scores.mean_text(group, "ava+kinetics")
+        assert f"32x2 {head} {score}" in last
 
 
 def test_reference_takes_only_the_recipes_mini_experiments() -> None:
