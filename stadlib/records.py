@@ -84,13 +84,16 @@ def read_records(folder: Path) -> list[Record]:
     return [read_record(path) for path in sorted(folder.glob("*.json"))]
 
 
+_PUBLISHED = (":(top,exclude)results/reference",)  # records that were just published are no code
+
+
 def provenance(device: str, seconds: float) -> dict:
     """Where a number comes from: code, libraries, device, cost."""
     commit = _git("rev-parse", "HEAD")
     return {
         "version": version("stadlib"),
         "commit": commit,
-        "dirty": bool(_git("status", "--porcelain")) if commit else None,
+        "dirty": bool(_git("status", "--porcelain", "--", ":/", *_PUBLISHED)) if commit else None,
         "python": sys.version.split()[0],
         "torch": version("torch"),
         "device": device,

@@ -50,7 +50,8 @@ def test_a_parameter_decides_what_is_run_and_shown(tmp_path, smoke_record):
     assert f"{measured:.2f}" in text, "this run's mAP is not in the notebook"
 
 
-def test_several_processes_from_a_notebook(tmp_path):
+def test_several_processes_from_a_notebook(tmp_path, monkeypatch, smoke_record):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of each process
     done = papermill(tmp_path / "out.ipynb", "-p", "gpus", "2", "-p", "seed", "7")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "processes" in shown(tmp_path / "out.ipynb")  # where the record came from
