@@ -11,7 +11,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from jupyter_client.manager import start_new_kernel
 
 from stadlib import recipes, study
 from stadlib.config import ConfigError, Experiment
@@ -78,32 +77,6 @@ def test_killed_run_ends_like_an_uninterrupted_one(smoke_record, tmp_path, monke
     process.wait()
     assert not (folder / "record.json").exists()
     assert what_counts(study.run(experiment)) == what_counts(smoke_record)
-
-
-def test_an_interrupted_cell_goes_on_when_it_is_run_again(smoke_record, tmp_path, monkeypatch):
-    """What the stop button of JupyterLab sends reaches the kernel as this interrupt does."""
-    experiment = experiment_from(smoke_record.experiment)
-    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
-    stage = study.stage_folder(experiment, 1)
-    cell = (
-        f"from stadlib import config, study\nstudy.run(config.from_dict({experiment.to_dict()!r}))"
-    )
-    manager, client = start_new_kernel(env=dict(os.environ), stdout=subprocess.DEVNULL)
-    try:
-        client.execute(cell)
-        deadline = time.monotonic() + 120
-        while not (stage / "checkpoint.pt").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        manager.interrupt_kernel()
-        assert client.get_shell_msg(timeout=60)["content"]["ename"] == "KeyboardInterrupt"
-        assert study.find(experiment) is None
-        reply = client.execute_interactive(cell, timeout=120, output_hook=lambda message: None)
-        assert reply["content"]["status"] == "ok"
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-    assert what_counts(study.find(experiment)) == what_counts(smoke_record)
 
 
 def test_two_processes_run_the_study(tmp_path, smoke_record):
