@@ -72,6 +72,7 @@ def test_every_recipe_row_is_a_row_of_the_paper() -> None:
 
 def test_not_run_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(report, "reference_records", list)
+    monkeypatch.setattr(report, "reference_ensembles", list)
     table = report.beside_paper([None])
     ours = table.drop(columns=["paper"], level=0)
     assert (ours == "not run").all(axis=None)
