@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from stadlib import recipes, study
 from stadlib.config import ConfigError, Experiment
@@ -77,6 +78,40 @@ def test_killed_run_ends_like_an_uninterrupted_one(smoke_record, tmp_path, monke
     process.wait()
     assert not (folder / "record.json").exists()
     assert what_counts(study.run(experiment)) == what_counts(smoke_record)
+
+
+def test_an_interrupted_cell_goes_on_when_it_is_run_again(tmp_path, monkeypatch):
+    """What the stop button of JupyterLab sends reaches the kernel as this interrupt does."""
+    stage = replace(ROW.stages[0], iterations=40)  # seconds more than to the first checkpoint
+    experiment = replace(ROW, stages=(stage,), flip=False)
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    folder = study.stage_folder(experiment, 1)
+    as_words = f"config.from_dict({experiment.to_dict()!r})"
+    cell = f"from stadlib import config, study\nstudy.run({as_words})"
+    manager, client = start_new_kernel(env=dict(os.environ), stdout=subprocess.DEVNULL)
+    try:
+        asked = client.execute(cell)
+        deadline = time.monotonic() + 120
+        while not (folder / "checkpoint.pt").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        manager.interrupt_kernel()
+        # Replies to the questions of the kernel's start may still be in the queue.
+        while (reply := client.get_shell_msg(timeout=60))["parent_header"]["msg_id"] != asked:
+            pass
+        assert reply["content"].get("ename") == "KeyboardInterrupt", reply["content"]
+        assert study.find(experiment) is None
+        before = (folder / "log.jsonl").read_text().splitlines()
+        reply = client.execute_interactive(cell, timeout=120, output_hook=lambda message: None)
+        assert reply["content"]["status"] == "ok", reply["content"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert study.find(experiment)
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == list(range(40))
+    kept = sum(old == new for old, new in zip(before, lines, strict=False))
+    assert kept % 4 == 0 and kept >= 4, "it went on from a checkpoint, not from the start"
 
 
 def test_two_processes_run_the_study(tmp_path, smoke_record):
