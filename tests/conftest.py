@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
@@ -75,6 +76,14 @@ def tiny_dataset(tmp_path_factory) -> Path:
         frames = (np.broadcast_to(rows // 2 + 3 * i, (48, width, 3)) for i in range(40))
         write_video(root / "videos" / source / f"{video}.mp4", frames, fps=8)
     return root
+
+
+@pytest.fixture
+def free_port() -> str:
+    """Of this machine, for processes that meet there."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return str(server.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -176,18 +176,18 @@ def few_steps(path) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
-def work(rank: int, path: Path) -> None:
+def work(rank: int, path: Path, port: str) -> None:
     words = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    os.environ |= words | {"MASTER_PORT": "29537"}
+    os.environ |= words | {"MASTER_PORT": port}
     with processes.group():
         state = few_steps(path / "two")
     if rank == 0:
         torch.save(state, path / "two.pt")
 
 
-def test_two_processes_take_the_steps_of_one(tmp_path):
+def test_two_processes_take_the_steps_of_one(tmp_path, free_port):
     """Persons and weights are counted over both, however they are spread."""
-    multiprocessing.spawn(work, (tmp_path,), nprocs=2)
+    multiprocessing.spawn(work, (tmp_path, free_port), nprocs=2)
     alone, together = few_steps(tmp_path / "one"), torch.load(tmp_path / "two.pt")
     for name, value in alone.items():
         torch.testing.assert_close(together[name], value, rtol=1e-3, atol=1e-6)

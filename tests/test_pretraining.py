@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,15 +169,9 @@ def watched(root: Path):
     return seen, record, read_state(made.weights)[0]
 
 
-def free_port() -> str:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return str(server.getsockname()[1])
-
-
-def test_two_processes_share_the_batches_of_one(tiny_kinetics, tmp_path):
+def test_two_processes_share_the_batches_of_one(tiny_kinetics, tmp_path, free_port):
     seen, record, state = watched(tiny_kinetics)
-    arguments = (str(tiny_kinetics), str(tmp_path), free_port(), RECIPES["smoke"])
+    arguments = (str(tiny_kinetics), str(tmp_path), free_port, RECIPES["smoke"])
     multiprocessing.spawn(work, arguments, nprocs=2)
     shares = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert len(seen) == 2

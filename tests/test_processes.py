@@ -73,8 +73,8 @@ def work(rank: int, folder: str, port: str) -> None:
         torch.save(state, Path(folder) / "two.pt")
 
 
-def test_two_processes_equal_one(tmp_path):
-    multiprocessing.spawn(work, (str(tmp_path), "29531"), nprocs=2)
+def test_two_processes_equal_one(tmp_path, free_port):
+    multiprocessing.spawn(work, (str(tmp_path), free_port), nprocs=2)
     alone, together = train(tmp_path / "one"), torch.load(tmp_path / "two.pt", weights_only=True)
     for key, value in alone.items():
         torch.testing.assert_close(together[key], value, rtol=1e-5, atol=1e-6)
