@@ -40,7 +40,12 @@ class Progress:
 
     def _draw(self, done: int, total: int, text: str) -> None:
         if self.bar is None:
-            self.bar = tqdm(total=total, desc=self.title, initial=self.first, leave=False)
+            # A notebook paints stderr red; in a terminal stdout is for what a command answers.
+            file = sys.stdout if _in_kernel() else sys.stderr
+            # Line 0, though the bar of an interrupted cell may still hold it: JupyterLab does
+            # not move the cursor up, and a bar on line 1 would be a new line with every refresh.
+            how = {"initial": self.first, "leave": False, "file": file, "position": 0}
+            self.bar = tqdm(total=total, desc=self.title, **how)
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(done - self.bar.n)
         if done >= total:
