@@ -135,6 +135,8 @@ def _experiments(options: argparse.Namespace) -> list[Experiment]:
         return [from_dict(json.loads(options.experiment))]
     default = Experiment()
     words = {word: getattr(options, word) or getattr(default, word) for word in recipes.WORDS}
+    if not options.frames and words["backbone"] != default.backbone:
+        words["frames"] = "all"  # the default's are those of its backbone
     rows: list[Experiment] = []
     for seed in options.seed:
         where = {"scale": options.scale, "seed": seed}
