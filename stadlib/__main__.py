@@ -61,9 +61,9 @@ def _fail(line: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stadlib", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train and evaluate rows of a table")
+    train = subparsers.add_parser("train", help="train and evaluate rows of a table")
     train.add_argument("--table", type=int, choices=(1, 2, 3, 4), default=1, help="default: 1")
     for word in recipes.WORDS:
         train.add_argument(f"--{word}", default=None, help=f"{', '.join(choices(word))}, all")
@@ -90,11 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--experiment", help="an experiment as JSON (what torchrun is given)")
     train.set_defaults(command=_train)
 
-    file_commands.add(commands)
-    challenge_commands.add(commands)
-    video_commands.add(commands)
-    pretrain_command.add(commands)
-    report_commands.add(commands)
+    file_commands.add(subparsers)
+    challenge_commands.add(subparsers)
+    video_commands.add(subparsers)
+    pretrain_command.add(subparsers)
+    report_commands.add(subparsers)
     return parser
 
 
