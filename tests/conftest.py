@@ -50,9 +50,9 @@ def tiny_dataset(tmp_path_factory) -> Path:
     """A sound dataset of three videos in the official layout; copy it before changing it."""
     import numpy as np
 
+    from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
     from stadlib.data.layout import LABEL_MAP_FILE
     from stadlib.data.video import write_video
-    from stadlib.labels import AVA_ACTIONS, LabelMap, write_label_map
 
     root = tmp_path_factory.mktemp("tiny")
     files = {

@@ -9,7 +9,7 @@ import heapq
 
 import numpy as np
 
-from stadlib.metrics import NO_LABEL
+from stadlib.data.rows import NO_LABEL
 
 
 def brute_force(truth_rows: list[tuple], found_rows: list[tuple], ids: tuple[int, ...], cap=50):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
 from stadlib.data.layout import LABEL_MAP_FILE
 from stadlib.data.video import write_video
-from stadlib.labels import AVA_ACTIONS, LabelMap, write_label_map
 
 WIDTH, HEIGHT, RATE = 340, 256, 30
 MOVIES = {"train": "trainmovie1", "val": "valmovie_1-", "test": "testmovie01"}

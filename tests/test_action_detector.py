@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.backbones import csn_mini, freeze_batchnorm, slowfast_mini
-from stadlib.models.fusion import Fusion
 from stadlib.models.heads import LinearHead, RelationHead
-from stadlib.models.roi import RoIAlign3d
+from stadlib.models.networks import csn_mini, freeze_batchnorm, slowfast_mini
+from stadlib.models.roi_fusion import Fusion, RoIAlign3d
 
 COUNTS = torch.tensor([2, 0, 1])
 BOXES = torch.tensor([[3.0, 5.0, 30.0, 40.0], [20.0, 10.0, 44.0, 47.0], [0.0, 0.0, 20.0, 48.0]])

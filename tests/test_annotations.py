@@ -10,16 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stadlib.config import InputError
-from stadlib.data.annotation_rows import read_rows
-from stadlib.data.annotations import (
-    Keyframe,
-    read_annotation_file,
-    read_keyframes,
-    require_agreement,
-)
+from stadlib.base import InputError
+from stadlib.data.keyframes import Keyframe, read_annotation_file, read_keyframes, require_agreement
+from stadlib.data.labels import AVA_ACTIONS, LabelMap, read_label_map, write_label_map
 from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
-from stadlib.labels import AVA_ACTIONS, LabelMap, read_label_map, write_label_map
+from stadlib.data.rows import read_annotation_rows
 
 LABELS = LabelMap(AVA_ACTIONS)
 GOOD = "v,0902,0.1,0.2,0.5,0.9,12,0"
@@ -136,7 +131,7 @@ def test_the_first_wrong_row_is_raised_and_all_are_listed(tmp_path: Path) -> Non
     lines = ["v,x", GOOD, "v,0902,0.9,0.2,0.3,0.9,12", "v", "v,0902,2,2,1,1,99"]
     with pytest.raises(InputError, match=r"rows\.csv:1: timestamp"):
         read(tmp_path, *lines)
-    rows, problems = read_rows(tmp_path / "rows.csv", set(LABELS.ids))
+    rows, problems = read_annotation_rows(tmp_path / "rows.csv", set(LABELS.ids))
     assert [p.row for p in problems] == [1, 3, 4, 5]
     assert rows["row"].tolist() == [2]
 
@@ -190,7 +185,7 @@ def test_two_files_must_not_contradict_each_other(tmp_path, other: str, fine: bo
 
 def test_real_kinetics_file(shared: Path) -> None:
     path = shared / "data" / "ava" / "kinetics_val_v1.0.csv"
-    rows, problems = read_rows(path, set(range(1, 81)))
+    rows, problems = read_annotation_rows(path, set(range(1, 81)))
     assert len(rows) == 73_845 and not problems
     assert (rows["action"] < 0).sum() == 8_673
     keyframes = read_annotation_file(path, LABELS, "kinetics")

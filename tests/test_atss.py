@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stadlib.models.atss import NOBODY, assign
+from stadlib.models.person_detector import NOBODY, assign
 
 SIZE = 64  # of the picture, pixels
 STRIDES = (4, 8, 16, 32)  # the last level has four cells: fewer than candidates are wanted

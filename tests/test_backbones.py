@@ -4,16 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from stadlib.models.backbones import (
+from stadlib.models.networks import (
+    CSN,
+    STAGE_DEPTHS,
     Classifier,
     Normalize,
+    SlowFast,
     csn,
     csn_mini,
     freeze_batchnorm,
     slowfast,
     slowfast_mini,
 )
-from stadlib.models.networks import CSN, STAGE_DEPTHS, SlowFast
 
 MINI = [csn_mini, slowfast_mini]
 

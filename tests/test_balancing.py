@@ -8,11 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from stadlib.config import ConfigError, InputError
-from stadlib.data.annotations import read_annotation_file
-from stadlib.data.balancing import SAMPLERS, ByClass, make_draw, repeat_factors
-from stadlib.data.sampling import GlobalBatches
-from stadlib.labels import read_label_map
+from stadlib.base import ConfigError, InputError
+from stadlib.data.batches import SAMPLERS, ByClass, GlobalBatches, make_draw, repeat_factors
+from stadlib.data.keyframes import read_annotation_file
+from stadlib.data.labels import read_label_map
 
 NAMES = ("stand", "talk", "read", "hug")
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stadlib.config import InputError
-from stadlib.data.person_boxes import BOX_COLUMNS, read_person_boxes, write_person_boxes
+from stadlib.base import InputError
+from stadlib.data.boxes import BOX_COLUMNS, read_person_boxes, write_person_boxes
 
 ROW = "v,0902,0.1,0.2,0.5,0.9,,0.75\n"
 AVA_BOXES = "data/ava/ava_val_predicted_boxes.zC5Fh2tTS1U_1775-1798.csv"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from stadlib.data.annotations import read_keyframes
 from stadlib.data.check import check_dataset
 from stadlib.data.clips import ClipDataset, Sampling, collate
+from stadlib.data.keyframes import read_keyframes
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import train_transform
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stadlib import claim_values, claims, detector_quality, recipes, report, verdicts
-from stadlib.config import Experiment, InputError
-from stadlib.paper_claims import CLAIMS, Claim, Comparison
-from stadlib.records import Record, make_record, write_record
-from stadlib.verdicts import Measured, verdict
+from stadlib import base, recipes
+from stadlib.base import InputError
+from stadlib.evaluation import persons
+from stadlib.recipes.experiment import Experiment
+from stadlib.report import claims, scores, table1
+from stadlib.report.claims import CLAIMS, Claim, Comparison, Measured, verdict
+from stadlib.study import Record, make_record, write_record
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADS = {"linear": 0.0, "s-only": 0.05, "t-only": 0.05}
@@ -23,7 +25,7 @@ HEADS = {"linear": 0.0, "s-only": 0.05, "t-only": 0.05}
 def record(row: Experiment, seed: int, shift: float = 0.0) -> Record:
     """mAP rises with the head and, for all heads alike, with the seed."""
     mean = 0.2 + 0.1 * seed + HEADS[row.head] * (1 + 0.01 * seed) + shift
-    metrics = {source: {"mAP": mean, "AP": {"12": mean, "24": mean}} for source in report.SOURCES}
+    metrics = {source: {"mAP": mean, "AP": {"12": mean, "24": mean}} for source in scores.SOURCES}
     return make_record(replace(row, seed=seed), metrics, {"device": "cpu"}, Path("run"))
 
 
@@ -42,13 +44,13 @@ def reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         for seed in range(3):
             one = record(row_of(head), seed)
             write_record(one, folder / f"{one.digest}.json")
-    published = claim_values.published_dir
+    published = base.published_dir
     counts = published("reference") / "class_counts.csv"
     (folder / counts.name).write_text(counts.read_text())
     here = lambda kind: published(kind) if kind == "paper" else tmp_path / kind  # noqa: E731
-    monkeypatch.setattr(claim_values, "published_dir", here)
-    monkeypatch.setattr(detector_quality, "published_dir", here)
-    monkeypatch.setattr(report, "published_dir", here)
+    monkeypatch.setattr(claims, "published_dir", here)
+    monkeypatch.setattr(persons, "published_dir", here)
+    monkeypatch.setattr(table1, "published_dir", here)
     return folder
 
 
@@ -91,7 +93,7 @@ def test_one_seed_bounds_nothing():
     assert one("above", 5.0).verdict == "not measured"
     assert one("above", 5.0).text == "+5.00"
     assert (
-        verdicts.why(one("above", 5.0)) == "there is one difference, +5.00, and one bounds nothing"
+        claims.reason(one("above", 5.0)) == "there is one difference, +5.00, and one bounds nothing"
     )
     assert one("above").text == "not run"
     assert one("above", 5.0, 5.1).verdict == "shown"
@@ -101,23 +103,23 @@ def test_one_seed_bounds_nothing():
 def test_seeds_that_would_decide(kind):
     undecided = one(kind, -1.9, 0.2, 2.6)
     assert undecided.verdict == "not shown"
-    needed = verdicts._needed_seeds(undecided)
+    needed = claims._needed_seeds(undecided)
     mean, scatter = 0.3, pd.Series(undecided.values).std()
     for count, decided in ((needed - 1, False), (needed, True)):
-        half = verdicts.t95(count - 1) * scatter / count**0.5
+        half = scores.t95(count - 1) * scatter / count**0.5
         assert (verdict(kind, mean - half, mean + half) != "not shown") == decided
-    assert f"about {needed} would decide" in verdicts.why(undecided)
+    assert f"about {needed} would decide" in claims.reason(undecided)
 
 
 def test_why_counts_the_seeds_that_contradict():
-    text = verdicts.why(one("above", -3.0, -2.0, -2.5))
+    text = claims.reason(one("above", -3.0, -2.0, -2.5))
     assert text == "3 of 3 seeds lie on the other side, at -2.50 on average"
-    assert "outside the margin" in verdicts.why(one("level", 3.0, 2.0, 2.5))
-    assert verdicts.why(one("above", 3.0, 2.0, 2.5)) == ""
+    assert "outside the margin" in claims.reason(one("level", 3.0, 2.0, 2.5))
+    assert claims.reason(one("above", 3.0, 2.0, 2.5)) == ""
 
 
 def test_every_row_and_measure_has_a_name():
-    rows, points = claim_values.committed(), claim_values.printed()
+    rows, points = claims.committed(), claims.printed()
     known = {row for row, _ in points} | set(rows)
     for table, group in CLAIMS.items():
         for claim in group:
@@ -152,7 +154,7 @@ def test_seeds_are_paired(reference):
     assert lead.values == pytest.approx((5.0, 5.05, 5.1))
     assert lead.verdict == "shown"  # the seeds' common 10 points cancel
     assert slowfast.verdict == "not measured"
-    assert verdicts.why(slowfast).startswith(
+    assert claims.reason(slowfast).startswith(
         "no record of slowfast-152 K700 8x8+32x2 s-only and of"
     )
     assert found("T-only and S-only are level")[0].verdict == "shown"
@@ -172,7 +174,7 @@ def test_records_of_another_scale_or_recipe_do_not_count(reference):
 
 def test_ensembles_and_test_splits_are_picked_up(reference):
     text = "The ensemble is above the best single model"
-    assert verdicts.why(found(text)[0]) == "no record of ensemble and of best single model at mini"
+    assert claims.reason(found(text)[0]) == "no record of ensemble and of best single model at mini"
     for seed in range(2):
         single = record(row_of("t-only"), seed)
         mixed = {"head": "mixed", "seed": seed}
@@ -203,8 +205,8 @@ def test_thirds_and_classes_are_averaged_over_their_classes():
     run = record(row_of("t-only"), 0)
     run.metrics["ava"]["AP"] = {"12": 0.5, "24": 0.1, "17": None}
     for measure, expected in (("top third", 50), ("bottom third", 10), ("all", 30), ("cut", 10)):
-        assert claim_values.by_seed([run], measure, counts) == pytest.approx({0: expected})
-    assert claim_values.by_seed([run], "write", counts) == {}
+        assert claims.by_seed([run], measure, counts) == pytest.approx({0: expected})
+    assert claims.by_seed([run], "write", counts) == {}
 
 
 def test_ledger_tells_what_is_not_shown():

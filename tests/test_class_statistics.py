@@ -6,10 +6,10 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.text import Text
 
-from stadlib import plots
-from stadlib.__main__ import main
-from stadlib.class_statistics import class_statistics
-from stadlib.config import InputError
+from stadlib.base import InputError
+from stadlib.cli.root import main
+from stadlib.report import figures
+from stadlib.report.runs import class_statistics
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_file_without_labels_is_refused(tmp_path):
 
 
 def test_the_figure_names_every_class_that_occurs(table):
-    figure = plots.class_frequencies(table)
+    figure = figures.class_frequencies(table)
     words = [text.get_text() for text in figure.findobj(Text)]
     assert {"stand", "watch a person", "persons with the label"} <= set(words)
     assert not plt.get_fignums()

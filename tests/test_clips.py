@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from stadlib.config import InputError
-from stadlib.data.annotations import Keyframe, read_keyframes
-from stadlib.data.clips import (
-    PAD_VALUE,
-    Clip,
-    ClipDataset,
-    Sampling,
-    collate,
-    collate_views,
-)
+from stadlib.base import InputError
+from stadlib.data.clips import PAD_VALUE, Clip, ClipDataset, Sampling, collate, collate_views
+from stadlib.data.keyframes import Keyframe, read_keyframes
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import test_transform, train_transform
 from stadlib.data.video import read_frames

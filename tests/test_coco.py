@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stadlib.config import InputError
+from stadlib.base import InputError
 from stadlib.data.coco import read_coco
 
 FOLDER = Path("pictures")

@@ -9,8 +9,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from stadlib import detector_recipes
-from stadlib.config import ConfigError, Detections, Experiment, Stage, from_dict
+from stadlib.base import ConfigError
+from stadlib.recipes import scales
+from stadlib.recipes.experiment import Detections, Experiment, Stage, from_dict
 
 
 def test_unknown_word_is_answered_with_the_choices():
@@ -114,9 +115,9 @@ def test_boxes_matter_to_a_stage_that_remembers_seconds_nobody_annotated():
 def test_a_detector_made_otherwise_is_another_experiment(monkeypatch):
     before = Experiment(detector="v2", scale="mini")
     digests, names = [before.digest], [before.boxes_name]
-    stages = detector_recipes.DETECTORS["v2"]
+    stages = scales.DETECTORS["v2"]
     longer = replace(stages[1], share=2.0)
-    monkeypatch.setitem(detector_recipes.DETECTORS, "v2", (stages[0], longer))
+    monkeypatch.setitem(scales.DETECTORS, "v2", (stages[0], longer))
     assert before.digest not in digests
     assert before.boxes_name not in names
     assert replace(before, scale="paper").boxes_name == "v2", "real data brings its own files"

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from stadlib import class_curves, decoupling_plots, recipes, study
-from stadlib.config import InputError
+from stadlib import recipes, study
+from stadlib.base import InputError
+from stadlib.report import figures3, runs
 
 ACTIONS = [4, 12, 17, 70, 79, 80]
 
@@ -34,28 +35,28 @@ def pair():
 def test_every_class_is_named_once(changes):
     counts = dict(zip(ACTIONS, (10, 20, 40, 80, 160, 320), strict=True))
     figures = [
-        decoupling_plots.before_and_after(changes, counts),
-        decoupling_plots.differences(changes),
-        decoupling_plots.overfitting(changes["gain"] + 1, changes["gain"]),
+        figures3.before_and_after(changes, counts),
+        figures3.differences(changes),
+        figures3.overfitting(changes["gain"] + 1, changes["gain"]),
     ]
     for figure in figures:
         assert {"dance", "stand", "hug a person", "talk to"} <= texts(figure)
         assert figure.get_size_inches()[0] == 7
         figure.png()
     assert not plt.get_fignums()
-    assert "not run" in texts(decoupling_plots.differences(changes[:0]))
-    assert "not run" in texts(decoupling_plots.before_and_after(changes[:0], counts))
+    assert "not run" in texts(figures3.differences(changes[:0]))
+    assert "not run" in texts(figures3.before_and_after(changes[:0], counts))
 
 
 def test_differences_are_sorted(changes):
-    axes = decoupling_plots.differences(changes).axes[0]
+    axes = figures3.differences(changes).axes[0]
     widths = [bar.get_width() for bar in axes.patches]
     assert widths == sorted(changes["gain"])
 
 
 def test_class_differences_are_those_of_the_records(pair):
     before, after = pair
-    table = class_curves.class_differences(after, before, num_resamples=50)
+    table = runs.class_differences(after, before, num_resamples=50)
     for action, row in table.iterrows():
         aps = [record.metrics["ava"]["AP"][str(action)] for record in (after, before)]
         assert row["gain"] == pytest.approx(100 * (aps[0] - aps[1]), abs=1e-9)
@@ -63,18 +64,16 @@ def test_class_differences_are_those_of_the_records(pair):
 
 
 def test_curves_end_where_all_detections_are_counted(pair):
-    curves = class_curves.precision_recall(pair[0], [12, 14])
+    curves = runs.precision_recall(pair[0], [12, 14])
     for recall, precision in curves.values():
         assert (np.diff(recall) >= 0).all() and recall[-1] == 1  # ground-truth boxes: all found
         assert (precision <= 1).all()
-    figure = decoupling_plots.precision_recall(
-        curves, class_curves.precision_recall(pair[1], [12, 14])
-    )
+    figure = figures3.precision_recall(curves, runs.precision_recall(pair[1], [12, 14]))
     assert {"stand", "walk", "recall, %", "before", "after"} <= texts(figure)
 
 
 def test_training_ap_is_of_the_training_data(pair):
-    found = class_curves.training_ap(pair[0])
+    found = runs.training_ap(pair[0])
     validation = pair[0].metrics["ava"]["AP"]
     assert found.between(0, 100).sum() > 20
     assert any(abs(found[int(a)] - 100 * v) > 1 for a, v in validation.items() if v is not None)
@@ -84,4 +83,4 @@ def test_a_bare_record_is_refused(pair):
     from dataclasses import replace
 
     with pytest.raises(InputError, match="its run is not on this machine"):
-        class_curves.training_ap(replace(pair[0], folder=None))
+        runs.training_ap(replace(pair[0], folder=None))

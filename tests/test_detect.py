@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stadlib.__main__ import main
-from stadlib.config import InputError
+from stadlib.base import InputError
+from stadlib.cli.root import main
+from stadlib.data.boxes import BOX_COLUMNS, read_person_boxes
 from stadlib.data.layout import AvaLayout
-from stadlib.data.person_boxes import BOX_COLUMNS, read_person_boxes
 from stadlib.data.video import probe, read_frames, write_video
-from stadlib.detect import BATCH, Frame, detect, frames_of_dataset, frames_of_videos
-from stadlib.models.gfocal import PERSON
+from stadlib.models.person_detector import PERSON
+from stadlib.training.detector import BATCH, Frame, detect, frames_of_dataset, frames_of_videos
 
 HEIGHT, WIDTH, RATE, LENGTH = 48, 64, 8, 40  # of the videos, in pixels, frames a second, frames
 
@@ -217,7 +217,7 @@ def test_a_form_that_is_not_written_is_refused_before_looking(frames, tmp_path):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     """A detector's checkpoint; untrained, but sure of itself."""
-    from stadlib.detectors import build_detector
+    from stadlib.training.detector import build_detector
 
     torch.manual_seed(0)
     model = build_detector("smoke")
@@ -298,7 +298,7 @@ def test_the_command_refuses_in_one_line(
 
 
 def test_a_file_that_holds_no_detector_is_refused(videos, weights, tmp_path, capsys):
-    from stadlib.detectors import open_detector
+    from stadlib.training.detector import open_detector
 
     (tmp_path / "text.pt").write_text("no weights")
     torch.save({"weights": 1}, tmp_path / "other.pt")

@@ -10,19 +10,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stadlib.config import InputError
-from stadlib.data.annotations import Keyframe, read_keyframes
-from stadlib.data.detected import (
+from stadlib.base import InputError
+from stadlib.data.boxes import BOX_COLUMNS, write_person_boxes
+from stadlib.data.keyframes import (
     CONFIDENT,
     OTHER,
     SAME,
+    Keyframe,
     detected_keyframes,
     detected_seconds,
     detections,
+    read_keyframes,
     with_confident,
 )
 from stadlib.data.layout import AvaLayout
-from stadlib.data.person_boxes import BOX_COLUMNS, write_person_boxes
 
 MOMENTS = [("a", 902.0), ("b", 901.0), ("c", 5.016949), ("c", 6.5), ("c", 4.0)]
 

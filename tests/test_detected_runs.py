@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stadlib import recipes, study, workspace
-from stadlib.config import Detections
-from stadlib.data.person_boxes import read_person_boxes
-from stadlib.memory import FeatureBank
-from stadlib.metrics import COLUMNS, read_rows
-from stadlib.progress import Progress
+from stadlib import recipes, study
+from stadlib.base import Progress
+from stadlib.data.boxes import read_person_boxes
+from stadlib.data.rows import COLUMNS, read_rows
+from stadlib.recipes.experiment import Detections
+from stadlib.training import stages
+from stadlib.training.bank import FeatureBank
 
 LOW = Detections(threshold=0.05)
 ROW = replace(recipes.table4(scale="smoke")["v3"], detections=LOW)
@@ -33,8 +34,8 @@ def found():
 
 
 def test_every_box_of_an_annotated_moment_is_scored_and_no_other(found):
-    run = workspace.open_run(ROW, found.folder, Progress)
-    wanted = sum(len(k.boxes) for k in workspace.validation_keyframes(run) if k.source == "ava")
+    run = stages.open_run(ROW, found.folder, Progress)
+    wanted = sum(len(k.boxes) for k in stages.validation_keyframes(run) if k.source == "ava")
     path = run.layout.person_boxes(ROW.boxes_name, "ava", "val")
     everywhere = read_person_boxes(path)
     assert 0 < len(boxes_of(found)) == wanted < len(everywhere)
@@ -42,7 +43,7 @@ def test_every_box_of_an_annotated_moment_is_scored_and_no_other(found):
 
 def test_a_higher_threshold_leaves_out_the_lower_boxes_and_keeps_the_others(found):
     scores = read_person_boxes(
-        workspace.open_run(ROW, found.folder, Progress).layout.person_boxes(
+        stages.open_run(ROW, found.folder, Progress).layout.person_boxes(
             ROW.boxes_name, "ava", "val"
         )
     )["score"]
@@ -74,7 +75,7 @@ def test_memory_of_a_detector_holds_nobody_whom_it_did_not_find():
     )  # fmt: skip
     row = replace(row, detections=LOW)
     record = study.run(row)
-    run = workspace.open_run(row, record.folder, Progress)
+    run = stages.open_run(row, record.folder, Progress)
     banks = list((study.stage_folder(row, 1) / "banks").glob(f"ava_val_{row.boxes_name}*"))
     (bank,) = [FeatureBank(folder) for folder in banks if "-flipped" not in folder.name]
     boxes = read_person_boxes(run.layout.person_boxes(row.boxes_name, "ava", "val"))

@@ -13,10 +13,12 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.text import Text
 
-from stadlib import detected_frames, detector_plots, detector_report, recipes
-from stadlib.config import Detections, Experiment, InputError
-from stadlib.detected_sheet import DetectedFrame
-from stadlib.records import Record, make_record, write_record
+from stadlib import recipes
+from stadlib.base import InputError
+from stadlib.recipes.experiment import Detections, Experiment
+from stadlib.report import figures4, frames, runs, table4
+from stadlib.report.frames import DetectedFrame
+from stadlib.study import Record, make_record, write_record
 
 
 def texts(figure) -> list[str]:
@@ -42,7 +44,7 @@ def by_threshold() -> pd.DataFrame:
 
 def lost(missed: float) -> pd.DataFrame:
     rows = [[missed, 2.0, 1.0, 30.0], [missed + 1, 3.0, 0.5, 20.0]]
-    return pd.DataFrame(rows, index=["AVA", "Kinetics"], columns=list(detected_frames.LOSSES))
+    return pd.DataFrame(rows, index=["AVA", "Kinetics"], columns=list(runs.LOSSES))
 
 
 def points(axes) -> int:
@@ -51,8 +53,8 @@ def points(axes) -> int:
 
 
 def test_curve_names_every_point_in_both_panels():
-    paper = detector_report.paper_by_detector()
-    figure = detector_plots.curve(by_detector(["v1", "v2", "v3", "GT"]), paper)
+    paper = table4.paper_by_detector()
+    figure = figures4.curve(by_detector(["v1", "v2", "v3", "GT"]), paper)
     assert figure.get_size_inches()[0] == 7
     assert [axes.get_title() for axes in figure.axes] == ["mini", "paper (AVA-Kinetics)"]
     for axes in figure.axes:
@@ -68,17 +70,15 @@ def test_curve_names_every_point_in_both_panels():
 
 
 def test_curve_of_few_rows_names_its_source():
-    figure = detector_plots.curve(by_detector(["v3"]), detector_report.paper_by_detector())
+    figure = figures4.curve(by_detector(["v3"]), table4.paper_by_detector())
     assert {"v3, AVA", "v3, Kinetics"} <= set(texts(figure))
-    nothing = detector_plots.curve(
-        detector_report.by_detector([], {}), detector_report.paper_by_detector()
-    )
+    nothing = figures4.curve(table4.by_detector([], {}), table4.paper_by_detector())
     assert "not run" in [text.get_text() for text in nothing.axes[0].texts]
     assert points(nothing.axes[1]) == 8
 
 
 def test_thresholds_share_their_axis_and_name_their_lines():
-    figure = detector_plots.thresholds(by_threshold())
+    figure = figures4.thresholds(by_threshold())
     upper, lower = figure.axes
     assert upper.get_xlim() == lower.get_xlim()
     named = {"AVA: recall", "AVA: precision", "Kinetics: recall", "Kinetics: precision"}
@@ -92,19 +92,19 @@ def test_thresholds_share_their_axis_and_name_their_lines():
 
 def test_thresholds_without_rows_or_boxes():
     table = by_threshold()
-    figure = detector_plots.thresholds(table.assign(mAP=np.nan, low=np.nan, high=np.nan))
+    figure = figures4.thresholds(table.assign(mAP=np.nan, low=np.nan, high=np.nan))
     assert "not run" in texts(figure) and "AVA: recall" in texts(figure)
-    figure = detector_plots.thresholds(table.assign(recall=np.nan, precision=np.nan))
+    figure = figures4.thresholds(table.assign(recall=np.nan, precision=np.nan))
     assert "not run" in texts(figure) and "AVA" in texts(figure)
     table.loc[("AVA", recipes.THRESHOLDS[-1]), "precision"] = np.nan  # no box scores as much
-    detector_plots.thresholds(table).png()
-    assert "not run" in texts(detector_plots.thresholds(detector_report.by_threshold([], {})))
+    figures4.thresholds(table).png()
+    assert "not run" in texts(figures4.thresholds(table4.by_threshold([], {})))
 
 
 def test_names_at_the_ends_of_lines_do_not_cover_each_other():
     table = by_threshold()
     table.loc["Kinetics", "mAP"] = table.loc["AVA", "mAP"].to_numpy()
-    axes = detector_plots.thresholds(table).axes[1]
+    axes = figures4.thresholds(table).axes[1]
     heights = [
         text.get_position()[1] for text in axes.texts if text.get_text() in ("AVA", "Kinetics")
     ]
@@ -114,23 +114,23 @@ def test_names_at_the_ends_of_lines_do_not_cover_each_other():
 def test_classes_are_sorted_and_named():
     gain = np.array([5.0, -1, 2])
     table = pd.DataFrame({"gain": gain, "low": gain - 1, "high": gain + 1}, index=[12, 17, 80])
-    figure = detector_plots.class_losses(table)
+    figure = figures4.class_losses(table)
     (axes,) = figure.axes
     assert [bar.get_width() for bar in axes.patches] == [-1, 2, 5]
     assert [label.get_text() for label in axes.get_yticklabels()][-1] == "stand"
     assert {"pose", "person-object", "person-person"} <= set(texts(figure))
-    assert "not run" in texts(detector_plots.class_losses(detector_report.class_losses([])))
+    assert "not run" in texts(figures4.class_losses(table4.class_losses([])))
 
 
 def test_losses_have_a_bar_a_kind_of_boxes():
-    figure = detector_plots.lost({"v3": lost(7), "ground-truth": lost(0)})
+    figure = figures4.lost({"v3": lost(7), "ground-truth": lost(0)})
     for axes, source in zip(figure.axes, ("AVA", "Kinetics"), strict=True):
         assert axes.get_title() == source
         assert len(axes.patches) == 8
         assert sum(text.get_text().endswith("GT") for text in axes.texts) == 4
     assert "7.0  v3" in texts(figure) and "8.0  v3" in texts(figure)
-    assert set(detected_frames.LOSSES) <= set(texts(figure))
-    assert "not run" in texts(detector_plots.lost({}))
+    assert set(runs.LOSSES) <= set(texts(figure))
+    assert "not run" in texts(figures4.lost({}))
 
 
 def test_frames_draw_every_box():
@@ -142,23 +142,23 @@ def test_frames_draw_every_box():
         "AVA: m, 903 s", picture, truth, found, boxes, np.array([0.9, 0.6]), hits
     )
     none = replace(example, boxes=np.empty((0, 4)), scores=np.empty(0), hits=np.empty(0, bool))
-    figure = detector_plots.frames([example, none, example, none])
+    figure = frames.frames([example, none, example, none])
     assert len(figure.axes) == 4
     assert [len(axes.lines) for axes in figure.axes] == [8, 4, 8, 4]  # each on a dark rim
     assert texts(figure).count(".90") == 2
     assert any("missed" in text for text in texts(figure))
     figure.png()
-    assert "not run" in texts(detector_plots.frames([]))
+    assert "not run" in texts(frames.frames([]))
 
 
 def test_a_person_is_found_once():
     truth = np.array([[0, 0, 0.4, 1], [0.5, 0, 0.9, 1]], float)
     boxes = np.array([[0, 0, 0.4, 0.9], [0, 0, 0.4, 1], [0.7, 0, 0.9, 1], [0.45, 0, 0.5, 1]], float)
-    hits, found = detected_frames.match_persons(boxes, truth)
+    hits, found = runs.match_persons(boxes, truth)
     assert hits.tolist() == [True, False, True, False]  # IoU 0.9, taken, 0.5, beside
     assert found.tolist() == [True, True]
-    assert detected_frames.match_persons(boxes, truth[:0])[0].tolist() == [False] * 4
-    assert detected_frames.match_persons(boxes[:0], truth)[1].tolist() == [False] * 2
+    assert runs.match_persons(boxes, truth[:0])[0].tolist() == [False] * 4
+    assert runs.match_persons(boxes[:0], truth)[1].tolist() == [False] * 2
 
 
 @pytest.fixture
@@ -185,26 +185,26 @@ def run(tiny_dataset: Path, tmp_path: Path) -> Record:
 
 
 def test_examples_are_of_both_sources(run: Record):
-    ava, kinetics = detected_frames.examples(run, count=2)
+    ava, kinetics = runs.detected_examples(run, count=2)
     assert ava.title == "AVA: b, 901 s"
     assert ava.frame.dtype == np.uint8 and ava.frame.shape == (48, 64, 3)
     assert ava.scores.tolist() == [0.9, 0.8]  # 0.3 is below the threshold
     assert ava.hits.tolist() == [False, True] and ava.found.tolist() == [True]
     assert kinetics.title.startswith("Kinetics: c, 5.01")
     assert len(kinetics.boxes) == 0 and kinetics.found.tolist() == [False]
-    assert len(detected_frames.examples(run, count=9)) == 2  # no frame twice
-    detector_plots.frames([ava, kinetics]).png()
+    assert len(runs.detected_examples(run, count=9)) == 2  # no frame twice
+    frames.frames([ava, kinetics]).png()
 
 
 def test_ground_truth_boxes_find_everybody(run: Record):
     experiment = {k: v for k, v in run.experiment.items() if k != "detections"}
     truth = replace(run, experiment={**experiment, "detector": "ground-truth"})
-    for example in detected_frames.examples(truth, count=2):
+    for example in runs.detected_examples(truth, count=2):
         assert example.hits.all() and example.found.all() and len(example.boxes) == 1
 
 
 def test_lost_ap_is_a_mean_over_classes(run: Record):
-    table = detected_frames.lost(run)
+    table = runs.lost(run)
     # The person's AP is 1/2 as a false box comes first; without it, 1.
     assert table.loc["AVA"].to_dict() == pytest.approx(
         {"missed persons": 0, "imprecise boxes": 0, "false boxes": 50, "wrong labels": 0}
@@ -212,10 +212,10 @@ def test_lost_ap_is_a_mean_over_classes(run: Record):
     assert table.loc["Kinetics"].to_dict() == pytest.approx(
         {"missed persons": 100, "imprecise boxes": 0, "false boxes": 0, "wrong labels": 0}
     )
-    detector_plots.lost({"v3": table}).png()
+    figures4.lost({"v3": table}).png()
 
 
 def test_a_bare_record_is_refused(run: Record):
-    for read in (detected_frames.examples, detected_frames.lost):
+    for read in (runs.detected_examples, runs.lost):
         with pytest.raises(InputError, match="its run is not on this machine"):
             read(replace(run, folder=None))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from stadlib.config import ConfigError
-from stadlib.detector_quality import THRESHOLDS, detector_record, quality
-from stadlib.metrics import COLUMNS, NO_LABEL
+from stadlib.base import ConfigError
+from stadlib.data.rows import COLUMNS, NO_LABEL
+from stadlib.evaluation.persons import THRESHOLDS, quality
+from stadlib.study import detector_record
 
 LEFT, RIGHT, NOWHERE = (0.1, 0.1, 0.3, 0.9), (0.6, 0.1, 0.9, 0.9), (0.4, 0.0, 0.5, 0.1)
 NEARLY, BESIDE = (0.1, 0.1, 0.31, 0.9), (0.2, 0.1, 0.4, 0.9)  # IoU with LEFT: 0.95 and 1/3

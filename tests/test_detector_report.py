@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from stadlib import detector_quality, detector_report, recipes
-from stadlib.config import Detections, Experiment, InputError
-from stadlib.detector_recipes import DETECTOR_SCALES, DETECTORS
-from stadlib.records import Record, make_record
+from stadlib import recipes, study
+from stadlib.base import InputError
+from stadlib.evaluation import persons
+from stadlib.recipes.experiment import Detections, Experiment
+from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS
+from stadlib.report import table4
+from stadlib.study import Record, make_record
 
 T95 = 4.3027  # two degrees of freedom
 HEIGHTS = {"v1": 0.30, "v2": 0.31, "v3": 0.33, "ground-truth": 0.40}
@@ -43,7 +46,7 @@ def measured(version: str, ap: float, scale: str = "mini") -> Record:
                 "recall": 1 - least,
                 "precision": least if least < recipes.THRESHOLDS[-1] else None,
             }
-            for least in detector_quality.THRESHOLDS
+            for least in persons.THRESHOLDS
         },
     }
     metrics = {"ava": quality, "kinetics": {**quality, "AP@0.5": ap - 0.1}}
@@ -67,17 +70,17 @@ def boxes() -> dict[str, Record]:
 
 
 def test_the_papers_table_is_as_printed():
-    table = detector_report.paper_table()
-    assert table.index.tolist() == list(detector_report.ROWS)
+    table = table4.paper_table()
+    assert table.index.tolist() == list(table4.ROWS)
     assert table.loc["det-v2"].tolist() == ["95.1", "36.16", "81.7", "33.84"]
     assert table.loc["GT"].tolist() == ["-", "43.53", "-", "48.49"]
-    curve = detector_report.paper_by_detector()
+    curve = table4.paper_by_detector()
     assert curve.loc[("AVA", "v1"), ["AP", "mAP"]].tolist() == [94.5, 35.72]
     assert curve.loc[("Kinetics", "GT"), ["AP", "mAP"]].tolist() == [100, 48.49]
 
 
 def test_reference_has_boxes_and_actions(committed, boxes):
-    table = detector_report.reference(committed, boxes)
+    table = table4.reference(committed, boxes)
     half = T95 * 1 / sqrt(3)  # 30, 31 and 32 %
     assert table.loc["det-v1"].to_dict() == {
         "AVA AP@0.5": "90.00",
@@ -91,7 +94,7 @@ def test_reference_has_boxes_and_actions(committed, boxes):
     assert table.loc["GT", "AVA mAP@0.5"] == f"42.00 ± {2 * half:.2f}"
     assert table.loc["GT", "AVA AP@0.5"] == "-"
     few = [r for r in committed if r.experiment["detector"] == "v2" and r.experiment["seed"] == 1]
-    table = detector_report.reference(few, {})
+    table = table4.reference(few, {})
     assert table.loc["det-v2", ["AVA AP@0.5", "AVA mAP@0.5"]].tolist() == ["not run", "32.00"]
     assert table.loc["det-v3", "Kinetics mAP@0.5"] == "not run"
     assert table["seeds"].tolist() == [0, 1, 0, 0]
@@ -103,21 +106,21 @@ def test_other_scales_backbones_and_uses_do_not_count(boxes):
     others = [record(row, 0, 0.5) for row in rows.values()]
     others += [record(recipes.table4(scale="smoke")["v3"], 0, 0.5)]
     others += [record(recipes.box_uses()["extended"], 0, 0.5)]
-    table = detector_report.reference(others, smoke)
+    table = table4.reference(others, smoke)
     assert (table.drop(columns="seeds").isin(["not run", "-"])).all(axis=None)
-    table = detector_report.reference(others, boxes, backbone="slowfast-152")
+    table = table4.reference(others, boxes, backbone="slowfast-152")
     assert table.loc["det-v1", "AVA mAP@0.5"] == "50.00"
 
 
 def test_versions_say_what_they_are_trained_on(boxes):
-    table = detector_report.person_boxes(boxes)
+    table = table4.person_boxes(boxes)
     assert table.index.tolist() == ["v1", "v2", "v3"]
     full = DETECTOR_SCALES["mini"].iterations
     first, second = (round(full * stage.share) for stage in DETECTORS["v1"])
     assert table.loc["v1", "iterations"] == f"{first} on stills, {second} on ava"
     assert table.loc["v3", "iterations"].endswith(" on ava + kinetics")
     assert table.loc["v2", ["AVA AP@0.75", "Kinetics AP@0.5"]].tolist() == ["75.00", "85.00"]
-    assert (detector_report.person_boxes({}).drop(columns="iterations") == "not run").all(axis=None)
+    assert (table4.person_boxes({}).drop(columns="iterations") == "not run").all(axis=None)
 
 
 def test_three_kinds_of_numbers_stand_apart(committed, boxes, monkeypatch):
@@ -127,10 +130,10 @@ def test_three_kinds_of_numbers_stand_apart(committed, boxes, monkeypatch):
         asked.append((version, scale))
         return measured(version, 0.5, scale)
 
-    monkeypatch.setattr(detector_quality, "detector_record", look)
+    monkeypatch.setattr(study, "detector_record", look)
     rows = recipes.table4(scale="smoke")
     runs = {name: record(rows[name], 0, 0.2) for name in ("v2", "ground-truth")}
-    table = detector_report.beside_paper(runs, committed, boxes)
+    table = table4.beside_paper(runs, committed, boxes)
     assert asked == [("v2", "smoke")]
     assert table["paper"].loc["det-v3", "AVA mAP@0.5"] == "36.41"
     assert table["reference: mini"].loc["det-v2", "AVA AP@0.5"] == "95.00"
@@ -139,14 +142,14 @@ def test_three_kinds_of_numbers_stand_apart(committed, boxes, monkeypatch):
     assert own.loc["GT"].tolist() == ["-", "20.00", "-", "30.00"]
     assert (own.loc[["det-v1", "det-v3"]] == "not run").all(axis=None)
     with pytest.raises(InputError, match="mini and smoke in one column"):
-        detector_report.beside_paper({**runs, "v1": committed[0]}, committed, boxes)
-    assert "this run" in detector_report.beside_paper({}, committed, boxes)
+        table4.beside_paper({**runs, "v1": committed[0]}, committed, boxes)
+    assert "this run" in table4.beside_paper({}, committed, boxes)
 
 
 def test_differences_are_paired_by_seed(committed):
     rows = recipes.box_uses()
     extended = [record(rows["extended"], seed, 0.34 + 0.01 * seed) for seed in (0, 2)]
-    table = detector_report.differences([*committed, *extended])
+    table = table4.differences([*committed, *extended])
     comparisons = table.index.get_level_values("comparison").unique().tolist()
     assert comparisons == ["v2 − v1", "v3 − v2", "v3 − v1", "GT − v3", "extended − v3"]
     assert table.loc[("v2 − v1", "AVA")].tolist() == [1, 1, 1, 3]
@@ -155,38 +158,38 @@ def test_differences_are_paired_by_seed(committed):
     assert (gain, seeds) == (8, 3)
     assert (low, high) == pytest.approx((8 - half, 8 + half), abs=0.01)
     assert table.loc[("extended − v3", "Kinetics"), ["gain", "seeds"]].tolist() == [1, 2]
-    assert detector_report.differences([]).empty
+    assert table4.differences([]).empty
 
 
 def test_curve_of_ours_ends_at_ground_truth(committed, boxes):
-    table = detector_report.by_detector(committed, boxes)
+    table = table4.by_detector(committed, boxes)
     assert table.loc["AVA", "AP"].tolist() == pytest.approx([90, 95, 96, 100])
     assert table.loc["Kinetics", "AP"].tolist() == pytest.approx([80, 85, 86, 100])
     assert table.loc["AVA", "mAP"].tolist() == pytest.approx([31, 32, 34, 42])
     del boxes["v1"]  # not measured: no place on the axis
-    fewer = detector_report.by_detector([r for r in committed if r.experiment["seed"] == 0], boxes)
+    fewer = table4.by_detector([r for r in committed if r.experiment["seed"] == 0], boxes)
     assert fewer.loc["AVA"].index.tolist() == ["v2", "v3", "GT"]
     assert fewer["low"].isna().all()
-    assert detector_report.by_detector([], boxes).empty
+    assert table4.by_detector([], boxes).empty
 
 
 def test_thresholds_have_boxes_and_actions(committed, boxes):
     rows = recipes.box_uses()
     low, high, used = recipes.THRESHOLDS[0], recipes.THRESHOLDS[-1], Detections().threshold
     some = [record(rows[f"threshold {low}"], seed, 0.3) for seed in range(3)]
-    table = detector_report.by_threshold([*committed, *some], boxes)
-    assert table.loc["AVA"].index.tolist() == list(detector_quality.THRESHOLDS)
-    assert set(recipes.THRESHOLDS) < set(detector_quality.THRESHOLDS)
+    table = table4.by_threshold([*committed, *some], boxes)
+    assert table.loc["AVA"].index.tolist() == list(persons.THRESHOLDS)
+    assert set(recipes.THRESHOLDS) < set(persons.THRESHOLDS)
     wanted = [100 - 100 * low, 100 * low, 30, 30, 30, 3]
     assert table.loc[("AVA", low)].tolist() == pytest.approx(wanted)
     of_table4 = table.loc[("Kinetics", used), ["recall", "mAP", "seeds"]]
     assert of_table4.tolist() == pytest.approx([100 - 100 * used, 44, 3])
     assert table.loc[("AVA", high), ["precision", "mAP"]].isna().all()
     assert table.loc[("AVA", high), "seeds"] == 0
-    without = detector_report.by_threshold(some, {})
+    without = table4.by_threshold(some, {})
     assert without.index.tolist() == [("AVA", low), ("Kinetics", low)]
     assert without["recall"].isna().all()
-    assert detector_report.by_threshold([], {}).empty
+    assert table4.by_threshold([], {}).empty
 
 
 def test_classes_that_lose_most_come_first(committed):
@@ -195,9 +198,9 @@ def test_classes_that_lose_most_come_first(committed):
         for name, ap in (("v3", 0.2), ("ground-truth", 0.5 if seed else 0.4)):
             (mine,) = (r for r in committed if r.digest == replace(rows[name], seed=seed).digest)
             mine.metrics["ava+kinetics"]["AP"]["17"] = ap
-    table = detector_report.class_losses(committed)
+    table = table4.class_losses(committed)
     assert table.index.tolist() == [17, 12, 80]
     assert table.loc[17, ["gain", "seeds"]].tolist() == pytest.approx([80 / 3, 3])
     assert table.loc[12, "gain"] == pytest.approx(8)
     assert table.loc[80, "group"] == "person"
-    assert detector_report.class_losses([]).empty
+    assert table4.class_losses([]).empty

@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch import multiprocessing, nn
 
-from stadlib import detectors, processes
-from stadlib.config import ConfigError, Experiment, InputError, digest
+from stadlib.base import ConfigError, InputError, data_dir, digest
+from stadlib.data import clips
+from stadlib.data.boxes import read_person_boxes
+from stadlib.data.keyframes import moments
 from stadlib.data.layout import AvaLayout
-from stadlib.data.person_boxes import read_person_boxes
-from stadlib.data.seconds import moments
-from stadlib.detector_recipes import DETECTOR_SCALES, DETECTORS, made_of
-from stadlib.detectors import detection_loss
-from stadlib.models.gfocal import GFocalV2
-from stadlib.models.person_detectors import gfocal_mini
-from stadlib.paths import data_dir
-from stadlib.preparation import prepare_data
-from stadlib.train import Schedule, fit, read_weights
+from stadlib.models.person_detector import GFocalV2, gfocal_mini
+from stadlib.recipes.experiment import Experiment
+from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS, made_of
+from stadlib.training import detector, processes
+from stadlib.training.detector import detection_loss
+from stadlib.training.loop import Schedule, fit, read_weights
+from stadlib.training.pretraining import prepare_data
 
 
 class Interrupted(Exception):
@@ -64,12 +64,12 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 @pytest.fixture(scope="module")
 def first() -> GFocalV2:
     """The first version at smoke scale."""
-    return detectors.trained_detector("v1", "smoke", Watch())
+    return detector.trained_detector("v1", "smoke", Watch())
 
 
 def own_folder(monkeypatch, path) -> None:
     """Weights go there; rendered data stays where it is."""
-    monkeypatch.setattr(detectors, "data_dir", lambda: path)
+    monkeypatch.setattr(detector, "data_dir", lambda: path)
 
 
 # -------------------------------------------------------------------------------------- training
@@ -77,7 +77,7 @@ def own_folder(monkeypatch, path) -> None:
 
 def test_a_second_call_reads_the_weights(first):
     watch = Watch()
-    again = detectors.trained_detector("v1", "smoke", watch)
+    again = detector.trained_detector("v1", "smoke", watch)
     assert not watch.tasks and same(first, again)
     stages = DETECTORS["v1"]
     assert [stage.data for stage in stages] == [("stills",), ("ava",)]
@@ -96,15 +96,15 @@ def test_versions_begin_alike_and_the_stage_on_stills_is_trained_once(first):
     before = shared.stat().st_mtime_ns
     watch = Watch()
     shutil.rmtree(folder("v2", 2), ignore_errors=True)
-    other = detectors.trained_detector("v2", "smoke", watch)
+    other = detector.trained_detector("v2", "smoke", watch)
     assert {*watch.trained} == {"train detector v2, stage 2"}
     assert shared.stat().st_mtime_ns == before
     assert not same(first, other)
 
 
 def test_every_parameter_learns_in_every_stage(first):
-    torch.manual_seed(detectors.SEED)
-    before = detectors.build_detector("smoke").state_dict()
+    torch.manual_seed(detector.SEED)
+    before = detector.build_detector("smoke").state_dict()
     for number in (1, 2):
         path = folder("v1", number) / "checkpoint.pt"
         after = read_weights(path, path.parent.name)["model"]
@@ -124,10 +124,10 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(
         shutil.copytree(folder("v1", 1), tmp_path / "detectors" / folder("v1", 1).name)
     watch = Watch(task, stop_after)
     with pytest.raises(Interrupted):
-        detectors.trained_detector("v1", "smoke", watch)
+        detector.trained_detector("v1", "smoke", watch)
     assert watch.trained[task] == stop_after
     watch = Watch()
-    again = detectors.trained_detector("v1", "smoke", watch)
+    again = detector.trained_detector("v1", "smoke", watch)
     assert 0 < watch.trained[task] < DETECTOR_SCALES["smoke"].iterations
     assert same(first, again)
 
@@ -135,7 +135,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(
 def test_lists_are_drawn_in_turns(first, tmp_path, monkeypatch):
     """Keyframes of AVA and Kinetics as often, although AVA has many more."""
     seen: list[int] = []
-    read = detectors.PictureDataset.__getitem__
+    read = clips.PictureDataset.__getitem__
 
     def noted(self, key):
         seen.append(self.pictures[key[0]].path.parent.name)
@@ -143,8 +143,8 @@ def test_lists_are_drawn_in_turns(first, tmp_path, monkeypatch):
 
     own_folder(monkeypatch, tmp_path)
     shutil.copytree(folder("v2", 1), tmp_path / "detectors" / folder("v2", 1).name)
-    monkeypatch.setattr(detectors.PictureDataset, "__getitem__", noted)
-    detectors.trained_detector("v2", "smoke", Watch())
+    monkeypatch.setattr(clips.PictureDataset, "__getitem__", noted)
+    detector.trained_detector("v2", "smoke", Watch())
     drawn = Counter(seen)
     assert {*drawn} == {"ava", "kinetics"} and drawn["ava"] == drawn["kinetics"]
     numbers = DETECTOR_SCALES["smoke"]
@@ -200,10 +200,10 @@ def test_two_processes_take_the_steps_of_one(tmp_path, free_port):
 
 
 def test_a_detector_is_named_by_how_it_was_made(first):
-    model, name = detectors.open_detector("v1", "smoke", Watch())
+    model, name = detector.open_detector("v1", "smoke", Watch())
     assert name == f"v1-{digest(made_of('v1', 'smoke'))}" and same(model, first)
     path = folder("v1", 2) / "checkpoint.pt"
-    of_file, name = detectors.open_detector(str(path), "smoke", Watch())
+    of_file, name = detector.open_detector(str(path), "smoke", Watch())
     assert same(of_file, first)
     assert name.startswith("checkpoint.pt ") and name.endswith(" of smoke size")
 
@@ -218,14 +218,14 @@ def test_a_detector_is_named_by_how_it_was_made(first):
 )
 def test_no_such_detector(word, error, answer):
     with pytest.raises(error) as caught:
-        detectors.open_detector(word, "smoke", Watch())
+        detector.open_detector(word, "smoke", Watch())
     assert str(caught.value).startswith(answer)
 
 
 def test_the_papers_size_needs_weights_of_imagenet(tmp_path, monkeypatch):
     own_folder(monkeypatch, tmp_path)
     with pytest.raises(InputError, match=r"pretrained/resnet101\.pth: no such file; put torch"):
-        detectors.trained_detector("v1", "paper", Watch())
+        detector.trained_detector("v1", "paper", Watch())
 
 
 # --------------------------------------------------------------------------------------- box files
@@ -238,14 +238,14 @@ def test_a_rendered_worlds_boxes_are_found_by_the_detector_of_that_digest(first)
     assert path.name == f"v1-{digest(made_of('v1', 'smoke'))}_kinetics_val.csv"
     path.unlink(missing_ok=True)
     watch = Watch()
-    detectors.require_boxes(experiment, layout, "kinetics", "val", watch)
+    detector.require_boxes(experiment, layout, "kinetics", "val", watch)
     assert {*watch.tasks} == {"detect kinetics_val"}
     seconds = moments(layout, "kinetics", "val")
     boxes = read_person_boxes(path)
     found = zip(boxes["video"], boxes["timestamp"], strict=True)
     assert {(video, f"{t:.6f}") for video, t in found} <= {(v, f"{t:.6f}") for v, t in seconds}
     before = path.stat().st_mtime_ns
-    detectors.require_boxes(experiment, layout, "kinetics", "val", watch)
+    detector.require_boxes(experiment, layout, "kinetics", "val", watch)
     assert path.stat().st_mtime_ns == before  # looked at once
 
 
@@ -264,17 +264,17 @@ def test_real_data_needs_its_box_file(tiny_dataset, tmp_path):
     layout, watch = AvaLayout(root), Watch()
     experiment = Experiment(scale="smoke", detector="v2", dataset=str(root))
     with pytest.raises(InputError) as caught:
-        detectors.require_boxes(experiment, layout, "ava", "val", watch)
+        detector.require_boxes(experiment, layout, "ava", "val", watch)
     line = str(caught.value)
     assert line.startswith(f"{root}/boxes/v2_ava_val.csv: no boxes of v2")
     assert f"stadlib detect --data {root} " in line and line.endswith("--as v2")
     path = layout.person_boxes("v2", "ava", "val")
     path.parent.mkdir()
     path.write_text("b,0901,0.1,0.1,0.2,0.2,,1.0\n")
-    detectors.require_boxes(experiment, layout, "ava", "val", watch)
+    detector.require_boxes(experiment, layout, "ava", "val", watch)
     assert not watch.tasks
 
 
 def test_an_unknown_scale_is_refused_with_the_choices():
     with pytest.raises(ConfigError, match="scale='huge'; choose from smoke, mini, paper"):
-        detectors.build_detector("huge")
+        detector.build_detector("huge")

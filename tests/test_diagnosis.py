@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from stadlib.labels import AVA_ACTIONS, LabelMap
-from stadlib.metrics import COLUMNS, diagnose, frame_map
-from stadlib.metrics.diagnosis import KINDS
+from stadlib.data.labels import AVA_ACTIONS, LabelMap
+from stadlib.data.rows import COLUMNS
+from stadlib.evaluation.average_precision import frame_map
+from stadlib.evaluation.diagnosis import KINDS, diagnose
 
 LABELS = LabelMap({action: AVA_ACTIONS[action] for action in (12, 79, 80)})
 LEFT, RIGHT = (0.0, 0.0, 0.4, 1.0), (0.6, 0.0, 1.0, 1.0)

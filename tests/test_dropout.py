@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from stadlib.models.dropout import PersonDropout, set_share
+from stadlib.models.heads import PersonDropout, set_share
 
 
 def test_shares_have_the_noise_of_the_whole_batch():

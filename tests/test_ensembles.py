@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stadlib.__main__ import main
-from stadlib.config import InputError
-from stadlib.detection_rows import write_rows
-from stadlib.ensembles import average
-from stadlib.metrics import COLUMNS, read_rows
+from stadlib.base import InputError
+from stadlib.cli.root import main
+from stadlib.data.rows import COLUMNS, read_rows, write_rows
+from stadlib.evaluation.ensembles import average
 
 KEY = list(COLUMNS[:7])
 

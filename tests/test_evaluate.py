@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from stadlib import evaluate
 from stadlib.data.clips import Batch
-from stadlib.labels import LabelMap
-from stadlib.metrics import read_rows
-from stadlib.remembered import nobody
+from stadlib.data.labels import LabelMap
+from stadlib.data.rows import read_rows
+from stadlib.models.heads import nobody
+from stadlib.training import stages
 
 LABELS = LabelMap({4: "dance", 12: "stand"})
 
@@ -41,7 +41,7 @@ def view(*levels: int) -> Batch:
 
 
 def score(*views: Batch) -> pd.DataFrame:
-    return evaluate.score_persons(
+    return stages.score_persons(
         Brightness(),
         [list(views)],
         lambda keys: nobody(len(keys), 1),
@@ -70,7 +70,7 @@ def test_a_row_is_a_box_and_an_action():
 
 def test_a_detection_file_gives_back_what_was_scored(tmp_path):
     rows = score(view(10, 20, 30))
-    evaluate.write_detections(rows, tmp_path / "detections.csv")
+    stages.write_detections(rows, tmp_path / "detections.csv")
     back = read_rows(tmp_path / "detections.csv")
     for column in ("x1", "y1", "x2", "y2", "timestamp", "score"):
         assert back[column].astype(float).tolist() == pytest.approx(rows[column].tolist(), abs=1e-6)
@@ -90,7 +90,7 @@ def test_joint_evaluation_is_not_the_mean_of_two(tmp_path):
     for source, rows in found.items():
         files[source] = tmp_path / f"{source}.csv"
         pd.DataFrame(rows).to_csv(files[source], header=False, index=False)
-    maps = evaluate.frame_maps(truth, files, LABELS)
+    maps = stages.frame_maps(truth, files, LABELS)
     assert maps["ava"]["mAP"] == pytest.approx(1 / 2)
     assert maps["kinetics"]["mAP"] == 1
     assert maps["ava+kinetics"]["mAP"] == pytest.approx(2 / 3)

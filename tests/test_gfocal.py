@@ -14,18 +14,22 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from stadlib.metrics import COLUMNS, person_ap
-from stadlib.models import atss
-from stadlib.models.gfocal import PERSON, GFocalHead, GFocalV2, LossSums
-from stadlib.models.gfocal_losses import (
+from stadlib.data.rows import COLUMNS
+from stadlib.evaluation.persons import person_ap
+from stadlib.models import person_detector
+from stadlib.models.person_detector import (
+    PERSON,
+    GFocalHead,
+    GFocalV2,
+    LossSums,
     aligned_iou,
     decode,
     distribution_focal_loss,
     encode,
     expected_distance,
+    gfocal_mini,
     quality_focal_loss,
 )
-from stadlib.models.person_detectors import gfocal_mini
 
 SIZE = (96, 96)
 PERSONS = [
@@ -195,10 +199,10 @@ def by_definition(model: GFocalV2, images: list[Tensor], targets: list) -> tuple
     quality = box = distribution = weights = 0.0
     positives = 0
     for number, boxes in enumerate(persons):
-        chosen = atss.assign(anchors, sizes, boxes).tolist()
+        chosen = person_detector.assign(anchors, sizes, boxes).tolist()
         for cell, (x, y, stride, level) in enumerate(places):
             score, wanted = scores[number, cell].item(), 0.0
-            if chosen[cell] != atss.NOBODY:
+            if chosen[cell] != person_detector.NOBODY:
                 person = boxes[chosen[cell]].tolist()
                 shares = logits[number, cell].softmax(dim=-1).tolist()
                 left, top, right, bottom = (

@@ -7,11 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from stadlib import ragged
-from stadlib.models.fusion import Fusion
-from stadlib.models.heads import LinearHead, RelationHead
-from stadlib.models.roi import RoIAlign3d
-from stadlib.remembered import Memory, nobody
+from stadlib.models import roi_fusion
+from stadlib.models.heads import LinearHead, Memory, RelationHead, nobody
+from stadlib.models.roi_fusion import Fusion, RoIAlign3d
 
 WIDTH, ACTIONS, T, SIDE = 16, 6, 4, 3
 AVERAGED = {"t-only": ("H", "W"), "s-only": ("T",)}
@@ -90,7 +88,7 @@ def test_batched_equals_a_loop_over_clips(kind, aggregate):
 
 def test_a_stranger_in_another_clip_changes_no_bit(kind):
     head, features, memory = make_head(kind), make_features(), make_memory(kind)
-    others = ragged.clip_index(COUNTS) != 3
+    others = roi_fusion.clip_index(COUNTS) != 3
     changed = torch.where(others[:, None, None, None, None], make_features(), features)
 
     def gradient_at_own_clip(x):
@@ -144,7 +142,7 @@ def test_a_padded_slot_changes_no_bit(kind, monkeypatch):
     head, features, memory = make_head(kind), make_features(), make_memory(kind)
     clean = run(head, features, COUNTS, memory)
     project = head.attention._project
-    padded = ~ragged.mask(COUNTS)[:, None, :, None]
+    padded = ~roi_fusion.mask(COUNTS)[:, None, :, None]
     unread = torch.cat((padded, torch.zeros(len(COUNTS), 1, 3, 1, dtype=torch.bool)), dim=2)
     touched = []
 
@@ -166,7 +164,9 @@ def test_padded_keys_get_no_weight(kind):
     weights = head.attention_weights(head.tokens(features), make_boxes(), COUNTS, memory)
     assert weights.shape == (N, SEQUENCES[kind], 4, int(COUNTS.max()) + 3)
     torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
-    seen = torch.cat((ragged.mask(COUNTS), memory.mask_BM), dim=1)[ragged.clip_index(COUNTS)]
+    seen = torch.cat((roi_fusion.mask(COUNTS), memory.mask_BM), dim=1)[
+        roi_fusion.clip_index(COUNTS)
+    ]
     seen = seen[:, None, None].expand_as(weights)
     assert not weights[~seen].any() and (weights[seen] > 0).all()
 

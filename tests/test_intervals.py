@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from stadlib.intervals import interval, t95
+from stadlib.report.scores import interval, t95
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,18 @@ import shutil
 import pytest
 import torch
 
-from stadlib.config import InputError
-from stadlib.data import kinetics, kinetics_clips
+from stadlib.base import InputError
+from stadlib.data import kinetics
 from stadlib.data.clips import Sampling
-from stadlib.data.kinetics import listed_videos, missing_videos, read_annotations
-from stadlib.data.kinetics_clips import RandomClips, TestViews, Unreadable, clip_frames
+from stadlib.data.kinetics import (
+    RandomClips,
+    TestViews,
+    Unreadable,
+    clip_frames,
+    listed_videos,
+    missing_videos,
+    read_annotations,
+)
 
 SAMPLING = Sampling(num_frames=4, interval=0.25)
 
@@ -191,4 +198,4 @@ def test_names_are_compact(root):
     found = videos(root)
     assert found.files.dtype.kind == "S"
     assert kinetics.some([str(i) for i in range(5)]) == "0, 1, 2, ..."
-    assert kinetics_clips._places(10)[0] == 0 and kinetics_clips._places(10)[-1] == 1
+    assert kinetics._places(10)[0] == 0 and kinetics._places(10)[-1] == 1

@@ -1,7 +1,7 @@
 import pytest
 
-from stadlib.config import InputError
-from stadlib.labels import AVA_ACTIONS, LabelMap, group, read_label_map, write_label_map
+from stadlib.base import InputError
+from stadlib.data.labels import AVA_ACTIONS, LabelMap, group, read_label_map, write_label_map
 
 NOT_EVALUATED = {2, 16, 18, 19, 21, 23, 25, 31, 32, 33, 35, 39, 40, 42, 44, 50, 53, 55, 71, 75}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stadlib.config import InputError
+from stadlib.base import InputError
 from stadlib.data.layout import AvaLayout
 
 

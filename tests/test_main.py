@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from stadlib.__main__ import main
+from stadlib.cli.root import main
 
 
 def failure(capsys, *words: str) -> str:

@@ -14,9 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stadlib.config import InputError
-from stadlib.memory import IN_HAND, FeatureBank, second_of, windows
-from stadlib.remembered import nobody
+from stadlib.base import InputError
+from stadlib.models.heads import nobody
+from stadlib.training.bank import IN_HAND, FeatureBank, second_of, windows
 
 L, C = 2, 3
 WHAT = {"backbone": "abc", "detector": "ground-truth", "threshold": 0.8}

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from stadlib import memory_plots
-from stadlib.config import InputError
-from stadlib.labels import LASTING
-from stadlib.recollection import recollection
+from stadlib.base import InputError
+from stadlib.data.labels import LASTING
+from stadlib.report import figures2
+from stadlib.report.tour import recollection
 
 
 def texts(figure) -> list[str]:
@@ -41,7 +41,7 @@ def test_another_movie_can_be_asked_for(with_memory, smoke_record):
 
 
 def test_timeline_shows_now_and_both_kinds_of_attention(with_memory):
-    figure = memory_plots.timeline(recollection(with_memory))
+    figure = figures2.timeline(recollection(with_memory))
     words = texts(figure)
     assert "now" in words and "attention, %" in words
     assert any(word.startswith("the person itself") for word in words)
@@ -58,7 +58,7 @@ def test_amount_draws_what_was_run():
     ]
     names = ["span", "persons", "source", "mAP", "low", "high", "seeds"]
     effect = pd.DataFrame(rows, columns=names).set_index(names[:3])
-    figure = memory_plots.amount(effect)
+    figure = figures2.amount(effect)
     left, right = figure.axes
     assert [tick.get_text() for tick in left.get_xticklabels()] == ["0", "5", "30"]
     assert [tick.get_text() for tick in right.get_xticklabels()] == ["0", "1", "5"]

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from stadlib import memory_report, recipes, report
-from stadlib.config import Experiment
-from stadlib.records import Record, make_record
+from stadlib import recipes
+from stadlib.recipes.experiment import Experiment
+from stadlib.report import table1, table2
+from stadlib.study import Record, make_record
 
-FIRST, SECOND, THIRD = memory_report.STRATEGIES
+FIRST, SECOND, THIRD = table2.STRATEGIES
 LASTING, SHORT = "79", "4"
 
 
@@ -25,14 +26,14 @@ def record(row: Experiment, seed: int, lasting: float, short: float = 0.3) -> Re
 
 @pytest.fixture
 def committed() -> list[Record]:
-    rows = memory_report._compared("ir-csn-152")
+    rows = table2._compared("ir-csn-152")
     gain = {FIRST: 0.1, SECOND: 0.2, THIRD: 0.3, "t-only": 0.0}
     gain |= {"new head without memory": 0.05}
     return [record(rows[name], seed, 0.4 + gain[name]) for name in gain for seed in range(3)]
 
 
 def test_the_papers_table_is_as_printed_under_our_names():
-    table = memory_report.paper_table()
+    table = table2.paper_table()
     assert table.index.tolist() == list(recipes.TABLE2)
     assert table.loc[THIRD].tolist() == ["A+K", "✓", "×", "✓", "36.88", "33.44"]
     assert table.loc[SECOND, "finetune"] == "×"
@@ -48,33 +49,33 @@ def test_strategies_are_told_by_their_words():
 
 
 def test_reference_has_a_mean_an_interval_and_the_seeds(committed):
-    table = memory_report.reference(records=committed)
+    table = table2.reference(records=committed)
     assert table.loc[THIRD, "seeds"] == 3
     assert table.loc[THIRD, "A+K"] == "50.50 ± 1.24"
-    assert memory_report.reference("slowfast-152", committed)["A+K"].tolist() == ["not run"] * 3
+    assert table2.reference("slowfast-152", committed)["A+K"].tolist() == ["not run"] * 3
 
 
 def test_differences_are_paired_by_seed(committed):
-    table = memory_report.differences(records=committed)
+    table = table2.differences(records=committed)
     gains = table["gain"].xs("A+K", level="source")
     assert gains["empty bank − t-only"] == pytest.approx(15)
     assert gains["new head − new head without memory"] == pytest.approx(7.5)
     assert gains["A first − new head"] == pytest.approx(-5)
     assert (table["high"] - table["low"]).max() == pytest.approx(0, abs=1e-9)  # equal every seed
-    by_duration = memory_report.differences("duration", records=committed)["gain"]
+    by_duration = table2.differences("duration", records=committed)["gain"]
     assert by_duration["empty bank − t-only"].tolist() == pytest.approx([30, 0])
 
 
 def test_missing_seeds_are_left_out_of_pairs(committed):
     fewer = [r for r in committed if r.experiment["seed"] or recipes.TABLE2[THIRD] is None]
-    table = memory_report.differences(records=fewer)
+    table = table2.differences(records=fewer)
     assert set(table["seeds"]) == {2}
 
 
 def test_the_amount_is_that_of_the_ablation(committed):
     rows = recipes.memory_ablation()
     some = [record(rows[key], seed, 0.4) for key in ((0, 0), (5, 5)) for seed in range(2)]
-    table = memory_report.amount_effect(records=some)
+    table = table2.amount_effect(records=some)
     assert {key[:2] for key in table.index} == {(0, 0), (5, 5)}
     assert set(table["seeds"]) == {2}
     assert rows[30, 5] == recipes.table2(backbone="ir-csn-152")[SECOND]
@@ -85,17 +86,17 @@ def test_the_amount_is_that_of_the_ablation(committed):
 
 def test_this_run_stands_beside(committed):
     mine = [record(row, 7, 0.9) for row in recipes.table2(backbone="ir-csn-152").values()]
-    table = memory_report.beside_paper(mine)
+    table = table2.beside_paper(mine)
     assert table["this run: mini", "AVA"].tolist() == ["63.50"] * 3
     assert table["paper", "Kinetics"].tolist() == ["28.59", "33.35", "33.44"]
 
 
 def test_stages_are_told_in_words():
-    table = report.stages(recipes.table2(scale="mini"))
+    table = table1.stages(recipes.table2(scale="mini"))
     assert table.loc[(FIRST, 1), "data"] == "ava"
     assert table.loc[(SECOND, 2), "start"] == "previous-backbone"
     assert table.loc[(SECOND, 1), "memory"] == "-"
-    decoupled = report.stages(recipes.table3(scale="mini"))
+    decoupled = table1.stages(recipes.table3(scale="mini"))
     assert decoupled.loc[("after", 2), ["train", "sampler"]].tolist() == [
         "classifier", "class-balanced",
     ]  # fmt: skip

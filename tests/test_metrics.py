@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stadlib import metrics
-from stadlib.config import InputError
-from stadlib.labels import AVA_ACTIONS, LabelMap, read_label_map
-from stadlib.metrics import COLUMNS, NO_LABEL, Result, frame_map, read_rows
+from stadlib.base import InputError
+from stadlib.data.labels import AVA_ACTIONS, LabelMap, read_label_map
+from stadlib.data.rows import COLUMNS, NO_LABEL, read_rows
+from stadlib.evaluation import average_precision, matching
+from stadlib.evaluation.average_precision import Result, frame_map
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CASES = SHARED / "evaluator_cases"
@@ -38,8 +39,8 @@ def test_agrees_with_the_official_evaluator(name: str) -> None:
     if expected["ties_matter"]:
         ends = [expected["tie_interval_mAP"][end] for end in ("pessimistic", "optimistic")]
         assert ends[0] - 1e-12 <= result["mAP"] <= ends[1] + 1e-12
-        matches = metrics.match(case / "gt.csv", case / "det.csv", labels)
-        assert metrics.tie_interval(matches) == pytest.approx(ends, abs=1e-12)
+        matches = matching.match(case / "gt.csv", case / "det.csv", labels)
+        assert average_precision.tie_interval(matches) == pytest.approx(ends, abs=1e-12)
     else:
         assert result["mAP"] == pytest.approx(expected["mAP"], abs=1e-12)
         assert result["AP"] == pytest.approx(expected["AP"], abs=1e-12)
@@ -60,10 +61,10 @@ def test_agrees_on_real_predictions() -> None:
     labels = read_label_map(folder / "ava_action_list_v2.2_for_activitynet_2019.pbtxt")
     official = frame_map(truth, found, labels, ties="official").mAP
     assert min(abs(official - 0.280017), abs(official - 0.280612)) < 5e-7
-    matches = metrics.match(truth, found, labels)
-    low, high = metrics.tie_interval(matches)
-    assert low < min(official, metrics.result(matches).mAP)
-    assert max(official, metrics.result(matches).mAP) < high
+    matches = matching.match(truth, found, labels)
+    low, high = average_precision.tie_interval(matches)
+    assert low < min(official, average_precision.result(matches).mAP)
+    assert max(official, average_precision.result(matches).mAP) < high
 
 
 def rows(*entries: tuple) -> pd.DataFrame:

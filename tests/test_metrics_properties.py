@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from official_evaluator import brute_force
 
-from stadlib import metrics
-from stadlib.__main__ import main
-from stadlib.config import ConfigError, InputError
-from stadlib.labels import AVA_ACTIONS, LabelMap, write_label_map
-from stadlib.metrics import COLUMNS, NO_LABEL, frame_map
-from stadlib.metrics.resampling import _class_aps
-from stadlib.metrics.rows import _read_carefully, _read_fast
+from stadlib.base import ConfigError, InputError
+from stadlib.cli.root import main
+from stadlib.data import rows as data_rows
+from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
+from stadlib.data.rows import COLUMNS, NO_LABEL, _read_carefully, _read_fast
+from stadlib.evaluation import average_precision, matching
+from stadlib.evaluation.average_precision import _class_aps, frame_map
 
 LABELS = LabelMap({action: AVA_ACTIONS[action] for action in (12, 17, 80)})
 # A coarse grid makes ties, duplicates and an IoU of exactly one half common.
@@ -120,7 +120,7 @@ def blurred(found: list[tuple]) -> list[tuple]:
 def test_a_video_of_weight_two_equals_two_copies() -> None:
     """A resample in numbers of its own: the bootstrap's AP is that of the copied files."""
     truth, found = videos(5, seed=0, quality=0.4)
-    matches = metrics.match(frame(truth), frame(found), LABELS)
+    matches = matching.match(frame(truth), frame(found), LABELS)
     drawn = Counter({"v0": 2, "v2": 3, "v4": 1})
 
     def copies(rows: list[tuple]) -> pd.DataFrame:
@@ -135,14 +135,16 @@ def test_a_video_of_weight_two_equals_two_copies() -> None:
 def test_the_bootstrap_brackets_its_estimate_and_pairs_its_difference() -> None:
     truth, found = videos(40, seed=1, quality=0.3)
     worse = blurred(found)
-    one, two = (metrics.match(frame(truth), frame(rows), LABELS) for rows in (found, worse))
-    alone = metrics.bootstrap(one, num_resamples=200)
+    one, two = (matching.match(frame(truth), frame(rows), LABELS) for rows in (found, worse))
+    alone = average_precision.bootstrap(one, num_resamples=200)
     assert alone.low < alone.estimate < alone.high
-    assert alone.estimate == pytest.approx(metrics.result(one).mAP, abs=1e-12)
-    same = metrics.bootstrap(one, one, num_resamples=50)
+    assert alone.estimate == pytest.approx(average_precision.result(one).mAP, abs=1e-12)
+    same = average_precision.bootstrap(one, one, num_resamples=50)
     assert (same.samples == 0).all()
-    paired = metrics.bootstrap(one, two, num_resamples=200)
-    unpaired = np.subtract(alone.samples, metrics.bootstrap(two, num_resamples=200, seed=7).samples)
+    paired = average_precision.bootstrap(one, two, num_resamples=200)
+    unpaired = np.subtract(
+        alone.samples, average_precision.bootstrap(two, num_resamples=200, seed=7).samples
+    )
     assert np.std(paired.samples) < 0.8 * np.std(unpaired)
 
 
@@ -151,29 +153,29 @@ def test_the_bootstrap_over_seeds_is_wider_and_paired() -> None:
     truth = seeds[0][0]
     files = [[(*row[:7], found[7]) for row, found in zip(seeds[0][1], rows, strict=True)]
              for _, rows in seeds]  # fmt: skip
-    matches = [metrics.match(frame(truth), frame(rows), LABELS) for rows in files]
-    over_seeds = metrics.bootstrap(matches, num_resamples=200)
-    mean = np.mean([metrics.result(part).mAP for part in matches])
+    matches = [matching.match(frame(truth), frame(rows), LABELS) for rows in files]
+    over_seeds = average_precision.bootstrap(matches, num_resamples=200)
+    mean = np.mean([average_precision.result(part).mAP for part in matches])
     assert over_seeds.estimate == pytest.approx(mean, abs=1e-12)
     assert over_seeds.low < mean < over_seeds.high
-    same = metrics.bootstrap(matches, matches, num_resamples=50)
+    same = average_precision.bootstrap(matches, matches, num_resamples=50)
     assert (same.samples == 0).all()
     with pytest.raises(ValueError, match="as many seeds"):
-        metrics.bootstrap(matches, matches[:2])
+        average_precision.bootstrap(matches, matches[:2])
 
 
 def test_the_bootstrap_by_class_is_paired_and_adds_up_to_the_mean() -> None:
     truth, found = videos(40, seed=6, quality=0.3)
     one, two = (
-        metrics.match(frame(truth), frame(rows), LABELS) for rows in (found, blurred(found))
+        matching.match(frame(truth), frame(rows), LABELS) for rows in (found, blurred(found))
     )
-    by_class = metrics.bootstrap_classes(one, two, num_resamples=100)
-    aps = [metrics.result(part).AP for part in (one, two)]
+    by_class = average_precision.bootstrap_classes(one, two, num_resamples=100)
+    aps = [average_precision.result(part).AP for part in (one, two)]
     gain = {action: aps[0][action] - aps[1][action] for action in LABELS.ids}
     assert {a: numbers[0] for a, numbers in by_class.items()} == pytest.approx(gain, abs=1e-12)
     assert by_class[80][1] < by_class[80][0] < by_class[80][2]
     assert by_class[12] == (0, 0, 0)
-    whole = metrics.bootstrap(one, two, num_resamples=100)
+    whole = average_precision.bootstrap(one, two, num_resamples=100)
     assert whole.estimate == pytest.approx(np.mean(list(gain.values())), abs=1e-12)
 
 
@@ -182,30 +184,32 @@ def test_ties_in_the_official_order_stay_inside_their_interval() -> None:
     rng = np.random.default_rng(0)
     truth, found = videos(12, seed=4, quality=0.2)
     coarse = [(*row[:7], round(row[7], 1)) for row in found]
-    matches = metrics.match(frame(truth), frame(coarse), LABELS)
-    low, high = metrics.tie_interval(matches)
+    matches = matching.match(frame(truth), frame(coarse), LABELS)
+    low, high = average_precision.tie_interval(matches)
     assert low < high
-    values = [metrics.frame_map(frame(truth), frame(coarse), LABELS, ties="official").mAP]
+    values = [average_precision.frame_map(frame(truth), frame(coarse), LABELS, ties="official").mAP]
     for _ in range(20):
         shuffled = [coarse[place] for place in rng.permutation(len(coarse))]
-        values.append(metrics.frame_map(frame(truth), frame(shuffled), LABELS).mAP)
+        values.append(average_precision.frame_map(frame(truth), frame(shuffled), LABELS).mAP)
     assert low <= min(values) and max(values) <= high
-    distinct = metrics.match(frame(truth), frame(found), LABELS)
-    assert metrics.tie_interval(distinct)[0] == pytest.approx(metrics.tie_interval(distinct)[1])
-    official = metrics.frame_map(frame(truth), frame(found), LABELS, ties="official").mAP
-    assert official == pytest.approx(metrics.result(distinct).mAP, abs=1e-12)
+    distinct = matching.match(frame(truth), frame(found), LABELS)
+    assert average_precision.tie_interval(distinct)[0] == pytest.approx(
+        average_precision.tie_interval(distinct)[1]
+    )
+    official = average_precision.frame_map(frame(truth), frame(found), LABELS, ties="official").mAP
+    assert official == pytest.approx(average_precision.result(distinct).mAP, abs=1e-12)
 
 
 def test_videos_can_be_picked_out_of_matches() -> None:
     truth, found = videos(6, seed=5, quality=0.4)
-    matches = metrics.match(frame(truth), frame(found), LABELS)
+    matches = matching.match(frame(truth), frame(found), LABELS)
     some = {"v1", "v4"}
-    alone = metrics.frame_map(
+    alone = average_precision.frame_map(
         frame([row for row in truth if row[0] in some]),
         frame([row for row in found if row[0] in some]),
         LABELS,
     )
-    assert metrics.result(matches.of_videos(some)) == alone
+    assert average_precision.result(matches.of_videos(some)) == alone
 
 
 def test_both_readers_agree_on_ten_thousand_damaged_files(tmp_path: Path) -> None:
@@ -225,7 +229,7 @@ def test_both_readers_agree_on_ten_thousand_damaged_files(tmp_path: Path) -> Non
             )
             damaged[at : at + 1] = change
         path = write(tmp_path, bytes(damaged))
-        slow, rows = opinion(_read_carefully, path), opinion(metrics.read_rows, path)
+        slow, rows = opinion(_read_carefully, path), opinion(data_rows.read_rows, path)
         if isinstance(slow, str):
             assert isinstance(rows, str), path.read_bytes()
             assert rows == slow

@@ -10,23 +10,29 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from stadlib.config import InputError
+from stadlib.base import InputError
 from stadlib.data.layout import AvaLayout
-from stadlib.data.miniature import (
-    MINI,
-    SMOKE,
-    WorldSpec,
-    render_pretraining,
-    render_world,
-    store,
-    world,
+from stadlib.world import sets
+from stadlib.world.actions import (
+    ATTENTIVE,
+    BACK,
+    FRONT,
+    LEFT,
+    LISTEN,
+    NAMES,
+    RIGHT,
+    TALK,
+    WATCH,
+    WATCHED,
+    deck,
+    pose_at,
 )
-from stadlib.data.miniature.activities import BACK, FRONT, LEFT, RIGHT, pose_at
-from stadlib.data.miniature.annotate import annotate, joints_at, visible
-from stadlib.data.miniature.classes import ATTENTIVE, LISTEN, NAMES, TALK, WATCH, WATCHED, deck
-from stadlib.data.miniature.figures import bounds
-from stadlib.data.miniature.render import Stage
-from stadlib.data.miniature.script import SIZE, SOURCES, SPLITS, generator, plan_split, write_script
+from stadlib.world.annotate import annotate, joints_at, visible
+from stadlib.world.figures import bounds
+from stadlib.world.render import Stage
+from stadlib.world.script import SIZE, SOURCES, SPLITS, generator, plan_split, write_script
+from stadlib.world.sets import render_pretraining, render_world
+from stadlib.world.spec import MINI, SMOKE, WorldSpec
 
 TINY = WorldSpec(movies=(2, 1, 1), movie_seconds=5, clips=(2, 1, 1), clip_seconds=6,
                  pretraining_clips=(4, 3), pretraining_seconds=1)  # fmt: skip
@@ -90,7 +96,7 @@ def test_another_seed_gives_other_pictures(tiny, tmp_path):
 
 
 def test_a_complete_world_is_returned_at_once_and_another_is_refused(tiny, monkeypatch):
-    monkeypatch.setattr(world, "in_parallel", lambda *a: pytest.fail("rendered again"))
+    monkeypatch.setattr(sets, "in_parallel", lambda *a: pytest.fail("rendered again"))
     before = contents(tiny)
     assert render_world(tiny, TINY) == tiny
     assert contents(tiny) == before
@@ -116,10 +122,10 @@ def test_an_interrupted_rendering_leaves_no_folder(tmp_path):
 
 def test_the_first_of_two_renderings_wins(tmp_path):
     root = tmp_path / "world"
-    with store.rendered_whole(root, "world", TINY) as late:
+    with sets.rendered_whole(root, "world", TINY) as late:
         (late / "mark").write_text("late")
         late.rename(late.with_name("aside"))  # so that this same process can render once more
-        with store.rendered_whole(root, "world", TINY) as early:
+        with sets.rendered_whole(root, "world", TINY) as early:
             (early / "mark").write_text("early")
         (tmp_path / "aside").rename(late)
     assert (root / "mark").read_text() == "early"

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from untrained_networks import networks, silent
 
-from stadlib import predict
-from stadlib.__main__ import main
-from stadlib.config import InputError
-from stadlib.data.streaming import Stream, picture_at
-from stadlib.style import NotebookFigure
+from stadlib.base import InputError
+from stadlib.cli.root import main
+from stadlib.data.stream import Stream, picture_at
+from stadlib.report.style import NotebookFigure
+from stadlib.video import predict
 
 TICK = Fraction(1, 90_000)
 RATE = 8

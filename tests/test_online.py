@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stadlib.data.annotations import Keyframe
-from stadlib.online import OnlineBanks
+from stadlib.data.keyframes import Keyframe
+from stadlib.training.memory import OnlineBanks
 
 
 def keyframe(source: str, video: str, timestamp: float, persons: int) -> Keyframe:

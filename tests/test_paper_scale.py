@@ -15,12 +15,13 @@ import pytest
 import torch
 from standin import write_standin
 
-from stadlib import build, recipes, study
-from stadlib.__main__ import main
-from stadlib.config import Experiment, Stage
+from stadlib import recipes, study
+from stadlib.cli.root import main
+from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
 from stadlib.data.layout import LABEL_MAP_FILE
-from stadlib.labels import AVA_ACTIONS, LabelMap, write_label_map
-from stadlib.weights.files import save_backbone
+from stadlib.models.weights import save_backbone
+from stadlib.recipes.experiment import Experiment, Stage
+from stadlib.training import build
 
 pytestmark = [pytest.mark.slow, pytest.mark.very_slow]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from stadlib.paths import published_dir
+from stadlib.base import published_dir
 
 SCORES = ["ava", "kinetics", "ava+kinetics"]
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stadlib.__main__ import main
-from stadlib.metrics import COLUMNS, NO_LABEL, person_ap
+from stadlib.cli.root import main
+from stadlib.data.rows import COLUMNS, NO_LABEL
+from stadlib.evaluation.persons import person_ap
 
 BOX = (0.1, 0.1, 0.5, 0.9)
 
@@ -102,7 +103,7 @@ def test_the_command_reads_files_of_boxes_and_of_actions(tmp_path, capsys):
 
 def test_real_boxes_of_a_public_detector(shared):
     """Predicted boxes of one AVA movie, without ground truth for its seconds: read, none counts."""
-    from stadlib.data.person_boxes import read_person_boxes
+    from stadlib.data.boxes import read_person_boxes
 
     boxes = read_person_boxes(shared / "data/ava/ava_val_predicted_boxes.zC5Fh2tTS1U_1775-1798.csv")
     as_truth = boxes.assign(action_id=12)

@@ -10,11 +10,12 @@ import torchvision
 from torch import nn
 from torchvision.models import detection
 
-from stadlib.config import ConfigError, InputError
+from stadlib.base import ConfigError, InputError
 from stadlib.data.video import probe, read_frames
-from stadlib.models.gfocal import PERSON, GFocalV2
-from stadlib.models.person_detectors import (
+from stadlib.models.person_detector import (
+    PERSON,
     TORCHVISION,
+    GFocalV2,
     gfocal_mini,
     gfocal_resnet,
     torchvision_detector,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from stadlib.config import InputError
-from stadlib.data.annotations import read_keyframes
+from stadlib.base import InputError
+from stadlib.data.clips import Picture, PictureDataset, as_lists, of_keyframes, of_stills
 from stadlib.data.coco import Still
+from stadlib.data.keyframes import read_keyframes
 from stadlib.data.layout import AvaLayout
-from stadlib.data.pictures import Picture, PictureDataset, as_lists, of_keyframes, of_stills
 from stadlib.data.video import read_frames
 
 BOX = np.array([[10.0, 5.0, 30.0, 25.0]], np.float32)

@@ -14,9 +14,10 @@ import pytest
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from stadlib import plots, scores
-from stadlib.callouts import annotate_points
-from stadlib.style import COLORS, NotebookFigure, short_name
+from stadlib.data import labels
+from stadlib.report import figures, frames, scores
+from stadlib.report.figures import annotate_points
+from stadlib.report.style import COLORS, NotebookFigure, short_name
 
 ACTIONS = (1, 5, 8, 11, 12, 14, 15, 17, 27, 29, 36, 47, 48, 57, 61, 64, 65, 69, 74, 78, 79, 80)
 SOURCES = ("ava", "kinetics", "ava+kinetics")
@@ -81,13 +82,13 @@ def assert_apart(labels: list[Text]) -> None:
 def test_short_names_stay_distinct() -> None:
     assert short_name(80) == "watch a person"
     assert short_name(65) == "give/serve to a person"
-    assert len({short_name(action) for action in scores.AVA_ACTIONS}) == 60
+    assert len({short_name(action) for action in labels.AVA_ACTIONS}) == 60
 
 
 def test_training_curve_has_loss_and_rate() -> None:
     steps = np.arange(0, 500, 5)
     log = pd.DataFrame({"iteration": steps, "loss": 0.1 + np.exp(-steps / 90), "lr": 0.01})
-    figure = plots.training_curve(log)
+    figure = figures.training_curve(log)
     assert_inside(figure)
     upper, lower = figure.axes
     assert "loss" in upper.get_ylabel() and lower.get_ylabel() == "learning rate"
@@ -98,11 +99,11 @@ def test_training_curve_has_loss_and_rate() -> None:
 
 def test_training_curve_of_a_single_line() -> None:
     log = pd.DataFrame({"iteration": [0], "loss": [0.7], "lr": [0.01]})
-    assert_inside(plots.training_curve(log))
+    assert_inside(figures.training_curve(log))
 
 
 def test_every_class_has_a_bar_a_head_and_an_interval() -> None:
-    figure = plots.ap_by_class(RECORDS)
+    figure = figures.ap_by_class(RECORDS)
     assert_inside(figure)
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.get_yticklabels()] == [short_name(a) for a in ACTIONS]
@@ -120,14 +121,14 @@ def test_every_class_has_a_bar_a_head_and_an_interval() -> None:
 
 
 def test_one_seed_has_no_interval() -> None:
-    figure = plots.ap_by_class(RECORDS[:1])
+    figure = figures.ap_by_class(RECORDS[:1])
     assert_inside(figure)
     assert len(figure.axes[0].patches) == len(ACTIONS)
     assert not figure.axes[0].collections
 
 
 def test_groups() -> None:
-    figure = plots.ap_by_group(RECORDS, source="kinetics")
+    figure = figures.ap_by_group(RECORDS, source="kinetics")
     assert_inside(figure)
     assert len(figure.axes[0].patches) == 6
     assert figure.axes[0].get_xlabel() == "mAP@0.5 on Kinetics, %"
@@ -135,13 +136,13 @@ def test_groups() -> None:
 
 def test_nothing_to_plot_is_said() -> None:
     with pytest.raises(ValueError, match="no record to plot"):
-        plots.ap_by_class([])
+        figures.ap_by_class([])
 
 
 def test_gain_against_frequency_names_every_class_once() -> None:
     gains = scores.paired_difference(RECORDS, "t-only", by="class")
     counts = {action: 20 * 2 ** (index % 9) for index, action in enumerate(ACTIONS)}
-    figure = plots.gain_by_frequency(gains, counts)
+    figure = figures.gain_by_frequency(gains, counts)
     assert_inside(figure)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
@@ -158,7 +159,7 @@ def test_gain_of_one_seed_and_unseen_classes() -> None:
     pair = [RECORDS[0], RECORDS[4]]
     gains = scores.paired_difference(pair, "t-only", by="class")
     assert gains["low"].isna().all()
-    figure = plots.gain_by_frequency(gains, {80: 10, 12: 4000})
+    figure = figures.gain_by_frequency(gains, {80: 10, 12: 4000})
     assert_inside(figure)
     assert {"watch a person", "stand"} <= words(figure)
     assert "sit" not in words(figure)
@@ -179,10 +180,10 @@ def test_crowded_names_do_not_overlap() -> None:
         assert box.x0 >= axes.bbox.x0 - 1 and box.x1 <= axes.bbox.x1 + 1
 
 
-def example(persons: int, height: int = 80) -> plots.Example:
+def example(persons: int, height: int = 80) -> frames.Example:
     shade = np.linspace(60, 200, 120).astype(np.uint8)
     boxes = [(0.05 + 0.18 * i, 0.2, 0.2 + 0.18 * i, 0.95) for i in range(persons)]
-    return plots.Example(
+    return frames.Example(
         title=f"ava: movie{persons}, 905 s",
         frame=np.broadcast_to(shade[:, None], (height, 120, 3)),
         boxes=np.array(boxes).reshape(-1, 4),
@@ -192,7 +193,7 @@ def example(persons: int, height: int = 80) -> plots.Example:
 
 
 def test_contact_sheet_shows_boxes_labels_and_scores() -> None:
-    figure = plots.contact_sheet([example(3), example(1, height=90), example(5), example(0)])
+    figure = frames.contact_sheet([example(3), example(1, height=90), example(5), example(0)])
     assert_inside(figure)
     assert len(figure.axes) == 4
     assert [len(axes.get_lines()) for axes in figure.axes] == [6, 2, 10, 0]
@@ -211,7 +212,7 @@ def test_lost_ap_shows_every_class_and_every_kind():
     kinds = ("missed", "box", "label", "duplicate", "background")
     lost = pd.DataFrame(rng.random((len(ACTIONS), 5)) / 3, index=ACTIONS, columns=kinds)
     lost.loc[80, "missed"] = np.nan
-    figure = plots.lost_ap(lost)
+    figure = figures.lost_ap(lost)
     shown = words(figure)
     assert {*kinds, *map(short_name, ACTIONS), f"{100 * lost.loc[12, 'box']:.1f}"} <= shown
     assert_inside(figure)

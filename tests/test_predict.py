@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from untrained_networks import WORDS, networks, silent
 
-from stadlib import build, evaluate, predict, recipes
-from stadlib.__main__ import main
-from stadlib.config import ConfigError, InputError
-from stadlib.data.annotations import Keyframe
+from stadlib import recipes
+from stadlib.base import ConfigError, InputError
+from stadlib.cli.root import main
+from stadlib.data.keyframes import Keyframe
+from stadlib.data.labels import AVA_ACTIONS
 from stadlib.data.layout import AvaLayout
 from stadlib.data.video import write_video
-from stadlib.labels import AVA_ACTIONS
-from stadlib.remembered import nobody
+from stadlib.models.heads import nobody
+from stadlib.training import build, stages
+from stadlib.video import predict
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def test_every_file_is_there_and_the_video_has_all_frames(found):
 
 
 def test_resumed_equals_uninterrupted(video, found, tmp_path, monkeypatch):
-    from stadlib.own_video.scorer import Scorer
+    from stadlib.video.scorer import Scorer
 
     score = Scorer.__call__
 
@@ -101,7 +103,7 @@ def test_scores_are_those_of_the_study_s_evaluation(tiny_dataset, tmp_path):
     keyframes = [
         Keyframe("ava", "a", 900.0 + second, boxes, none, np.array([-1, -1])) for second in range(5)
     ]
-    rows = evaluate.score_persons(
+    rows = stages.score_persons(
         own.model,
         build.test_batches(row, layout, keyframes, [own.view]),
         lambda keys: nobody(len(keys), own.model.fusion.width),
@@ -114,4 +116,4 @@ def test_scores_are_those_of_the_study_s_evaluation(tiny_dataset, tmp_path):
     assert [int(line[6]) for line in table] == rows["action_id"].tolist()
     scores = [float(line[7]) for line in table]
     np.testing.assert_allclose(scores, rows["score"], atol=2e-6)
-    np.testing.assert_allclose(np.array(table)[:, 2:6].astype(float), rows[evaluate.BOX], atol=1e-6)
+    np.testing.assert_allclose(np.array(table)[:, 2:6].astype(float), rows[stages.BOX], atol=1e-6)

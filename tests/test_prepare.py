@@ -12,16 +12,21 @@ import av
 import numpy as np
 import pytest
 
-from stadlib.__main__ import main
-from stadlib.config import InputError
-from stadlib.data import reencode as module
+from stadlib.base import InputError
+from stadlib.cli.root import main
+from stadlib.data import prepare
 from stadlib.data.check import check_dataset
-from stadlib.data.frame_index import frame_index
-from stadlib.data.inventory import found_videos, missing_files, missing_videos
 from stadlib.data.layout import AvaLayout
-from stadlib.data.manifest import update_manifest
-from stadlib.data.reencode import Job, encode, reencode
-from stadlib.data.video import read_frames
+from stadlib.data.prepare import (
+    Job,
+    encode,
+    found_videos,
+    missing_files,
+    missing_videos,
+    reencode,
+    update_manifest,
+)
+from stadlib.data.video import frame_index, read_frames
 
 
 @pytest.fixture
@@ -67,7 +72,7 @@ def test_manifest_measures_what_is_new_or_changed(root, monkeypatch):
     assert "annotations/ava_train_v2.2.csv" in files and files["videos/ava/b.mp4"]["problem"]
 
     asked = []
-    monkeypatch.setattr("stadlib.data.manifest._measures", lambda path: asked.append(path) or {})
+    monkeypatch.setattr("stadlib.data.prepare._measures", lambda path: asked.append(path) or {})
     assert update_manifest(layout, silent) == [problem]  # remembered, not measured again
     assert asked == []
     shutil.copyfile(root / "videos/ava/a.mp4", root / "videos/ava/b.mp4")
@@ -91,7 +96,7 @@ def test_checksums_find_a_changed_content(root):
 
 
 def test_interrupted_manifest_goes_on(root, monkeypatch):
-    monkeypatch.setattr("stadlib.data.manifest.SAVE_EVERY", 1)
+    monkeypatch.setattr("stadlib.data.prepare.SAVE_EVERY_manifest", 1)
 
     def stop(done: int, total: int, text: str) -> None:
         if done == 3:
@@ -129,7 +134,7 @@ def times(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("offset", [0.0, 10.0])
 def test_movies_are_cut_and_frames_keep_their_times(tmp_path, monkeypatch, offset):
     """Uneven frame times, a cut between keyframes, a container that begins later than 0."""
-    monkeypatch.setattr(module, "ANNOTATED", (902.0, 906.0))
+    monkeypatch.setattr(prepare, "ANNOTATED", (902.0, 906.0))
     seconds = np.cumsum(np.random.default_rng(0).choice([0.04, 0.05, 0.2], 400))
     path = movie(tmp_path / "m.mkv", offset + seconds - seconds[0])
     own = times(path)

@@ -13,18 +13,15 @@ import pytest
 import torch
 from torch import multiprocessing, nn
 
-from stadlib import build, pretraining, processes
-from stadlib.__main__ import main
-from stadlib.config import Experiment, InputError
-from stadlib.execution import Execution
-from stadlib.models import backbones
-from stadlib.pretraining import CosineSchedule, pretrain
-from stadlib.pretraining_plan import open_pretraining
-from stadlib.pretraining_recipes import RECIPES
-from stadlib.scales import SCALES
-from stadlib.weights.files import read_state
-from stadlib.weights.loading import read_backbone
-from stadlib.weights.sources import find_pretrained
+from stadlib.base import InputError
+from stadlib.cli.root import main
+from stadlib.models import networks
+from stadlib.models.published import find_pretrained
+from stadlib.models.weights import read_backbone, read_state
+from stadlib.recipes.experiment import Execution, Experiment
+from stadlib.recipes.scales import RECIPES, SCALES
+from stadlib.training import build, pretraining, processes
+from stadlib.training.pretraining import CosineSchedule, open_pretraining, pretrain
 
 CSN = Experiment(backbone="ir-csn-152", pretrain="K400", scale="smoke", frames="32x2")
 ITERATIONS = 4
@@ -262,8 +259,8 @@ def test_wrong_words_are_one_line(words, answer, capsys):
 def test_kinetics_networks_have_detections_weights():
     """Striding or dilating, the last stage has the same weights by name and shape."""
     with torch.device("meta"):
-        for name, ours in (("slowfast-101", backbones.slowfast), ("ir-csn-152", backbones.csn)):
-            theirs = backbones.of_kinetics(name)
+        for name, ours in (("slowfast-101", networks.slowfast), ("ir-csn-152", networks.csn)):
+            theirs = networks.of_kinetics(name)
             detection = ours(int(name.rsplit("-", 1)[1]))
             assert theirs.spatial_stride == 32 and detection.spatial_stride == 16
             shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in (theirs, detection)]

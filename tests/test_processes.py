@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import multiprocessing, nn
 
-from stadlib import processes, recipes, study
-from stadlib.data.sampling import GlobalBatches
-from stadlib.execution import Execution
-from stadlib.train import Schedule, fit
+from stadlib import recipes, study
+from stadlib.data.batches import GlobalBatches
+from stadlib.recipes.experiment import Execution
+from stadlib.training import processes
+from stadlib.training.loop import Schedule, fit
 
 ITERATIONS, BATCH = 6, 5  # an odd batch: the processes' shares differ
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stadlib.data.miniature import MINI, SMOKE
-from stadlib.scales import SCALES
+from stadlib.recipes.scales import SCALES
+from stadlib.world.spec import MINI, SMOKE
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -81,7 +81,7 @@ def test_scales_name_the_world_they_are_of():
 
 
 def test_readme_holds_the_commands_and_the_current_table():
-    from stadlib import report
+    from stadlib.report import table1
 
     readme = (ROOT / "README.md").read_text()
     command = (
@@ -89,5 +89,5 @@ def test_readme_holds_the_commands_and_the_current_table():
     )
     assert f"pip install uv && {command}" in readme
     assert "uv run pytest" in readme
-    table = readme.split(report.START)[1].split(report.END)[0].strip()
-    assert table == report.readme_table()
+    table = readme.split(table1.START)[1].split(table1.END)[0].strip()
+    assert table == table1.readme_table()

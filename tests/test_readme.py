@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from stadlib import __main__ as command_line
-from stadlib import claims, pipeline_figure
-from stadlib.__main__ import main
+from stadlib.cli import root
+from stadlib.cli.root import main
+from stadlib.report import claims, pipeline
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -39,9 +39,9 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("command", commands())
 def test_a_command_is_understood(command):
-    options = command_line._parser().parse_args(shlex.split(command))
+    options = root._parser().parse_args(shlex.split(command))
     if command.startswith("train"):
-        assert command_line._experiments(options)
+        assert root._experiments(options)
 
 
 def test_every_command_is_named(capsys):
@@ -59,7 +59,7 @@ def test_a_row_is_trained(command, capsys):
     words = [*shlex.split(command), "--scale", "smoke"]
     if "--table" not in words:
         words += ["--iterations", "2"]
-    wanted = command_line._experiments(command_line._parser().parse_args(words))
+    wanted = root._experiments(root._parser().parse_args(words))
     assert main(words) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "mAP@0.5, %: ava" in line]
     assert [line.split(":")[0] for line in lines] == [f"{row.name}-{row.digest}" for row in wanted]
@@ -81,7 +81,7 @@ def test_an_ensemble_needs_runs(tmp_path, monkeypatch, capsys):
 def test_readme_is_what_the_command_writes(tmp_path, monkeypatch):
     copy = tmp_path / "README.md"
     shutil.copy(README, copy)
-    for module, name in ((claims, "CSV"), (pipeline_figure, "SVG")):
+    for module, name in ((claims, "CSV"), (pipeline, "SVG")):
         monkeypatch.setattr(module, name, tmp_path / getattr(module, name).name)
     assert main(["readme", "--path", str(copy)]) == 0
     assert copy.read_bytes() == README.read_bytes()

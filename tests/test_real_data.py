@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from stadlib import metrics
-from stadlib.__main__ import main
-from stadlib.config import InputError
+from stadlib.base import InputError
+from stadlib.cli.root import main
+from stadlib.data import rows
+from stadlib.data.boxes import read_person_boxes
+from stadlib.data.labels import read_label_map
 from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
-from stadlib.data.person_boxes import read_person_boxes
-from stadlib.labels import read_label_map
-from stadlib.records import read_record
+from stadlib.study import read_record
 
 RATE = 25  # frames a second of the two clips
 ACTIONS = {"fencing": 9, "salsa_spin": 4}  # the nearest of AVA's: martial art, dance
@@ -78,7 +78,7 @@ def test_every_real_ava_file_is_read_whole(shared, tmp_path):
         assert len(layout.excluded("ava", split)) == len(set(lines)) > 0
     assert layout.videos("ava", "test") == (ava / "ava_test_v2.2.txt").read_text().split()
     assert len(read_person_boxes(ava / "ava_val_predicted_boxes.zC5Fh2tTS1U_1775-1798.csv")) == 70
-    assert len(metrics.read_rows(ava / "slowfast_predictions.1j20qq1JyX4.csv")) == 14_940
+    assert len(rows.read_rows(ava / "slowfast_predictions.1j20qq1JyX4.csv")) == 14_940
 
 
 @pytest.mark.parametrize(

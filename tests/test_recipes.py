@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from stadlib import recipes
-from stadlib.config import ConfigError, Experiment
-from stadlib.paths import published_dir
-from stadlib.scales import SCALES
+from stadlib.base import ConfigError, published_dir
+from stadlib.recipes.experiment import Experiment
+from stadlib.recipes.scales import SCALES
 
 
 def test_table1_has_the_rows_of_the_paper_in_its_order():

@@ -9,9 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stadlib import recipes, report, scores
-from stadlib.config import ConfigError, Experiment, InputError
-from stadlib.records import Record, make_record, write_record
+from stadlib import base, recipes
+from stadlib.base import ConfigError, InputError
+from stadlib.recipes.experiment import Experiment
+from stadlib.report import scores, table1
+from stadlib.study import Record, make_record, write_record
 
 ACTIONS = (12, 17, 79, 80)
 GAIN = {"linear": 0.0, "s-only": 0.04, "t-only": 0.05}
@@ -44,9 +46,9 @@ def committed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Record]:
     records = [record(row_of(head), seed) for head in GAIN for seed in range(5)]
     for one in records:
         write_record(one, tmp_path / "reference" / f"{one.digest}.json")
-    published = report.published_dir
+    published = base.published_dir
     monkeypatch.setattr(
-        report,
+        table1,
         "published_dir",
         lambda kind: published(kind) if kind == "paper" else tmp_path / kind,
     )
@@ -54,33 +56,33 @@ def committed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Record]:
 
 
 def test_paper_table_is_as_printed() -> None:
-    table = report.paper_table(1)
+    table = table1.paper_table(1)
     assert len(table) == 15
     assert table.loc[("ir-CSN-152", "K400+IG65M", "32x2", "Linear", "×"), "A+K"] == "36.20"
     assert table["A+K test"].tolist() == ["-"] * 14 + ["40.67"]
-    assert [len(report.paper_table(number)) for number in (2, 3, 4)] == [3, 9, 4]
+    assert [len(table1.paper_table(number)) for number in (2, 3, 4)] == [3, 9, 4]
     with pytest.raises(ConfigError, match="table=5; choose from 1, 2, 3, 4"):
-        report.paper_table(5)
+        table1.paper_table(5)
 
 
 def test_every_recipe_row_is_a_row_of_the_paper() -> None:
-    paper = {tuple(word.lower() for word in key) for key in report.paper_table(1).index}
-    rows = {report._row(record(row).experiment) for row in recipes.table1(scale="mini")}
+    paper = {tuple(word.lower() for word in key) for key in table1.paper_table(1).index}
+    rows = {table1._row(record(row).experiment) for row in recipes.table1(scale="mini")}
     assert paper - rows == {("ensemble", "-", "-", "mixed", "-")}
     assert rows < paper
 
 
 def test_not_run_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(report, "reference_records", list)
-    monkeypatch.setattr(report, "reference_ensembles", list)
-    table = report.beside_paper([None])
+    monkeypatch.setattr(table1, "reference_records", list)
+    monkeypatch.setattr(table1, "reference_ensembles", list)
+    table = table1.beside_paper([None])
     ours = table.drop(columns=["paper"], level=0)
     assert (ours == "not run").all(axis=None)
     assert len(table) == 15
 
 
 def test_reference_has_means_intervals_and_seeds(committed: list[Record]) -> None:
-    table = report.reference(1)
+    table = table1.reference(1)
     linear = table.loc[("ir-CSN-152", "K700", "32x2", "Linear", "×")]
     assert linear.tolist() == ["52.00 ± 1.96", "42.00 ± 1.96", "53.00 ± 1.96", 5]
     assert (table["seeds"] > 0).sum() == 3
@@ -88,18 +90,18 @@ def test_reference_has_means_intervals_and_seeds(committed: list[Record]) -> Non
 
 
 def test_committed_ensembles_are_the_last_row(committed: list[Record], tmp_path: Path) -> None:
-    assert report.reference(1).iloc[-1].tolist() == ["not run"] * 3 + [0]
-    assert "Our ensemble" not in report.readme_table()
+    assert table1.reference(1).iloc[-1].tolist() == ["not run"] * 3 + [0]
+    assert "Our ensemble" not in table1.readme_table()
     for seed in range(2):
         content = {"members": {}, "scale": "mini", "seed": seed}
         one = replace(record(row_of("t-only"), seed), experiment=content)
         write_record(one, tmp_path / "reference" / "ensembles" / f"{seed}.json")
-    row = report.reference(1).loc[("ensemble", "-", "-", "mixed", "-")]
+    row = table1.reference(1).loc[("ensemble", "-", "-", "mixed", "-")]
     same = [one for one in committed if one.experiment["head"] == "t-only"][:2]
     assert row.tolist() == [*(scores.mean_text(same, source) for source in scores.SOURCES), 2]
     for member in committed[:2] + committed[5:7]:  # two seeds of two heads
         write_record(member, tmp_path / "reference/ensembles/members" / f"{member.digest}.json")
-    last = report.readme_table().splitlines()[-1]
+    last = table1.readme_table().splitlines()[-1]
     assert last.startswith(
         "Our ensemble averages 2 models of one seed, alone (A+K): ir-csn-152 K700"
     )
@@ -112,20 +114,20 @@ def test_reference_takes_only_the_recipes_mini_experiments() -> None:
     row = row_of("t-only")
     longer = replace(row, stages=(replace(row.stages[0], iterations=7),))
     others = [record(row_of("t-only", "smoke")), record(replace(row, flip=False)), record(longer)]
-    assert report.reference(1, others)["seeds"].sum() == 0
-    assert report.reference(1, [*others, record(row, seed=3)])["seeds"].sum() == 1
+    assert table1.reference(1, others)["seeds"].sum() == 0
+    assert table1.reference(1, [*others, record(row, seed=3)])["seeds"].sum() == 1
 
 
 def test_no_number_of_ours_in_the_papers_columns(committed: list[Record]) -> None:
     run = record(row_of("t-only", "smoke"), base=0.1)
-    table = report.beside_paper([run])
+    table = table1.beside_paper([run])
     titles = list(dict.fromkeys(table.columns.get_level_values(0)))
     assert titles == [
         "paper",
         "reference: mini",
         "this run: smoke",
     ]
-    printed = report.paper_table(1).drop(columns="A+K test")
+    printed = table1.paper_table(1).drop(columns="A+K test")
     pd.testing.assert_frame_equal(table[titles[0]], printed)
     mine = table[titles[2]]
     assert mine.loc[("ir-CSN-152", "K700", "32x2", "T-only", "×")].tolist() == [
@@ -139,20 +141,20 @@ def test_no_number_of_ours_in_the_papers_columns(committed: list[Record]) -> Non
 def test_scales_are_not_mixed() -> None:
     runs = [record(row_of("t-only", scale)) for scale in ("smoke", "mini")]
     with pytest.raises(InputError, match="records of mini and smoke in one column"):
-        report.beside_paper(runs)
+        table1.beside_paper(runs)
 
 
 def test_gains_are_paired_by_seed(committed: list[Record]) -> None:
-    gains = report.paired_difference("t-only")
+    gains = table1.paired_difference("t-only")
     assert gains.index.tolist() == ["AVA", "Kinetics", "A+K"]
     assert (gains["seeds"] == 5).all()
     assert gains["gain"].tolist() == pytest.approx([3.0] * 3)
     # The seeds' common shift cancels: the interval is far narrower than the one of either head.
     assert (gains["low"] > 2).all()
     assert (gains["high"] - gains["low"] < 1).all()
-    by_group = report.paired_difference("t-only", by="group")["gain"]
+    by_group = table1.paired_difference("t-only", by="group")["gain"]
     assert by_group.to_dict() == pytest.approx({"pose": 0, "object": 0, "person": 6})
-    by_class = report.paired_difference("s-only", by="class")
+    by_class = table1.paired_difference("s-only", by="class")
     assert by_class.index.tolist() == list(ACTIONS)
     assert by_class.loc[80, ["name", "group"]].tolist() == ["watch (a person)", "person"]
 
@@ -160,46 +162,46 @@ def test_gains_are_paired_by_seed(committed: list[Record]) -> None:
 def test_unpaired_records_give_no_gain(committed: list[Record]) -> None:
     runs = [record(row_of("t-only"), 0), record(row_of("linear"), 1)]
     assert scores.paired_difference(runs, "t-only")["seeds"].tolist() == [0, 0, 0]
-    other = report.paired_difference("t-only", backbone="slowfast-152")
+    other = table1.paired_difference("t-only", backbone="slowfast-152")
     assert other["gain"].isna().all()
 
 
 def test_experiments_show_what_differs() -> None:
     rows = recipes.table1(scale="mini", head="t-only", pretrain="K700")
-    table = report.experiments(rows).reset_index()
+    table = table1.experiments(rows).reset_index()
     assert len(table) == len(rows)
     assert table.columns.tolist() == ["backbone", "pretrain", "input", "head", "+M", "iterations"]
-    one = report.experiments(rows[:1]).reset_index()
+    one = table1.experiments(rows[:1]).reset_index()
     assert one.columns.tolist() == ["backbone", "pretrain", "input", "head", "+M"]
 
 
 def test_readme_section_is_rewritten_in_place(committed: list[Record], tmp_path: Path) -> None:
     path = tmp_path / "README.md"
-    path.write_text(f"# Title\n{report.START}\nold\n{report.END}\nThe end.\n")
-    report.update_readme(path)
+    path.write_text(f"# Title\n{table1.START}\nold\n{table1.END}\nThe end.\n")
+    table1.update_readme(path)
     once = path.read_text()
     assert once.startswith("# Title\n") and once.endswith("\nThe end.\n")
     assert "old" not in once
     assert once.count("\n|") == 17
     assert "52.00 ± 1.96" in once
-    report.update_readme(path)
+    table1.update_readme(path)
     assert path.read_text() == once
     path.write_text("# Title\n")
     with pytest.raises(InputError, match=r"README\.md: the lines .* are missing"):
-        report.update_readme(path)
+        table1.update_readme(path)
 
 
 def test_provenance_names_every_record() -> None:
     one = record(row_of("t-only"), seed=2)
-    table = report.provenance([one, None])
+    table = table1.provenance([one, None])
     assert table.columns.tolist() == [one.digest]
     assert table.loc[["seed", "scale", "device"], one.digest].tolist() == [2, "mini", "cpu"]
-    assert report.provenance([None]).empty
+    assert table1.provenance([None]).empty
 
 
 def test_committed_reference_belongs_to_the_recipes() -> None:
-    records = report.reference_records()
+    records = table1.reference_records()
     if not records:
         pytest.skip("results/reference holds no record")
-    assert report.reference(1, records)["seeds"].sum() > 0
+    assert table1.reference(1, records)["seeds"].sum() > 0
     assert all(json.loads(one.to_json())["scale"] == "mini" for one in records)

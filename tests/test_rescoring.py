@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stadlib import rescoring, study
-from stadlib.config import InputError, from_dict
-from stadlib.scoring import detection_file
+from stadlib import study
+from stadlib.base import InputError
+from stadlib.recipes.experiment import from_dict
+from stadlib.training.stages import detection_file
 
 
 def scores(folder, split="val") -> pd.Series:
@@ -19,7 +20,7 @@ def scores(folder, split="val") -> pd.Series:
 
 
 def test_the_test_split_has_a_record_of_its_own(smoke_record):
-    found = rescoring.score_split(smoke_record, "test")
+    found = study.score_split(smoke_record, "test")
     assert found.digest == smoke_record.digest and found.experiment == smoke_record.experiment
     assert set(found.metrics) == {"ava", "kinetics", "ava+kinetics"}
     videos = [
@@ -27,19 +28,19 @@ def test_the_test_split_has_a_record_of_its_own(smoke_record):
         for split in ("val", "test")
     ]
     assert videos[0] and videos[1] and not videos[0] & videos[1]
-    path = rescoring.record_file(smoke_record.folder, "test")
+    path = study.record_file(smoke_record.folder, "test")
     written = path.stat().st_mtime_ns
-    assert rescoring.score_split(smoke_record, "test") == found
+    assert study.score_split(smoke_record, "test") == found
     assert path.stat().st_mtime_ns == written
 
 
 def test_scored_again_validation_is_the_same(smoke_record):
-    assert rescoring.score_split(smoke_record, "val") == smoke_record
+    assert study.score_split(smoke_record, "val") == smoke_record
 
 
 def test_an_ensemble_votes_on_the_same_boxes(smoke_record, with_memory):
     members = [from_dict(record.experiment) for record in (smoke_record, with_memory)]
-    found = rescoring.ensemble(members)
+    found = study.ensemble(members)
     digests = {smoke_record.digest, with_memory.digest}
     assert set(found.experiment["members"].values()) == digests
     assert found.experiment["seed"] == 0 and found.scale == "smoke"
@@ -51,5 +52,5 @@ def test_an_ensemble_votes_on_the_same_boxes(smoke_record, with_memory):
 def test_a_member_that_was_not_run_is_named(smoke_record):
     absent = replace(from_dict(smoke_record.experiment), seed=99)
     with pytest.raises(InputError, match="no such file; train that member"):
-        rescoring.ensemble([from_dict(smoke_record.experiment), absent])
+        study.ensemble([from_dict(smoke_record.experiment), absent])
     assert not list(study.run_folder(absent).parent.glob("ensemble_2_smoke_seed0-*/*.tmp"))

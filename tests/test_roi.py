@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from stadlib.models.roi import RoIAlign3d
+from stadlib.models.roi_fusion import RoIAlign3d
 
 COUNTS = torch.tensor([2, 0, 1])
 BOXES = torch.tensor([[3.0, 5.0, 40.0, 60.0], [-8.0, 10.0, 20.0, 90.0], [50.0, 0.0, 96.0, 33.3]])

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from stadlib import run_files
-from stadlib.config import Experiment, InputError
+from stadlib import study
+from stadlib.base import InputError
 from stadlib.data import video
-from stadlib.data.annotations import Keyframe
-from stadlib.labels import AVA_ACTIONS, LabelMap
-from stadlib.records import Record, make_record, write_record
+from stadlib.data.keyframes import Keyframe
+from stadlib.data.labels import AVA_ACTIONS, LabelMap
+from stadlib.recipes.experiment import Experiment
+from stadlib.report import runs
+from stadlib.study import Record, make_record, write_record
 
 LABELS = LabelMap({action: AVA_ACTIONS[action] for action in (12, 79, 80)})
 BOXES = np.array([[0.1, 0.2, 1 / 3, 0.9], [0.5, 0.2, 0.7, 0.9]], dtype=np.float32)
@@ -46,7 +48,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     )
     scored = [k for keyframes in data.values() for k in keyframes]
     run = SimpleNamespace(layout=layout, scored=scored)
-    monkeypatch.setattr(run_files, "_open", lambda record: (workspace, run))
+    monkeypatch.setattr(study, "open_run", lambda record: (workspace, run))
     monkeypatch.setattr(
         video,
         "read_frames",
@@ -66,7 +68,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
 
 
 def test_examples_show_every_persons_own_scores(record: Record) -> None:
-    examples = run_files.examples(record, count=4)
+    examples = runs.examples(record, count=4)
     assert [len(example.boxes) for example in examples] == [2] * 4
     sources = [example.title.split(":")[0] for example in examples]
     assert sources == ["ava", "ava", "kinetics", "kinetics"]
@@ -79,7 +81,7 @@ def test_examples_show_every_persons_own_scores(record: Record) -> None:
 
 
 def test_a_detected_person_has_the_actions_of_whom_it_overlaps(record: Record, monkeypatch) -> None:
-    _, run = run_files._open(record)
+    _, run = study.open_run(record)
     moved = BOXES.copy()
     moved[0] += 0.01  # still the first person; the second box is moved away from everybody
     moved[1] = [0.8, 0.0, 0.9, 0.1]
@@ -87,14 +89,14 @@ def test_a_detected_person_has_the_actions_of_whom_it_overlaps(record: Record, m
     ids = np.full(2, -1)
     first = run.scored[1]
     found = Keyframe("ava", first.video, first.timestamp, moved, nothing, ids)
-    monkeypatch.setattr(run_files._open(record)[0], "validation_keyframes", lambda run: [found])
-    (example,) = run_files.examples(record, count=1)
+    monkeypatch.setattr(study.open_run(record)[0], "validation_keyframes", lambda run: [found])
+    (example,) = runs.examples(record, count=1)
     assert example.truths == [[12, 80], []]
     assert example.scores == [{}, {}], "its detection file holds the annotated boxes"
 
 
 def test_class_counts_are_persons_by_source(record: Record) -> None:
-    counts = run_files.class_counts(record)
+    counts = study.class_counts(record)
     assert counts["ava"].to_dict() == {12: 8, 79: 4, 80: 8}
     assert counts["kinetics"].to_dict() == {12: 4, 79: 4, 80: 4}
     assert counts.loc[12, "name"] == "stand"
@@ -103,16 +105,16 @@ def test_class_counts_are_persons_by_source(record: Record) -> None:
 def test_training_log_of_the_last_stage(record: Record, tmp_path: Path) -> None:
     stage = tmp_path.parent / "stages" / Experiment().stage_digest(1)
     with pytest.raises(InputError, match=r"log\.jsonl: no such log"):
-        run_files.training_log(record)
+        runs.training_log(record)
     stage.mkdir(parents=True)
     lines = [{"iteration": i, "loss": 0.5, "lr": 0.01, "seconds": i} for i in (0, 5)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (stage / "log.jsonl").write_text(text)
-    log = run_files.training_log(record)
+    log = runs.training_log(record)
     assert log["iteration"].tolist() == [0, 5]
 
 
 def test_a_bare_record_has_no_run(record: Record, tmp_path: Path) -> None:
     (tmp_path / "record.json").unlink()
     with pytest.raises(InputError, match=r"record [0-9a-f]{12}: its run is not on this machine"):
-        run_files.examples(record)
+        runs.examples(record)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from stadlib.data.sampling import GlobalBatches, InTurns, batches_by_size
+from stadlib.data.batches import GlobalBatches, InTurns, batches_by_size
 
 
 def batches(start=0, stop=10, **how):

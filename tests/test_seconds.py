@@ -7,12 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from stadlib.config import InputError
-from stadlib.data.annotations import read_keyframes
-from stadlib.data.detected import detected_seconds
+from stadlib.base import InputError
+from stadlib.data.keyframes import detected_seconds, every_second, moments, read_keyframes
 from stadlib.data.layout import AvaLayout
-from stadlib.data.seconds import every_second, moments
-from stadlib.features import one_a_second, second_key, view_key
+from stadlib.training.memory import one_a_second, second_key, view_key
 
 
 @pytest.fixture
@@ -59,10 +57,10 @@ def test_two_keyframes_of_a_second_are_one_to_memory_and_two_to_testing(layout):
 
 
 def test_the_miniature_world_tells_who_is_there_in_every_second(smoke_record):
-    from stadlib.data import miniature
-    from stadlib.paths import data_dir
+    from stadlib.base import data_dir
+    from stadlib.world import spec
 
-    layout = AvaLayout(data_dir() / f"miniature-{miniature.SMOKE.digest}" / "world")
+    layout = AvaLayout(data_dir() / f"miniature-{spec.SMOKE.digest}" / "world")
     for source, seconds in (("ava", 12), ("kinetics", 10)):
         annotated = [k for k in read_keyframes(layout, source, "train") if len(k.boxes)]
         found = {(k.video, f"{k.timestamp:.6f}"): k for k in

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from stadlib import predict, recipes
-from stadlib.config import ConfigError, InputError
-from stadlib.data.streaming import Stream
+from stadlib import recipes
+from stadlib.base import ConfigError, InputError
+from stadlib.data.stream import Stream
 from stadlib.data.video import write_video
-from stadlib.memory import FeatureBank
-from stadlib.own_video import annotated, networks, sheet, time_line
-from stadlib.own_video.overlay import Overlay, person_color
-from stadlib.own_video.past import Past
-from stadlib.own_video.playback import Playback, Seen
-from stadlib.own_video.sightings import SHOWN, Look, Sighting, shown_actions
+from stadlib.training.bank import FeatureBank
+from stadlib.video import drawing, predict, scorer, time_line
+from stadlib.video.drawing import Overlay, person_color
+from stadlib.video.scorer import Past
+from stadlib.video.sightings import SHOWN, Look, Playback, Seen, Sighting, shown_actions
 
 IDS = (11, 12, 80)
 NAMES = {11: "sit", 12: "stand", 80: "watch (a person)"}
@@ -121,7 +120,7 @@ def film(tmp_path_factory) -> Path:
 
 
 def test_parts_join_to_one_video_with_every_frame_at_its_time(film, tmp_path, monkeypatch):
-    monkeypatch.setattr(annotated, "PART", 2)
+    monkeypatch.setattr(drawing, "PART", 2)
     stream, path, calls = Stream(film), tmp_path / "annotated.mp4", []
 
     def killed(done: int, total: int, text: str) -> None:
@@ -131,12 +130,12 @@ def test_parts_join_to_one_video_with_every_frame_at_its_time(film, tmp_path, mo
 
     how = {"warning": "", "progress": killed}
     with pytest.raises(KeyboardInterrupt):
-        annotated.write_annotated(stream, [], NAMES, path, **how)
-    parts = annotated.parts_folder(path)
+        drawing.write_annotated(stream, [], NAMES, path, **how)
+    parts = drawing.parts_folder(path)
     assert not path.exists() and len(list(parts.glob("0*.mp4"))) == 2
     calls.clear()
     how["progress"] = lambda done, total, text: calls.append(done)
-    annotated.write_annotated(stream, [], NAMES, path, **how)
+    drawing.write_annotated(stream, [], NAMES, path, **how)
     assert min(calls) == 4, "what was drawn is not drawn again"
     assert not parts.exists()
     shown = list(Stream(path).frames())
@@ -146,7 +145,7 @@ def test_parts_join_to_one_video_with_every_frame_at_its_time(film, tmp_path, mo
 
 
 def test_a_clip_is_the_beginning(film, tmp_path):
-    annotated.write_clip(film, tmp_path / "clip.mp4", 1.5)
+    drawing.write_clip(film, tmp_path / "clip.mp4", 1.5)
     assert len(list(Stream(tmp_path / "clip.mp4").frames())) == 12
 
 
@@ -180,7 +179,7 @@ def test_figures_say_that_nobody_was_found_and_what_is_to_be_thought_of_it():
     picture = np.zeros((48, 64, 3), np.uint8)
     empty = time_line.read_time_line(lambda: [sighting([look(0.0)])], 3, 1.0)
     for figure in (
-        sheet.contact_sheet([(0.0, picture, [])], NAMES, "MINIATURE"),
+        predict.contact_sheet([(0.0, picture, [])], NAMES, "MINIATURE"),
         time_line.time_line(empty, IDS, NAMES, "MINIATURE"),
     ):
         assert "nobody found" in texts(figure) and "MINIATURE" in texts(figure)
@@ -189,7 +188,7 @@ def test_figures_say_that_nobody_was_found_and_what_is_to_be_thought_of_it():
 def test_a_contact_sheet_names_persons_and_what_they_do():
     picture = np.zeros((48, 64, 3), np.uint8)
     crowd = [seen(number, LEFT) for number in range(1, 12)]
-    words = texts(sheet.contact_sheet([(3.0, picture, crowd)], NAMES))
+    words = texts(predict.contact_sheet([(3.0, picture, crowd)], NAMES))
     assert "stand .90, watch a person .40" in words and "3 s" in words and "and 5 more" in words
 
 
@@ -244,7 +243,7 @@ def test_without_a_span_nobody_is_remembered():
 def test_miniature_networks_are_warned_of_on_real_video_alone(
     experiment, detector, miniature, words
 ):
-    said = networks.warning(experiment, detector, miniature)
+    said = scorer.warning(experiment, detector, miniature)
     assert all(word in said for word in words) and bool(said) == bool(words)
     assert len(said) < 110, "it must fit above a picture"
 
@@ -252,9 +251,9 @@ def test_miniature_networks_are_warned_of_on_real_video_alone(
 def test_a_video_is_of_the_miniature_world_where_that_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("STADLIB_DATA", str(tmp_path / "data"))
     world = tmp_path / "data" / "miniature-0123" / "world" / "videos" / "v.mp4"
-    assert networks.in_miniature(world)
-    assert not networks.in_miniature(tmp_path / "data" / "v.mp4")
-    assert not networks.in_miniature(tmp_path / "miniature-0123" / "v.mp4")
+    assert scorer.in_miniature(world)
+    assert not scorer.in_miniature(tmp_path / "data" / "v.mp4")
+    assert not scorer.in_miniature(tmp_path / "miniature-0123" / "v.mp4")
 
 
 GOOD = {"video": "miniature", "weights": "x", "detector": "v3", "every": 1, "scale": "mini"}
@@ -290,10 +289,10 @@ def test_a_notebook_s_wrong_words_are_refused(name, value, answer):
 def test_weights_that_score_no_actions_are_refused(weights, answer, tmp_path, monkeypatch):
     monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
     with pytest.raises(InputError) as error:
-        networks.open_networks(weights, "v3", "smoke", Path("v.mp4"), lambda title: print)
+        scorer.open_networks(weights, "v3", "smoke", Path("v.mp4"), lambda title: print)
     assert answer in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no finished run \(no record\.json\)"):
-        networks.open_networks(str(tmp_path), "v3", "smoke", Path("v.mp4"), lambda title: print)
+        scorer.open_networks(str(tmp_path), "v3", "smoke", Path("v.mp4"), lambda title: print)

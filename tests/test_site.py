@@ -9,15 +9,15 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from stadlib.__main__ import main
-from stadlib.config import InputError
-from stadlib.site import pages
+from stadlib.base import InputError
+from stadlib.cli import site as cli_site
+from stadlib.cli.root import main
 
 
 @pytest.fixture
 def notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two small notebooks, the first with a table and a link; the ledger is not measured again."""
-    monkeypatch.setattr(pages.claims, "markdown", lambda: "ledger")
+    monkeypatch.setattr(cli_site.claims, "markdown", lambda: "ledger")
     folder = tmp_path / "notebooks"
     folder.mkdir()
     output = v4.new_output(
@@ -45,7 +45,7 @@ def site(tmp_path_factory) -> Path:
 
 
 def test_every_committed_notebook_has_a_page(site):
-    names = {path.stem for path in pages.NOTEBOOKS.glob("[0-9]*.ipynb")}
+    names = {path.stem for path in cli_site.NOTEBOOKS.glob("[0-9]*.ipynb")}
     assert names and {path.stem for path in site.iterdir()} == names | {"index"}
 
 
@@ -69,12 +69,12 @@ def test_pages_fit_narrow_screens(site):
 def test_index_holds_the_claims_and_the_notebooks(site):
     html = (site / "index.html").read_text()
     assert "S-only is above the linear head" in html and "<strong>shown</strong>" in html
-    for name in pages.NOTEBOOKS.glob("[0-9]*.ipynb"):
+    for name in cli_site.NOTEBOOKS.glob("[0-9]*.ipynb"):
         assert f'href="{name.stem}.html"' in html
 
 
 def test_code_is_behind_a_click(notebooks, tmp_path):
-    written = pages.build(tmp_path / "site", notebooks)
+    written = site.build(tmp_path / "site", notebooks)
     assert [path.name for path in written] == ["index.html", "00_a.html", "01_b.html"]
     html = written[1].read_text()
     assert re.search(r"<details><summary>code</summary>.*shown.*</details>", html, re.DOTALL)
@@ -87,9 +87,9 @@ def test_code_is_behind_a_click(notebooks, tmp_path):
 def test_own_site_is_replaced_and_a_foreign_folder_is_not(notebooks, tmp_path, capsys):
     out = tmp_path / "site"
     out.mkdir()
-    pages.build(out, notebooks)
+    site.build(out, notebooks)
     (notebooks / "01_b.ipynb").unlink()
-    assert len(pages.build(out, notebooks)) == len(list(out.iterdir())) == 2
+    assert len(site.build(out, notebooks)) == len(list(out.iterdir())) == 2
     (out / "letters.txt").write_text("mine")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert main(["report", "--out", str(out)]) == 1
@@ -99,16 +99,16 @@ def test_own_site_is_replaced_and_a_foreign_folder_is_not(notebooks, tmp_path, c
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file: a file; name a new folder"):
-        pages.build(tmp_path / "file", notebooks)
+        site.build(tmp_path / "file", notebooks)
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_interrupted_leaves_no_half_site(notebooks, tmp_path, monkeypatch, first):
     out = tmp_path / "site"
     if not first:
-        pages.build(out, notebooks)
+        site.build(out, notebooks)
     before = {path.name: path.read_bytes() for path in out.glob("*")}
-    render, calls = pages.HTMLExporter.from_notebook_node, []
+    render, calls = site.HTMLExporter.from_notebook_node, []
 
     def interrupted(*arguments, **words):
         calls.append(1)
@@ -116,9 +116,9 @@ def test_interrupted_leaves_no_half_site(notebooks, tmp_path, monkeypatch, first
             raise KeyboardInterrupt
         return render(*arguments, **words)
 
-    monkeypatch.setattr(pages.HTMLExporter, "from_notebook_node", interrupted)
+    monkeypatch.setattr(site.HTMLExporter, "from_notebook_node", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pages.build(out, notebooks)
+        site.build(out, notebooks)
     assert {path.name: path.read_bytes() for path in out.glob("*")} == before
     left = {path.name for path in tmp_path.iterdir()}
     assert left == ({"notebooks"} if first else {"notebooks", "site"})
@@ -127,7 +127,7 @@ def test_interrupted_leaves_no_half_site(notebooks, tmp_path, monkeypatch, first
 def test_bad_notebooks_are_named(notebooks, tmp_path):
     (notebooks / "02_c.ipynb").write_text("{")
     with pytest.raises(InputError, match=r"02_c\.ipynb: not a notebook"):
-        pages.build(tmp_path / "site", notebooks)
+        site.build(tmp_path / "site", notebooks)
     with pytest.raises(InputError, match="no notebook"):
-        pages.build(tmp_path / "site", tmp_path)
+        site.build(tmp_path / "site", tmp_path)
     assert not (tmp_path / "site").exists()

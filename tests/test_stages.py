@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from stadlib import build, recipes, study
-from stadlib.banks import weights_digest
-from stadlib.config import ConfigError, Experiment, Stage
-from stadlib.memory import FeatureBank
-from stadlib.records import read_record
-from stadlib.train import read_weights
+from stadlib import recipes, study
+from stadlib.base import ConfigError
+from stadlib.recipes.experiment import Experiment, Stage
+from stadlib.study import read_record
+from stadlib.training import build
+from stadlib.training.bank import FeatureBank
+from stadlib.training.loop import read_weights
+from stadlib.training.memory import weights_digest
 
 STRATEGIES = recipes.table2(scale="smoke", backbone="ir-csn-152")
 EMPTY = STRATEGIES["A+K first, empty Kinetics bank"]

@@ -9,13 +9,21 @@ import cv2
 import numpy as np
 import pytest
 
-from stadlib.config import InputError
+from stadlib.base import InputError
 from stadlib.data.coco import read_coco
-from stadlib.data.miniature import SMOKE, WorldSpec, render_pretraining, render_stills, stills
-from stadlib.data.miniature.activities import pose_at
-from stadlib.data.miniature.render import Stage
-from stadlib.data.miniature.scenes import MOMENT, compose
-from stadlib.data.miniature.stills import chair_boxes, person_boxes, photograph
+from stadlib.world import stills
+from stadlib.world.actions import pose_at
+from stadlib.world.render import Stage
+from stadlib.world.sets import render_pretraining
+from stadlib.world.spec import SMOKE, WorldSpec
+from stadlib.world.stills import (
+    MOMENT,
+    chair_boxes,
+    compose,
+    person_boxes,
+    photograph,
+    render_stills,
+)
 
 TINY = WorldSpec(movies=(1, 1, 1), clips=(1, 1, 1), pretraining_clips=(60, 20))
 SPLITS = ("train", "val")

@@ -15,9 +15,10 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from stadlib import recipes, study
-from stadlib.config import ConfigError, Experiment
-from stadlib.config import from_dict as experiment_from
-from stadlib.records import read_record
+from stadlib.base import ConfigError
+from stadlib.recipes.experiment import Experiment
+from stadlib.recipes.experiment import from_dict as experiment_from
+from stadlib.study import read_record
 
 ROW = recipes.at(Experiment(head="linear"), "smoke")
 

@@ -11,13 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stadlib.__main__ import main
-from stadlib.config import InputError
+from stadlib.base import InputError
+from stadlib.cli.root import main
+from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
 from stadlib.data.layout import AvaLayout
-from stadlib.labels import AVA_ACTIONS, LabelMap, write_label_map
-from stadlib.metrics import COLUMNS, frame_map, match, read_rows, tie_interval
-from stadlib.submission import part_scores, write_submission
-from stadlib.submission_check import ROWS, split_keyframes, validate_submission
+from stadlib.data.rows import COLUMNS, read_rows
+from stadlib.evaluation.average_precision import frame_map, tie_interval
+from stadlib.evaluation.matching import match
+from stadlib.evaluation.submission import (
+    ROWS,
+    part_scores,
+    split_keyframes,
+    validate_submission,
+    write_submission,
+)
 
 LABELS = LabelMap({action: AVA_ACTIONS[action] for action in (12, 17, 80)})
 UNEVALUATED = 2

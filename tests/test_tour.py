@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from stadlib import build, recipes, stages, tour, workspace
-from stadlib.config import InputError, from_dict
+from stadlib import recipes
+from stadlib.base import InputError, Progress
 from stadlib.data.clips import Batch
-from stadlib.labels import group
+from stadlib.data.labels import group
 from stadlib.models.action_detector import ActionDetector
-from stadlib.progress import Progress
-from stadlib.remembered import Memory
-from stadlib.walk import walk
+from stadlib.models.heads import Memory
+from stadlib.recipes.experiment import from_dict
+from stadlib.report import tour
+from stadlib.report.tour import walk
+from stadlib.training import build, stages
 
 ACTIONS, REMEMBERED = 7, 5
 
@@ -87,7 +89,7 @@ def journey(with_memory) -> tour.Journey:
 
 def test_a_journey_is_the_trained_models(journey, with_memory):
     experiment = from_dict(with_memory.experiment)
-    run = workspace.open_run(experiment, with_memory.folder, Progress)
+    run = stages.open_run(experiment, with_memory.folder, Progress)
     model = stages.trained_model(run).eval()
     clip = torch.from_numpy(journey.frames).permute(3, 0, 1, 2)[None]
     high, wide = journey.frames.shape[1:3]
@@ -103,8 +105,8 @@ def test_a_journey_is_the_trained_models(journey, with_memory):
 
 
 def test_the_clip_is_the_first_of_the_rule(journey, with_memory):
-    run = workspace.open_run(from_dict(with_memory.experiment), with_memory.folder, Progress)
-    keyframes = workspace.annotated(run.layout, ["ava"], "val")
+    run = stages.open_run(from_dict(with_memory.experiment), with_memory.folder, Progress)
+    keyframes = stages.annotated(run.layout, ["ava"], "val")
     videos = {k.video: [o for o in keyframes if o.video == k.video] for k in keyframes}
     relating = [action for action in journey.ids if group(action) == "person"]
     columns = [journey.ids.index(action) for action in relating]

@@ -10,10 +10,9 @@ import pytest
 import torch
 from matplotlib.text import Text
 
-from stadlib import pipeline_figure, tour_plots, tour_relations
-from stadlib.remembered import Memory
-from stadlib.tour import Journey
-from stadlib.walk import Walk
+from stadlib.models.heads import Memory
+from stadlib.report import pipeline, tour
+from stadlib.report.tour import Journey, Walk
 
 IDS = (11, 12, 17, 74, 78, 79, 80)
 MINI = {"frames": 8, "side": 64, "channels": 128, "width": 64, "grid": 4, "span": 12, "persons": 3}
@@ -21,13 +20,13 @@ PAPER = {
     "frames": 32, "side": 256, "channels": 2048, "width": 512, "grid": 7, "span": 30, "persons": 5,
 }  # fmt: skip
 FIGURES = (
-    tour_plots.clip,
-    tour_plots.feature_map,
-    tour_plots.persons,
-    tour_plots.sequences,
-    tour_relations.attention,
-    tour_relations.remembered,
-    tour_relations.scores,
+    tour.clip,
+    tour.feature_map,
+    tour.persons,
+    tour.sequences,
+    tour.attention,
+    tour.remembered,
+    tour.scores,
 )
 
 
@@ -117,7 +116,7 @@ def test_headings_are_the_tensors_shapes(journey):
 
 def test_attention_that_is_drawn_sums_to_all_of_it(journey):
     """A person's panel and the line below it name shares that make 100 %, up to rounding."""
-    figure = tour_relations.attention(journey)
+    figure = tour.attention(journey)
     lines = [text.get_text() for text in figure.texts if "remembered" in text.get_text()]
     assert len(lines) == len(figure.axes) == 3
     for axes, line in zip(figure.axes, lines, strict=True):
@@ -127,7 +126,7 @@ def test_attention_that_is_drawn_sums_to_all_of_it(journey):
 
 
 def test_bars_of_seconds_are_a_persons_attention(journey):
-    bars = tour_relations.remembered(journey).axes[-1].patches
+    bars = tour.remembered(journey).axes[-1].patches
     assert sum(bar.get_height() for bar in bars) == pytest.approx(100, abs=1e-3)
     assert len(bars) == 1 + len(journey.recalled)
     now = min(bars, key=lambda bar: abs(bar.get_x() + bar.get_width() / 2))
@@ -136,7 +135,7 @@ def test_bars_of_seconds_are_a_persons_attention(journey):
 
 
 def test_scores_are_sorted_and_true_ones_are_marked(journey):
-    figure = tour_relations.scores(journey)
+    figure = tour.scores(journey)
     for person, axes in enumerate(figure.axes[1::2]):
         widths = [bar.get_width() for bar in axes.patches]
         assert widths == sorted(journey.walk.scores_NA[person].tolist(), reverse=True)[:6]
@@ -146,10 +145,10 @@ def test_scores_are_sorted_and_true_ones_are_marked(journey):
 
 
 def test_the_pipeline_is_the_readmes():
-    require_room(pipeline_figure.pipeline())
-    drawn, committed = pipeline_figure.svg(), pipeline_figure.SVG.read_text()
-    assert drawn == pipeline_figure.svg()
-    readme = pipeline_figure.SVG.parents[1] / "README.md"
+    require_room(pipeline.pipeline())
+    drawn, committed = pipeline.svg(), pipeline.SVG.read_text()
+    assert drawn == pipeline.svg()
+    readme = pipeline.SVG.parents[1] / "README.md"
     assert "](results/pipeline.svg)" in readme.read_text()
     # Matplotlib names every text in a comment; coordinates may differ with its version.
     assert _comments(drawn) == _comments(committed), "run: stadlib readme"

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from stadlib.config import InputError
-from stadlib.train import Schedule, fit, read_weights
+from stadlib.base import InputError
+from stadlib.training.loop import Schedule, fit, read_weights
 
 SCHEDULE = Schedule(iterations=20, lr=0.05, seed=5)
 

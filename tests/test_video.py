@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from stadlib.config import InputError
-from stadlib.data import frame_index, video
+from stadlib.base import InputError
+from stadlib.data import video
 
 BITS = 8
 TICK = Fraction(1, 90_000)
@@ -165,13 +165,13 @@ def test_a_failing_writer_leaves_nothing(tmp_path: Path) -> None:
 
 def test_wrong_packet_times_are_counted_instead(tmp_path: Path, monkeypatch) -> None:
     path = write(tmp_path / "a.mp4", steady(Fraction(10)), g="10")
-    honest = frame_index._packet_times
+    honest = video._packet_times
 
     def shifted(*args):
         pts, keyframes = honest(*args)
         return pts + 1, keyframes
 
-    monkeypatch.setattr(frame_index, "_packet_times", shifted)
+    monkeypatch.setattr(video, "_packet_times", shifted)
     wanted = [5, 50, 77]
     frames = video.read_frames(path, [i / 10 + 0.05 for i in wanted])
     assert [number(f) for f in frames] == wanted

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from stadlib import recipes
-from stadlib.__main__ import main
-from stadlib.config import InputError
-from stadlib.paths import stage_dir
-from stadlib.records import make_record, write_record
-from stadlib.watch import find_run, read_log, status
+from stadlib.base import InputError, stage_dir
+from stadlib.cli.root import main
+from stadlib.cli.watch import read_log, status
+from stadlib.study import find_run, make_record, write_record
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,11 @@ from typing import get_args
 import pytest
 import torch
 
-from stadlib.__main__ import main
-from stadlib.config import BackboneName, InputError, PretrainName
+from stadlib.base import InputError
+from stadlib.cli.root import main
+from stadlib.models import published
 from stadlib.models.networks import CSN, STAGE_DEPTHS
-from stadlib.weights import download, sources
+from stadlib.recipes.experiment import BackboneName, PretrainName
 
 
 def small_csn():
@@ -34,14 +35,14 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_table_is_sound():
-    names = [row.name for row in sources.SOURCES]
-    assert len(set(names)) == len(names) == len({row.file for row in sources.SOURCES})
-    for row in sources.SOURCES:
+    names = [row.name for row in published.SOURCES]
+    assert len(set(names)) == len(names) == len({row.file for row in published.SOURCES})
+    for row in published.SOURCES:
         assert row.url.startswith("https://") and row.file.endswith((".pth", ".pyth"))
         family, depth = row.backbone.rsplit("-", 1)
         assert family in ("slowfast", "ir-csn") and int(depth) in STAGE_DEPTHS
         assert not row.sha256 or row.file.endswith(f"-{row.sha256}.pth")
-    fitting = {(row.backbone, row.pretraining) for row in sources.SOURCES}
+    fitting = {(row.backbone, row.pretraining) for row in published.SOURCES}
     words = {(b, p) for b in get_args(BackboneName) for p in get_args(PretrainName)}
     assert fitting & words == {
         ("slowfast-101", "K400"),
@@ -51,12 +52,12 @@ def test_the_table_is_sound():
 
 
 def test_the_command_lists_the_table_and_what_is_there(folder, capsys):
-    row = sources.SOURCES[0]
+    row = published.SOURCES[0]
     (folder / row.file).write_bytes(b"x")
     assert main(["weights"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"  here: {folder / row.file}" in lines
-    assert sum(line.startswith("  not here: ") for line in lines) == len(sources.SOURCES) - 1
+    assert sum(line.startswith("  not here: ") for line in lines) == len(published.SOURCES) - 1
     assert sum(line.strip() == row.url for line in lines) == 1
     assert main(["weights", "csn"]) == 1
     assert "no such row; choose from slowfast-101-8x8" in capsys.readouterr().err
@@ -110,10 +111,10 @@ def test_a_download_that_was_cut_goes_on(server, tmp_path):
     path, seen = tmp_path / "pretrained" / "weights.pth", []
     server.limit = 100_000
     with pytest.raises(InputError, match="cut off after 100000 of 300000 bytes; run again to go"):
-        download.download(server.url, path, sha, quiet)
+        published.download(server.url, path, sha, quiet)
     assert not path.exists() and path.with_name("weights.pth.part").stat().st_size == 100_000
     server.limit = None
-    download.download(server.url, path, sha, lambda done, total, _: seen.append((done, total)))
+    published.download(server.url, path, sha, lambda done, total, _: seen.append((done, total)))
     assert path.read_bytes() == server.content
     assert server.asked == [None, "bytes=100000-"] and seen[-1] == (300_000, 300_000)
     assert [file.name for file in path.parent.iterdir()] == ["weights.pth"]
@@ -140,7 +141,7 @@ def test_a_download_that_was_killed_goes_on(server, tmp_path):
         server.hold.set()
     size = part.stat().st_size
     server.limit = server.hold = None
-    download.download(server.url, path, "", quiet)
+    published.download(server.url, path, "", quiet)
     assert path.read_bytes() == server.content
     assert server.asked == [None, f"bytes={size}-"]
 
@@ -150,25 +151,25 @@ def test_a_wrong_hash_is_refused_and_dropped(server, tmp_path):
     with pytest.raises(
         InputError, match=r"SHA-256 begins \w{8}, published is 0badc0de.*weights\.pth$"
     ):
-        download.download(server.url, path, "0badc0de", quiet)
+        published.download(server.url, path, "0badc0de", quiet)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_without_ranges_sends_it_all_again(server, tmp_path):
     server.content, server.ranges = b"0123456789", False
     (tmp_path / "weights.pth.part").write_bytes(b"0123" + b"x" * 20)
-    download.download(server.url, tmp_path / "weights.pth", "", quiet)
+    published.download(server.url, tmp_path / "weights.pth", "", quiet)
     assert (tmp_path / "weights.pth").read_bytes() == server.content
 
 
 def test_a_part_that_is_whole_or_too_long(server, tmp_path):
     server.content, part = b"0123456789", tmp_path / "weights.pth.part"
     part.write_bytes(server.content)
-    download.download(server.url, tmp_path / "weights.pth", "", quiet)
+    published.download(server.url, tmp_path / "weights.pth", "", quiet)
     assert (tmp_path / "weights.pth").read_bytes() == server.content
     part.write_bytes(b"x" * 20)
     with pytest.raises(InputError, match=r"not fetched \(the file has changed"):
-        download.download(server.url, tmp_path / "weights.pth", "", quiet)
+        published.download(server.url, tmp_path / "weights.pth", "", quiet)
     assert not part.exists()
 
 
@@ -177,7 +178,7 @@ def test_without_network_one_line_says_what_to_fetch_and_where_to_put_it(tmp_pat
     with pytest.raises(
         InputError, match=r"^http://127\.0\.0\.1:9/weights\.pth: not fetched"
     ) as error:
-        download.download(url, path, "", quiet)
+        published.download(url, path, "", quiet)
     assert str(error.value).endswith(f"put it at {path}") and "\n" not in str(error.value)
 
 
@@ -185,9 +186,9 @@ def test_the_command_fetches_verifies_and_reports(server, folder, monkeypatch, c
     torch.save({"model": small_csn().state_dict()}, folder / "made.pt")
     server.content = (folder / "made.pt").read_bytes()
     sha = hashlib.sha256(server.content).hexdigest()[:8]
-    row = replace(sources.source("ir-csn-152-ig65m"), url=server.url, sha256=sha)
-    monkeypatch.setattr(sources, "SOURCES", (row,))
-    monkeypatch.setattr(download, "_network", lambda _: small_csn())
+    row = replace(published.source("ir-csn-152-ig65m"), url=server.url, sha256=sha)
+    monkeypatch.setattr(published, "SOURCES", (row,))
+    monkeypatch.setattr(published, "_network", lambda _: small_csn())
     for _ in range(2):
         assert main(["weights", row.name]) == 0
         assert "values of the backbone in stadlib's names" in capsys.readouterr().out
@@ -197,6 +198,6 @@ def test_the_command_fetches_verifies_and_reports(server, folder, monkeypatch, c
 def test_weights_of_another_network_are_refused_after_the_download(server, folder, monkeypatch):
     torch.save({"model": small_csn().state_dict()}, folder / "made.pt")
     server.content = (folder / "made.pt").read_bytes()
-    row = replace(sources.source("slowfast-50-ava"), url=server.url)
+    row = replace(published.source("slowfast-50-ava"), url=server.url)
     with pytest.raises(InputError, match=r"weights\.pth: no value for \d+: net\.0\.multipathway"):
-        download.fetch(row, quiet)
+        published.fetch(row, quiet)

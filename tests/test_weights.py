@@ -10,14 +10,21 @@ import torch
 from torch import nn
 from torchvision.models.video.resnet import Bottleneck, VideoResNet
 
-from stadlib import build
-from stadlib.config import Experiment, InputError
-from stadlib.models.backbones import Classifier, csn, freeze_batchnorm, slowfast
-from stadlib.models.networks import CSN, STAGE_DEPTHS, SlowFast
-from stadlib.preparation import pretrained_backbone
-from stadlib.weights import sources
-from stadlib.weights.files import read_state, save_backbone
-from stadlib.weights.loading import load_backbone, read_backbone
+from stadlib.base import InputError
+from stadlib.models import published
+from stadlib.models.networks import (
+    CSN,
+    STAGE_DEPTHS,
+    Classifier,
+    SlowFast,
+    csn,
+    freeze_batchnorm,
+    slowfast,
+)
+from stadlib.models.weights import load_backbone, read_backbone, read_state, save_backbone
+from stadlib.recipes.experiment import Experiment
+from stadlib.training import build
+from stadlib.training.pretraining import pretrained_backbone
 
 DEPTHS = (1, 2, 1, 1)
 
@@ -595,7 +602,7 @@ def test_paper_scale_takes_any_naming(paper, capsys):
     ):
         pretrained_backbone(experiment, lambda _: None)
     network, state, theirs = case(mmaction2)
-    row = sources.source("ir-csn-152-ig65m-k400")
+    row = published.source("ir-csn-152-ig65m-k400")
     written(paper, {"state_dict": theirs, "meta": {}}, row.file)
     weights = pretrained_backbone(experiment, lambda _: None)
     assert all(torch.equal(state[name], tensor) for name, tensor in weights.items())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from stadlib import build, recipes
-from stadlib.labels import AVA_ACTIONS, LabelMap
-from stadlib.models.gfocal import PERSON
+from stadlib import recipes
+from stadlib.data.labels import AVA_ACTIONS, LabelMap
+from stadlib.models.person_detector import PERSON
+from stadlib.training import build
 
 WORDS = {"backbone": "ir-csn-152", "pretrain": "K700", "frames": "32x2", "head": "t-only"}
 
@@ -34,7 +35,7 @@ class Everywhere(nn.Module):
 
 def networks(persons: bool = True, span: int = 2):
     """An untrained model of the smoke scale that remembers two seconds."""
-    from stadlib.own_video.scorer import Networks
+    from stadlib.video.scorer import Networks
 
     (row,) = recipes.table1(scale="smoke", memory="no", **WORDS)
     torch.manual_seed(0)

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from stadlib.config import InputError
-from stadlib.data.annotation_rows import Problem, contradicting_files, read_rows
-from stadlib.data.annotations import known_actions
+from stadlib.base import InputError
+from stadlib.data.boxes import read_person_boxes
+from stadlib.data.keyframes import known_actions
+from stadlib.data.labels import AVA_ACTIONS, LabelMap
 from stadlib.data.layout import BOX_SUFFIXES, SOURCES, SPLITS, AvaLayout
-from stadlib.data.person_boxes import read_person_boxes
+from stadlib.data.rows import Problem, contradicting_files, read_annotation_rows
 from stadlib.data.video import probe, read_frames
-from stadlib.labels import AVA_ACTIONS, LabelMap
 
 _SLACK = 1e-3  # seconds that a timestamp may lie outside its video, for containers' rounding
-
 Tables = dict[tuple[str, str], pd.DataFrame]  # the good rows of an annotation file, with their row
 Videos = dict[tuple[str, str], str]  # (source, video) -> where it is first named, "file:row"
 
@@ -72,7 +71,7 @@ def _read_tables(layout: AvaLayout) -> tuple[Tables, list[str]]:
         if not path.exists():
             continue
         try:
-            tables[source, split], problems = read_rows(path, known_actions(label_map))
+            tables[source, split], problems = read_annotation_rows(path, known_actions(label_map))
             lines += map(str, problems)
         except InputError as error:
             lines.append(str(error))

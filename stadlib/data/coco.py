@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stadlib.config import InputError
+from stadlib.base import InputError
 
 _LISTS = ("images", "annotations", "categories")
 

@@ -18,8 +18,8 @@ import math
 from functools import cached_property
 from pathlib import Path
 
-from stadlib.config import InputError
-from stadlib.labels import LabelMap, read_label_map
+from stadlib.base import InputError
+from stadlib.data.labels import LabelMap, read_label_map
 
 SOURCES = ("ava", "kinetics")
 SPLITS = ("train", "val", "test")

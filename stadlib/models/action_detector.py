@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from stadlib.models.backbones import Backbone, Normalize
-from stadlib.models.fusion import Fusion
-from stadlib.models.heads import Head
-from stadlib.models.roi import RoIAlign3d
-from stadlib.remembered import Memory, nobody
+from stadlib.models.heads import Head, Memory, nobody
+from stadlib.models.networks import Backbone, Normalize
+from stadlib.models.roi_fusion import Fusion, RoIAlign3d
 
 
 class ActionDetector(nn.Module):

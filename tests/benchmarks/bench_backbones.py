@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from stadlib.models.backbones import csn_mini, freeze_batchnorm, slowfast_mini
-from stadlib.models.networks import Backbone
+from stadlib.models.networks import Backbone, csn_mini, freeze_batchnorm, slowfast_mini
 
 BATCH = 8
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torchvision.models.detection import retinanet_resnet50_fpn
 
-from stadlib.models.person_detectors import gfocal_resnet
+from stadlib.models.person_detector import gfocal_resnet
 
 BATCH, HEIGHT, WIDTH = 4, 256, 340
 

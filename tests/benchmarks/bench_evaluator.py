@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stadlib import metrics
-from stadlib.labels import AVA_ACTIONS, LabelMap
+from stadlib.data import rows as data_rows
+from stadlib.data.labels import AVA_ACTIONS, LabelMap
+from stadlib.evaluation import average_precision, matching
 
 VIDEOS, KEYFRAMES, PERSONS = 64, 897, 2.1
 LABELS = LabelMap(dict(AVA_ACTIONS))
@@ -37,7 +38,7 @@ def synthetic(videos: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     def rows(person: np.ndarray, action: np.ndarray, score: np.ndarray, moved: float):
         where = (boxes[person] + moved * rng.normal(size=(len(person), 4))).round(3)
-        frame = pd.DataFrame(where, columns=list(metrics.COLUMNS[2:6]))
+        frame = pd.DataFrame(where, columns=list(data_rows.COLUMNS[2:6]))
         video = pd.Categorical.from_codes(keyframe[person] // KEYFRAMES, categories=names)
         frame.insert(0, "timestamp", (902 + keyframe[person] % KEYFRAMES).astype(float))
         frame.insert(0, "video", video)
@@ -75,12 +76,12 @@ def main(share: float) -> None:
             os._exit(0)
         os.waitpid(child, 0)
         print(f"{share:g} x AVA's validation, {paths[1].stat().st_size / 1e6:.0f} MB of detections")
-        whole = timed("from CSV", lambda: metrics.frame_map(*paths, LABELS))
-        truth, found = (metrics.read_rows(path) for path in paths)
+        whole = timed("from CSV", lambda: average_precision.frame_map(*paths, LABELS))
+        truth, found = (data_rows.read_rows(path) for path in paths)
         print(f"  {len(truth)} boxes, {len(found)} rows, mAP {whole.mAP:.6f}")
-        matches = timed("match, from arrays", lambda: metrics.match(truth, found, LABELS))
-        timed("average precision", lambda: metrics.result(matches))
-        timed("bootstrap, 1,000 resamples", lambda: metrics.bootstrap(matches))
+        matches = timed("match, from arrays", lambda: matching.match(truth, found, LABELS))
+        timed("average precision", lambda: average_precision.result(matches))
+        timed("bootstrap, 1,000 resamples", lambda: average_precision.bootstrap(matches))
 
 
 if __name__ == "__main__":

@@ -32,22 +32,21 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from stadlib import build, recipes
-from stadlib.config import Experiment
+from stadlib import recipes
+from stadlib.base import Progress
+from stadlib.data.batches import Share
 from stadlib.data.clips import Batch, collate
 from stadlib.data.layout import AvaLayout
-from stadlib.data.sampling import Share
-from stadlib.execution import Execution
 from stadlib.models.action_detector import ActionDetector
+from stadlib.models.heads import nobody
 from stadlib.models.networks import recompute_activations
-from stadlib.online import OnlineBanks
-from stadlib.preparation import prepare_data
-from stadlib.progress import Progress
-from stadlib.remembered import nobody
-from stadlib.scales import SCALES
-from stadlib.stages import clip_loss
-from stadlib.train import Schedule, fit
-from stadlib.workspace import Run, annotated
+from stadlib.recipes.experiment import Execution, Experiment
+from stadlib.recipes.scales import SCALES
+from stadlib.training import build
+from stadlib.training.loop import Schedule, fit
+from stadlib.training.memory import OnlineBanks
+from stadlib.training.pretraining import prepare_data
+from stadlib.training.stages import Run, annotated, clip_loss
 
 WARM, TIMED = 3, 10  # iterations
 LARGEST = 512  # clips; nobody needs more of a GPU

@@ -15,8 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stadlib.models.heads import RelationHead
-from stadlib.remembered import Memory, nobody
+from stadlib.models.heads import Memory, RelationHead, nobody
 
 
 def per_clip(

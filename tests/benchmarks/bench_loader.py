@@ -41,15 +41,15 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
-from stadlib import build, recipes
-from stadlib.config import Experiment
-from stadlib.data.annotations import Keyframe
+from stadlib import recipes
 from stadlib.data.clips import ClipDataset, collate
-from stadlib.data.frame_index import frame_index
+from stadlib.data.keyframes import Keyframe
+from stadlib.data.labels import AVA_ACTIONS
 from stadlib.data.layout import AvaLayout
-from stadlib.data.video import read_frames, write_video
-from stadlib.labels import AVA_ACTIONS
-from stadlib.scales import SCALES
+from stadlib.data.video import frame_index, read_frames, write_video
+from stadlib.recipes.experiment import Experiment
+from stadlib.recipes.scales import SCALES
+from stadlib.training import build
 
 MOVIES, SECONDS, RATE = 3, 180, 30
 HEIGHT, WIDTH = 256, 340

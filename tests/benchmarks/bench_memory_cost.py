@@ -15,9 +15,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from stadlib.memory import FeatureBank, windows
-from stadlib.models.heads import RelationHead
-from stadlib.remembered import nobody
+from stadlib.models.heads import RelationHead, nobody
+from stadlib.training.bank import FeatureBank, windows
 
 AVERAGED = {"t-only": ("H", "W"), "s-only": ("T",)}
 # head, scale: L, C, clips of a batch

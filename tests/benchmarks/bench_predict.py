@@ -19,11 +19,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stadlib.config import Experiment
-from stadlib.data.streaming import Stream
+from stadlib.base import Progress
+from stadlib.data.stream import Stream
 from stadlib.data.video import write_video
-from stadlib.preparation import prepare_data
-from stadlib.progress import Progress
+from stadlib.recipes.experiment import Experiment
+from stadlib.training.pretraining import prepare_data
 
 SIZE, RATE = (256, 340), 25  # (height, width), frames a second
 

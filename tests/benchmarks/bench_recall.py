@@ -18,11 +18,13 @@ from pathlib import Path
 
 import torch
 
-from stadlib import build, evaluate, preparation, recipes, scoring, stages, study, workspace
-from stadlib.features import feature_batches
-from stadlib.models.attention import Recall
-from stadlib.progress import Progress
-from stadlib.train import Schedule, fit, read_weights
+from stadlib import recipes, study
+from stadlib.base import Progress
+from stadlib.data import layout as data_layout
+from stadlib.models.heads import Recall
+from stadlib.training import build, pretraining, stages
+from stadlib.training.loop import Schedule, fit, read_weights
+from stadlib.training.memory import feature_batches
 
 SEEDS = (0, 1)
 ROW = recipes.memory_ablation(scale="mini")[30, 5]
@@ -53,23 +55,23 @@ VARIANTS: dict[str, tuple[Callable[[Recall], None], ...] | None] = {
 def main(iterations: int) -> None:
     """Train and measure every variant; prints a row each."""
     study.run(ROW)
-    layout = preparation.prepare_data(ROW, Progress)
+    layout = pretraining.prepare_data(ROW, Progress)
     shared = tuple(study.stage_folder(ROW, number) for number in (1, 2))
-    run = workspace.Run(ROW, layout, study.run_folder(ROW), shared, Progress)
+    run = stages.Run(ROW, layout, study.run_folder(ROW), shared, Progress)
     labels = layout.label_map()
     model = build.action_detector(ROW, labels.num_actions)
     path = study.stage_folder(ROW, 1) / "checkpoint.pt"
     model.load_state_dict(read_weights(path, ROW.stage_digest(1))["model"])
-    banks = {split: {s: run.banks(1).seconds(model, s, split) for s in workspace.SOURCES}
+    banks = {split: {s: run.banks(1).seconds(model, s, split) for s in data_layout.SOURCES}
              for split in ("train", "val")}  # fmt: skip
-    keyframes = {split: workspace.annotated(layout, workspace.SOURCES, split) for split in banks}
+    keyframes = {split: stages.annotated(layout, data_layout.SOURCES, split) for split in banks}
     views = run.banks(1).views(model, keyframes["val"], "val")
     for name, without in VARIANTS.items():
         found, start = [], time.monotonic()
         for seed in SEEDS:
             row = replace(ROW, seed=seed)
             known = banks if without is not None else {split: {} for split in banks}
-            remember = {split: scoring.remember_out_of(run, known[split]) for split in banks}
+            remember = {split: stages.remember_out_of(run, known[split]) for split in banks}
             torch.manual_seed(seed)
             head = build.action_detector(row, labels.num_actions, without is not None).head
             for switch_off in without or ():
@@ -88,10 +90,8 @@ def main(iterations: int) -> None:
                     head.train(), stages.feature_loss, batches, numbers,
                     folder=Path(folder), digest="bench", progress=lambda *_: None,
                 )  # fmt: skip
-                rows = evaluate.score_features(
-                    head, keyframes["val"], views, remember["val"], labels
-                )
-                found.append(scoring.measure(replace(run, folder=Path(folder)), rows, "val"))
+                rows = stages.score_features(head, keyframes["val"], views, remember["val"], labels)
+                found.append(stages.measure(replace(run, folder=Path(folder)), rows, "val"))
         means = (f"{s} {sum(100 * f[s]['mAP'] for f in found) / len(found):.2f}" for s in found[0])
         seconds = (time.monotonic() - start) / len(SEEDS)
         print(f"{iterations} iterations, {name:30} {', '.join(means)}  ({seconds:.0f} s a head)")

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from stadlib import build, recipes, study
+from stadlib import recipes, study
+from stadlib.training import build
 
 CHANGE = 1e-6  # of a weight, standard deviation
 HEADS = ("linear", "t-only", "s-only")

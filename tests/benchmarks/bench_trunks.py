@@ -26,8 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stadlib.models.backbones import csn, freeze_batchnorm, slowfast
-from stadlib.models.networks import Backbone
+from stadlib.models.networks import Backbone, csn, freeze_batchnorm, slowfast
 
 with warnings.catch_warnings():  # pytorchvideo 0.1.5 is older than what torch deprecates
     warnings.simplefilter("ignore")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stadlib.memory import WRITTEN, FeatureBank
+from stadlib.training.bank import WRITTEN, FeatureBank
 
 CLIPS, SPAN, PERSONS, WIDTH = 64, 30, 5, 512
 SECONDS, BATCHES, ROUNDS = 300, 6, 6

@@ -26,14 +26,15 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from stadlib.data.frame_index import frame_index
-from stadlib.data.pictures import Picture, PictureDataset, as_lists
-from stadlib.data.sampling import GlobalBatches
-from stadlib.detectors import detection_loss
-from stadlib.metrics import COLUMNS, person_ap
-from stadlib.models.person_detectors import gfocal_mini
-from stadlib.progress import Progress
-from stadlib.train import Schedule, fit
+from stadlib.base import Progress
+from stadlib.data.batches import GlobalBatches
+from stadlib.data.clips import Picture, PictureDataset, as_lists
+from stadlib.data.rows import COLUMNS
+from stadlib.data.video import frame_index
+from stadlib.evaluation.persons import person_ap
+from stadlib.models.person_detector import gfocal_mini
+from stadlib.training.detector import detection_loss
+from stadlib.training.loop import Schedule, fit
 
 CLIPS = ("fencing", "salsa_spin")
 SHORT_SIDES, LONG_SIDE = (144, 160, 176, 160), 280

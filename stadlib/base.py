@@ -1,0 +1,233 @@
+"""Where things lie, and how a file comes to lie there whole.
+
+Three environment variables move things: ``STADLIB_RESULTS`` (records, checkpoints, logs),
+``STADLIB_DATA`` (rendered worlds, caches, datasets) and ``STADLIB_SCALE`` (a notebook's scale).
+Nothing depends on the current directory.
+
+Progress that suits whoever watches: a live bar, or a line now and then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import platformdirs
+from tqdm import tqdm
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def results_dir() -> Path:
+    """The folder of published, reference and own results: ``results/`` of the checkout.
+
+    Installed without a checkout, a folder of the user's data takes its place.
+    """
+    if named := os.environ.get("STADLIB_RESULTS"):
+        return Path(named).expanduser().resolve()
+    if (_CHECKOUT / "pyproject.toml").is_file():
+        return _CHECKOUT / "results"
+    return Path(platformdirs.user_data_dir("stadlib")) / "results"
+
+
+def runs_dir() -> Path:
+    """What this machine made; ignored by git."""
+    return results_dir() / "runs"
+
+
+def stage_dir(digest: str) -> Path:
+    """Weights, log and banks of one trained stage, shared by the runs that begin with it."""
+    return runs_dir() / "stages" / digest
+
+
+def published_dir(kind: str) -> Path:
+    """``paper`` or ``reference`` of the checkout: committed numbers, which nothing moves."""
+    return _CHECKOUT / "results" / kind
+
+
+def data_dir() -> Path:
+    """Rendered worlds, pretrained backbones and datasets; default: the user's cache folder."""
+    if named := os.environ.get("STADLIB_DATA"):
+        return Path(named).expanduser().resolve()
+    return Path(platformdirs.user_cache_dir("stadlib"))
+
+
+@contextmanager
+def written_whole(path: Path):
+    """Yield a temporary path beside ``path``; it takes ``path``'s name only when all went well.
+
+    A reader sees the old file or the new one, never half of one, and a kill leaves at most a
+    stray temporary file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` at once (see :func:`written_whole`)."""
+    data = content.encode() if isinstance(content, str) else content
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+Report = Callable[[int, int, str], None]  # (done, total, a few words)
+MakeProgress = Callable[[str], Report]  # of a named task
+LINES = 10  # where nothing can be redrawn, a task writes about this many lines
+
+
+class Progress:
+    """Callable as ``progress(done, total, text)``; one object a task.
+
+    In a terminal or JupyterLab it is a live bar. Elsewhere (papermill, CI, a log file) it prints
+    some ten lines, because a stored notebook would keep every refresh.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.first: int | None = None  # what was done at the first call
+        self.started = 0.0  # the clock starts there too: making workers is no work
+        self.bar, self.shown = None, -1
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        """Show that ``done`` of ``total`` are done, with a few words."""
+        if self.first is None:
+            self.first, self.started = done, time.monotonic()
+        if _live():
+            self._draw(done, total, text)
+        elif (step := done * LINES // max(total, 1)) > self.shown:
+            self.shown = step
+            self._print(done, total, text)
+
+    def _draw(self, done: int, total: int, text: str) -> None:
+        if self.bar is None:
+            # A notebook paints stderr red; in a terminal stdout is for what a command answers.
+            file = sys.stdout if _in_kernel() else sys.stderr
+            # Line 0, though the bar of an interrupted cell may still hold it: JupyterLab does
+            # not move the cursor up, and a bar on line 1 would be a new line with every refresh.
+            how = {"initial": self.first, "leave": False, "file": file, "position": 0}
+            self.bar = tqdm(total=total, desc=self.title, **how)
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(done - self.bar.n)
+        if done >= total:
+            self.bar.close()
+
+    def _print(self, done: int, total: int, text: str) -> None:
+        line = f"{self.title}: {done}/{total} {text}".rstrip()
+        if done > self.first:
+            left = (time.monotonic() - self.started) * (total - done) / (done - self.first)
+            line += f", {left:.0f} s left"
+        print(line, flush=True)
+        _tell_terminal(line)
+
+
+def _live() -> bool:
+    """A terminal redraws; so does JupyterLab, whose server names its kernels' sessions."""
+    return "JPY_SESSION_NAME" in os.environ or (_in_kernel() is False and sys.stderr.isatty())
+
+
+def _in_kernel() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def _tell_terminal(line: str) -> None:
+    """Under papermill a cell's output is stored, not shown: tell the terminal too, if any."""
+    if not _in_kernel():
+        return
+    try:
+        with open("/dev/tty", "w") as terminal:
+            terminal.write(f"\r{line}\x1b[K\n")
+    except OSError:
+        pass  # no terminal: CI, a job queue
+
+
+class OneLineError(ValueError):
+    """An error whose message is all that a user needs: what is wrong, where, and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        # A DataLoader worker's error comes back with its traceback; the last line is the message.
+        super().__init__(message.rstrip().rsplit("\n", 1)[-1].split("Error: ", 1)[-1])
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython's hook: a notebook shows one line instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ConfigError(OneLineError):
+    """A word or number that the study does not know; the message names it and the choices."""
+
+
+class InputError(OneLineError):
+    """A file or row that cannot be used; one line that names file, row, word and the remedy."""
+
+
+def check_word(field: str, word: object, choices: tuple) -> None:
+    """Refuse ``word`` unless it is one of ``choices``.
+
+    Raises:
+        ConfigError: one line such as ``head='tonly'; choose from linear, s-only, t-only``.
+    """
+    if word not in choices:
+        raise ConfigError(f"{field}={word!r}; choose from {', '.join(map(str, choices))}")
+
+
+def digest(content: dict) -> str:
+    """Twelve hex digits of the canonical JSON of ``content``."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_PUBLISHED = (":(top,exclude)results/reference",)  # records that were just published are no code
+
+
+def provenance(device: str, seconds: float) -> dict:
+    """Where a number comes from: code, libraries, device, cost."""
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "version": version("stadlib"),
+        "commit": commit,
+        "dirty": bool(_git("status", "--porcelain", "--", ":/", *_PUBLISHED)) if commit else None,
+        "python": sys.version.split()[0],
+        "torch": version("torch"),
+        "device": device,
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": _peak_memory_mb(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _peak_memory_mb() -> int:
+    """Of this process and its largest child (a decoding worker), resident, in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    usage = (
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return round(sum(usage) * unit / 1e6)
+
+
+def _git(*words: str) -> str:
+    """What git says of the checkout; empty where there is none."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

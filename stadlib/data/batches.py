@@ -1,0 +1,329 @@
+"""Which keyframe comes when: a sequence of global batches that depends on nothing but its seed.
+
+The sequence is the same for any number of processes, of shares that a process takes one after the
+other, and after any number of interruptions, since iteration ``i`` is computed, not remembered.
+What is drawn at a position is a :data:`Draw`'s matter: every keyframe once an epoch
+(:class:`Shuffled`), lists in turns (:class:`InTurns`), or rare classes more often
+(:mod:`.balancing`).
+
+Samplers that show rare classes more often than they are (paper section 2.4).
+
+Keyframes have several persons and a person several classes, so whatever is drawn for one class
+brings others along. Each sampler is a :data:`stadlib.data.sampling.Draw`: what comes at a position
+is computed from the position and the seed.
+
+- ``class-balanced``: a class uniformly among those evaluated, then a keyframe that contains it
+  (Kang et al. 2020, "Decoupling representation and classifier", the paper's reference [11]).
+- ``square-root``: a class with probability proportional to the square root of its keyframes, then
+  such a keyframe (Mahajan et al. 2018; Kang et al. 2020).
+- ``repeat-factor``: every keyframe ``max(1, sqrt(t / f))`` times an epoch, f being the share of
+  keyframes that contain the rarest of its classes (LVIS, Gupta et al. 2019). Their t of 0.001 is
+  for 1,203 classes; here t is the share that each class would have if all were alike, 1 / classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import get_args
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from stadlib.base import ConfigError, InputError, check_word
+from stadlib.recipes.experiment import SamplerName
+
+# Takes the positions of a global batch, consecutive integers from 0 on; gives items.
+Draw = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of a global batch's persons a share of it has.
+
+    Attributes:
+        rows: their places among all persons, those of the share's first clip first.
+        total: persons of the global batch.
+    """
+
+    rows: tuple[int, ...]
+    total: int
+
+
+class GlobalBatches(Sampler[list[tuple[int, int]]]):
+    """Shares of batches of (item index, item seed) for the iterations ``start`` to ``stop``.
+
+    The item seed decides the augmentation of an item, so a batch is the same whichever worker
+    makes it. Of ``S = num_processes * accumulate`` shares of a global batch this process takes
+    ``rank``, ``rank + num_processes``, ...; share ``s`` has the items ``s, s + S, ...``.
+
+    Args:
+        num_items: length of the concatenated lists (AVA and Kinetics mixed, paper section 3.1).
+        batch: items in a *global* batch.
+        seed: of the experiment.
+        start: first iteration, later than 0 after a resume.
+        stop: one past the last iteration.
+        rank: of this process.
+        num_processes: how many share a batch.
+        accumulate: shares that a process takes one after the other before it updates the weights.
+        draw: what comes at a position; by default each item once an epoch, a batch may span two.
+
+    Raises:
+        ConfigError: if there is nothing to draw or not an item for each share.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        batch: int,
+        *,
+        seed: int,
+        start: int,
+        stop: int,
+        rank: int = 0,
+        num_processes: int = 1,
+        accumulate: int = 1,
+        draw: Draw | None = None,
+    ) -> None:
+        if num_items < 1:
+            raise ConfigError("no keyframe to train on: the lists of this stage are empty")
+        if batch < num_processes * accumulate:
+            raise ConfigError(
+                f"a batch of {batch} cannot be shared by {num_processes} processes"
+                + f" in {accumulate} turns" * (accumulate > 1)
+            )
+        self.batch, self.seed = batch, seed
+        self.start, self.stop = start, stop
+        self.rank, self.num_processes, self.accumulate = rank, num_processes, accumulate
+        self.draw = draw or Shuffled(num_items, seed)
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for iteration in range(self.start, self.stop):
+            batch = self.at(iteration)
+            for own in self._places():
+                yield [batch[place] for place in own]
+
+    def shares(self, counts: Sequence[int]) -> Iterator[Share]:
+        """Whose persons each of these shares has; item ``i`` shows ``counts[i]`` of them."""
+        for iteration in range(self.start, self.stop):
+            persons = [counts[item] for item in self._items(iteration)]
+            first = np.concatenate([[0], np.cumsum(persons)])
+            for own in self._places():
+                rows = (row for p in own for row in range(first[p], first[p + 1]))
+                yield Share(tuple(rows), int(first[-1]))
+
+    def _places(self) -> list[range]:
+        """Places in the global batch of each share of this process."""
+        shares = self.num_processes * self.accumulate
+        own = range(self.rank, shares, self.num_processes)
+        return [range(share, self.batch, shares) for share in own]
+
+    def at(self, iteration: int) -> list[tuple[int, int]]:
+        """The global batch of one iteration."""
+        positions = range(iteration * self.batch, (iteration + 1) * self.batch)
+        return list(zip(self._items(iteration), map(self._item_seed, positions), strict=True))
+
+    def _items(self, iteration: int) -> list[int]:
+        return self.draw(np.arange(iteration * self.batch, (iteration + 1) * self.batch)).tolist()
+
+    def _item_seed(self, position: int) -> int:
+        return int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
+
+
+def batches_by_size(sizes: Sequence[tuple[int, int]], batch: int) -> list[list[int]]:
+    """Items in batches of one size, the sizes in the order in which they first occur."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for item, size in enumerate(sizes):
+        by_size.setdefault(size, []).append(item)
+    return [
+        items[start : start + batch]
+        for items in by_size.values()
+        for start in range(0, len(items), batch)
+    ]
+
+
+class Shuffled:
+    """Every item once an epoch, in a fresh order each time: instance sampling.
+
+    Args:
+        num_items: how many there are.
+        seed: of the orders.
+    """
+
+    def __init__(self, num_items: int, seed: int) -> None:
+        self.num_items, self.seed = num_items, seed
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """The items at these positions."""
+        epochs, offsets = np.divmod(positions, self.num_items)
+        items = [
+            _permutation(self.num_items, self.seed, epoch)[offset]
+            for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
+        ]
+        return np.array(items, dtype=np.int64)
+
+
+class InTurns:
+    """The lists of a concatenation in turns, so that a short one is seen as often as a long one.
+
+    Args:
+        sizes: how many items each list has, none of them 0.
+        seed: of the orders.
+    """
+
+    def __init__(self, sizes: Sequence[int], seed: int) -> None:
+        self.starts = np.cumsum([0, *sizes[:-1]])
+        self.lists = [Shuffled(size, seed) for size in sizes]
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """The items at these positions."""
+        rounds, turns = np.divmod(positions, len(self.lists))
+        items = np.empty(len(positions), dtype=np.int64)
+        for turn, (start, own) in enumerate(zip(self.starts, self.lists, strict=True)):
+            items[turns == turn] = start + own(rounds[turns == turn])
+        return items
+
+
+@lru_cache(maxsize=4)
+def _permutation(num_items: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(num_items)
+
+
+SAMPLERS = get_args(SamplerName)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, odd
+
+
+def make_draw(word: str, contains_KA: np.ndarray, names: Sequence[str], seed: int) -> Draw:
+    """A sampler by its word.
+
+    Args:
+        word: one of :data:`SAMPLERS`.
+        contains_KA: whether keyframe k contains action a, bool.
+        names: of the A actions, for messages.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: an unknown word.
+        InputError: a class without a keyframe, by name, where classes are drawn.
+    """
+    check_word("sampler", word, SAMPLERS)
+    if word == "instance":
+        return Shuffled(len(contains_KA), seed)
+    counts_A = contains_KA.sum(axis=0)
+    if word == "repeat-factor":
+        return Repeated(repeat_factors(contains_KA), seed)
+    if not counts_A.all():
+        missing = names[int(np.flatnonzero(counts_A == 0)[0])]
+        raise InputError(
+            f"class {missing!r} is in no training keyframe, so it cannot be drawn; "
+            "leave it out of the label map, or sample by instance or repeat-factor"
+        )
+    weights_A = np.ones(len(counts_A)) if word == "class-balanced" else np.sqrt(counts_A)
+    return ByClass(contains_KA, weights_A, seed)
+
+
+class ByClass:
+    """A class by its weight, then one of the keyframes that contain it.
+
+    Classes follow each other along a golden-ratio sequence, so their frequencies are closer to the
+    weights than chance would bring them. In a batch a keyframe comes once, as long as its class has
+    others: processes that share a batch do not share keyframes.
+
+    Args:
+        contains_KA: whether keyframe k contains action a, bool; every column has one.
+        weights_A: of the actions, any scale.
+        seed: of the draws.
+    """
+
+    def __init__(self, contains_KA: np.ndarray, weights_A: np.ndarray, seed: int) -> None:
+        self.edges_A = np.cumsum(weights_A) / np.sum(weights_A)
+        self.counts_A = contains_KA.sum(axis=0)
+        self.starts_A = np.cumsum(self.counts_A) - self.counts_A
+        self.members = np.nonzero(contains_KA.T)[1]  # class after class
+        self.seed = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+
+    def classes(self, positions: np.ndarray) -> np.ndarray:
+        """The columns of the classes that are asked for at these positions."""
+        with np.errstate(over="ignore"):
+            turn = positions.astype(np.uint64) * _GOLDEN + self.seed[0]
+        share = turn / 2.0**64
+        return np.minimum(
+            np.searchsorted(self.edges_A, share, side="right"), len(self.counts_A) - 1
+        )
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """The keyframes at the positions of one batch."""
+        asked = self.classes(positions)
+        count, start = self.counts_A[asked], self.starts_A[asked]
+        offset = _mixed(positions.astype(np.uint64) ^ self.seed[1]) % count.astype(np.uint64)
+        items = self.members[start + offset.astype(np.int64)]
+        taken: set[int] = set()
+        for place in range(len(items)):
+            if items[place] in taken:
+                items[place] = self._other(asked[place], int(offset[place]), taken)
+            taken.add(int(items[place]))
+        return items
+
+    def _other(self, column: int, offset: int, taken: set[int]) -> int:
+        """The next keyframe of a class that is not taken; the same one if all are."""
+        start, count = int(self.starts_A[column]), int(self.counts_A[column])
+        for step in range(count):
+            item = int(self.members[start + (offset + step) % count])
+            if item not in taken:
+                return item
+        return int(self.members[start + offset])
+
+
+class Repeated:
+    """Every item as often an epoch as its factor says, fractions by turns.
+
+    Args:
+        factors_K: 1 or more each; scaled so that an epoch has a whole number of draws.
+        seed: of the fractions and of the orders.
+    """
+
+    def __init__(self, factors_K: np.ndarray, seed: int) -> None:
+        self.length = round(float(factors_K.sum()))
+        self.ends_K = np.cumsum(factors_K) * (self.length / factors_K.sum())
+        self.seed = seed
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """The items at these positions."""
+        epochs, offsets = np.divmod(positions, self.length)
+        items = [
+            self._epoch(epoch)[offset]
+            for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
+        ]
+        return np.array(items, dtype=np.int64)
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """The draws of an epoch; systematic sampling rounds each factor down or up by turns."""
+        if epoch not in self._epochs:
+            rng = np.random.default_rng([self.seed, epoch])
+            steps = np.floor(self.ends_K + rng.random())
+            counts = np.diff(steps, prepend=0.0).astype(np.int64)
+            counts[0] = self.length - counts[1:].sum()
+            drawn = np.repeat(np.arange(len(counts)), counts)
+            self._epochs = {epoch: rng.permutation(drawn)}
+        return self._epochs[epoch]
+
+
+def repeat_factors(contains_KA: np.ndarray) -> np.ndarray:
+    """(K,) how often an epoch shows each keyframe (LVIS, section 5, with t = 1 / classes)."""
+    share_A = contains_KA.mean(axis=0)
+    with np.errstate(divide="ignore"):
+        factor_A = np.maximum(1.0, np.sqrt(1.0 / (len(share_A) * share_A)))
+    return np.maximum(1.0, np.where(contains_KA, factor_A, 1.0).max(axis=1))
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """Well mixed 64 bits of each number (splitmix64's finaliser, Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,303 @@
+"""The words of the study as frozen dataclasses: what an experiment is, before any tensor exists.
+
+Floor 0: imports no torch, so that a wrong word is refused at once.
+
+How a run is computed, as opposed to what is: no digest knows of it.
+
+Floor 1; imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from stadlib.base import ConfigError, check_word, digest
+from stadlib.recipes.scales import SCALES, made_of
+
+BackboneName = Literal["slowfast-101", "slowfast-152", "ir-csn-152"]
+PretrainName = Literal["K400", "K400+IG65M", "K700"]
+InputName = Literal["8x8+32x2", "16x4+64x1", "32x2", "64x1"]
+HeadName = Literal["linear", "s-only", "t-only"]
+SourceName = Literal["ava", "kinetics"]
+SamplerName = Literal["instance", "class-balanced", "square-root", "repeat-factor"]
+StartName = Literal["pretrained", "previous", "previous-backbone", "previous-but-classifier"]
+DetectorName = Literal["ground-truth", "v1", "v2", "v3"]
+ScaleName = Literal["smoke", "mini", "paper"]
+
+
+class _Checked:
+    """Checks every field that is annotated with a Literal, also inside a tuple, on creation."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            hint, value = hints[field.name], getattr(self, field.name)
+            if get_origin(hint) is Literal:
+                check_word(field.name, value, get_args(hint))
+            elif get_origin(hint) is tuple and get_origin(get_args(hint)[0]) is Literal:
+                for word in value:
+                    check_word(field.name, word, get_args(get_args(hint)[0]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(_Checked):
+    """One stretch of training. Tables 2 and 3 are sequences of these (paper sections 2.3, 2.4).
+
+    The defaults are the paper's (section 3.1): SGD with momentum 0.9, a linear warm-up over the
+    first 1/20 of the iterations, and drops at 9/20, 12/20, 15/20 and 18/20 of them (13.5k, 18k,
+    22.5k and 27k of 30k). ``drop`` is the factor of each drop: "drop by 0.66" is read as 0.66 at
+    paper scale; the short runs of the miniature scales need the lower reading, 0.34. The paper
+    names no clipping of gradients and no moving average of weights: the first is off, and there is
+    no second.
+    """
+
+    data: tuple[SourceName, ...] = ("ava", "kinetics")
+    memory: tuple[SourceName, ...] = ()  # datasets whose bank is kept in this stage
+    start: StartName = "pretrained"
+    train: Literal["all", "head", "classifier"] = "all"
+    sampler: SamplerName = "instance"
+    iterations: int = 30_000
+    batch: int = 64
+    lr: float = 1e-2
+    drop: float = 0.66
+    weight_decay: float = 1e-7
+    clip: float | None = None  # norm that gradients are cut down to; None: they are not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections(_Checked):
+    """How detected boxes are used; ground-truth boxes are taken as they are.
+
+    ``extend`` are fractions of width and height by which a box grows for RoIAlign (AlphAction's
+    0.1 and 0.05); what is evaluated stays as detected. With ``product`` the box's score is
+    multiplied into its action scores. The default threshold is where v3's precision and recall meet
+    in the miniature world (notebook 04); AlphAction's 0.8 is for another detector, whose scores are
+    no product of two probabilities. ``training`` says whose boxes are trained on: annotated ones
+    (jittered), or also confident detections (SlowFast, AlphAction).
+    """
+
+    threshold: float = 0.35  # the least score of a box that is used
+    extend: tuple[float, float] = (0.0, 0.0)
+    product: bool = False
+    training: Literal["ground-truth", "ground-truth+detected"] = "ground-truth"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold={self.threshold!r}; give a score from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(_Checked):
+    """A row of a table: everything that decides its numbers.
+
+    ``scale`` says on which data and at which size the words are meant: ``ir-csn-152`` at ``mini``
+    is the miniature member of the same family (see :class:`stadlib.scales.Scale`).
+    """
+
+    backbone: BackboneName = "ir-csn-152"
+    pretrain: PretrainName = "K700"
+    frames: InputName = "32x2"
+    head: HeadName = "t-only"
+    aggregate: Literal["mean", "max"] = "mean"  # agg(.) of paper section 2.2
+    stages: tuple[Stage, ...] = (Stage(),)
+    span: int | None = None  # seconds to each side that memory reaches
+    remembered: int | None = None  # persons a second that memory keeps
+    detector: DetectorName = "ground-truth"
+    detections: Detections | None = None  # None with ground-truth boxes
+    scales: tuple[int, ...] = (256, 288, 320)  # short sides in testing, pixels
+    flip: bool = True  # in testing, every scale mirrored too
+    seed: int = 0
+    scale: ScaleName = "paper"
+    dataset: str = ""  # a folder in the official layout; empty: the scale's own data
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        two_paths = self.backbone.startswith("slowfast")
+        inputs = [word for word in get_args(InputName) if ("+" in word) == two_paths]
+        if self.frames not in inputs:
+            raise ConfigError(
+                f"frames={self.frames!r} does not fit {self.backbone}; choose from "
+                + ", ".join(inputs)
+            )
+        if not self.stages or not self.scales:
+            raise ConfigError("an experiment needs at least one stage and one test scale")
+        self._check_stages()
+        self._check_memory()
+        if self.detected and self.detections is None:
+            object.__setattr__(self, "detections", Detections())
+        if self.detections and not self.detected:
+            raise ConfigError("detections need a detector; choose from v1, v2, v3")
+
+    def _check_stages(self) -> None:
+        if self.stages[0].start != "pretrained":
+            raise ConfigError(f"the first stage starts {self.stages[0].start!r}; say 'pretrained'")
+        if self.stages[0].train != "all":
+            raise ConfigError(f"the first stage trains {self.stages[0].train!r}; say 'all'")
+        for before, stage in zip(self.stages, self.stages[1:], strict=False):
+            goes_on = stage.start in ("previous", "previous-but-classifier")
+            if goes_on and bool(stage.memory) != bool(before.memory):
+                raise ConfigError(
+                    f"a stage that starts {stage.start!r} goes on with its head, which either "
+                    "remembers or not; give both stages memory, or start 'previous-backbone'"
+                )
+
+    def _check_memory(self) -> None:
+        given = [name for name in ("span", "remembered") if getattr(self, name) is not None]
+        for name in given:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"{name}={value!r}; give a whole number, 1 or more")
+        if self.memory and len(given) < 2:
+            raise ConfigError("a stage with memory needs span and remembered; 30 and 5 are usual")
+        if given and not self.memory:
+            raise ConfigError(f"{given[0]} is for memory; name datasets in a stage's memory")
+        if self.memory and self.head == "linear":
+            raise ConfigError("head='linear' has no memory; choose from s-only, t-only")
+
+    @property
+    def memory(self) -> bool:
+        """Whether any stage keeps a memory bank (the "+M" column of Table 1)."""
+        return any(stage.memory for stage in self.stages)
+
+    @property
+    def detected(self) -> bool:
+        """Whether boxes are a detector's."""
+        return self.detector != "ground-truth"
+
+    @property
+    def boxes_name(self) -> str:
+        """What box files are called; a detector of a rendered world is known by how it was made."""
+        if not self.detected or self.dataset or self.scale == "paper":
+            return self.detector
+        return f"{self.detector}-{digest(made_of(self.detector, self.scale))}"
+
+    @property
+    def name(self) -> str:
+        """Readable and unique enough for a folder: ``ir-csn-152_k700_32x2_t-only_mini_seed0``."""
+        words = [self.backbone, self.pretrain.lower(), self.frames, self.head]
+        words += ["memory"] * self.memory + [self.detector] * self.detected
+        words += [self.scale, f"seed{self.seed}"]
+        return "_".join(words)
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits over every word and number that decides the outcome."""
+        content = {"experiment": self.to_dict(), "scale": asdict(SCALES[self.scale])}
+        if self.detected:
+            content["detector"] = made_of(self.detector, self.scale)
+        return digest(content)
+
+    def stage_digest(self, number: int) -> str:
+        """Of what decides the weights after a stage, counted from 1.
+
+        Experiments that begin alike share it, and with it the trained stage: Table 2's second
+        strategy begins as Table 1's row without memory does. Where the boxes are found matters to
+        training only where detections are trained on, or remembered of seconds that nobody
+        annotated (an online bank holds what was annotated).
+        """
+        remembers = any(stage.memory for stage in self.stages[:number])
+        for_others = {"scales", "flip"} | (set() if remembers else {"span", "remembered"})
+        words = {name: word for name, word in self.to_dict().items() if name not in for_others}
+        words["stages"] = words["stages"][:number]
+        content = {"experiment": words, "scale": asdict(SCALES[self.scale])}
+        if self.detected and self._trains_on_detections(number):
+            content["detector"] = made_of(self.detector, self.scale)
+        else:
+            words.pop("detections", None)
+            words["detector"] = "ground-truth"
+        if not remembers and "detections" not in words:
+            del words["detector"]
+        return digest(content)
+
+    def _trains_on_detections(self, number: int) -> bool:
+        offline = any(stage.memory and stage.train != "all" for stage in self.stages[:number])
+        return offline or self.detections.training != "ground-truth"
+
+    def to_dict(self) -> dict:
+        """Plain values for JSON; a field that is None says nothing and is left out."""
+        content = _spoken(asdict(self))
+        return content | {"stages": tuple(_spoken(stage) for stage in content["stages"])}
+
+
+def _spoken(content: dict) -> dict:
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The words that a field of :class:`Experiment` takes, in the paper's order."""
+    return get_args(get_type_hints(Experiment)[name])
+
+
+def from_dict(content: dict) -> Experiment:
+    """The inverse of :meth:`Experiment.to_dict`, also after JSON.
+
+    Raises:
+        ConfigError: if a field is unknown or holds an unknown word.
+    """
+    known = {field.name for field in fields(Experiment)}
+    if unknown := sorted(set(content) - known):
+        raise ConfigError(f"unknown field {unknown[0]!r}; an experiment has {', '.join(known)}")
+    values = dict(content)
+    if "stages" in values:
+        values["stages"] = tuple(
+            Stage(**{k: tuple(v) if isinstance(v, list) else v for k, v in stage.items()})
+            for stage in values["stages"]
+        )
+    if "scales" in values:
+        values["scales"] = tuple(values["scales"])
+    if values.get("detections"):
+        found = values["detections"]
+        values["detections"] = Detections(**{**found, "extend": tuple(found["extend"])})
+    return Experiment(**values)
+
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """What a machine decides about a run; its numbers stay the same up to rounding.
+
+    Attributes:
+        accumulate: shares that a process takes of its part of a batch, one after the other,
+            before it updates the weights: the same global batch in less memory.
+        precision: of the forward pass; ``auto`` is bfloat16 (autocast) for the paper's networks on
+            a GPU, float32 elsewhere.
+        recompute: compute activations again in the backward pass instead of keeping them; ``auto``
+            does so for the paper's networks with 64 frames.
+        pad: clips of different sizes to the largest of the whole ``batch``, which makes losses the
+            same for any number of processes, or of one's ``share``, which is less to compute;
+            ``auto`` is ``share`` at paper scale alone.
+        compile: let ``torch.compile`` build the backbone.
+        save_every: iterations between checkpoints; 0 is a tenth of the stage.
+
+    Raises:
+        ConfigError: an unknown word or a number below its least.
+    """
+
+    accumulate: int = 1
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    recompute: Literal["auto", "yes", "no"] = "auto"
+    pad: Literal["auto", "batch", "share"] = "auto"
+    compile: bool = False
+    save_every: int = 0
+
+    def __post_init__(self) -> None:
+        check_word("precision", self.precision, PRECISIONS)
+        check_word("recompute", self.recompute, ("auto", "yes", "no"))
+        check_word("pad", self.pad, ("auto", "batch", "share"))
+        for name, least in (("accumulate", 1), ("save_every", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)}; give {least} or more")
+
+    def words(self) -> list[str]:
+        """The same as options of ``stadlib train``."""
+        values = asdict(self)
+        compiled = ["--compile"] * values.pop("compile")
+        pairs = ((f"--{name.replace('_', '-')}", str(value)) for name, value in values.items())
+        return [word for pair in pairs for word in pair] + compiled
+
+
+USUAL = Execution()

@@ -1,0 +1,218 @@
+"""The numbers that differ between smoke, mini and paper, which are one code path. Floor 0.
+
+The person detectors v1, v2, v3 as literal values (paper sections 3.1 and 3.3, Table 4).
+
+The paper trains GFocalV2 on COCO's persons, then on AVA-Kinetics, and does not say in what its
+three versions differ. Its numbers do: from v1 to v2 Kinetics gains 4.7 AP and AVA 0.6, from v2 to
+v3 both gain where boxes must be precise. So v1 is finetuned on AVA alone, v2 on both and longer,
+v3 on both and longest.
+
+Floor 0, below the experiment, whose digest depends on how its detector was made.
+
+How a backbone learns to classify Kinetics' clips: numbers of a published recipe. Floor 0.
+
+The AVA paper names what its backbones were pretrained on (section 3.1 and Table 1: K400, K700) and
+gives **no number** of how: none of those at ``paper`` is the AVA paper's. They are SlowFast's, of
+the two configurations in its repository that train a SlowFast and a CSN of 101 layers from scratch
+and agree in all of them: ``configs/Kinetics/pytorchvideo/SLOWFAST_8x8_R101.yaml`` and
+``CSN_32x2_R101.yaml`` (facebookresearch/SlowFast). VMZ, where ir-CSN comes from, trains otherwise
+(defaults of its ``pt/vmz/func/opts.py``: 45 epochs, 10 of them warm-up, lr 0.01).
+
+What differs here from those files: the backbones are 152 layers deep, the set may be K700, and the
+linear layer's bias is not decayed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """The numbers that differ between smoke, mini and paper; nothing else may depend on a scale.
+
+    Frame counts and rates turn the paper's words into seconds: ``32x2`` is 32 frames, every
+    second one of a 30 Hz video; at ``mini`` a quarter of the frames of an 8 Hz video.
+    """
+
+    world_version: int  # of the rendered data; 0: real data
+    frame_rate: float  # frames a second in which the input words count
+    frame_divisor: int  # 32x2 at mini is 32 / frame_divisor frames
+    short_side: int  # training input, pixels
+    long_side: int
+    test_sides: tuple[int, ...]
+    pad_multiple: int  # a batch's height and width are divisible by it
+    iterations: int  # of a full stage
+    batch: int
+    lr: float
+    drop: float  # factor at each of the schedule's four drops
+    backbone: Literal["paper", "mini"]
+    roi_size: int  # cells a side of a person's feature map
+    width: int  # of fused person features and of the relation head
+    max_persons: int = 10  # of a clip in training
+    num_workers: int = 0  # processes that decode and augment
+    pretrain_side: int = 0  # square clips, small enough that persons are as high as in movies
+    pretrain_iterations: int = 0
+    pretrain_batch: int = 0
+    pretrain_lr: float = 0.0
+
+
+_MINI = Scale(
+    world_version=2,
+    frame_rate=8,
+    frame_divisor=4,
+    short_side=64,
+    long_side=96,
+    test_sides=(56, 64, 72),
+    pad_multiple=8,
+    iterations=1_000,
+    batch=8,
+    lr=0.3,
+    drop=0.34,
+    num_workers=1,
+    backbone="mini",
+    roi_size=4,
+    width=64,
+    pretrain_side=48,
+    pretrain_iterations=2_400,
+    pretrain_batch=16,
+    pretrain_lr=0.1,
+)
+SCALES: dict[str, Scale] = {
+    "smoke": replace(
+        _MINI,
+        iterations=12,
+        batch=4,
+        num_workers=0,
+        pretrain_iterations=6,
+        pretrain_batch=8,
+    ),
+    "mini": _MINI,
+    "paper": Scale(
+        world_version=0,
+        frame_rate=30,
+        frame_divisor=1,
+        short_side=256,
+        long_side=464,
+        test_sides=(256, 288, 320),
+        pad_multiple=32,
+        iterations=30_000,
+        batch=64,
+        lr=1e-2,
+        drop=0.66,
+        backbone="paper",
+        roi_size=7,
+        width=512,
+        num_workers=8,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorStage:
+    """One stretch of a detector's training.
+
+    ``data`` names lists that are drawn from in turns (in the paper 60 % of the keyframes are AVA's,
+    in the miniature world 96 %): ``stills`` (COCO's persons; at the miniature scales
+    a rendered set in COCO's layout), ``ava``, ``kinetics``. ``share`` is of the scale's iterations.
+    """
+
+    data: tuple[str, ...]
+    share: float = 1.0
+
+
+_STILLS = DetectorStage(data=("stills",))
+DETECTORS: dict[str, tuple[DetectorStage, ...]] = {
+    "v1": (_STILLS, DetectorStage(data=("ava",), share=0.5)),
+    "v2": (_STILLS, DetectorStage(data=("ava", "kinetics"), share=1.0)),
+    "v3": (_STILLS, DetectorStage(data=("ava", "kinetics"), share=2.0)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorScale:
+    """The numbers that differ between smoke, mini and paper."""
+
+    version: int = 2  # of the rendered stills and the detector's code; 0: real data
+    body: str  # "mini", or the depth of a ResNet
+    short_sides: tuple[int, ...]  # drawn from in training; the last is that of testing
+    long_side: int
+    iterations: int  # of a stage whose share is 1
+    batch: int
+    lr: float
+    drop: float = 0.3  # at each of the schedule's four drops
+    weight_decay: float = 1e-4
+
+
+_MINI_DETECTOR = DetectorScale(
+    body="mini",
+    short_sides=(64, 72, 88, 96, 80),
+    long_side=144,
+    iterations=700,
+    batch=8,
+    lr=0.01,
+)
+DETECTOR_SCALES: dict[str, DetectorScale] = {
+    "smoke": DetectorScale(**{**asdict(_MINI_DETECTOR), "iterations": 20}),
+    "mini": _MINI_DETECTOR,
+    # COCO's usual schedule (GFocalV2: 12 epochs of batch 16) and sizes.
+    "paper": DetectorScale(
+        version=0,
+        body="101",
+        short_sides=(480, 560, 640, 720, 800),
+        long_side=1333,
+        iterations=90_000,
+        batch=16,
+        lr=0.01,
+    ),
+}
+
+
+def made_of(name: str, scale: str, number: int | None = None) -> dict:
+    """What decides a detector's weights after a stage, counted from 1 (default: the last).
+
+    Detectors that begin alike share it, and with it the trained stage.
+    """
+    stages = [asdict(stage) for stage in DETECTORS[name][:number]]
+    return {"detector": stages, "scale": asdict(DETECTOR_SCALES[scale])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingRecipe:
+    """Numbers of one pretraining on real files; what an epoch is, the videos on disk decide."""
+
+    epochs: float = 196  # passes over the training videos, one random clip of each
+    warm_up: float = 34 / 196  # share of them in which the learning rate rises ...
+    warm_up_lr: float = 0.01  # ... from here
+    lr: float = 0.1  # of a global batch; published with 8 clips on each of 8 GPUs
+    batch: int = 64  # clips of all processes together
+    weight_decay: float = 1e-4
+    dropout: float = 0.5  # before the classifier
+    short_sides: tuple[int, int] = (256, 320)  # pixels, between which a training clip's is drawn
+    crop: int = 224  # pixels, a square at a random place
+    test_side: int = 256  # pixels, short side and squares in testing
+    test_clips: int = 10  # evenly over a video's time ...
+    test_crops: int = 3  # ... and squares along the long side: the field's "30 views"
+    settling: int = 200  # batches over which batch norms' statistics are taken after training
+
+
+_MINI_PRETRAINING = PretrainingRecipe(
+    epochs=12,
+    warm_up=0.05,
+    warm_up_lr=0.025,
+    batch=16,
+    dropout=0.0,
+    short_sides=(54, 64),
+    crop=48,
+    test_side=54,
+    test_clips=1,
+    test_crops=1,
+    settling=20,
+)
+RECIPES: dict[str, PretrainingRecipe] = {
+    # The mini networks on real files: to try files and command out, for no table.
+    "smoke": replace(_MINI_PRETRAINING, epochs=1, batch=8, settling=1),
+    "mini": _MINI_PRETRAINING,
+    "paper": PretrainingRecipe(),
+}

@@ -1,0 +1,1 @@
+"""Tables beside the paper's, the ledger of claims and every figure."""

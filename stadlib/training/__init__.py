@@ -1,0 +1,1 @@
+"""Training: the loop, its stages, pretraining, the person detector, the memory bank."""

@@ -1,0 +1,231 @@
+"""Experiment in, objects out: the only file that reads a config and makes models and loaders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from stadlib.data.batches import GlobalBatches, Share, batches_by_size, make_draw
+from stadlib.data.clips import Batch, ClipDataset, Sampling, collate, collate_views
+from stadlib.data.keyframes import Keyframe
+from stadlib.data.labels import LabelMap
+from stadlib.data.layout import AvaLayout
+from stadlib.data.transforms import test_transform, train_transform
+from stadlib.models import networks
+from stadlib.models.action_detector import ActionDetector
+from stadlib.models.heads import LinearHead, RelationHead
+from stadlib.models.roi_fusion import Fusion, RoIAlign3d
+from stadlib.recipes.experiment import Experiment, Stage
+from stadlib.recipes.scales import SCALES, Scale
+from stadlib.training import processes
+
+AVERAGED = {"s-only": ("T",), "t-only": ("H", "W")}  # paper section 2.2
+
+
+def numbers(experiment: Experiment) -> Scale:
+    """The scale's numbers of an experiment."""
+    return SCALES[experiment.scale]
+
+
+def sampling(experiment: Experiment) -> Sampling:
+    """Frames of a clip; of SlowFast's two inputs the fast one, which contains the slow one."""
+    scale = numbers(experiment)
+    num_frames, stride = map(int, experiment.frames.split("+")[-1].split("x"))
+    return Sampling(num_frames // scale.frame_divisor, stride / scale.frame_rate)
+
+
+def backbone(experiment: Experiment) -> networks.Backbone:
+    """The backbone by its word, at its scale's size."""
+    if numbers(experiment).backbone == "mini":
+        family = experiment.backbone.split("-")[0]
+        return {"slowfast": networks.slowfast_mini, "ir": networks.csn_mini}[family]()
+    name, depth = experiment.backbone.rsplit("-", 1)
+    return {"slowfast": networks.slowfast, "ir-csn": networks.csn}[name](int(depth))
+
+
+def action_detector(
+    experiment: Experiment, num_actions: int, remembers: bool = False
+) -> ActionDetector:
+    """The whole model with frozen batch norms (paper section 3.1), not yet pretrained.
+
+    ``remembers`` gives a relation head what it needs to tell when and where memory is from.
+    """
+    scale = numbers(experiment)
+    body = backbone(experiment)
+    if experiment.head == "linear":
+        head = LinearHead(scale.width, num_actions)
+    else:
+        head = RelationHead(
+            scale.width,
+            num_actions,
+            AVERAGED[experiment.head],
+            experiment.aggregate,
+            span=experiment.span if remembers else 0,
+        )
+    model = ActionDetector(
+        backbone=body,
+        roi=RoIAlign3d(scale.roi_size, 1 / body.spatial_stride),
+        fusion=Fusion(body.out_channels, scale.width),
+        head=head,
+    )
+    networks.freeze_batchnorm(model)
+    return model
+
+
+def token_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]:
+    """L and C of the tokens that the head reads of a person."""
+    scale = numbers(experiment)
+    times = -(-sampling(experiment).num_frames // model.backbone.temporal_stride)
+    lengths = {"linear": 1, "s-only": scale.roi_size**2, "t-only": times}
+    return lengths[experiment.head], scale.width
+
+
+def train_dataset(
+    experiment: Experiment, layout: AvaLayout, keyframes: Sequence[Keyframe]
+) -> ClipDataset:
+    """Augmented clips: colour jitter, box jitter, flip (paper section 3.1)."""
+    scale = numbers(experiment)
+    transform = train_transform(scale.short_side, scale.long_side)
+    return ClipDataset(
+        layout, keyframes, sampling(experiment), transform, max_persons=scale.max_persons
+    )
+
+
+def order(
+    experiment: Experiment,
+    stage: Stage,
+    keyframes: Sequence[Keyframe],
+    label_map: LabelMap,
+    start: int,
+    *,
+    accumulate: int = 1,
+) -> GlobalBatches:
+    """Which keyframe comes when in a stage, from iteration ``start`` on, in how many turns."""
+    contains_KA = np.array([keyframe.actions.any(axis=0) for keyframe in keyframes])
+    names = [label_map.name(action) for action in label_map.ids]
+    return GlobalBatches(
+        len(keyframes),
+        stage.batch,
+        seed=experiment.seed,
+        start=start,
+        stop=stage.iterations,
+        rank=processes.rank(),
+        num_processes=processes.num_processes(),
+        accumulate=accumulate,
+        draw=make_draw(stage.sampler, contains_KA, names, experiment.seed),
+    )
+
+
+def train_batches(
+    experiment: Experiment, dataset: ClipDataset, batches: GlobalBatches, *, alike: bool
+) -> Iterator[tuple[Batch, Share]]:
+    """This process's shares of a stage's batches, and whose persons they have.
+
+    With ``alike`` all shares are padded to the size of the global batch, so that losses do not
+    depend on how it is shared; otherwise each to its own largest clip, which is less to compute.
+    """
+    padded = partial(collate, multiple=numbers(experiment).pad_multiple)
+    limit = numbers(experiment).max_persons
+    shares = batches.shares([min(len(k.boxes), limit) for k in dataset.keyframes])
+    turns_of = iter(loader(dataset, experiment, batch_sampler=batches, collate_fn=padded))
+    while turns := list(islice(turns_of, batches.accumulate)):
+        if alike:
+            sizes = processes.gather([tuple(turn.clips_BCTHW.shape[3:]) for turn in turns])
+            largest = [max(sides) for sides in zip(*sizes, strict=True)]
+            turns = [turn.padded(*largest) for turn in turns]
+        yield from zip(turns, shares, strict=False)
+
+
+def views(experiment: Experiment) -> dict[str, v2.Transform]:
+    """The views of a test clip, scales x flip, by a name such as ``64`` or ``64-flipped``."""
+    scale = numbers(experiment)
+    longest, grown = scale.long_side / scale.short_side, _extension(experiment)
+    return {
+        f"{side}-flipped" if flip else f"{side}": test_transform(
+            side, round(side * longest), flip, grown
+        )
+        for side in experiment.scales
+        for flip in ([False, True] if experiment.flip else [False])
+    }
+
+
+def plain_view(experiment: Experiment) -> v2.Transform:
+    """A clip as training shows it, without augmentation: what a head is trained on."""
+    scale = numbers(experiment)
+    return test_transform(scale.short_side, scale.long_side)
+
+
+def memory_view(experiment: Experiment) -> v2.Transform:
+    """The same with boxes as in testing: what a bank remembers."""
+    scale = numbers(experiment)
+    return test_transform(scale.short_side, scale.long_side, extend=_extension(experiment))
+
+
+def _extension(experiment: Experiment) -> tuple[float, float]:
+    """By how much boxes grow for RoIAlign; annotated ones don't."""
+    return experiment.detections.extend if experiment.detections else (0.0, 0.0)
+
+
+def test_batches(
+    experiment: Experiment,
+    layout: AvaLayout,
+    keyframes: Sequence[Keyframe],
+    transforms: Sequence[v2.Transform],
+) -> DataLoader:
+    """This process's share of the views of keyframes, batch by batch, a list of views each.
+
+    Processes share whole batches, so that a clip is padded the same for any number of them. At
+    paper scale the clips of a batch have one size and are not padded for others; the few sizes of
+    the rendered worlds stay in file order, in which the committed reference was scored.
+    """
+    scale = numbers(experiment)
+    dataset = ClipDataset(layout, keyframes, sampling(experiment), list(transforms))
+    rendered = scale.world_version and not experiment.dataset
+    sizes = [(0, 0)] * len(keyframes) if rendered else dataset.sizes()
+    batches = batches_by_size(sizes, scale.batch)[processes.rank() :: processes.num_processes()]
+    padded = partial(collate_views, multiple=scale.pad_multiple)
+    return loader(dataset, experiment, batch_sampler=batches, collate_fn=padded)
+
+
+def classifier(
+    experiment: Experiment, num_classes: int, dropout: float = 0.0
+) -> networks.Classifier:
+    """The backbone under a classification head, for pretraining; its batch norms train.
+
+    The paper's networks stride as Kinetics' do; their weights fit detection's.
+    """
+    if numbers(experiment).backbone == "mini":
+        return networks.Classifier(backbone(experiment), num_classes, dropout)
+    return networks.Classifier(networks.of_kinetics(experiment.backbone), num_classes, dropout)
+
+
+def loader(dataset, experiment: Experiment, **how) -> DataLoader:
+    """A loader with the scale's number of workers; ``how`` is DataLoader's."""
+    workers = min(numbers(experiment).num_workers, _cores())
+    # Spawned, since a process that has run threads (torch, a kernel) must not be forked.
+    context = torch.multiprocessing.get_context("spawn") if workers else None
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        multiprocessing_context=context,
+        worker_init_fn=_yield_to_training if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        **how,
+    )
+
+
+def _cores() -> int:
+    """Processors for each process of this machine, at least one."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _yield_to_training(worker: int) -> None:
+    """On few cores a worker that takes one stalls all of the model's threads; let it wait."""
+    os.nice(10)

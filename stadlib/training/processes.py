@@ -1,0 +1,103 @@
+"""One process or many: the few questions that training and evaluation ask of torch.distributed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from stadlib.base import InputError
+
+PATIENCE = timedelta(hours=4)  # while the first process renders, measures or writes alone
+
+
+def rank() -> int:
+    """This process's number; 0 where there is only one."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def num_processes() -> int:
+    """How many processes work on this run."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def total(value: float, device: torch.device) -> float:
+    """The sum of ``value`` over all processes."""
+    if num_processes() == 1:
+        return value
+    tensor = torch.tensor(value, dtype=torch.float64, device=device)
+    distributed.all_reduce(tensor)
+    return tensor.item()
+
+
+def gather(items: list) -> list:
+    """The items of all processes, in the order of their ranks, on every process."""
+    if num_processes() == 1:
+        return items
+    parts: list = [None] * num_processes()
+    distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
+def gather_first(items: list) -> list:
+    """The same on the first process only; the others get an empty list."""
+    if num_processes() == 1:
+        return items
+    parts: list | None = [None] * num_processes() if rank() == 0 else None
+    distributed.gather_object(items, parts)
+    return [item for part in parts or [] for item in part]
+
+
+def of_first(items: list) -> object:
+    """The one item that the first process has, on every process."""
+    if num_processes() > 1:
+        distributed.broadcast_object_list(items)
+    return items[0]
+
+
+def autocast(half: bool) -> torch.autocast:
+    """A context in which networks compute in bfloat16 where that is safe, or as always."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=half)
+
+
+def device() -> torch.device:
+    """The accelerator of this process if there is one, else the CPU.
+
+    Raises:
+        InputError: more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    own = int(os.environ.get("LOCAL_RANK", "0"))
+    if own >= torch.cuda.device_count():
+        raise InputError(
+            f"process {own} of this machine has no GPU: there are {torch.cuda.device_count()}; "
+            "start one process a GPU"
+        )
+    return torch.device("cuda", own)
+
+
+@contextmanager
+def group():
+    """Join the process group that ``torchrun`` announces; without torchrun, do nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    where = device()
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    backend = "nccl" if where.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for the other processes."""
+    if num_processes() > 1:
+        distributed.barrier()

@@ -1,0 +1,1 @@
+"""Actions of the people in a video of one's own."""

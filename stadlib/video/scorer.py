@@ -1,0 +1,331 @@
+"""What a model remembers while a video runs: persons of the seconds before the present.
+
+The study's banks also know the seconds after (:mod:`stadlib.memory`); a video that is being
+watched has none yet.
+
+The detector and the model that look at somebody's own video, and what to think of them there.
+
+Persons of a running video found, followed and scored, second by second.
+
+Legend: N persons of a second, A actions, T frames of a clip.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision import tv_tensors
+
+from stadlib import recipes, study
+from stadlib.base import InputError, MakeProgress, data_dir
+from stadlib.data.clips import Batch, Clip, Sampling, Transform, collate
+from stadlib.data.labels import LabelMap
+from stadlib.data.stream import Moment
+from stadlib.models.action_detector import ActionDetector
+from stadlib.models.heads import Memory, nobody
+from stadlib.models.person_detector import PERSON
+from stadlib.models.published import SOURCES
+from stadlib.recipes.experiment import Detections, Experiment, from_dict
+from stadlib.recipes.scales import DETECTORS
+from stadlib.study import read_record
+from stadlib.training import build, stages
+from stadlib.training.bank import second_of
+from stadlib.training.detector import open_detector
+from stadlib.training.memory import weights_digest
+from stadlib.training.pretraining import prepare_data
+from stadlib.training.stages import open_run
+from stadlib.video.sightings import Look, Sighting
+from stadlib.video.tracks import Tracks
+
+
+class Past:
+    """Tokens of the persons of the last seconds, in the order of time.
+
+    Args:
+        span: seconds back; 0 remembers nobody.
+        max_persons: of a second.
+        width: C of the tokens.
+    """
+
+    def __init__(self, span: int, max_persons: int, width: int) -> None:
+        self.span, self.max_persons, self.width = span, max_persons, width
+        self._seconds: deque[tuple[int, Tensor, Tensor]] = deque()
+
+    def keep(self, second: int, tokens_NLC: Tensor, boxes_N4: Tensor) -> None:
+        """Remember the persons of a second, the surest first; of two moments in it, the first's.
+
+        Tokens are rounded as banks round them.
+        """
+        if not self.span or (self._seconds and self._seconds[-1][0] == second):
+            return
+        some = slice(self.max_persons)
+        self._seconds.append((second, tokens_NLC[some].half().float(), boxes_N4[some]))
+        while self._seconds[0][0] < second - self.span:
+            self._seconds.popleft()
+
+    def before(self, second: int) -> Memory:
+        """What a clip of that second remembers, B = 1."""
+        those = [s for s in self._seconds if second - self.span <= s[0] < second and len(s[2])]
+        if not those:
+            return nobody(1, self.width)
+        seconds, tokens, boxes = zip(*those, strict=True)
+        when = [s - second for s, own in zip(seconds, boxes, strict=True) for _ in own]
+        seconds_BM = torch.tensor([when], device=boxes[0].device)
+        mask_BM = torch.ones_like(seconds_BM, dtype=torch.bool)
+        return Memory(torch.cat(tokens)[None], mask_BM, seconds_BM, torch.cat(boxes)[None])
+
+
+MINIATURE = "miniature"  # instead of a run's name
+SURE = 0.8  # least score of a person for torchvision's detectors (AlphAction's; ours score lower)
+_WORDS = {"backbone": "ir-csn-152", "pretrain": "K700", "frames": "32x2", "head": "t-only"}
+_FILES = (".pt", ".pth", ".pyth", ".pkl", ".safetensors")
+
+
+def open_networks(
+    weights: str, detector: str, scale: str, video: Path, progress: MakeProgress
+) -> Networks:
+    """The networks of a run, ready to look at a video.
+
+    Args:
+        weights: a run's folder, its name or part of it; ``miniature`` for the study's t-only row,
+            which is trained if need be.
+        detector: ``v1``, ``v2``, ``v3`` of the run's scale, ``torchvision:NAME``, or a ``FILE.pt``.
+        scale: of the miniature model: ``smoke`` or ``mini``.
+        video: what they shall look at; it decides on warnings alone.
+        progress: makes the progress of a named task.
+
+    Raises:
+        ConfigError, InputError: no such run, detector or weights; one line that says what to do.
+    """
+    experiment, folder = _run(weights, scale)
+    run = open_run(experiment, folder, progress)
+    beside = [folder.parent / "stages" / stage.name for stage in run.stage_folders]
+    model = stages.trained_model(replace(run, stage_folders=tuple(beside)))
+    finder, name = open_detector(detector, experiment.scale, progress)
+    memory = bool(experiment.stages[-1].memory)
+    ours = not detector.startswith("torchvision:")
+    threshold = (experiment.detections or Detections()).threshold if ours else SURE
+    return Networks(
+        detector=finder,
+        threshold=threshold,
+        model=model,
+        labels=run.layout.label_map(),
+        sampling=build.sampling(experiment),
+        view=build.memory_view(experiment),
+        multiple=build.numbers(experiment).pad_multiple,
+        span=experiment.span if memory else 0,
+        remembered=experiment.remembered if memory else 0,
+        made_by={
+            "model": folder.name,
+            "weights": weights_digest(model),
+            "detector": name,
+            "threshold": threshold,
+        },
+        warning=warning(experiment, detector, in_miniature(video)),
+    )
+
+
+def _run(weights: str, scale: str) -> tuple[Experiment, Path]:
+    """A finished run and its folder."""
+    if weights == MINIATURE:
+        (row,) = recipes.table1(scale=scale, memory="no", **_WORDS)
+        return row, study.run(row).folder
+    public = [source.name for source in SOURCES]
+    if weights in public or Path(weights).suffix in _FILES or Path(weights).is_file():
+        raise InputError(
+            f"{weights}: a file of weights is read as a backbone alone, which scores no actions; "
+            "give a run that was trained here: its folder or part of its name"
+        )
+    folder = study.find_run(weights)
+    if not (folder / "record.json").is_file():
+        raise InputError(f"{folder}: no finished run (no record.json); let it finish first")
+    return from_dict(read_record(folder / "record.json").experiment), folder
+
+
+def a_movie(scale: str, progress: MakeProgress) -> Path:
+    """The first validation movie of a miniature world, which is rendered if need be."""
+    layout = prepare_data(Experiment(scale=scale), progress)
+    return layout.video_file("ava", layout.videos("ava", "val")[0])
+
+
+def in_miniature(video: Path) -> bool:
+    """Whether a video is one that the package rendered."""
+    home = data_dir().resolve()
+    return any(part.name.startswith("miniature-") and part.parent == home
+               for part in video.resolve().parents)  # fmt: skip
+
+
+def warning(experiment: Experiment, detector: str, miniature: bool) -> str:
+    """What must be said wherever the results are shown; empty if there is nothing.
+
+    Args:
+        experiment: what the model was trained in.
+        detector: the word for it.
+        miniature: whether the video is of the miniature world.
+    """
+    drawn = experiment.scale != "paper" and not experiment.dataset
+    finds_drawn = detector in DETECTORS and experiment.scale != "paper"
+    what = {
+        (True, True): ("MODEL", "Boxes and actions mean"),
+        (True, False): ("MODEL", "Its actions mean"),
+        (False, True): ("DETECTOR", "Its boxes mean"),
+    }
+    if not miniature and (drawn or finds_drawn):
+        name, results = what[drawn, finds_drawn]
+        return (
+            f"MINIATURE {name} ON REAL VIDEO: it knows only drawn figures. {results} nothing here."
+        )
+    if experiment.scale == "smoke":
+        return (
+            "SMOKE SCALE: trained for seconds, to try things out. Boxes and actions mean nothing."
+        )
+    return ""
+
+
+LOOK = 0.25  # seconds from a look for persons to the next: they must overlap to be followed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """What looks at a video, ready for use.
+
+    Attributes:
+        detector: pictures to boxes, scores and labels.
+        threshold: the least score of a person.
+        model: clip and boxes to actions.
+        labels: the actions' names, in the model's order.
+        sampling: the frames of a clip.
+        view: what the model sees of a clip.
+        multiple: height and width of a padded clip are divisible by it.
+        span: seconds of memory; 0: the model has none.
+        remembered: persons a second in it.
+        made_by: names detector and model in files.
+        warning: said loudly wherever results are shown; empty where there is nothing to warn of.
+    """
+
+    detector: nn.Module
+    threshold: float
+    model: ActionDetector
+    labels: LabelMap
+    sampling: Sampling
+    view: Transform
+    multiple: int
+    span: int = 0
+    remembered: int = 0
+    made_by: dict
+    warning: str = ""
+
+
+class Scorer:
+    """Scores one second after the other of one video.
+
+    Args:
+        networks: set to evaluation mode here.
+        every: seconds between scored ones.
+
+    Attributes:
+        offsets: seconds, from a scored second, of the pictures that it needs.
+    """
+
+    def __init__(self, networks: Networks, every: float) -> None:
+        self.networks, self.every = networks, every
+        count = max(1, round(every / LOOK))
+        self._looks = [round(i * every / count, 6) for i in range(count)]
+        self.offsets = [*self._looks, *networks.sampling.times(0.0)]
+        self.tracks = Tracks()
+        self.past = Past(networks.span, networks.remembered, networks.model.fusion.width)
+        networks.detector.eval()
+        networks.model.eval()
+
+    @torch.inference_mode()
+    def __call__(self, moment: Moment) -> Sighting:
+        """Find, follow and score the persons of the next second, whose pictures are those of
+        :attr:`offsets`."""
+        second, end = moment.time, moment.end
+        times = [second + offset for offset in self._looks if offset == 0 or second + offset <= end]
+        found = self._persons(moment.pictures[: len(times)])
+        looks = [
+            Look(round(time, 6), self.tracks.update(time, boxes), boxes)
+            for time, (boxes, _) in zip(times, found, strict=True)
+        ]
+        confidence = found[0][1]
+        actions_NA = np.empty((0, self.networks.labels.num_actions))
+        if len(confidence):
+            actions_NA = self._actions(moment, looks[0].boxes)
+        return Sighting(looks, confidence, actions_NA)
+
+    def follow(self, sighting: Sighting) -> None:
+        """Take note of who was where in a second that an earlier call scored."""
+        for look in sighting.looks:
+            self.tracks.replay(look.time, look.numbers, look.boxes)
+
+    @torch.inference_mode()
+    def remember(self, sighting: Sighting, moment: Moment) -> None:
+        """Take note of what its persons looked like."""
+        if len(sighting.numbers):
+            self._tokens(moment, self._clip(moment, sighting.looks[0].boxes))
+
+    def _persons(self, pictures: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Boxes (N, 4) as fractions of the frame and scores (N,), the surest first."""
+        where = next(self.networks.detector.parameters()).device
+        images = [_channels_first(picture[None])[0].to(where).float() / 255 for picture in pictures]
+        return [
+            self._sure(one, image)
+            for one, image in zip(self.networks.detector(images), images, strict=True)
+        ]
+
+    def _sure(self, found: dict[str, Tensor], image: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        height, width = image.shape[1:]
+        size_4 = found["boxes"].new_tensor([width, height, width, height])
+        boxes_N4 = (found["boxes"] / size_4).clamp(0, 1)
+        real_N = (boxes_N4[:, 2:] > boxes_N4[:, :2] + 1e-5).all(dim=1)  # six decimals are written
+        least = self.networks.threshold
+        keep_N = real_N & (found["labels"] == PERSON) & (found["scores"] >= least)
+        order_N = found["scores"][keep_N].argsort(descending=True, stable=True)
+        rows = (values[keep_N][order_N] for values in (boxes_N4, found["scores"]))
+        boxes, scores = (values.cpu().double().numpy().round(6) for values in rows)
+        return boxes, scores
+
+    def _actions(self, moment: Moment, boxes: np.ndarray) -> np.ndarray:
+        """(N, A) scores of the persons in the boxes."""
+        batch, head = self._clip(moment, boxes), self.networks.model.head
+        memory = self.past.before(second_of(moment.time))
+        tokens_NLC = self._tokens(moment, batch)
+        logits_NA = head(tokens_NLC, batch.boxes_norm_N4, batch.counts_B, memory)
+        return logits_NA.sigmoid().cpu().double().numpy().round(6)
+
+    def _tokens(self, moment: Moment, batch: Batch) -> Tensor:
+        """What the head reads of the persons, who are remembered from now on."""
+        model = self.networks.model
+        tokens_NLC = model.tokens(batch.clips_BCTHW, batch.boxes_N4, batch.counts_B)
+        self.past.keep(second_of(moment.time), tokens_NLC, batch.boxes_norm_N4)
+        return tokens_NLC
+
+    def _clip(self, moment: Moment, boxes: np.ndarray) -> Batch:
+        """The clip of a second as the model takes it, on its device."""
+        frames_TCHW = _channels_first(np.stack(moment.pictures[len(self._looks) :]))
+        height, width = frames_TCHW.shape[2:]
+        norm_N4 = torch.from_numpy(boxes.astype(np.float32))
+        pixels_N4 = norm_N4 * torch.tensor([width, height, width, height])
+        boxes_N4 = tv_tensors.BoundingBoxes(pixels_N4, format="XYXY", canvas_size=(height, width))
+        video, boxes_N4 = self.networks.view(tv_tensors.Video(frames_TCHW), boxes_N4)
+        clip = Clip(
+            frames_TCHW=video.as_subclass(torch.Tensor),
+            boxes_N4=boxes_N4.as_subclass(torch.Tensor),
+            actions_NA=torch.zeros(len(boxes), self.networks.labels.num_actions),
+            boxes_norm_N4=norm_N4,
+            person_ids_N=torch.full((len(boxes),), -1),
+            key=("", "", moment.time),
+        )
+        where = next(self.networks.model.parameters()).device
+        return collate([clip], self.networks.multiple).to(where)
+
+
+def _channels_first(pictures_THWC: np.ndarray) -> Tensor:
+    return torch.from_numpy(pictures_THWC.transpose(0, 3, 1, 2).copy())

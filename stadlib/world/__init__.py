@@ -1,0 +1,1 @@
+"""A miniature world of drawn people, written to disk in AVA-Kinetics' official layout."""
