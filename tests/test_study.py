@@ -89,7 +89,8 @@ def test_an_interrupted_cell_goes_on_when_it_is_run_again(tmp_path, monkeypatch)
     monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
     folder = study.stage_folder(experiment, 1)
     as_words = f"config.from_dict({experiment.to_dict()!r})"
-    cell = f"from stadlib import config, study\nstudy.run({as_words})"
+    cell = "from stadlib import study\nfrom stadlib.recipes import experiment as config\n"
+    cell += f"study.run({as_words})"
     manager, client = start_new_kernel(env=dict(os.environ), stdout=subprocess.DEVNULL)
     try:
         asked = client.execute(cell)

@@ -126,7 +126,7 @@ def test_a_download_that_was_killed_goes_on(server, tmp_path):
     path = tmp_path / "weights.pth"
     part = tmp_path / "weights.pth.part"
     code = (
-        "import sys; from pathlib import Path; from stadlib.weights.download import download; "
+        "import sys; from pathlib import Path; from stadlib.models.published import download; "
         "download(sys.argv[1], Path(sys.argv[2]), '', lambda *_: None)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, server.url, str(path)])
