@@ -10,9 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stadlib import base, recipes
+from stadlib import base, recipes, study
 from stadlib.base import InputError
-from stadlib.evaluation import persons
 from stadlib.recipes.experiment import Experiment
 from stadlib.report import claims, scores, table1
 from stadlib.report.claims import CLAIMS, Claim, Comparison, Measured, verdict
@@ -49,7 +48,7 @@ def reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     (folder / counts.name).write_text(counts.read_text())
     here = lambda kind: published(kind) if kind == "paper" else tmp_path / kind  # noqa: E731
     monkeypatch.setattr(claims, "published_dir", here)
-    monkeypatch.setattr(persons, "published_dir", here)
+    monkeypatch.setattr(study, "published_dir", here)
     monkeypatch.setattr(table1, "published_dir", here)
     return folder
 

@@ -167,7 +167,7 @@ def test_a_write_that_is_cut_short_is_told_and_masked(tmp_path, monkeypatch):
 
 WRITER = """
 import sys, torch
-from stadlib.memory import FeatureBank
+from stadlib.training.bank import FeatureBank
 bank = FeatureBank.create(sys.argv[1], {}, length=8, width=512)
 bank.add([("v", second, 4) for second in range(500)])
 print("ready", flush=True)

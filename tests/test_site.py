@@ -74,7 +74,7 @@ def test_index_holds_the_claims_and_the_notebooks(site):
 
 
 def test_code_is_behind_a_click(notebooks, tmp_path):
-    written = site.build(tmp_path / "site", notebooks)
+    written = cli_site.build(tmp_path / "site", notebooks)
     assert [path.name for path in written] == ["index.html", "00_a.html", "01_b.html"]
     html = written[1].read_text()
     assert re.search(r"<details><summary>code</summary>.*shown.*</details>", html, re.DOTALL)
@@ -87,9 +87,9 @@ def test_code_is_behind_a_click(notebooks, tmp_path):
 def test_own_site_is_replaced_and_a_foreign_folder_is_not(notebooks, tmp_path, capsys):
     out = tmp_path / "site"
     out.mkdir()
-    site.build(out, notebooks)
+    cli_site.build(out, notebooks)
     (notebooks / "01_b.ipynb").unlink()
-    assert len(site.build(out, notebooks)) == len(list(out.iterdir())) == 2
+    assert len(cli_site.build(out, notebooks)) == len(list(out.iterdir())) == 2
     (out / "letters.txt").write_text("mine")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert main(["report", "--out", str(out)]) == 1
@@ -99,16 +99,16 @@ def test_own_site_is_replaced_and_a_foreign_folder_is_not(notebooks, tmp_path, c
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file: a file; name a new folder"):
-        site.build(tmp_path / "file", notebooks)
+        cli_site.build(tmp_path / "file", notebooks)
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_interrupted_leaves_no_half_site(notebooks, tmp_path, monkeypatch, first):
     out = tmp_path / "site"
     if not first:
-        site.build(out, notebooks)
+        cli_site.build(out, notebooks)
     before = {path.name: path.read_bytes() for path in out.glob("*")}
-    render, calls = site.HTMLExporter.from_notebook_node, []
+    render, calls = cli_site.HTMLExporter.from_notebook_node, []
 
     def interrupted(*arguments, **words):
         calls.append(1)
@@ -116,9 +116,9 @@ def test_interrupted_leaves_no_half_site(notebooks, tmp_path, monkeypatch, first
             raise KeyboardInterrupt
         return render(*arguments, **words)
 
-    monkeypatch.setattr(site.HTMLExporter, "from_notebook_node", interrupted)
+    monkeypatch.setattr(cli_site.HTMLExporter, "from_notebook_node", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        site.build(out, notebooks)
+        cli_site.build(out, notebooks)
     assert {path.name: path.read_bytes() for path in out.glob("*")} == before
     left = {path.name for path in tmp_path.iterdir()}
     assert left == ({"notebooks"} if first else {"notebooks", "site"})
@@ -127,7 +127,7 @@ def test_interrupted_leaves_no_half_site(notebooks, tmp_path, monkeypatch, first
 def test_bad_notebooks_are_named(notebooks, tmp_path):
     (notebooks / "02_c.ipynb").write_text("{")
     with pytest.raises(InputError, match=r"02_c\.ipynb: not a notebook"):
-        site.build(tmp_path / "site", notebooks)
+        cli_site.build(tmp_path / "site", notebooks)
     with pytest.raises(InputError, match="no notebook"):
-        site.build(tmp_path / "site", tmp_path)
+        cli_site.build(tmp_path / "site", tmp_path)
     assert not (tmp_path / "site").exists()
