@@ -1,39 +1,96 @@
-"""Every test, papermill run and nbval run works at smoke scale in folders of its own."""
+"""Every test, papermill run and nbval run works at smoke scale in folders of its own.
+
+Two workers share the rendered data and the runs that several files of tests look at: the first one
+that needs them makes them, under a lock.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 
 import pytest
+import workers
+from filelock import FileLock
 
-_FOLDER = Path(tempfile.gettempdir()) / f"stadlib-tests-{os.getpid()}"
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())  # one for all workers
+_FOLDER = Path(tempfile.gettempdir()) / f"stadlib-tests-{_RUN}"
+_SLOWEST_FIRST = (  # files are dealt to the workers in this order, so that none is left for last
+    "test_processes", "test_stages", "test_papermill", "05_your_video", "04_detector", "01_main",
+    "02_memory", "00_tour", "03_decoupled", "test_detectors", "test_readme", "test_pretraining",
+)  # fmt: skip
+_SKIPPED = {
+    "nightly": "an expensive repetition: pytest --nightly",
+    "very_slow": "minutes of paper-size networks: pytest --very-slow",
+}
 
 
 def pytest_addoption(parser):
     parser.addoption("--very-slow", action="store_true", help="minutes of paper-size networks too")
+    parser.addoption("--nightly", action="store_true", help="expensive repetitions too")
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--very-slow"):
-        skip = pytest.mark.skip(reason="minutes of paper-size networks: pytest --very-slow")
-        for item in items:
-            if "very_slow" in item.keywords:
-                item.add_marker(skip)
+    for word, reason in _SKIPPED.items():
+        if not config.getoption(f"--{word.replace('_', '-')}"):
+            for item in items:
+                if word in item.keywords:
+                    item.add_marker(pytest.mark.skip(reason=reason))
+    order = {name: place for place, name in enumerate(_SLOWEST_FIRST)}
+    items.sort(
+        key=lambda item: min(
+            (place for name, place in order.items() if item.path.name.startswith(name)),
+            default=len(order),
+        )
+    )
 
 
 def pytest_configure(config):
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     os.environ["STADLIB_DATA"] = str(_FOLDER / "data")
-    os.environ["STADLIB_RESULTS"] = str(_FOLDER / "results")
+    os.environ["STADLIB_RESULTS"] = str(_FOLDER / worker / "results")
     os.environ["STADLIB_SCALE"] = "smoke"
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    os.environ["OMP_NUM_THREADS"] = "1"  # of each worker and of every process that a test starts
 
 
 def pytest_unconfigure(config):
-    shutil.rmtree(_FOLDER, ignore_errors=True)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(_FOLDER, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def pair():
+    """Two processes that run functions as the ranks of one group."""
+    processes = workers.Pair()
+    yield processes
+    processes.close()
+
+
+@pytest.fixture
+def free_port() -> str:
+    """A port of this machine, for processes that meet there."""
+    return workers.free_port()
+
+
+def shared_run(experiment):
+    """The record of an experiment, run once for all workers; each has a copy of its files."""
+    from stadlib import study
+
+    copies = _FOLDER / "shared" / experiment.digest
+    with FileLock(_FOLDER / "shared.lock"):
+        if copies.is_dir():
+            runs = study.run_folder(experiment).parent
+            shutil.copytree(copies, runs, dirs_exist_ok=True)
+        record = study.run(experiment)
+        if not copies.is_dir():
+            folders = [study.run_folder(experiment)]
+            numbers = range(1, len(experiment.stages) + 1)
+            folders += [study.stage_folder(experiment, number) for number in numbers]
+            for folder in folders:
+                shutil.copytree(folder, copies / folder.relative_to(record.folder.parent))
+    return record
 
 
 @pytest.fixture(scope="session")
@@ -78,31 +135,23 @@ def tiny_dataset(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
-def free_port() -> str:
-    """Of this machine, for processes that meet there."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return str(server.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def smoke_record():
     """The record of the t-only row on ground-truth boxes at smoke scale, trained once a session."""
-    from stadlib import recipes, study
+    from stadlib import recipes
 
     words = {"head": "t-only", "backbone": "ir-csn-152", "pretrain": "K700", "frames": "32x2"}
     (row,) = recipes.table1(scale="smoke", detector="ground-truth", memory="no", **words)
-    return study.run(row)
+    return shared_run(row)
 
 
 @pytest.fixture(scope="session")
 def with_memory():
     """The record of Table 2's third strategy at smoke scale."""
-    from stadlib import recipes, study
+    from stadlib import recipes
 
     rows = recipes.table2(scale="smoke", backbone="ir-csn-152")
-    return study.run(rows["A+K first, empty Kinetics bank"])
+    return shared_run(rows["A+K first, empty Kinetics bank"])
 
 
 @pytest.fixture(scope="session")

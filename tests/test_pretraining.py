@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import multiprocessing, nn
+from torch import nn
 
 from stadlib.base import InputError
 from stadlib.cli.root import main
@@ -20,7 +20,7 @@ from stadlib.models.published import find_pretrained
 from stadlib.models.weights import read_backbone, read_state
 from stadlib.recipes.experiment import Execution, Experiment
 from stadlib.recipes.scales import RECIPES, SCALES
-from stadlib.training import build, pretraining, processes
+from stadlib.training import build, pretraining
 from stadlib.training.pretraining import CosineSchedule, open_pretraining, pretrain
 
 CSN = Experiment(backbone="ir-csn-152", pretrain="K400", scale="smoke", frames="32x2")
@@ -138,14 +138,11 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(tiny_kinetics, tmp_path, m
     assert [json.loads(line)["iteration"] for line in log] == list(range(ITERATIONS))
 
 
-def work(rank: int, root: str, folder: str, port: str, recipe) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "STADLIB_DATA": f"{folder}/data2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+def share(root: Path, data: str, recipe) -> tuple:
+    """What one process of two sees of a training, its record and the weights."""
     RECIPES["smoke"] = recipe
-    with processes.group():
-        seen, record, state = watched(Path(root))
-    torch.save({"seen": seen, "state": state}, f"{folder}/{rank}.pt")
-    Path(folder, f"{rank}.json").write_text(json.dumps(record))
+    os.environ["STADLIB_DATA"] = data
+    return watched(root)
 
 
 def watched(root: Path):
@@ -166,21 +163,19 @@ def watched(root: Path):
     return seen, record, read_state(made.weights)[0]
 
 
-def test_two_processes_share_the_batches_of_one(tiny_kinetics, tmp_path, free_port):
+def test_two_processes_share_the_batches_of_one(tiny_kinetics, tmp_path, pair):
     seen, record, state = watched(tiny_kinetics)
-    arguments = (str(tiny_kinetics), str(tmp_path), free_port, RECIPES["smoke"])
-    multiprocessing.spawn(work, arguments, nprocs=2)
-    shares = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    shares = pair.run(share, tiny_kinetics, str(tmp_path / "two"), RECIPES["smoke"])
     assert len(seen) == 2
-    for whole, *parts in zip(seen, *(share["seen"] for share in shares), strict=True):
+    for whole, *parts in zip(seen, *(seen for seen, _, _ in shares), strict=True):
         assert [len(part) for part in parts] == [2, 2]
         assert sorted(parts[0] + parts[1]) == whole
-    assert all(torch.equal(shares[0]["state"][n], t) for n, t in shares[1]["state"].items())
-    assert state.keys() == shares[0]["state"].keys()
-    records = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
-    assert records[0]["provenance"].pop("processes") == 2
-    assert records[0]["validation_videos"] == record["validation_videos"] == 3
-    assert records[0]["top5"] == 1
+    (_, ours, first), (_, _, second) = shares
+    assert all(torch.equal(first[name], tensor) for name, tensor in second.items())
+    assert state.keys() == first.keys()
+    assert ours["provenance"].pop("processes") == 2
+    assert ours["validation_videos"] == record["validation_videos"] == 3
+    assert ours["top5"] == 1
 
 
 class Opinion(nn.Module):
