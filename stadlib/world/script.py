@@ -11,22 +11,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stadlib.world import actions, story
-from stadlib.world.actions import Segment
+from stadlib.world import story
+from stadlib.world.actions import Segment, deck
 from stadlib.world.figures import Look, random_looks
 from stadlib.world.scenery import Camera, random_camera
-from stadlib.world.spec import WorldSpec
+from stadlib.world.spec import WORLD, WorldSpec
 from stadlib.world.story import Actor
 
 SOURCES, SPLITS = ("ava", "kinetics"), ("train", "val", "test")
 # width, height in pixels; a still picture is cut out of its scene
 SIZE = {"ava": (120, 80), "kinetics": (104, 80), "pretraining": (96, 80), "still": (128, 112)}
 AVA_START = 900.0  # AVA's cut movies begin at this second of the original
-#: ways to split so many people into units
-_UNITS = {
-    1: ((1,),), 2: ((2,), (2,), (2,), (1, 1)), 3: ((2, 1), (1, 2), (3,), (3,)),
-    4: ((2, 2), (2, 2), (2, 2), (3, 1), (1, 3)), 5: ((2, 2, 1), (2, 1, 2), (3, 2)),
-}  # fmt: skip
+PAIR_EVENTS = ("give", "shake", "hug", "wave")
 _NEEDS_PERFORMANCE = ("show", "apart", "side", "crossed", "alone")
 
 
@@ -86,10 +82,10 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
     """Deal the cards of one split."""
     rng = generator(spec.seed, SOURCES.index(source), SPLITS.index(split), 0)
     count = (spec.movies if source == "ava" else spec.clips)[SPLITS.index(split)]
-    shares = {str(k + 1): s for k, s in enumerate(actions.PERSON_SHARES[source])}
+    shares = {str(k + 1): s for k, s in enumerate(WORLD["person_shares"][source])}
     plans = []
-    for index, number in enumerate(actions.deck(shares, count, rng)):
-        layouts = _UNITS[int(number)]
+    for index, number in enumerate(deck(shares, count, rng)):
+        layouts = WORLD["units"][number]
         units = layouts[int(rng.integers(len(layouts)))]
         phases = 1
         if source == "ava":
@@ -104,11 +100,11 @@ def _deal_stories(plans: list[Plan], rng: np.random.Generator) -> None:
     source = plans[0].source
     slots = [size for plan in plans for _ in range(plan.num_phases) for size in plan.units]
     decks = {
-        size: actions.deck(shares, slots.count(size), rng)
-        for size, shares in actions.UNIT_SHARES[source].items()
+        int(size): deck(shares, slots.count(int(size)), rng)
+        for size, shares in WORLD["unit_shares"][source].items()
     }
     needed = sum(kind in _NEEDS_PERFORMANCE for cards in decks.values() for kind in cards)
-    performances = actions.deck(actions.PERFORM_SHARES[source], needed, rng)
+    performances = deck(WORLD["perform_shares"][source], needed, rng)
     for plan in plans:
         for _ in range(plan.num_phases):
             kinds = [decks[size].pop() for size in plan.units]
@@ -118,13 +114,13 @@ def _deal_stories(plans: list[Plan], rng: np.random.Generator) -> None:
 
 def _deal_events(plans: list[Plan], rng: np.random.Generator) -> None:
     source, column = plans[0].source, 0 if plans[0].split == "train" else 1
-    rates = actions.EVENT_RATES[source]
+    rates = WORLD["event_rates"][source]
     cards = [kind for kind, rate in rates.items() for _ in range(round(rate[column] * len(plans)))]
     rng.shuffle(cards)
     order = [plans[i] for i in rng.permutation(len(plans))]
     room = 3 if source == "ava" else 1
     for kind in cards:  # to the next video in turn that has room and, for pair events, a pair
-        fits = (p for p in order if kind not in actions.PAIR_EVENTS or max(p.units) > 1)
+        fits = (p for p in order if kind not in PAIR_EVENTS or max(p.units) > 1)
         plan = next((p for p in fits if len(p.events) < room), None)
         if plan is not None:
             plan.events.append(kind)
@@ -228,7 +224,7 @@ def _cast_events(plan: Plan, units: list[list[Actor]],
     singles = settled or [[actor] for unit in units for actor in unit]
     cast = []
     for kind in plan.events:
-        choices = pairs if kind in actions.PAIR_EVENTS else singles
+        choices = pairs if kind in PAIR_EVENTS else singles
         cast.append(choices[int(rng.integers(len(choices)))])
         for actor in cast[-1]:
             actor.posture = "stand"

@@ -44,7 +44,7 @@ from stadlib.world.script import (
     plan_split,
     write_script,
 )
-from stadlib.world.spec import WorldSpec
+from stadlib.world.spec import WORLD, WorldSpec
 from stadlib.world.story import Actor, Span
 
 Progress = Callable[[int, int], None]
@@ -237,19 +237,7 @@ def write_person_boxes(root: Path, spec: WorldSpec) -> None:
 # The classification set
 
 
-#: (activity, posture); "+" marks two persons
-CLASSES: tuple[tuple[str, str], ...] = (
-    ("dance", "stand"), ("martial", "stand"), ("read", "stand"), ("phone", "sit"),
-    ("instrument", "stand"), ("computer", "sit"), ("hold", "stand"), ("quiet", "walk"),
-    ("talk", "stand"), ("fight+", "stand"), ("hug+", "stand"), ("give+", "stand"),
-    ("drink", "stand"), ("text", "sit"), ("bend", "stand"), ("quiet", "crouch"),
-    ("fall", "stand"), ("facing+", "stand"), ("eat", "sit"), ("quiet", "sit"),
-    ("quiet", "stand"), ("quiet", "run"), ("read", "sit"), ("phone", "stand"),
-    ("instrument", "sit"), ("cut", "stand"), ("hold", "walk"), ("getup", "stand"),
-    ("quiet", "lie"), ("touch", "stand"), ("wave", "stand"), ("shake+", "stand"),
-    ("talk", "sit"), ("following+", "stand"), ("parting+", "stand"), ("drink", "sit"),
-    ("eat", "stand"), ("text", "stand"), ("touch", "crouch"), ("talk+", "stand"),
-)  # fmt: skip
+CLASSES = WORLD["pretraining"]["classes"]  # (activity, posture); "+" marks two persons
 NUM_SMALL = 20
 _STREAM = 11  # random streams of the world and of stills begin with other numbers
 
@@ -356,7 +344,7 @@ def _act_alone(what: str, actor: Actor, span: Span, rng: np.random.Generator) ->
 
 
 def _deal_stills(spec: WorldSpec) -> list[Job]:
-    return _deal(spec, stills.STREAM, stills.NUMBERS)
+    return _deal(spec, stills.STREAM, WORLD["stills"]["numbers"])
 
 
 def _draw_still(spec: WorldSpec, folder: Path, job: Job) -> tuple[dict, list[dict]]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from dataclasses import asdict, dataclass
+from pathlib import Path
+
+#: what happens in a world: shares of stories, the limbs of every activity
+WORLD = tomllib.loads(Path(__file__).with_name("world.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)

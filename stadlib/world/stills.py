@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stadlib.world import actions, story
+from stadlib.world import story
 from stadlib.world.actions import BACK, FRONT, LEFT, RIGHT
 from stadlib.world.annotate import Box, area, joints_at, visible
 from stadlib.world.figures import bounds
@@ -24,19 +24,13 @@ from stadlib.world.objects import ITEMS
 from stadlib.world.render import Stage
 from stadlib.world.scenery import Camera, random_camera
 from stadlib.world.script import SIZE, SOURCES, Script, dressed, generator
-from stadlib.world.spec import WorldSpec
+from stadlib.world.spec import WORLD, WorldSpec
 from stadlib.world.story import Actor
 
 STREAM = 13  # random streams of the world and of pretraining begin with other numbers
 MOMENT = 0.0  # the second at which the picture is taken; everyone is busy before and after
 _SPAN = (-4.0, 4.0)
-#: how many persons a scene has
-NUMBERS = {"0": 0.05, "1": 0.42, "2": 0.25, "3": 0.14, "4": 0.09, "5": 0.05}
-_ZOOMS = ((0.9, 1.8), (1.0, 2.2), (0.95, 1.9), (0.88, 1.7), (0.88, 1.5), (0.88, 1.4))  # by number
-_UNITS = {"1": 0.5, "2": 0.35, "3": 0.15}
-_POSTURES = {"stand": 0.4, "sit": 0.22, "walk": 0.16, "run": 0.08, "crouch": 0.07, "lie": 0.07}
-_MOTIONS = {"bend": 0.3, "fall": 0.2, "getup": 0.2, "wave": 0.3}
-_MEETINGS = {"hug": 0.4, "shake": 0.3, "give": 0.3}
+_SHARES = WORLD["stills"]
 _KEPT = 0.4  # share of a figure's box that has to be in the picture
 _QUALITY = 92  # of the JPEG files
 
@@ -66,7 +60,7 @@ def compose(spec: WorldSpec, split: str, index: int, number: int) -> Scene:
     """The scene of one still, of ``number`` persons."""
     seed = (spec.seed, STREAM, ("train", "val").index(split), index + 1)
     rng = generator(*seed)
-    low, high = _ZOOMS[number]
+    low, high = _SHARES["zooms"][number]
     zoom = exp(rng.uniform(log(low), log(high)))
     units = _cast(number or 2, zoom, rng)  # in a deserted scene two have left their furniture
     for unit in units:
@@ -99,10 +93,10 @@ def _cast(number: int, zoom: float, rng: np.random.Generator) -> list[list[Actor
     while len(actors) < number:
         near = u(0.6, 1) if units else 1.0
         ground = feet - tall * (1 - near) * 0.6  # seen from above the heads
-        size = min(int(_choose(_UNITS, rng)), number - len(actors))
+        size = min(int(_choose(_SHARES["units"], rng)), number - len(actors))
         for _ in range(size):
             height = tall * near * (u(0.95, 1.05) if rng.random() < 0.85 else u(0.6, 0.8))
-            actors.append(Actor(len(actors), x, height, ground, _choose(_POSTURES, rng)))
+            actors.append(Actor(len(actors), x, height, ground, _choose(_SHARES["postures"], rng)))
             x += tall * near * u(0.5, 0.95)
         units.append(actors[-size:])
     # move the row about the middle of what the zoom leaves of the width
@@ -115,13 +109,13 @@ def _cast(number: int, zoom: float, rng: np.random.Generator) -> list[list[Actor
 
 
 def _act(unit: list[Actor], rng: np.random.Generator) -> None:
-    what = _choose(actions.PERFORM_SHARES["kinetics"], rng)
+    what = _choose(WORLD["perform_shares"]["kinetics"], rng)
     if len(unit) == 1:
         _act_alone(unit[0], what, rng)
         return
     for actor in unit:
         actor.posture = actor.posture if actor.posture == "sit" else "stand"
-    shares = actions.UNIT_SHARES["kinetics"][len(unit)]
+    shares = WORLD["unit_shares"]["kinetics"][str(len(unit))]
     if len(unit) == 3:
         story.trio(_choose(shares, rng), what, unit, _SPAN, rng)
     elif rng.random() < 0.7:
@@ -131,7 +125,7 @@ def _act(unit: list[Actor], rng: np.random.Generator) -> None:
             actor.posture = "stand"
             story.quiet(actor, _SPAN, side)
         start = MOMENT - rng.uniform(0.2, 1.8)
-        story.play(_choose(_MEETINGS, rng), unit, start, SIZE["still"][0], rng)
+        story.play(_choose(_SHARES["meetings"], rng), unit, start, SIZE["still"][0], rng)
 
 
 def _act_alone(actor: Actor, what: str, rng: np.random.Generator) -> None:
@@ -145,7 +139,7 @@ def _act_alone(actor: Actor, what: str, rng: np.random.Generator) -> None:
     elif rng.random() < 0.6:
         story.perform(actor, _SPAN, what, aside if side == BACK else side, rng, steady=True)
     elif actor.posture == "stand" and rng.random() < 0.4:
-        motion, since = _choose(_MOTIONS, rng), rng.uniform(0.1, 1.8)
+        motion, since = _choose(_SHARES["motions"], rng), rng.uniform(0.1, 1.8)
         low = str(rng.choice(["lie", "crouch"])) if motion == "getup" else ""
         actor.do(MOMENT - since, 2.0, motion, facing=aside, item=low)
     else:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stadlib.world.actions import BACK, BURSTS, FRONT, LEFT, RIGHT, Segment
+from stadlib.world.actions import BACK, FRONT, LEFT, RIGHT, Segment
 from stadlib.world.objects import ITEMS
+from stadlib.world.spec import WORLD
 
 Span = tuple[float, float]  # start and end in seconds
 ROAM = ("wander", "passer")  # cards of one who walks about
@@ -71,9 +72,9 @@ def talk(actor: Actor, span: Span, side: int, rng: np.random.Generator) -> None:
 
 
 def _bursts(action: str, rng: np.random.Generator) -> dict[str, float]:
-    if action not in BURSTS:
+    if action not in WORLD["bursts"]:
         return {"phase": rng.uniform(0, 6)}
-    burst, gap = BURSTS[action]
+    burst, gap = WORLD["bursts"][action]
     return {"burst": rng.uniform(*burst), "gap": rng.uniform(*gap), "phase": rng.uniform(0, 6)}
 
 
