@@ -70,15 +70,16 @@ def _target(number: int, segments: dict[int, Segment], t: float) -> int:
     if own.facing not in (LEFT, RIGHT) or own.posture in ("walk", "run", "lie"):
         return -1
     x = own.x(t)
-    ahead = {k: (s.x(t) - x) * own.facing for k, s in segments.items()
-             if k != number and s.posture not in ("walk", "run")}  # fmt: skip
-    ahead = {k: distance for k, distance in ahead.items() if distance > 3}
+    ahead = {}
+    for other, segment in segments.items():
+        distance = (segment.x(t) - x) * own.facing
+        if other != number and segment.posture not in ("walk", "run") and distance > 3:
+            ahead[other] = distance
     return min(ahead, key=ahead.__getitem__) if ahead else -1
 
 
 def annotate(script: Script) -> list[Instance]:
     """Every visible person on every keyframe of ``script``."""
-    width, height = SIZE[script.source]
     instances = []
     for t in script.keyframes:
         boxes = visible(script, t)
@@ -93,8 +94,7 @@ def annotate(script: Script) -> list[Instance]:
                 elif other.action in actions.WATCHED:
                     labels, basis = (*labels, actions.WATCH), other
             evident = sum(basis.evidence(t + k / 8) > 0.6 for k in range(-8, 7)) >= 3
-            x1, y1, x2, y2 = boxes[number]
-            box = (x1 / width, y1 / height, x2 / width, y2 / height)
+            box = _relative(boxes[number], script)
             instances.append(Instance(t, number, box, labels, target, evident))
     return instances
 
@@ -107,32 +107,33 @@ def clock(script: Script, t: float) -> str:
 
 def rows(script: Script) -> list[str]:
     """Annotation lines of one video; two columns where a keyframe has no label."""
-    by_time: dict[float, list[Instance]] = {t: [] for t in script.keyframes}
-    for instance in annotate(script):
-        by_time[instance.t].append(instance)
+    instances = annotate(script)
     lines = []
-    for t, instances in by_time.items():
+    for t in script.keyframes:
         head = f"{script.video},{clock(script, t)}"
-        if not instances or t in script.silent:
+        labelled = [one for one in instances if one.t == t and t not in script.silent]
+        if not labelled:
             lines.append(head)
-            continue
-        for one in instances:
-            box = ",".join(f"{v:.4f}" for v in one.box)
-            lines += [f"{head},{box},{label},{one.person}" for label in one.labels]
+        for one in labelled:
+            lines += [f"{head},{_written(one.box)},{label},{one.person}" for label in one.labels]
     return lines
 
 
 def box_rows(script: Script) -> list[str]:
-    """Rows ``video,timestamp,x1,y1,x2,y2,,score`` of every second; corners as in the annotations.
-
-    Seconds are counted from the annotated ones.
-    """
-    width, height = SIZE[script.source]
+    """Rows ``video,timestamp,x1,y1,x2,y2,,score`` of every second, counted from the keyframes."""
     first = script.keyframes[0] % 1
-    lines = []
-    for t in (first + second for second in range(script.seconds)):
-        for x1, y1, x2, y2 in visible(script, t).values():
-            box = (x1 / width, y1 / height, x2 / width, y2 / height)
-            corners = ",".join(f"{v:.4f}" for v in box)
-            lines.append(f"{script.video},{clock(script, t)},{corners},,1.0")
-    return lines
+    return [
+        f"{script.video},{clock(script, t)},{_written(_relative(box, script))},,1.0"
+        for t in (first + second for second in range(script.seconds))
+        for box in visible(script, t).values()
+    ]
+
+
+def _relative(box: Box, script: Script) -> Box:
+    """A box in pixels as shares of the frame."""
+    width, height = SIZE[script.source]
+    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
+
+
+def _written(box: Box) -> str:
+    return ",".join(f"{v:.4f}" for v in box)

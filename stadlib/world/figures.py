@@ -141,28 +141,21 @@ def blend(a: Pose, b: Pose, share: float) -> Pose:
     return Pose._make([p + (q - p) * share for p, q in zip(a, b, strict=True)])
 
 
-class Joints(NamedTuple):
-    """Points in frame pixels; ``height`` is the standing height in pixels."""
+Limb = tuple[Point, Point, Point]
 
-    height: float
+
+class Joints(NamedTuple):
+    """Points in frame pixels; limbs are (far, near)."""
+
+    height: float  # standing, in pixels
     facing: float
     back: float
     mouth: float
     hip: Point
     neck: Point
     head: Point
-    l_shoulder: Point
-    l_elbow: Point
-    l_hand: Point
-    r_shoulder: Point
-    r_elbow: Point
-    r_hand: Point
-    l_hip: Point
-    l_knee: Point
-    l_foot: Point
-    r_hip: Point
-    r_knee: Point
-    r_foot: Point
+    arms: tuple[Limb, Limb]  # shoulder, elbow, hand
+    legs: tuple[Limb, Limb]  # hip, knee, foot
     up: Point  # unit vector from hip to head
 
 
@@ -211,18 +204,20 @@ def joints(pose: Pose, x: float, ground: float, height: float) -> Joints:
             (px + (x - px) * c - (y - py) * s, py + (x - px) * s + (y - py) * c) for x, y in points
         ]
         up = (s, -c)
-    return Joints(height, f, pose.back, pose.mouth, *points, up)
+    hip, neck, head, *limbs = points
+    far_arm, near_arm, far_leg, near_leg = (tuple(limbs[k : k + 3]) for k in range(0, 12, 3))
+    arms, legs = (far_arm, near_arm), (far_leg, near_leg)
+    return Joints(height, f, pose.back, pose.mouth, hip, neck, head, arms, legs, up)
 
 
 def bounds(j: Joints, look: Look) -> tuple[float, float, float, float]:
     """Tight box (x1, y1, x2, y2) of the drawn figure in pixels, objects left out, unclipped."""
     h = j.height
     arm, leg = ARM_WIDTH * h / 2, LEG_WIDTH * h / 2
-    parts = [(p, arm) for p in (j.l_elbow, j.l_hand, j.r_elbow, j.r_hand)]
-    parts += [(p, leg) for p in (j.l_knee, j.r_knee, j.hip)]
-    parts += [(p, 0.06 * h) for p in (j.l_foot, j.r_foot)]
-    parts += [(j.head, HEAD * h * (1.16 if look.hat else 1.06)), (j.neck, 0.09 * h)]
-    parts += [(j.l_shoulder, arm), (j.r_shoulder, arm)]
+    parts = [(j.head, HEAD * h * (1.16 if look.hat else 1.06)), (j.neck, 0.09 * h), (j.hip, leg)]
+    parts += [(point, arm) for limb in j.arms for point in limb]
+    for _, knee, foot in j.legs:
+        parts += [(knee, leg), (foot, 0.06 * h)]
     if look.hat:
         crown = (j.head[0] + j.up[0] * HEAD * 0.75 * h, j.head[1] + j.up[1] * HEAD * 0.75 * h)
         parts.append((crown, HEAD * 0.62 * h))
@@ -242,8 +237,7 @@ def draw_body(canvas: np.ndarray, j: Joints, look: Look) -> None:
 
 def draw_arm(canvas: np.ndarray, j: Joints, look: Look, near: bool) -> None:
     """Draw one arm: sleeve, forearm and hand."""
-    points = (j.r_shoulder, j.r_elbow, j.r_hand) if near else (j.l_shoulder, j.l_elbow, j.l_hand)
-    shoulder, elbow, hand = points
+    shoulder, elbow, hand = j.arms[near]
     dim, width = 1.0 if near else 0.8, ARM_WIDTH * j.height
     sleeve = shade(look.second if look.pattern == "vest" else look.shirt, dim * 0.9)
     skin = shade(look.skin, dim)
@@ -253,7 +247,7 @@ def draw_arm(canvas: np.ndarray, j: Joints, look: Look, near: bool) -> None:
 
 
 def _draw_leg(canvas: np.ndarray, j: Joints, look: Look, near: bool) -> None:
-    hip, knee, foot = (j.r_hip, j.r_knee, j.r_foot) if near else (j.l_hip, j.l_knee, j.l_foot)
+    hip, knee, foot = j.legs[near]
     colour, width = shade(look.legs, 1.0 if near else 0.75), LEG_WIDTH * j.height
     line(canvas, hip, knee, colour, width)
     line(canvas, knee, foot, shade(look.skin, 0.9) if look.skirt else colour, width * 0.8)
@@ -277,7 +271,7 @@ def _draw_torso(canvas: np.ndarray, j: Joints, look: Look) -> None:
     ]
     polygon(canvas, corners, look.shirt)
     if look.skirt:
-        x, y = _between(hip, _between(j.l_knee, j.r_knee, 0.5), 0.8)
+        x, y = _between(hip, _between(j.legs[0][1], j.legs[1][1], 0.5), 0.8)
         hem = [(x + 0.12 * h, y), (x - 0.12 * h, y)]
         polygon(canvas, [corners[3], corners[2], *hem], look.legs)
     if look.pattern == "stripes":

@@ -17,29 +17,22 @@ import numpy as np
 from stadlib.world.figures import Colour, Joints, Point, disc, line, polygon
 
 ITEMS = ("box", "bag", "ball", "flowers", "tray")  # things to carry or hand over
-TABLES = {"computer": "desk", "cut": "worktop"}  # by action
-_ON_TABLE = {"computer": "laptop", "cut": "board"}
+TABLES = ("desk", "worktop")
+ON_TABLE = {"computer": "laptop", "cut": "board"}  # what lies there in use, by action
 
 
-class _Stroke(NamedTuple):
-    ahead: float
-    turns: bool
-    colour: Colour
-    size: float
-    points: list[Point]
+Stroke = tuple[float, bool, Colour, float, list[Point]]  # as the columns of the table
 
 
-def _read_strokes() -> dict[str, list[_Stroke]]:
-    strokes: dict[str, list[_Stroke]] = {}
+def _read_strokes() -> dict[str, list[Stroke]]:
+    strokes: dict[str, list[Stroke]] = {}
     with open(Path(__file__).with_suffix(".csv"), newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             colour = tuple(map(int, row["colour"].split()))
             numbers = [float(number) for number in row["points"].split()]
             points = list(zip(numbers[::2], numbers[1::2], strict=True))
-            stroke = _Stroke(
-                float(row["ahead"]), row["turns"] == "1", colour, float(row["size"]), points
-            )
-            strokes.setdefault(row["thing"], []).append(stroke)
+            ahead, turns, size = float(row["ahead"]), row["turns"] == "1", float(row["size"])
+            strokes.setdefault(row["thing"], []).append((ahead, turns, colour, size, points))
     return strokes
 
 
@@ -50,19 +43,19 @@ def _draw(canvas: np.ndarray, thing: str, at: Point, h: float, side: float = 1) 
     for ahead, turns, colour, size, points in _STROKES[thing]:
         x, y = at[0] + side * ahead * h, at[1]
         mirror = side if turns else 1
-        points = [(x + mirror * dx * h, y + dy * h) for dx, dy in points]
-        if len(points) == 1:
-            disc(canvas, *points, size * h, colour)
-        elif len(points) == 2:
-            line(canvas, *points, colour, size * h)
+        seen = [(x + mirror * dx * h, y + dy * h) for dx, dy in points]
+        if len(seen) == 1:
+            disc(canvas, *seen, size * h, colour)
+        elif len(seen) == 2:
+            line(canvas, *seen, colour, size * h)
         else:
-            polygon(canvas, points, colour)
+            polygon(canvas, seen, colour)
 
 
 def draw_held(canvas: np.ndarray, action: str, item: str, j: Joints) -> None:
     """Draw the object of ``action`` at the hands of ``j``; nothing for actions without one."""
-    h, hand, head = j.height, j.r_hand, j.head
-    middle = ((j.l_hand[0] + hand[0]) / 2, (j.l_hand[1] + hand[1]) / 2)
+    h, head, far, hand = j.height, j.head, j.arms[0][2], j.arms[1][2]
+    middle = ((far[0] + hand[0]) / 2, (far[1] + hand[1]) / 2)
     if action == "instrument":
         _draw_guitar(canvas, j)
     elif action in ("hold", "give", "take") and item:
@@ -79,7 +72,7 @@ def draw_held(canvas: np.ndarray, action: str, item: str, j: Joints) -> None:
 
 
 def _draw_guitar(canvas: np.ndarray, j: Joints) -> None:
-    h, hip, hand = j.height, j.r_hip, j.l_hand
+    h, hip, hand = j.height, j.legs[1][0], j.arms[0][2]
     body = (hip[0] + 0.03 * h * j.facing, hip[1] - 0.1 * h)
     dx, dy = hand[0] - body[0], hand[1] - body[1]
     line(canvas, body, hand, (90, 50, 20), 0.05 * h)
@@ -99,10 +92,5 @@ class Spot(NamedTuple):
 
 
 def draw_furniture(canvas: np.ndarray, kind: str, spot: Spot) -> None:
-    """Draw a person's chair, desk, worktop, mat or shelf."""
+    """Draw a person's chair, desk, worktop, mat or shelf, or a laptop or board on the table."""
     _draw(canvas, kind, (spot.x, spot.ground), spot.height, spot.side)
-
-
-def draw_on_table(canvas: np.ndarray, action: str, spot: Spot) -> None:
-    """Draw what lies on the table in use: a laptop, or a board with vegetables."""
-    draw_furniture(canvas, _ON_TABLE[action], spot)

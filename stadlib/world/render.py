@@ -10,7 +10,7 @@ import numpy as np
 from stadlib.world.actions import pose_at
 from stadlib.world.annotate import joints_at
 from stadlib.world.figures import SUPERSAMPLE, draw_arm, draw_body
-from stadlib.world.objects import TABLES, Spot, draw_furniture, draw_held, draw_on_table
+from stadlib.world.objects import ON_TABLE, TABLES, Spot, draw_furniture, draw_held
 from stadlib.world.scenery import MARGIN, background
 from stadlib.world.script import SIZE, Person, Script, generator
 
@@ -44,13 +44,10 @@ class Stage:
             return self.backdrop[m * s : (m + h) * s, m * s : (m + w) * s].copy()
         zoom, dx, dy = self.script.camera.view(t)
         cx, cy = (w / 2 + m) * s, (h / 2 + m) * s
-        matrix = np.array(
-            [[zoom, 0, w / 2 * s + dx * s - zoom * cx], [0, zoom, h / 2 * s + dy * s - zoom * cy]]
-        )
-        size, border = (w * s, h * s), cv2.BORDER_REPLICATE
-        return cv2.warpAffine(
-            self.backdrop, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border
-        )
+        x, y = w / 2 * s + dx * s, h / 2 * s + dy * s
+        matrix = np.array([[zoom, 0, x - zoom * cx], [0, zoom, y - zoom * cy]])
+        options = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
+        return cv2.warpAffine(self.backdrop, matrix, (w * s, h * s), **options)
 
     def _draw(self, canvas: np.ndarray, person: Person, t: float, with_figure: bool) -> None:
         """Draw a person with chair, table and what is in hand."""
@@ -60,7 +57,7 @@ class Stage:
         _, segment = pose_at(person.segments, t)
         drawn = with_figure and segment.action != "absent"
         j = joints_at(person, t, camera, self.size)
-        tables = [prop for prop in person.props if prop in TABLES.values()]
+        tables = [prop for prop in person.props if prop in TABLES]
         for prop in person.props:
             if prop not in tables:
                 draw_furniture(canvas, prop, spot)
@@ -69,8 +66,8 @@ class Stage:
         for table in tables:
             draw_furniture(canvas, table, spot)
         if drawn:
-            if segment.action in TABLES:
-                draw_on_table(canvas, segment.action, spot)
+            if segment.action in ON_TABLE:
+                draw_furniture(canvas, ON_TABLE[segment.action], spot)
             if segment.evidence(t) > 0.5 and j.back < 0.5:
                 draw_held(canvas, segment.action, segment.item, j)
             draw_arm(canvas, j, person.look, near=True)

@@ -13,6 +13,7 @@ from stadlib.world.figures import (
     SUPERSAMPLE,
     Colour,
     Look,
+    Point,
     Pose,
     disc,
     draw_arm,
@@ -100,16 +101,16 @@ def _pale(colour: Colour) -> Colour:
     return tuple(int(0.55 * c + 0.45 * grey) for c in colour)  # type: ignore[return-value]
 
 
-def _box(canvas: np.ndarray, x1: float, y1: float, x2: float, y2: float, colour: Colour) -> None:
+def _box(canvas: np.ndarray, corners: tuple[float, float, float, float], colour: Colour) -> None:
+    x1, y1, x2, y2 = corners
     polygon(canvas, [(x1, y1), (x2, y1), (x2, y2), (x1, y2)], colour)
 
 
-def _statue(canvas: np.ndarray, x: float, ground: float, height: float, look: Look,
-            rng: np.random.Generator) -> None:  # fmt: skip
+def _statue(canvas: np.ndarray, at: Point, height: float, look: Look, rng) -> None:
     facing, back = facing_pose(int(rng.choice([-1, 0, 1])))
     upper, fore = rng.uniform(0, 100), rng.uniform(20, 170)
     pose = Pose(facing, back, ra_upper=upper, ra_fore=fore, l_thigh=12, r_thigh=-10)
-    j = joints(pose, x, ground, height)
+    j = joints(pose, *at, height)
     draw_body(canvas, j, look)
     draw_arm(canvas, j, look, near=True)
 
@@ -119,39 +120,39 @@ def _statue(canvas: np.ndarray, x: float, ground: float, height: float, look: Lo
 
 def _window(canvas: np.ndarray, x: float, y: float, rng: np.random.Generator) -> None:
     w, h = rng.uniform(9, 16), rng.uniform(10, 18)
-    _box(canvas, x - w - 1.5, y - h - 1.5, x + w + 1.5, y + h + 1.5, (225, 222, 215))
-    _box(canvas, x - w, y - h, x + w, y + h, (150, 195, 225))
+    _box(canvas, (x - w - 1.5, y - h - 1.5, x + w + 1.5, y + h + 1.5), (225, 222, 215))
+    _box(canvas, (x - w, y - h, x + w, y + h), (150, 195, 225))
     line(canvas, (x, y - h), (x, y + h), (225, 222, 215), 1.5)
 
 
 def _picture(canvas: np.ndarray, x: float, y: float, rng: np.random.Generator) -> None:
     w, h = rng.uniform(6, 10), rng.uniform(8, 14)
-    _box(canvas, x - w - 1, y - h - 1, x + w + 1, y + h + 1, (90, 66, 40))
-    _box(canvas, x - w, y - h, x + w, y + h, _colour(rng, 120, 235))
+    _box(canvas, (x - w - 1, y - h - 1, x + w + 1, y + h + 1), (90, 66, 40))
+    _box(canvas, (x - w, y - h, x + w, y + h), _colour(rng, 120, 235))
     if rng.random() < 0.6:  # a portrait
-        _statue(canvas, x, y + h - 1, h * 1.7, random_looks(1, rng)[0], rng)
+        _statue(canvas, (x, y + h - 1), h * 1.7, random_looks(1, rng)[0], rng)
 
 
 def _bookcase(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator) -> None:
     w, h = rng.uniform(9, 14), rng.uniform(26, 44)
-    _box(canvas, x - w, ground - h, x + w, ground, (98, 70, 46))
+    _box(canvas, (x - w, ground - h, x + w, ground), (98, 70, 46))
     for row in range(3):
         y = ground - h + 3 + row * h / 3
         for k in range(int(w)):
             left = x - w + 1.5 + k * 2
             if rng.random() < 0.8 and left + 1.5 < x + w:
                 top = y + rng.uniform(0, 2)
-                _box(canvas, left, top, left + 1.5, y + h / 3 - 4, _colour(rng, 30, 220))
+                _box(canvas, (left, top, left + 1.5, y + h / 3 - 4), _colour(rng, 30, 220))
 
 
 def _sofa(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator) -> None:
     colour, w = _colour(rng, 60, 170), rng.uniform(14, 22)
-    _box(canvas, x - w, ground - 16, x + w, ground - 4, shade(colour, 0.85))
-    _box(canvas, x - w - 3, ground - 11, x + w + 3, ground, colour)
+    _box(canvas, (x - w, ground - 16, x + w, ground - 4), shade(colour, 0.85))
+    _box(canvas, (x - w - 3, ground - 11, x + w + 3, ground), colour)
 
 
 def _plant(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator) -> None:
-    _box(canvas, x - 3, ground - 6, x + 3, ground, (150, 80, 50))
+    _box(canvas, (x - 3, ground - 6, x + 3, ground), (150, 80, 50))
     for _ in range(5):
         tip = (x + rng.uniform(-7, 7), ground - rng.uniform(12, 24))
         line(canvas, (x, ground - 5), tip, (40, int(rng.integers(90, 160)), 50), 2)
@@ -169,12 +170,12 @@ def _coat_stand(canvas: np.ndarray, x: float, ground: float, rng: np.random.Gene
 def _house(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator) -> None:
     w, h, colour = rng.uniform(14, 26), rng.uniform(24, 46), _colour(rng, 110, 210)
     eaves = ground - h
-    _box(canvas, x - w, eaves, x + w, ground, colour)
+    _box(canvas, (x - w, eaves, x + w, ground), colour)
     roof = [(x - w - 2, eaves), (x, eaves - 9), (x + w + 2, eaves)]
     polygon(canvas, roof, shade(colour, 0.6))
     for dx in (-0.6, 0.0, 0.6):
         for y in np.arange(eaves + 4, ground - 8, 11):
-            _box(canvas, x + dx * w - 3, y, x + dx * w + 3, y + 6, (84, 108, 134))
+            _box(canvas, (x + dx * w - 3, y, x + dx * w + 3, y + 6), (84, 108, 134))
 
 
 def _tree(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator) -> None:
@@ -205,7 +206,7 @@ def background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
         top, low = (140, 180, 225), _colour(rng, (70, 95, 60), (140, 150, 120))
     rows = np.linspace(1.06, 0.9, canvas.shape[0])[:, None, None]
     canvas[:] = np.clip(np.array(top) * rows, 0, 255)
-    _box(canvas, 0, floor, w, h, low)
+    _box(canvas, (0, floor, w, h), low)
     # two to four things at the wall or far away, two to four on the floor
     far = (_window, _picture, _picture) if indoor else (_house, _tree, _house)
     near = (_bookcase, _sofa, _plant, _coat_stand) if indoor else (_tree, _lamp, _plant)
@@ -217,8 +218,8 @@ def background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
         thing(canvas, x, floor + u(1, 7), rng)
     if rng.random() < 0.45:  # a statue on its plinth
         x, ground = u(MARGIN, w - MARGIN), floor + u(0, 4)
-        _box(canvas, x - 6, ground - 4, x + 6, ground + 3, (120, 118, 112))
-        _statue(canvas, x, ground - 4, u(30, 42), statue_look(rng), rng)
+        _box(canvas, (x - 6, ground - 4, x + 6, ground + 3), (120, 118, 112))
+        _statue(canvas, (x, ground - 4), u(30, 42), statue_look(rng), rng)
     # texture of coarse and fine noise
     rows, columns = canvas.shape[:2]
     coarse = rng.normal(0, 7, (rows // 16 + 2, columns // 16 + 2))

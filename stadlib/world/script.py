@@ -90,7 +90,7 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
         phases = 1
         if source == "ava":
             phases = 2 + int(spec.movie_seconds > 20 and rng.random() < 0.4)
-        plans.append(Plan(source, split, index, units, phases))
+        plans.append(Plan(source, split, index, tuple(units), phases))
     _deal_stories(plans, rng)
     _deal_events(plans, rng)
     return plans

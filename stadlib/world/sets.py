@@ -16,9 +16,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -51,19 +51,13 @@ Progress = Callable[[int, int], None]
 _MAX_WORKERS = 8
 
 
-def render(
-    root: Path,
-    part: str,
-    spec: WorldSpec,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> Path:
+def render(root: Path, part: str, spec: WorldSpec, *, workers: int | None = None,
+           progress: Progress | None = None) -> Path:  # fmt: skip
     """Render a part of ``spec`` into ``root`` unless it is there; equal bytes for any ``workers``.
 
     ``world`` is AVA-Kinetics in the official layout. ``pretraining`` is ``videos/<id>.mp4``, lists
     ``k400_{train,val}.csv`` and ``k700_{train,val}.csv`` with columns ``video,label``, and
-    ``k700_classes.txt``. ``stills`` is COCO's layout with ``annotations/instances_{train,val}.json``
-    and ``{train,val}/<12 digits>.jpg``, as many as there are pretraining clips.
+    ``k700_classes.txt``. ``stills`` are as many JPEG files as pretraining clips, with COCO's JSON.
 
     Args:
         root: a folder; it appears when everything is written.
@@ -184,11 +178,7 @@ def _draw_video(spec: WorldSpec, path: Path, script: Script) -> None:
 # The world: videos and annotations of both sources
 
 
-class _Movie(NamedTuple):
-    video: str
-    start: float
-    rows: list[str]
-    excluded: list[str]
+Movie = tuple[str, float, list[str], list[str]]  # name, start, annotation rows, excluded rows
 
 
 def _deal_world(spec: WorldSpec) -> list[Plan]:
@@ -196,27 +186,30 @@ def _deal_world(spec: WorldSpec) -> list[Plan]:
     return [plan for source, split in splits for plan in plan_split(spec, source, split)]
 
 
-def _draw_movie(spec: WorldSpec, folder: Path, plan: Plan) -> _Movie:
+def _draw_movie(spec: WorldSpec, folder: Path, plan: Plan) -> Movie:
     script = write_script(spec, plan)
     _draw_video(spec, folder / "videos" / script.source / f"{script.video}.mp4", script)
     excluded = [f"{script.video},{clock(script, t)}" for t in script.excluded]
-    return _Movie(script.video, script.start, rows(script), excluded)
+    return script.video, script.start, rows(script), excluded
 
 
-def _write_annotations(folder: Path, plans: list[Plan], movies: list[_Movie]) -> None:
+def _write_annotations(folder: Path, plans: list[Plan], movies: list[Movie]) -> None:
     layout = AvaLayout(folder)
-    pairs = list(zip(plans, movies, strict=True))
+    starts = ["source,video,seconds"]
     for source in SOURCES:
         for split in SPLITS:
-            part = [movie for plan, movie in pairs if (plan.source, plan.split) == (source, split)]
-            _write_lines(layout.annotations(source, split), (r for m in part for r in m.rows))
-            _write_lines(layout.video_list(source, split), (movie.video for movie in part))
+            part = [
+                movie
+                for plan, movie in zip(plans, movies, strict=True)
+                if (plan.source, plan.split) == (source, split)
+            ]
+            videos, times, annotations, excluded = zip(*part, strict=True)
+            starts += [f"{source},{v},{t:g}" for v, t in zip(videos, times, strict=True)]
+            _write_lines(layout.video_list(source, split), videos)
+            _write_lines(layout.annotations(source, split), chain(*annotations))
             if source == "ava":
-                excluded = (row for movie in part for row in movie.excluded)
-                _write_lines(layout.excluded_file(source, split), excluded)
-    starts = (f"{plan.source},{movie.video},{movie.start:g}" for plan, movie in pairs)
-    path = layout.annotation_folder / "video_starts.csv"
-    _write_lines(path, ["source,video,seconds", *starts])
+                _write_lines(layout.excluded_file(source, split), chain(*excluded))
+    _write_lines(layout.annotation_folder / "video_starts.csv", starts)
     write_label_map(layout.annotation_folder / LABEL_MAP_FILE, LabelMap(NAMES))
 
 
