@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -39,15 +38,19 @@ def _read_strokes() -> dict[str, list[Stroke]]:
 _STROKES = _read_strokes()
 
 
-def _draw(canvas: np.ndarray, thing: str, at: Point, h: float, side: float = 1) -> None:
+def draw_thing(canvas: np.ndarray, thing: str, at: Point, height: float, side: float = 1) -> None:
+    """Draw a thing at a hand, or at the feet of a person who is turned to ``side``.
+
+    ``at`` and ``height`` (the person's, standing) are in pixels.
+    """
     for ahead, turns, colour, size, points in _STROKES[thing]:
-        x, y = at[0] + side * ahead * h, at[1]
+        x, y = at[0] + side * ahead * height, at[1]
         mirror = side if turns else 1
-        seen = [(x + mirror * dx * h, y + dy * h) for dx, dy in points]
+        seen = [(x + mirror * dx * height, y + dy * height) for dx, dy in points]
         if len(seen) == 1:
-            disc(canvas, *seen, size * h, colour)
+            disc(canvas, *seen, size * height, colour)
         elif len(seen) == 2:
-            line(canvas, *seen, colour, size * h)
+            line(canvas, *seen, colour, size * height)
         else:
             polygon(canvas, seen, colour)
 
@@ -60,15 +63,17 @@ def draw_held(canvas: np.ndarray, action: str, item: str, j: Joints) -> None:
         _draw_guitar(canvas, j)
     elif action in ("hold", "give", "take") and item:
         both = action == "hold" and item != "bag"
-        _draw(canvas, item, middle if both else hand, h)
+        draw_thing(canvas, item, middle if both else hand, h)
     elif action == "read":
-        _draw(canvas, action, (middle[0], middle[1] - 0.05 * h), h)
+        draw_thing(canvas, action, (middle[0], middle[1] - 0.05 * h), h)
     elif action == "phone":
-        _draw(canvas, action, (hand[0] * 0.6 + head[0] * 0.4, hand[1] * 0.6 + head[1] * 0.4), h)
+        draw_thing(
+            canvas, action, (hand[0] * 0.6 + head[0] * 0.4, hand[1] * 0.6 + head[1] * 0.4), h
+        )
     elif action == "text":
-        _draw(canvas, action, (hand[0], hand[1] - 0.05 * h), h)
+        draw_thing(canvas, action, (hand[0], hand[1] - 0.05 * h), h)
     elif action in ("drink", "eat", "cut"):
-        _draw(canvas, action, hand, h, side=j.facing or 0.6)
+        draw_thing(canvas, action, hand, h, side=j.facing or 0.6)
 
 
 def _draw_guitar(canvas: np.ndarray, j: Joints) -> None:
@@ -80,17 +85,3 @@ def _draw_guitar(canvas: np.ndarray, j: Joints) -> None:
     disc(canvas, body, 0.135 * h, (226, 120, 30))
     disc(canvas, (body[0] + dx * 0.35, body[1] + dy * 0.35), 0.095 * h, (226, 120, 30))
     disc(canvas, body, 0.045 * h, (50, 20, 10))
-
-
-class Spot(NamedTuple):
-    """Where furniture stands: its person's feet, standing height (pixels) and direction."""
-
-    x: float
-    ground: float
-    height: float
-    side: float
-
-
-def draw_furniture(canvas: np.ndarray, kind: str, spot: Spot) -> None:
-    """Draw a person's chair, desk, worktop, mat or shelf, or a laptop or board on the table."""
-    _draw(canvas, kind, (spot.x, spot.ground), spot.height, spot.side)

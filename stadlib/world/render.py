@@ -10,7 +10,7 @@ import numpy as np
 from stadlib.world.actions import pose_at
 from stadlib.world.annotate import joints_at
 from stadlib.world.figures import SUPERSAMPLE, draw_arm, draw_body
-from stadlib.world.objects import ON_TABLE, TABLES, Spot, draw_furniture, draw_held
+from stadlib.world.objects import ON_TABLE, TABLES, draw_held, draw_thing
 from stadlib.world.scenery import MARGIN, background
 from stadlib.world.script import SIZE, Person, Script, generator
 
@@ -53,21 +53,21 @@ class Stage:
         """Draw a person with chair, table and what is in hand."""
         camera = self.script.camera
         x, ground, zoom = camera.project(person.prop_x, person.ground, self.size, t)
-        spot = Spot(x, ground, person.height * zoom, person.prop_side)
+        spot = ((x, ground), person.height * zoom, person.prop_side)
         _, segment = pose_at(person.segments, t)
         drawn = with_figure and segment.action != "absent"
         j = joints_at(person, t, camera, self.size)
         tables = [prop for prop in person.props if prop in TABLES]
         for prop in person.props:
             if prop not in tables:
-                draw_furniture(canvas, prop, spot)
+                draw_thing(canvas, prop, *spot)
         if drawn:
             draw_body(canvas, j, person.look)
         for table in tables:
-            draw_furniture(canvas, table, spot)
+            draw_thing(canvas, table, *spot)
         if drawn:
             if segment.action in ON_TABLE:
-                draw_furniture(canvas, ON_TABLE[segment.action], spot)
+                draw_thing(canvas, ON_TABLE[segment.action], *spot)
             if segment.evidence(t) > 0.5 and j.back < 0.5:
                 draw_held(canvas, segment.action, segment.item, j)
             draw_arm(canvas, j, person.look, near=True)

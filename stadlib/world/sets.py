@@ -73,6 +73,10 @@ def render(root: Path, part: str, spec: WorldSpec, *, workers: int | None = None
     root = Path(root)
     if _is_complete(root, part, spec):
         return root
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A worker that is still starting runs a script without a guard and may not start others.
+        # It ends without a traceback; in_parallel tells the script's own process why.
+        sys.exit(1)
     deal, draw, write_lists = _PARTS[part]
     with whole_folder(root) as folder:
         jobs = deal(spec)
@@ -110,10 +114,8 @@ def in_parallel(
     Raises:
         InputError: a process was killed, or runs a script that has no guard.
     """
-    if hasattr(os, "sched_getaffinity"):  # Linux: what this process may use
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
+    linux = hasattr(os, "sched_getaffinity")  # there a process may be bound to a few cores
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
     workers = workers or min(_MAX_WORKERS, cores)
     if workers == 1:
         threads = cv2.getNumThreads()
@@ -127,7 +129,7 @@ def in_parallel(
     try:
         with ProcessPoolExecutor(workers, context, _start_worker, (started,)) as pool:
             chunk = max(1, min(8, len(jobs) // (4 * workers)))
-            return _collect(_submit(pool, task, jobs, chunk), len(jobs), progress)
+            return _collect(pool.map(task, jobs, chunksize=chunk), len(jobs), progress)
     except BrokenProcessPool:
         if started.is_set():
             raise InputError(
@@ -142,19 +144,6 @@ def in_parallel(
 def _start_worker(started: Event) -> None:
     cv2.setNumThreads(1)
     started.set()
-
-
-def _submit(pool: ProcessPoolExecutor, task: Callable, jobs: Sequence, chunk: int) -> Iterable:
-    try:
-        return pool.map(task, jobs, chunksize=chunk)
-    except BrokenProcessPool:
-        raise
-    except RuntimeError:
-        if multiprocessing.parent_process() is None:
-            raise
-        # A script without a guard was run anew by a process that is still starting and may not
-        # start others. It ends without a traceback, and the script's own process tells why.
-        sys.exit(1)
 
 
 def _collect(results: Iterable, total: int, progress: Progress | None) -> list:
@@ -234,11 +223,9 @@ CLASSES = WORLD["pretraining"]["classes"]  # (activity, posture); "+" marks two 
 NUM_SMALL = 20
 _STREAM = 11  # random streams of the world and of stills begin with other numbers
 
-Job = tuple[str, int, int]  # split, index in it, class or number of persons
 
-
-def _deal(spec: WorldSpec, stream: int, shares: dict[str, float]) -> list[Job]:
-    jobs: list[Job] = []
+def _deal(spec: WorldSpec, stream: int, shares: dict[str, float]) -> list[stills.Job]:
+    jobs: list[stills.Job] = []
     for place, split in enumerate(("train", "val")):
         rng = generator(spec.seed, stream, place)
         cards = deck(shares, spec.pretraining_clips[place], rng)
@@ -246,17 +233,13 @@ def _deal(spec: WorldSpec, stream: int, shares: dict[str, float]) -> list[Job]:
     return jobs
 
 
-def _deal_clips(spec: WorldSpec) -> list[Job]:
-    return _deal(spec, _STREAM, {str(label): 1.0 for label in range(len(CLASSES))})
-
-
-def _draw_clip(spec: WorldSpec, folder: Path, job: Job) -> str:
+def _draw_clip(spec: WorldSpec, folder: Path, job: stills.Job) -> str:
     script = close_up(spec, *job)
     _draw_video(spec, folder / "videos" / f"{script.video}.mp4", script)
     return script.video
 
 
-def _write_lists(folder: Path, jobs: list[Job], videos: list[str]) -> None:
+def _write_lists(folder: Path, jobs: list[stills.Job], videos: list[str]) -> None:
     for name, limit in (("k400", NUM_SMALL), ("k700", len(CLASSES))):
         for part in ("train", "val"):
             rows = (
@@ -336,16 +319,16 @@ def _act_alone(what: str, actor: Actor, span: Span, rng: np.random.Generator) ->
         story.perform(actor, span, what, side, rng, steady=True)
 
 
-def _deal_stills(spec: WorldSpec) -> list[Job]:
-    return _deal(spec, stills.STREAM, WORLD["stills"]["numbers"])
-
-
-def _draw_still(spec: WorldSpec, folder: Path, job: Job) -> tuple[dict, list[dict]]:
-    return stills.draw(spec, folder, *job)
-
-
-_PARTS: dict[str, tuple[Callable, Callable, Callable]] = {
+_PARTS: dict[str, tuple[Callable, Callable, Callable]] = {  # deal jobs, draw one, write the lists
     "world": (_deal_world, _draw_movie, _write_annotations),
-    "pretraining": (_deal_clips, _draw_clip, _write_lists),
-    "stills": (_deal_stills, _draw_still, stills.write_instances),
+    "pretraining": (
+        partial(_deal, stream=_STREAM, shares={str(label): 1.0 for label in range(len(CLASSES))}),
+        _draw_clip,
+        _write_lists,
+    ),
+    "stills": (
+        partial(_deal, stream=stills.STREAM, shares=WORLD["stills"]["numbers"]),
+        stills.draw,
+        stills.write_instances,
+    ),
 }

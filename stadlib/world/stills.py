@@ -27,6 +27,7 @@ from stadlib.world.script import SIZE, SOURCES, Script, dressed, generator
 from stadlib.world.spec import WORLD, WorldSpec
 from stadlib.world.story import Actor
 
+Job = tuple[str, int, int]  # split, index in it, number of persons
 STREAM = 13  # random streams of the world and of pretraining begin with other numbers
 MOMENT = 0.0  # the second at which the picture is taken; everyone is busy before and after
 _SPAN = (-4.0, 4.0)
@@ -202,11 +203,10 @@ def photograph(scene: Scene, stage: Stage, persons: Container[int]) -> np.ndarra
     return np.clip(picture + grain[..., None], 0, 255).astype(np.uint8)
 
 
-def draw(
-    spec: WorldSpec, folder: Path, split: str, index: int, number: int
-) -> tuple[dict, list[dict]]:
-    """Write the picture of ``number`` persons; returns its rows of ``images``, ``annotations``."""
-    scene = compose(spec, split, index, number)
+def draw(spec: WorldSpec, folder: Path, job: Job) -> tuple[dict, list[dict]]:
+    """Write one picture; returns its row of ``images`` and its rows of ``annotations``."""
+    split, index, _ = job
+    scene = compose(spec, *job)
     boxes = person_boxes(scene)
     # an id names one picture of both splits
     image_id = index + 1 + (spec.pretraining_clips[0] if split == "val" else 0)
@@ -217,19 +217,16 @@ def draw(
         raise OSError(f"{path}: could not be written")
     _, _, width, height = scene.window
     image = {"id": image_id, "file_name": path.name, "width": width, "height": height}
-    return image, [_annotation(image_id, box) for box in boxes.values()]
+    annotations = []
+    for box in boxes.values():
+        x1, y1, x2, y2 = (round(v, 2) for v in box)
+        w, h = round(x2 - x1, 2), round(y2 - y1, 2)
+        row = {"image_id": image_id, "category_id": 1, "bbox": [x1, y1, w, h]}
+        annotations.append(row | {"area": round(w * h, 2), "iscrowd": 0})
+    return image, annotations
 
 
-def _annotation(image_id: int, box: Box) -> dict:
-    x1, y1, x2, y2 = (round(v, 2) for v in box)
-    w, h = round(x2 - x1, 2), round(y2 - y1, 2)
-    return {"image_id": image_id, "category_id": 1, "bbox": [x1, y1, w, h],
-            "area": round(w * h, 2), "iscrowd": 0}  # fmt: skip
-
-
-def write_instances(
-    folder: Path, jobs: list[tuple[str, int, int]], rows: list[tuple[dict, list[dict]]]
-) -> None:
+def write_instances(folder: Path, jobs: list[Job], rows: list[tuple[dict, list[dict]]]) -> None:
     """Write COCO's JSON of both splits."""
     (folder / "annotations").mkdir()
     for part in ("train", "val"):
