@@ -70,16 +70,12 @@ def test_pictures_and_boxes_are_of_the_size_that_the_json_says(tiny, split):
         assert one["area"] == pytest.approx(w * h, abs=0.01) and one["iscrowd"] == 0
 
 
-def test_the_reader_finds_the_persons(tiny):
+def test_the_reader_finds_the_persons_in_the_numbers_that_are_dealt(tiny):
     data = instances(tiny, "train")
     read = read_coco(tiny / "annotations" / "instances_train.json", tiny / "train")
     persons = Counter(a["image_id"] for a in data["annotations"])
     assert [len(still.boxes) for still in read] == [persons[i["id"]] for i in data["images"]]
     assert all(still.path.is_file() for still in read)
-
-
-def test_numbers_of_persons_are_dealt(tiny):
-    read = read_coco(tiny / "annotations" / "instances_train.json", tiny / "train")
     counts = Counter(len(still.boxes) for still in read)
     assert counts[0] >= 3 and set(counts) <= set(range(6))
     assert counts[1] > counts[2] > counts[4]
