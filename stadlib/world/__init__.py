@@ -7,8 +7,8 @@ A world is named by its :class:`~stadlib.world.spec.WorldSpec`: numbers only. It
 - a classification set of close-ups, in the lists of two sizes that stand for K400 and K700;
 - stills in COCO's layout, for a person detector.
 
-``script`` deals the cards of a split to its videos, ``story`` plays the cards and ``actions`` moves
-the bodies. ``render`` draws the frames out of ``scenery``, ``objects`` and ``figures``, ``annotate``
-finds boxes and labels, ``sets`` writes everything. ``world.toml`` and ``objects.csv`` hold the
-numbers: shares of stories, limbs of every activity, strokes of every thing.
+``script`` deals the cards of a split to its videos, ``story`` plays the cards and ``actions``
+moves the bodies. ``render`` draws frames out of ``scenery``, ``objects`` and ``figures``,
+``annotate`` finds boxes and labels, ``sets`` writes everything. ``world.toml`` and ``objects.csv``
+hold the numbers: shares of stories, limbs of every activity, strokes of every thing.
 """
