@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -86,6 +87,35 @@ def write_whole(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     with written_whole(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def whole_folder(path: Path):
+    """Yield an empty folder beside ``path``; it takes ``path``'s name only when all went well.
+
+    Two processes may fill their folders at once: the first to finish wins. The next call on the
+    same machine removes what a killed process left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{path.name}.*.part"):
+        try:
+            os.kill(int(stale.name.split(".")[-2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(stale, ignore_errors=True)
+        except PermissionError:  # alive, of another user
+            pass
+    folder = path.with_name(f".{path.name}.{os.getpid()}.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+        try:
+            folder.rename(path)
+        except OSError:
+            if not path.is_dir():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 Report = Callable[[int, int, str], None]  # (done, total, a few words)

@@ -5,12 +5,14 @@ import dataclasses
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from stadlib.base import InputError
+from stadlib.base import InputError, whole_folder
 from stadlib.data.layout import AvaLayout
 from stadlib.world import sets
 from stadlib.world.actions import (
@@ -31,12 +33,12 @@ from stadlib.world.annotate import annotate, joints_at, visible
 from stadlib.world.figures import bounds
 from stadlib.world.render import Stage
 from stadlib.world.script import SIZE, SOURCES, SPLITS, generator, plan_split, write_script
-from stadlib.world.sets import render_pretraining, render_world
+from stadlib.world.sets import render
 from stadlib.world.spec import MINI, SMOKE, WorldSpec
 
 TINY = WorldSpec(movies=(2, 1, 1), movie_seconds=5, clips=(2, 1, 1), clip_seconds=6,
                  pretraining_clips=(4, 3), pretraining_seconds=1)  # fmt: skip
-GIVE, TAKE, HOLD = 65, 78, 17
+PARTS = {"world": 8, "pretraining": 7, "stills": 7}  # with the number of their videos or pictures
 
 
 def contents(root):
@@ -50,7 +52,8 @@ def contents(root):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    return render_world(tmp_path_factory.mktemp("tiny") / "world", TINY, workers=1)
+    root = tmp_path_factory.mktemp("tiny")
+    return {part: render(root / part, part, TINY, workers=1) for part in PARTS}
 
 
 @pytest.fixture(scope="module")
@@ -80,30 +83,32 @@ def annotation_rows(root, source, split):
         return list(csv.reader(file))
 
 
-def test_same_seed_same_bytes_for_any_number_of_workers(tiny, tmp_path):
+@pytest.mark.parametrize("part", ["world", "stills"])
+def test_same_seed_same_bytes_for_any_number_of_workers(tiny, tmp_path, part):
     seen = []
-    other = render_world(
-        tmp_path / "w", TINY, workers=2, progress=lambda done, total: seen.append((done, total))
-    )
-    assert contents(other) == contents(tiny)
-    assert seen == [(k, 8) for k in range(1, 9)]
+    progress = lambda done, total: seen.append((done, total))  # noqa: E731
+    other = render(tmp_path / "w", part, TINY, workers=2, progress=progress)
+    assert contents(other) == contents(tiny[part])
+    assert seen == [(k, PARTS[part]) for k in range(1, PARTS[part] + 1)]
 
 
-def test_another_seed_gives_other_pictures(tiny, tmp_path):
-    other = contents(render_world(tmp_path / "w", dataclasses.replace(TINY, seed=1), workers=1))
-    videos = {name: digest for name, digest in contents(tiny).items() if name.endswith(".mp4")}
-    assert len(videos) == 8 and not set(videos.values()) & set(other.values())
+@pytest.mark.parametrize("part", PARTS)
+def test_another_seed_gives_other_pictures(tiny, tmp_path, part):
+    spec = dataclasses.replace(TINY, seed=1)
+    one, other = contents(tiny[part]), contents(render(tmp_path / "w", part, spec, workers=1))
+    pictures = {digest for name, digest in one.items() if name.endswith((".mp4", ".jpg"))}
+    assert len(pictures) == PARTS[part] and not pictures & {*other.values()}
 
 
-def test_a_complete_world_is_returned_at_once_and_another_is_refused(tiny, monkeypatch):
+def test_a_complete_set_is_returned_at_once_and_another_is_refused(tiny, monkeypatch):
     monkeypatch.setattr(sets, "in_parallel", lambda *a: pytest.fail("rendered again"))
-    before = contents(tiny)
-    assert render_world(tiny, TINY) == tiny
-    assert contents(tiny) == before
+    before = contents(tiny["world"])
+    assert render(tiny["world"], "world", TINY) == tiny["world"]
+    assert contents(tiny["world"]) == before
     with pytest.raises(InputError, match="not the miniature world"):
-        render_world(tiny, dataclasses.replace(TINY, seed=5))
+        render(tiny["world"], "world", dataclasses.replace(TINY, seed=5))
     with pytest.raises(InputError, match="not the miniature pretraining"):
-        render_pretraining(tiny, TINY)
+        render(tiny["stills"], "pretraining", TINY)
 
 
 def test_an_interrupted_rendering_leaves_no_folder(tmp_path):
@@ -111,29 +116,45 @@ def test_an_interrupted_rendering_leaves_no_folder(tmp_path):
         raise KeyboardInterrupt
 
     root = tmp_path / "world"
-    dead = tmp_path / ".world.4194999.rendering"  # beyond any process id: a killed rendering
+    dead = tmp_path / ".world.4194999.part"  # beyond any process id: a killed rendering
     dead.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        render_world(root, TINY, workers=1, progress=interrupt)
+        render(root, "world", TINY, workers=1, progress=interrupt)
     assert not list(tmp_path.iterdir())
-    render_world(root, TINY, workers=1)
+    render(root, "world", TINY, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
 
 
-def test_the_first_of_two_renderings_wins(tmp_path):
+def test_the_first_of_two_writers_of_a_folder_wins(tmp_path):
     root = tmp_path / "world"
-    with sets.rendered_whole(root, "world", TINY) as late:
+    with whole_folder(root) as late:
         (late / "mark").write_text("late")
-        late.rename(late.with_name("aside"))  # so that this same process can render once more
-        with sets.rendered_whole(root, "world", TINY) as early:
+        late.rename(late.with_name("aside"))  # so that this same process can write once more
+        with whole_folder(root) as early:
             (early / "mark").write_text("early")
         (tmp_path / "aside").rename(late)
     assert (root / "mark").read_text() == "early"
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
 
 
+def test_a_script_without_a_guard_is_told_so_in_one_line(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from stadlib.world.sets import render\n"
+        "from stadlib.world.spec import SMOKE\n"
+        f"render({str(tmp_path / 'w')!r}, 'pretraining', SMOKE, workers=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    *traceback, message = done.stderr.splitlines()
+    assert done.returncode == 1 and message.startswith("stadlib.base.InputError")
+    assert 'if __name__ == "__main__":' in message
+    assert sum(line.startswith("Traceback") for line in traceback) == 1  # of the script's process
+    assert not (tmp_path / "w").exists()
+
+
 def test_official_layout(tiny):
-    layout = AvaLayout(tiny)
+    root = tiny["world"]
+    layout = AvaLayout(root)
     assert layout.label_map().names == NAMES
     seen = set()
     for source in SOURCES:
@@ -144,15 +165,15 @@ def test_official_layout(tiny):
             for video in videos:
                 assert layout.video_file(source, video).stat().st_size > 1000
                 assert (layout.video_start(source, video) == 900) or source == "kinetics"
-            named = {row[0] for row in annotation_rows(tiny, source, split)}
+            named = {row[0] for row in annotation_rows(root, source, split)}
             assert named <= {*videos}
             layout.excluded(source, split)
-    assert json.loads((tiny / "world.json").read_text())["spec"]["version"] == TINY.version
+    assert json.loads((root / "world.json").read_text())["spec"]["version"] == TINY.version
 
 
 def test_every_row_is_valid(tmp_path):
     spec = dataclasses.replace(TINY, movies=(6, 1, 1), clips=(30, 1, 1))
-    root = render_world(tmp_path / "w", spec, workers=1)
+    root = render(tmp_path / "w", "world", spec, workers=1)
     kinds = Counter()
     for source in SOURCES:
         rows = annotation_rows(root, source, "train")
@@ -189,22 +210,16 @@ def test_keyframes_of_both_sources(scripts):
     assert any(s.silent for s in movies) and any(s.excluded for s in movies)
 
 
-def test_long_tail_and_quotas(scripts):
+def test_long_tail_and_quotas_of_one_pose_and_at_most_three_more(scripts):
     train = counts(scripts["ava", "train"])
     assert max(train.values()) >= 100 * min(train[label] for label in NAMES)
     val = counts(scripts["ava", "val"])
     assert min(val[label] for label in NAMES) >= 25
     boxes = [one for script, found in scripts["ava", "train"] for one in labelled(script, found)]
+    assert all(sum(label <= 14 for label in one.labels) == 1 for one in boxes)  # one pose
+    assert all(len(one.labels) == len(set(one.labels)) <= 4 for one in boxes)
     related = sum(bool({LISTEN, WATCH, TALK} & {*one.labels}) for one in boxes)
     assert 0.35 <= related / len(boxes) <= 0.55
-
-
-def test_one_pose_and_at_most_three_more(scripts):
-    for pairs in scripts.values():
-        for _, instances in pairs:
-            for one in instances:
-                assert sum(label <= 14 for label in one.labels) == 1
-                assert len(one.labels) == len(set(one.labels)) <= 4
 
 
 def test_labels_that_last_are_often_without_evidence(scripts):
@@ -333,7 +348,7 @@ def test_deck_deals_quotas():
 
 def test_pretraining_lists(tmp_path):
     spec = dataclasses.replace(TINY, pretraining_clips=(80, 40))
-    root = render_pretraining(tmp_path / "p", spec, workers=1)
+    root = render(tmp_path / "p", "pretraining", spec, workers=1)
     names = (root / "k700_classes.txt").read_text().splitlines()
     assert len(names) == len(set(names)) == 40
     for split, a_class in (("train", 2), ("val", 1)):

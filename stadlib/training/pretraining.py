@@ -60,7 +60,7 @@ from stadlib.recipes.experiment import USUAL, Execution, Experiment
 from stadlib.recipes.scales import RECIPES, PretrainingRecipe
 from stadlib.training import build, processes
 from stadlib.training.loop import Schedule, fit, read_weights
-from stadlib.world import sets, stills
+from stadlib.world import sets
 from stadlib.world import spec as world_spec
 
 
@@ -527,12 +527,7 @@ def render(scale: str, part: str, progress: MakeProgress) -> Path:
     spec = {"smoke": world_spec.SMOKE, "mini": world_spec.MINI}[scale]
     root = data_dir() / f"miniature-{spec.digest}" / part
     if processes.rank() == 0:
-        renderer = {
-            "world": sets.render_world,
-            "pretraining": sets.render_pretraining,
-            "stills": stills.render_stills,
-        }
-        renderer[part](root, spec, progress=progress(f"render {scale} {part}"))
+        sets.render(root, part, spec, progress=progress(f"render {scale} {part}"))
         if part == "world":
             sets.write_person_boxes(root, spec)
     processes.barrier()

@@ -1,11 +1,4 @@
-"""The miniature's action classes and how often the stories deal them: the long tail by quota.
-
-Ids and names are AVA's. Rare events are not left to luck: every split has a deck of story cards
-whose counts follow from the shares below (largest remainder), with a floor for rare ones so that
-every class of the label map has at least 25 validation instances at ``MINI``; the deck is shuffled
-and dealt to the split's videos.
-
-How each activity moves a body: posture first, then what the arms and the head do on top.
+"""The action classes, what a person does in a segment of time, and how it moves the body.
 
 Motions are slow (periods of 0.7 s and more) and wide, so that they stay legible at four frames a
 second. Labels that last show their evidence in bursts: see ``Segment.evidence``.
@@ -13,111 +6,37 @@ second. Labels that last show their evidence in bursts: see ``Segment.evidence``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import pi, sin
 
 import numpy as np
 
+from stadlib.data.labels import AVA_ACTIONS
 from stadlib.world.figures import Pose, blend
+from stadlib.world.spec import WORLD
 
-NAMES: dict[int, str] = {
-    1: "bend/bow (at the waist)", 3: "crouch/kneel", 4: "dance", 5: "fall down", 6: "get up",
-    8: "lie/sleep", 9: "martial art", 10: "run/jog", 11: "sit", 12: "stand", 14: "walk",
-    15: "answer phone", 17: "carry/hold (an object)", 24: "cut", 27: "drink", 29: "eat",
-    41: "play musical instrument", 48: "read", 57: "text on/look at a cellphone",
-    59: "touch (an object)", 62: "work on a computer", 64: "fight/hit (a person)",
-    65: "give/serve (an object) to (a person)", 68: "hand shake", 69: "hand wave",
-    70: "hug (a person)", 74: "listen to (a person)", 78: "take (an object) from (a person)",
-    79: "talk to (e.g., self, a person, a group)", 80: "watch (a person)",
-}  # fmt: skip
-_POSE_OF_ACTION = {"dance": 4, "martial": 9, "bend": 1, "fall": 5, "getup": 6}
-_POSE_OF_POSTURE = {"stand": 12, "sit": 11, "crouch": 3, "lie": 8, "walk": 14, "run": 10}
-_OTHER = {
-    "phone": 15, "hold": 17, "cut": 24, "drink": 27, "eat": 29, "instrument": 41, "read": 48,
-    "text": 57, "touch": 59, "computer": 62, "fight": 64, "give": 65, "shake": 68, "wave": 69,
-    "hug": 70, "take": 78, "talk": 79,
-}  # fmt: skip
+_POSE_OF_ACTION, _POSE_OF_POSTURE = WORLD["pose_of_action"], WORLD["pose_of_posture"]
+_OTHER = WORLD["other"]
 LISTEN, WATCH, TALK = 74, 80, 79
-WATCHED = frozenset(_OTHER) - {"talk"} | {"dance", "martial", "bend"}
-ATTENTIVE = frozenset({"quiet", "hold"})  # those who may listen or watch; both look alike
-#                     duo units                trio units             single persons
-UNIT_SHARES: dict[str, dict[int, dict[str, float]]] = {
-    "ava": {
-        2: {"talk": 0.40, "show": 0.33, "apart": 0.14, "fight": 0.05, "quiet": 0.08},
-        3: {
-            "talk": 0.20,
-            "show": 0.24,
-            "side": 0.18,
-            "split": 0.10,
-            "crossed": 0.16,
-            "behind": 0.12,
-        },
-        1: {"alone": 0.42, "quiet": 0.28, "wander": 0.18, "passer": 0.12},
-    },
-    "kinetics": {
-        2: {"talk": 0.32, "show": 0.36, "apart": 0.14, "fight": 0.10, "quiet": 0.08},
-        3: {
-            "talk": 0.20,
-            "show": 0.30,
-            "side": 0.16,
-            "split": 0.08,
-            "crossed": 0.16,
-            "behind": 0.10,
-        },
-        1: {"alone": 0.60, "quiet": 0.14, "wander": 0.18, "passer": 0.08},
-    },
+#: AVA's names of the world's actions, by id
+NAMES = {
+    action_id: AVA_ACTIONS[action_id]
+    for action_id in sorted(
+        {*_POSE_OF_ACTION.values(), *_POSE_OF_POSTURE.values(), *_OTHER.values(), LISTEN, WATCH}
+    )
 }
-PERFORM_SHARES: dict[str, dict[str, float]] = {
-    "ava": {
-        "hold": 0.18, "read": 0.15, "phone": 0.13, "dance": 0.08, "instrument": 0.07, "eat": 0.07,
-        "drink": 0.07, "computer": 0.06, "text": 0.06, "touch": 0.06, "martial": 0.05,
-        "crouch": 0.05, "lie": 0.04, "cut": 0.05,
-    },
-    "kinetics": {
-        "hold": 0.10, "read": 0.07, "phone": 0.06, "dance": 0.15, "instrument": 0.14, "eat": 0.09,
-        "drink": 0.07, "computer": 0.06, "text": 0.05, "touch": 0.05, "martial": 0.12,
-        "crouch": 0.05, "lie": 0.02, "cut": 0.05,
-    },
-}  # fmt: skip
-#: events a video: (training, validation and test)
-EVENT_RATES: dict[str, dict[str, tuple[float, float]]] = {
-    "ava": {
-        "give": (0.17, 0.30), "shake": (0.07, 0.15), "hug": (0.07, 0.15), "wave": (0.24, 0.30),
-        "fall": (0.15, 0.30), "getup": (0.15, 0.25), "bend": (0.30, 0.40), "dash": (0.20, 0.30),
-        "leave": (0.30, 0.30),
-    },
-    "kinetics": {
-        "give": (0.03, 0.04), "shake": (0.02, 0.03), "hug": (0.02, 0.03), "wave": (0.03, 0.03),
-        "fall": (0.02, 0.03), "getup": (0.02, 0.03), "bend": (0.03, 0.03), "dash": (0.03, 0.03),
-    },
-}  # fmt: skip
-PAIR_EVENTS = frozenset({"give", "shake", "hug", "wave"})
-#: persons in a scene (1 to 5)
-PERSON_SHARES = {"ava": (0.05, 0.31, 0.32, 0.26, 0.06), "kinetics": (0.28, 0.42, 0.2, 0.1, 0.0)}
-#: seconds of visible evidence and seconds without, drawn uniformly for every performance
-BURSTS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
-    "talk": ((1.5, 3.0), (2.2, 4.0)), "read": ((2.0, 3.5), (2.2, 4.0)),
-    "phone": ((2.0, 3.5), (2.2, 4.0)), "text": ((2.0, 3.5), (2.0, 3.5)),
-    "drink": ((1.6, 2.4), (2.0, 3.5)), "eat": ((2.0, 3.0), (2.0, 3.5)),
-    "hold": ((2.5, 4.0), (2.2, 4.0)),
-}  # fmt: skip
-
-
-def own_labels(segment: Segment) -> tuple[int, ...]:
-    """Action ids that follow from a person's own segment: one pose, then what is done."""
-    pose = _POSE_OF_ACTION.get(segment.action, _POSE_OF_POSTURE[segment.posture])
-    other = _OTHER.get(segment.action)
-    return (pose,) if other is None else (pose, other)
+WATCHED = frozenset(_OTHER) - {"talk"} | {"dance", "martial", "bend"}
+ATTENTIVE = frozenset({"quiet", "hold"})  # may listen or watch; both look alike
 
 
 def deck(shares: dict[str, float], size: int, rng: np.random.Generator) -> list[str]:
     """``size`` shuffled cards in the proportions of ``shares`` by largest remainder."""
-    names = list(shares)
-    exact = np.array([shares[name] for name in names]) / sum(shares.values()) * size
+    exact = np.array([*shares.values()]) / sum(shares.values()) * size
     counts = np.floor(exact).astype(int)
     rest = np.argsort(counts - exact, kind="stable")[: size - counts.sum()]
     counts[rest] += 1
-    cards = [name for name, count in zip(names, counts, strict=True) for _ in range(count)]
+    cards = [name for name, count in zip(shares, counts, strict=True) for _ in range(count)]
     rng.shuffle(cards)
     return cards
 
@@ -128,7 +47,7 @@ RAMP = 0.35  # seconds from one pose to the next
 
 @dataclass(frozen=True)
 class Segment:
-    """One person's doing from ``start`` to ``end`` (seconds since the video's first frame)."""
+    """What one person does from ``start`` to ``end`` (seconds since the video's first frame)."""
 
     start: float
     end: float
@@ -156,8 +75,11 @@ class Segment:
         return max(0.0, min(1.0, into / RAMP, (self.burst - into) / RAMP))
 
 
-def _wave(t: float, period: float, phase: float = 0.0) -> float:
-    return sin(2 * pi * t / period + phase)
+def own_labels(segment: Segment) -> tuple[int, ...]:
+    """Action ids that follow from a person's own segment: one pose, then what is done."""
+    pose = _POSE_OF_ACTION.get(segment.action, _POSE_OF_POSTURE[segment.posture])
+    other = _OTHER.get(segment.action)
+    return (pose,) if other is None else (pose, other)
 
 
 def facing_pose(facing: int) -> tuple[float, float]:
@@ -165,110 +87,32 @@ def facing_pose(facing: int) -> tuple[float, float]:
     return {LEFT: (-0.9, 0.0), RIGHT: (0.9, 0.0), FRONT: (0.0, 0.0), BACK: (0.0, 1.0)}[facing]
 
 
-def _posture(segment: Segment, t: float) -> Pose:
-    f, back = facing_pose(segment.facing)
-    base = Pose(facing=f, back=back)
-    sway = _wave(t, 3.1, segment.phase * 5)
-    base = base._replace(lean=1.5 * sway, ra_fore=12 + 4 * sway, la_fore=12 - 3 * sway)
-    kind = segment.posture
-    if kind == "sit":
-        return base._replace(
-            l_thigh=84,
-            r_thigh=92,
-            l_shin=6,
-            r_shin=-4,
-            ra_upper=16,
-            la_upper=20,
-            ra_fore=62,
-            la_fore=55,
-        )
-    if kind == "crouch":
-        return base._replace(
-            l_thigh=112, l_shin=-28, r_thigh=62, r_shin=-78, lean=22, ra_fore=40, la_fore=40
-        )
-    if kind == "lie":
-        return base._replace(roll=1.0, l_thigh=8, r_thigh=-2, lean=0, ra_upper=12, ra_fore=14)
-    if kind in ("walk", "run"):
-        swing = _wave(t, 1.0 if kind == "walk" else 0.72, segment.phase)
-        wide = 27 if kind == "walk" else 48
-        bend = 0 if kind == "walk" else 55
-        return base._replace(
-            l_thigh=wide * swing, l_shin=wide * swing * 0.6 - wide * 0.5,
-            r_thigh=-wide * swing, r_shin=-wide * swing * 0.6 - wide * 0.5,
-            la_upper=-wide * swing, la_fore=-wide * swing + bend + 8,
-            ra_upper=wide * swing, ra_fore=wide * swing + bend + 8,
-            lean=3 if kind == "walk" else 14,
-        )  # fmt: skip
-    return base
+def _wave(t: float, period: float, phase: float = 0.0) -> float:
+    return sin(2 * pi * t / period + phase)
 
 
-_SLOW, _QUICK = 1.2, 0.8  # periods in seconds
-#: what arms and head do for an activity, in fields of ``Pose``
-_ARMS: dict[str, dict[str, float]] = {
-    "read": {
-        "ra_upper": 32, "ra_fore": 112, "la_upper": 32, "la_fore": 108, "nod": 22, "spread": -0.6,
-    },
-    "phone": {"ra_upper": 98, "ra_fore": 212, "nod": -6, "spread": -0.5},
-    "text": {"ra_upper": 24, "ra_fore": 112, "nod": 30, "spread": -0.3},
-    "hold": {"ra_upper": 26, "ra_fore": 82, "la_upper": 26, "la_fore": 80, "spread": -0.5},
-    "drink": {"ra_upper": 76, "ra_fore": 190, "nod": -12, "spread": -0.5},
-    "eat": {"ra_upper": 48, "ra_fore": 140, "spread": -0.4, "mouth": 0.3},
-    "instrument": {"la_upper": 52, "la_fore": 104, "ra_upper": 2, "ra_fore": 72, "spread": -0.3},
-    "computer": {"ra_upper": 32, "ra_fore": 86, "la_upper": 30, "la_fore": 86, "spread": -0.3},
-    "cut": {
-        "ra_upper": 26, "ra_fore": 74, "la_upper": 24, "la_fore": 70, "lean": 10, "nod": 18,
-        "spread": -0.3,
-    },
-    "touch": {"ra_upper": 86, "ra_fore": 92},
-    "give": {"ra_upper": 74, "ra_fore": 84, "spread": 0},
-    "take": {"ra_upper": 74, "ra_fore": 84, "spread": 0},
-    "shake": {"ra_upper": 66, "ra_fore": 82, "spread": 0},
-    "wave": {"ra_upper": 152, "ra_fore": 182, "spread": 0.8},
-    "hug": {"ra_upper": 76, "ra_fore": 78, "la_upper": 70, "la_fore": 86, "lean": 9, "nod": 8},
-    "bend": {
-        "lean": 78, "nod": 10, "ra_upper": 8, "ra_fore": 4, "la_upper": 14, "la_fore": 8,
-        "l_thigh": 12, "r_thigh": -8,
-    },
-}  # fmt: skip
-#: which of these fields swing: by how much, and the period in seconds
-_SWINGS: dict[str, dict[str, tuple[float, float]]] = {
-    "read": {"ra_fore": (4, _SLOW)},
-    "text": {"ra_fore": (4, _QUICK)},
-    "drink": {"ra_fore": (6, _SLOW)},
-    "eat": {"ra_upper": (24, _SLOW), "ra_fore": (48, _SLOW), "mouth": (0.3, _QUICK)},
-    "instrument": {"ra_fore": (26, _QUICK)},
-    "computer": {"ra_fore": (7, _QUICK), "la_fore": (-7, _QUICK)},
-    "cut": {"ra_fore": (26, _QUICK)},
-    "touch": {"ra_upper": (5, _SLOW), "ra_fore": (5, _SLOW)},
-    "shake": {"ra_upper": (12, _QUICK), "ra_fore": (20, _QUICK)},
-    "wave": {"ra_fore": (40, _QUICK)},
-    "bend": {"lean": (5, _SLOW), "ra_fore": (14, _SLOW)},
-}
-
-
-def _talk(p: Pose, t: float, phase: float) -> Pose:
-    return p._replace(
-        ra_upper=42 + 22 * _wave(t, 1.0, phase), ra_fore=108 + 38 * _wave(t, 1.0, phase + 0.8),
-        la_upper=26 + 16 * _wave(t, 1.3, phase), la_fore=80 + 30 * _wave(t, 1.3, phase + 2),
-        nod=7 * _wave(t, 0.8, phase), mouth=0.55 + 0.45 * _wave(t, 0.7, phase), spread=0.5,
+def _posture(posture: str, facing: int, phase: float, t: float) -> Pose:
+    """Body and legs at ``t``, and arms that hang or swing."""
+    facing, back = facing_pose(facing)
+    sway = _wave(t, 3.1, phase * 5)
+    pose = Pose(facing, back, lean=1.5 * sway, ra_fore=12 + 4 * sway, la_fore=12 - 3 * sway)
+    if posture not in WORLD["gaits"]:
+        return pose._replace(**WORLD["postures"].get(posture, {}))
+    period, wide, bend, lean = WORLD["gaits"][posture]
+    swing = wide * _wave(t, period, phase)
+    return pose._replace(
+        l_thigh=swing, l_shin=swing * 0.6 - wide * 0.5,
+        r_thigh=-swing, r_shin=-swing * 0.6 - wide * 0.5,
+        la_upper=-swing, la_fore=-swing + bend + 8, ra_upper=swing, ra_fore=swing + bend + 8,
+        lean=lean,
     )  # fmt: skip
 
 
-def _dance(p: Pose, t: float, phase: float) -> Pose:
-    swing = _wave(t, 1.2, phase)
-    return p._replace(
-        ra_upper=115 + 55 * swing, ra_fore=140 + 40 * swing,
-        la_upper=115 - 55 * swing, la_fore=140 - 40 * swing,
-        l_thigh=18 * swing + 12, r_thigh=12 - 18 * swing, l_shin=10 * swing - 14,
-        r_shin=-10 * swing - 14, lean=9 * swing, bob=0.02 * abs(swing), spread=0.9,
-    )  # fmt: skip
-
-
-def _punch(p: Pose, t: float, phase: float) -> Pose:
+def _punch(pose: Pose, t: float, phase: float) -> Pose:
     swing = _wave(t, 1.1, phase)
     near, far = max(0.0, swing), max(0.0, -swing)
     kick = max(0.0, _wave(t, 3.3, phase) - 0.75) * 4
-    return p._replace(
+    return pose._replace(
         ra_upper=42 + 48 * near, ra_fore=138 - 48 * near,
         la_upper=42 + 48 * far, la_fore=138 - 48 * far,
         l_thigh=24 + 62 * kick, l_shin=-4 + 85 * kick, r_thigh=-22, r_shin=-26,
@@ -276,50 +120,50 @@ def _punch(p: Pose, t: float, phase: float) -> Pose:
     )  # fmt: skip
 
 
-_WHOLE_BODY = {"talk": _talk, "dance": _dance, "martial": _punch, "fight": _punch}
-
-
-def _overlay(p: Pose, action: str, t: float, phase: float) -> Pose:
-    """Pose of ``action`` at full evidence, given the posture's pose."""
-    if action in _WHOLE_BODY:
-        return _WHOLE_BODY[action](p, t, phase)
-    fields = dict(_ARMS.get(action, {}))
-    for name, (wide, period) in _SWINGS.get(action, {}).items():
-        fields[name] += wide * _wave(t, period, phase)
-    return p._replace(**fields)
+def _busy(pose: Pose, action: str, t: float, phase: float) -> Pose:
+    """The posture's ``pose`` with the limbs of ``action`` at full evidence."""
+    if action in ("martial", "fight"):
+        return _punch(pose, t, phase)
+    fields = {}
+    for name, value in WORLD["activities"].get(action, {}).items():
+        fields[name] = value
+        if isinstance(value, list):
+            mean, wide, period, *shift = value
+            fields[name] = mean + wide * _wave(t, period, phase + sum(shift))
+    if action == "dance":
+        fields["bob"] = 0.02 * abs(_wave(t, 1.2, phase))
+    return pose._replace(**fields)
 
 
 def body_pose(segment: Segment, t: float) -> Pose:
     """The pose of a segment at time ``t``, without the blend from the segment before."""
-    p = _posture(segment, t)
+    pose = _posture(segment.posture, segment.facing, segment.phase, t)
+    since = t - segment.start
     if segment.action == "fall":
-        share = min(1.0, max(0.0, (t - segment.start) / 0.9)) ** 2
-        down = p._replace(roll=1.0, ra_upper=120, ra_fore=130, la_upper=100, la_fore=95)
-        return blend(p._replace(lean=0), down, share)
-    if segment.action == "getup":
-        length = segment.end - segment.start
-        share = min(1.0, max(0.0, (t - segment.start) / (0.75 * length)))
-        crouched = _posture(Segment(0, 1, "quiet", "crouch", segment.facing), t)
+        share = min(1.0, max(0.0, since / 0.9)) ** 2
+        down = pose._replace(roll=1.0, ra_upper=120, ra_fore=130, la_upper=100, la_fore=95)
+        return blend(pose._replace(lean=0), down, share)
+    if segment.action == "getup":  # from the low posture over a crouch
+        share = min(1.0, max(0.0, since / (0.75 * (segment.end - segment.start))))
+        low, crouched = (_posture(p, segment.facing, 0.0, t) for p in (segment.item, "crouch"))
         crouched = crouched._replace(ra_fore=70, la_fore=70, lean=40)
-        low = _posture(Segment(0, 1, "quiet", segment.item, segment.facing), t)
         if share < 0.5:
             return blend(low, crouched, share * 2)
-        return blend(crouched, p, share * 2 - 1)
+        return blend(crouched, pose, share * 2 - 1)
     shown = segment.evidence(t)
     if shown <= 0 or segment.action == "quiet":
-        return p
-    full = _overlay(p, segment.action, t, segment.phase)
-    return full if shown >= 1 else blend(p, full, shown)
+        return pose
+    busy = _busy(pose, segment.action, t, segment.phase)
+    return busy if shown >= 1 else blend(pose, busy, shown)
 
 
-def pose_at(segments: list[Segment], t: float) -> tuple[Pose, Segment]:
+def pose_at(segments: Sequence[Segment], t: float) -> tuple[Pose, Segment]:
     """The blended pose and the current segment of a person at time ``t``."""
     index = 0
     while index + 1 < len(segments) and segments[index].end <= t:
         index += 1
     now = segments[index]
-    pose = body_pose(now, t)
-    since = t - now.start
+    pose, since = body_pose(now, t), t - now.start
     if index and since < RAMP and now.action not in ("getup", "fall"):
         pose = blend(body_pose(segments[index - 1], now.start), pose, since / RAMP)
     return pose, now

@@ -1,13 +1,7 @@
-"""Drawing primitives in frame pixels on a supersampled canvas, with sub-pixel positions.
+"""A drawn person: clothes, pose, joints, box and pixels.
 
-Random clothes, hair and skin: what tells one person from another.
-
-The miniature's actors without pixels: a pose becomes joints, joints become a box.
-
-Lengths are fractions of the standing height; angles are degrees, 0 hangs straight down, 90 points
+Lengths are fractions of the standing height. Angles are degrees: 0 hangs straight down, 90 points
 forward (where the person faces), 180 up. Far limbs are ``l``, near limbs ``r``.
-
-The miniature's actors in pixels: joints and a look become a drawn person.
 """
 
 from __future__ import annotations
@@ -23,32 +17,56 @@ import numpy as np
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 SUPERSAMPLE = 2
-_SHIFT = 3
+_SHIFT = 3  # binary digits behind the point in OpenCV's coordinates
 _FIXED = SUPERSAMPLE << _SHIFT
 
 
+# Primitives: frame pixels on a supersampled canvas, uint8 RGB, with sub-pixel positions.
+
+
+def _fixed(point: Point) -> tuple[int, int]:
+    return int(point[0] * _FIXED), int(point[1] * _FIXED)
+
+
 def line(canvas: np.ndarray, a: Point, b: Point, colour: Colour, width: float) -> None:
-    """A thick line with round ends, in frame pixels on the supersampled canvas."""
-    p = (int(a[0] * _FIXED), int(a[1] * _FIXED))
-    q = (int(b[0] * _FIXED), int(b[1] * _FIXED))
-    cv2.line(canvas, p, q, colour, max(1, round(width * SUPERSAMPLE)), cv2.LINE_8, _SHIFT)
+    """Draw a thick line with round ends."""
+    thickness = max(1, round(width * SUPERSAMPLE))
+    cv2.line(canvas, _fixed(a), _fixed(b), colour, thickness, cv2.LINE_8, _SHIFT)
 
 
 def disc(canvas: np.ndarray, centre: Point, radius: float, colour: Colour) -> None:
-    """A filled circle, in frame pixels on the supersampled canvas."""
-    p = (int(centre[0] * _FIXED), int(centre[1] * _FIXED))
-    cv2.circle(canvas, p, max(1, int(radius * _FIXED)), colour, -1, cv2.LINE_8, _SHIFT)
+    """Draw a filled circle."""
+    radius = max(1, int(radius * _FIXED))
+    cv2.circle(canvas, _fixed(centre), radius, colour, -1, cv2.LINE_8, _SHIFT)
 
 
 def polygon(canvas: np.ndarray, points: list[Point], colour: Colour) -> None:
-    """A filled convex polygon, in frame pixels on the supersampled canvas."""
-    array = np.array([(int(x * _FIXED), int(y * _FIXED)) for x, y in points], np.int32)
-    cv2.fillConvexPoly(canvas, array, colour, cv2.LINE_8, _SHIFT)
+    """Draw a filled convex polygon."""
+    corners = np.array([_fixed(point) for point in points], np.int32)
+    cv2.fillConvexPoly(canvas, corners, colour, cv2.LINE_8, _SHIFT)
 
 
 def shade(colour: Colour, by: float) -> Colour:
     """``colour`` made darker (``by`` < 1) or lighter."""
     return tuple(min(255, int(c * by)) for c in colour)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Look:
+    """Clothes, hair and skin: what tells one person from another."""
+
+    skin: Colour
+    hair: Colour
+    shirt: Colour
+    second: Colour  # colour of the pattern
+    legs: Colour
+    shoes: Colour
+    pattern: str  # plain | stripes | patch | vest
+    long_hair: bool
+    hat: Colour | None
+    sleeves: bool
+    skirt: bool
+    bare_face: bool = False  # a mannequin or statue
 
 
 _SKIN = ((255, 219, 190), (236, 188, 150), (198, 140, 98), (150, 98, 62), (104, 66, 44))
@@ -62,36 +80,33 @@ def _hsv(hue: float, saturation: float, value: float) -> Colour:
 
 
 def random_looks(count: int, rng: np.random.Generator) -> list[Look]:
-    """``count`` looks that can be told apart: the shirts' hues are spread over the circle."""
-    hue = float(rng.random())
+    """Draw ``count`` looks that differ: the shirts' hues are spread over the circle."""
+    hue, u = rng.random(), rng.uniform
     looks = []
     for k in range(count):
-        shirt = hue + 0.382 * k + float(rng.uniform(-0.05, 0.05))
+        shirt = hue + 0.382 * k + u(-0.05, 0.05)
         grey = rng.random() < 0.15
-        looks.append(
-            Look(
-                skin=_SKIN[int(rng.integers(len(_SKIN)))],
-                hair=_HAIR[int(rng.integers(len(_HAIR)))],
-                shirt=_hsv(shirt, 0.08 if grey else float(rng.uniform(0.55, 0.95)),
-                           float(rng.uniform(0.45, 0.98))),
-                second=_hsv(shirt + float(rng.uniform(0.3, 0.7)), 0.7, float(rng.uniform(0.3, 1))),
-                legs=_hsv(float(rng.random()), float(rng.uniform(0.1, 0.6)),
-                          float(rng.uniform(0.15, 0.7))),
-                shoes=_hsv(float(rng.random()), 0.3, float(rng.uniform(0.05, 0.5))),
-                pattern=str(rng.choice(_PATTERNS)),
-                long_hair=bool(rng.random() < 0.35),
-                hat=_hsv(float(rng.random()), 0.8, 0.85) if rng.random() < 0.25 else None,
-                sleeves=bool(rng.random() < 0.55),
-                skirt=bool(rng.random() < 0.2),
-            )
-        )  # fmt: skip
+        look = Look(
+            skin=_SKIN[int(rng.integers(len(_SKIN)))],
+            hair=_HAIR[int(rng.integers(len(_HAIR)))],
+            shirt=_hsv(shirt, 0.08 if grey else u(0.55, 0.95), u(0.45, 0.98)),
+            second=_hsv(shirt + u(0.3, 0.7), 0.7, u(0.3, 1)),
+            legs=_hsv(rng.random(), u(0.1, 0.6), u(0.15, 0.7)),
+            shoes=_hsv(rng.random(), 0.3, u(0.05, 0.5)),
+            pattern=str(rng.choice(_PATTERNS)),
+            long_hair=rng.random() < 0.35,
+            hat=_hsv(rng.random(), 0.8, 0.85) if rng.random() < 0.25 else None,
+            sleeves=rng.random() < 0.55,
+            skirt=rng.random() < 0.2,
+        )
+        looks.append(look)
     return looks
 
 
 def statue_look(rng: np.random.Generator) -> Look:
-    """One stone or plaster colour all over: a person-like thing that is none."""
+    """One stone or plaster colour all over: a thing in the shape of a person."""
     level = int(rng.integers(120, 215))
-    stone = (level, int(level * 0.97), int(level * float(rng.uniform(0.8, 0.95))))
+    stone = (level, int(level * 0.97), int(level * rng.uniform(0.8, 0.95)))
     dark = tuple(int(c * 0.8) for c in stone)
     return Look(stone, dark, stone, dark, dark, dark, "plain", False, None, True, False, True)  # type: ignore[arg-type]
 
@@ -126,150 +141,128 @@ def blend(a: Pose, b: Pose, share: float) -> Pose:
     return Pose._make([p + (q - p) * share for p, q in zip(a, b, strict=True)])
 
 
-@dataclass(frozen=True)
-class Look:
-    """What a person is recognised by."""
-
-    skin: Colour
-    hair: Colour
-    shirt: Colour
-    second: Colour  # colour of the pattern
-    legs: Colour
-    shoes: Colour
-    pattern: str  # plain | stripes | patch | vest
-    long_hair: bool
-    hat: Colour | None
-    sleeves: bool
-    skirt: bool
-    bare_face: bool = False  # a mannequin or statue
+Limb = tuple[Point, Point, Point]
 
 
 class Joints(NamedTuple):
-    """Points in frame pixels; ``height`` is the standing height in pixels."""
+    """Points in frame pixels; limbs are (far, near)."""
 
-    height: float
+    height: float  # standing, in pixels
     facing: float
     back: float
     mouth: float
     hip: Point
     neck: Point
     head: Point
-    l_shoulder: Point
-    l_elbow: Point
-    l_hand: Point
-    r_shoulder: Point
-    r_elbow: Point
-    r_hand: Point
-    l_hip: Point
-    l_knee: Point
-    l_foot: Point
-    r_hip: Point
-    r_knee: Point
-    r_foot: Point
+    arms: tuple[Limb, Limb]  # shoulder, elbow, hand
+    legs: tuple[Limb, Limb]  # hip, knee, foot
     up: Point  # unit vector from hip to head
-
-
-def _limb(start: Point, angle: float, length: float, forward: float, aside: float) -> Point:
-    a = radians(angle)
-    return start[0] + sin(a) * length * (forward + aside), start[1] + cos(a) * length
-
-
-def _roll(points: list[Point], pivot: Point, angle: float) -> list[Point]:
-    c, s = cos(angle), sin(angle)
-    px, py = pivot
-    return [(px + (x - px) * c - (y - py) * s, py + (x - px) * s + (y - py) * c) for x, y in points]
 
 
 def joints(pose: Pose, x: float, ground: float, height: float) -> Joints:
     """Stand ``pose`` with its lowest foot at (``x``, ``ground``), in pixels."""
     f = pose.facing
-    side = 1 - abs(f)
+    side = 1 - abs(f)  # how much of the front or back is seen
+    turn = 1.0 if f >= 0 else -1.0  # the near side is away from where the person faces
+    away = side - abs(f) * turn
     leg, arm = LEG * height, ARM * height
+
+    def limb(start: Point, angle: float, length: float, aside: float) -> Point:
+        a = radians(angle)
+        return start[0] + sin(a) * length * (f + aside), start[1] + cos(a) * length
+
+    # the lower foot touches the ground; who lies rests on it with the hip
     extent = max(
         cos(radians(pose.l_thigh)) + cos(radians(pose.l_shin)),
         cos(radians(pose.r_thigh)) + cos(radians(pose.r_shin)),
     )
     lifted = (1 - pose.roll) * (extent * leg + 0.03 * height) + pose.roll * 0.1 * height
     hip = (x, ground - lifted - pose.bob * height)
-    lean = radians(pose.lean)
+    lean, tilt = radians(pose.lean), radians(pose.lean * 0.8 + pose.nod)
     neck = (hip[0] + f * sin(lean) * TORSO * height, hip[1] - cos(lean) * TORSO * height)
-    tilt = radians(pose.lean * 0.8 + pose.nod)
     head = (neck[0] + f * sin(tilt) * NECK * height, neck[1] - cos(tilt) * NECK * height)
+    # shoulders and hips are wide from the front, narrow from the side
     half = (0.105 * side + 0.03 * abs(f)) * height
     hips = (0.055 * side + 0.015 * abs(f)) * height
-    turn = 1.0 if f >= 0 else -1.0  # the near side is away from where the person faces
-    away = side - abs(f) * turn
     drop = neck[1] + 0.035 * height
-    ls, rs = (neck[0] - half * away, drop), (neck[0] + half * away, drop)
-    outer, inner = 0.6 * side, pose.spread * side
-    le = _limb(ls, pose.la_upper, arm, f, -outer)
-    lh = _limb(le, pose.la_fore, arm, f, -inner)
-    re = _limb(rs, pose.ra_upper, arm, f, outer)
-    rh = _limb(re, pose.ra_fore, arm, f, inner)
-    lhip, rhip = (hip[0] - hips * away, hip[1]), (hip[0] + hips * away, hip[1])
-    splay = 0.3 * side
-    lk = _limb(lhip, pose.l_thigh, leg, f, -splay)
-    lf = _limb(lk, pose.l_shin, leg, f, -splay)
-    rk = _limb(rhip, pose.r_thigh, leg, f, splay)
-    rf = _limb(rk, pose.r_shin, leg, f, splay)
-    points = [hip, neck, head, ls, le, lh, rs, re, rh, lhip, lk, lf, rhip, rk, rf]
+    outer, inner, splay = 0.6 * side, pose.spread * side, 0.3 * side
+    points = [hip, neck, head]
+    for sign, upper, fore in ((-1, pose.la_upper, pose.la_fore), (1, pose.ra_upper, pose.ra_fore)):
+        shoulder = (neck[0] + sign * half * away, drop)
+        elbow = limb(shoulder, upper, arm, sign * outer)
+        points += [shoulder, elbow, limb(elbow, fore, arm, sign * inner)]
+    for sign, thigh, shin in ((-1, pose.l_thigh, pose.l_shin), (1, pose.r_thigh, pose.r_shin)):
+        joint = (hip[0] + sign * hips * away, hip[1])
+        knee = limb(joint, thigh, leg, sign * splay)
+        points += [joint, knee, limb(knee, shin, leg, sign * splay)]
     up = (0.0, -1.0)
-    if pose.roll > 0.01:
+    if pose.roll > 0.01:  # turn everything about the hip
         angle = radians(86 * pose.roll) * turn
-        points = _roll(points, hip, angle)
-        up = (sin(angle), -cos(angle))
-    return Joints(height, f, pose.back, pose.mouth, *points, up)
+        c, s = cos(angle), sin(angle)
+        px, py = hip
+        points = [
+            (px + (x - px) * c - (y - py) * s, py + (x - px) * s + (y - py) * c) for x, y in points
+        ]
+        up = (s, -c)
+    hip, neck, head, *limbs = points
+    far_arm, near_arm, far_leg, near_leg = (tuple(limbs[k : k + 3]) for k in range(0, 12, 3))
+    arms, legs = (far_arm, near_arm), (far_leg, near_leg)
+    return Joints(height, f, pose.back, pose.mouth, hip, neck, head, arms, legs, up)
 
 
 def bounds(j: Joints, look: Look) -> tuple[float, float, float, float]:
     """Tight box (x1, y1, x2, y2) of the drawn figure in pixels, objects left out, unclipped."""
     h = j.height
     arm, leg = ARM_WIDTH * h / 2, LEG_WIDTH * h / 2
-    head = HEAD * h * (1.16 if look.hat else 1.06)
-    parts = [(p, arm) for p in (j.l_elbow, j.l_hand, j.r_elbow, j.r_hand)]
-    parts += [(p, leg) for p in (j.l_knee, j.r_knee, j.hip)]
-    parts += [(p, 0.06 * h) for p in (j.l_foot, j.r_foot)]
-    parts += [(j.head, head), (j.neck, 0.09 * h), (j.l_shoulder, arm), (j.r_shoulder, arm)]
+    parts = [(j.head, HEAD * h * (1.16 if look.hat else 1.06)), (j.neck, 0.09 * h), (j.hip, leg)]
+    parts += [(point, arm) for limb in j.arms for point in limb]
+    for _, knee, foot in j.legs:
+        parts += [(knee, leg), (foot, 0.06 * h)]
     if look.hat:
         crown = (j.head[0] + j.up[0] * HEAD * 0.75 * h, j.head[1] + j.up[1] * HEAD * 0.75 * h)
         parts.append((crown, HEAD * 0.62 * h))
-    xs1, ys1 = [p[0] - r for p, r in parts], [p[1] - r for p, r in parts]
-    xs2, ys2 = [p[0] + r for p, r in parts], [p[1] + r for p, r in parts]
-    return min(xs1), min(ys1), max(xs2), max(ys2)
+    low = [min(p[axis] - r for p, r in parts) for axis in (0, 1)]
+    high = [max(p[axis] + r for p, r in parts) for axis in (0, 1)]
+    return (*low, *high)
 
 
-def _along(a: Point, b: Point, share: float) -> Point:
-    return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share
+def draw_body(canvas: np.ndarray, j: Joints, look: Look) -> None:
+    """Draw everything except the near arm, which may lie over a held object."""
+    draw_arm(canvas, j, look, near=False)
+    for near in (False, True):
+        _draw_leg(canvas, j, look, near)
+    _draw_torso(canvas, j, look)
+    _draw_head(canvas, j, look)
 
 
 def draw_arm(canvas: np.ndarray, j: Joints, look: Look, near: bool) -> None:
-    """One arm: sleeve, forearm and hand."""
-    points = (j.r_shoulder, j.r_elbow, j.r_hand) if near else (j.l_shoulder, j.l_elbow, j.l_hand)
-    shoulder, elbow, hand = points
-    dim = 1.0 if near else 0.8
-    width = ARM_WIDTH * j.height
+    """Draw one arm: sleeve, forearm and hand."""
+    shoulder, elbow, hand = j.arms[near]
+    dim, width = 1.0 if near else 0.8, ARM_WIDTH * j.height
     sleeve = shade(look.second if look.pattern == "vest" else look.shirt, dim * 0.9)
+    skin = shade(look.skin, dim)
     line(canvas, shoulder, elbow, sleeve, width)
-    line(canvas, elbow, hand, sleeve if look.sleeves else shade(look.skin, dim), width * 0.9)
-    disc(canvas, hand, width * 0.5, shade(look.skin, dim))
+    line(canvas, elbow, hand, sleeve if look.sleeves else skin, width * 0.9)
+    disc(canvas, hand, width * 0.5, skin)
 
 
 def _draw_leg(canvas: np.ndarray, j: Joints, look: Look, near: bool) -> None:
-    hip, knee, foot = (j.r_hip, j.r_knee, j.r_foot) if near else (j.l_hip, j.l_knee, j.l_foot)
-    colour = shade(look.legs, 1.0 if near else 0.75)
-    width = LEG_WIDTH * j.height
+    hip, knee, foot = j.legs[near]
+    colour, width = shade(look.legs, 1.0 if near else 0.75), LEG_WIDTH * j.height
     line(canvas, hip, knee, colour, width)
     line(canvas, knee, foot, shade(look.skin, 0.9) if look.skirt else colour, width * 0.8)
     toe = (foot[0] + j.facing * 0.055 * j.height * -j.up[1], foot[1] + 0.01 * j.height)
     line(canvas, foot, toe, look.shoes, width * 0.62)
 
 
+def _between(a: Point, b: Point, share: float) -> Point:
+    return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share
+
+
 def _draw_torso(canvas: np.ndarray, j: Joints, look: Look) -> None:
     h, side = j.height, 1 - abs(j.facing)
-    ux, uy = j.up
     top, low = (0.125 * side + 0.095 * abs(j.facing)) * h, (0.09 * side + 0.075 * abs(j.facing)) * h
-    rx, ry = -uy, ux  # across the body
-    neck, hip = j.neck, j.hip
+    (rx, ry), neck, hip = (-j.up[1], j.up[0]), j.neck, j.hip  # r: across the body
     corners = [
         (neck[0] - rx * top, neck[1] - ry * top),
         (neck[0] + rx * top, neck[1] + ry * top),
@@ -278,65 +271,48 @@ def _draw_torso(canvas: np.ndarray, j: Joints, look: Look) -> None:
     ]
     polygon(canvas, corners, look.shirt)
     if look.skirt:
-        knee = _along(j.l_knee, j.r_knee, 0.5)
-        flare = _along(hip, knee, 0.8)
-        points = [corners[3], corners[2], (flare[0] + 0.12 * h, flare[1])]
-        polygon(canvas, [*points, (flare[0] - 0.12 * h, flare[1])], look.legs)
+        x, y = _between(hip, _between(j.legs[0][1], j.legs[1][1], 0.5), 0.8)
+        hem = [(x + 0.12 * h, y), (x - 0.12 * h, y)]
+        polygon(canvas, [corners[3], corners[2], *hem], look.legs)
     if look.pattern == "stripes":
         for share in (0.25, 0.6, 0.92):
-            a, b = _along(corners[0], corners[3], share), _along(corners[1], corners[2], share)
+            a = _between(corners[0], corners[3], share)
+            b = _between(corners[1], corners[2], share)
             line(canvas, a, b, look.second, 0.035 * h)
     elif look.pattern == "patch":
-        disc(canvas, _along(neck, hip, 0.42), 0.055 * h, look.second)
+        disc(canvas, _between(neck, hip, 0.42), 0.055 * h, look.second)
 
 
 def _draw_head(canvas: np.ndarray, j: Joints, look: Look) -> None:
-    h, f = j.height, j.facing
-    r = HEAD * h
-    (x, y), (ux, uy) = j.head, j.up
+    f, r = j.facing, HEAD * j.height
+    (ux, uy), side = j.up, 1 - abs(f)
     fx, fy = -uy * f, ux * f  # towards the face
-    line(canvas, j.neck, j.head, look.skin, 0.07 * h)
+
+    def beside(point: Point, up: float, forward: float) -> Point:
+        """The point so many radii up and towards the face from ``point``."""
+        x, y = point
+        return x + ux * r * up + fx * r * forward, y + uy * r * up + fy * r * forward
+
+    line(canvas, j.neck, j.head, look.skin, 0.07 * j.height)
     if look.long_hair:
-        tail = (x - ux * r * 1.1 - fx * r * 0.5, y - uy * r * 1.1 - fy * r * 0.5)
-        line(canvas, (x - fx * r * 0.45, y - fy * r * 0.45), tail, look.hair, r * 1.15)
-    disc(canvas, (x + ux * r * 0.08 - fx * r * 0.1, y + uy * r * 0.08 - fy * r * 0.1), r, look.hair)
+        line(canvas, beside(j.head, 0, -0.45), beside(j.head, -1.1, -0.5), look.hair, r * 1.15)
+    disc(canvas, beside(j.head, 0.08, -0.1), r, look.hair)
     if j.back < 0.5:
-        face = (x - ux * r * 0.14 + fx * r * 0.27, y - uy * r * 0.14 + fy * r * 0.27)
+        face = beside(j.head, -0.14, 0.27)
         disc(canvas, face, r * 0.8, look.skin)
         if not look.bare_face:
-            _draw_face(canvas, j, look, face, (fx, fy))
+            if side < 0.6:
+                disc(canvas, beside(face, 0, 0.85), r * 0.24, shade(look.skin, 0.88))  # nose
+            for s in (-1, 1) if side >= 0.3 else (1,):
+                along = s * 0.35 * side
+                x, y = beside(face, 0.22, 0.45)
+                disc(canvas, (x - uy * along * r, y + ux * along * r), r * 0.14, (25, 20, 20))
+            if j.mouth > 0.15:
+                radius = r * (0.2 + 0.24 * j.mouth)
+                disc(canvas, beside(face, -0.38, 0.5), radius, (120, 0, 16))
     if look.hat:
-        brim = (x + ux * r * 0.45, y + uy * r * 0.45)
-        span = (-uy * r, ux * r)
-        crown = (x + ux * r * 0.75, y + uy * r * 0.75)
-        disc(canvas, crown, r * 0.62, look.hat)
-        b = (brim[0] + span[0] * (0.75 + 0.35 * f), brim[1] + span[1] * (0.75 + 0.35 * f))
-        a = (brim[0] - span[0] * (0.75 - 0.35 * f), brim[1] - span[1] * (0.75 - 0.35 * f))
-        line(canvas, a, b, shade(look.hat, 0.8), r * 0.3)
-
-
-def _draw_face(canvas: np.ndarray, j: Joints, look: Look, face: Point, toward: Point) -> None:
-    r, side = HEAD * j.height, 1 - abs(j.facing)
-    (ux, uy), (fx, fy) = j.up, toward
-    if side < 0.6:
-        nose = (face[0] + fx * r * 0.85, face[1] + fy * r * 0.85)
-        disc(canvas, nose, r * 0.24, shade(look.skin, 0.88))
-    for s in (-1, 1):
-        along = s * 0.35 * side
-        if side < 0.3 and s < 0:
-            continue
-        ex = face[0] + ux * r * 0.22 + fx * r * 0.45 - uy * along * r
-        ey = face[1] + uy * r * 0.22 + fy * r * 0.45 + ux * along * r
-        disc(canvas, (ex, ey), r * 0.14, (25, 20, 20))
-    mouth = (face[0] - ux * r * 0.38 + fx * r * 0.5, face[1] - uy * r * 0.38 + fy * r * 0.5)
-    if j.mouth > 0.15:
-        disc(canvas, mouth, r * (0.2 + 0.24 * j.mouth), (120, 0, 16))
-
-
-def draw_body(canvas: np.ndarray, j: Joints, look: Look) -> None:
-    """Everything except the near arm, which may lie over a held object."""
-    draw_arm(canvas, j, look, near=False)
-    _draw_leg(canvas, j, look, near=False)
-    _draw_leg(canvas, j, look, near=True)
-    _draw_torso(canvas, j, look)
-    _draw_head(canvas, j, look)
+        disc(canvas, beside(j.head, 0.75, 0), r * 0.62, look.hat)
+        x, y = beside(j.head, 0.45, 0)  # the brim is longer over the face
+        front, rear = 0.75 + 0.35 * f, 0.75 - 0.35 * f
+        ends = (x + uy * r * rear, y - ux * r * rear), (x - uy * r * front, y + ux * r * front)
+        line(canvas, *ends, shade(look.hat, 0.8), r * 0.3)

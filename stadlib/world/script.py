@@ -1,29 +1,28 @@
 """The script of a world: which videos there are, who is in them and what everyone does when.
 
 No pixels here. ``plan_split`` deals the split's cards (units, performances, events) to its videos,
-so that frequencies are quotas; ``write_script`` turns one video's plan into persons with segments.
+so that frequencies are quotas. ``write_script`` turns one video's plan into persons with segments.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from stadlib.world import actions, story
-from stadlib.world.actions import Segment
+from stadlib.world import story
+from stadlib.world.actions import Segment, deck
 from stadlib.world.figures import Look, random_looks
 from stadlib.world.scenery import Camera, random_camera
-from stadlib.world.spec import WorldSpec
+from stadlib.world.spec import WORLD, WorldSpec
+from stadlib.world.story import Actor
 
 SOURCES, SPLITS = ("ava", "kinetics"), ("train", "val", "test")
 # width, height in pixels; a still picture is cut out of its scene
 SIZE = {"ava": (120, 80), "kinetics": (104, 80), "pretraining": (96, 80), "still": (128, 112)}
 AVA_START = 900.0  # AVA's cut movies begin at this second of the original
-_UNITS = {
-    1: ((1,),), 2: ((2,), (2,), (2,), (1, 1)), 3: ((2, 1), (1, 2), (3,), (3,)),
-    4: ((2, 2), (2, 2), (2, 2), (3, 1), (1, 3)), 5: ((2, 2, 1), (2, 1, 2), (3, 2)),
-}  # fmt: skip
+PAIR_EVENTS = ("give", "shake", "hug", "wave")
 _NEEDS_PERFORMANCE = ("show", "apart", "side", "crossed", "alone")
 
 
@@ -69,55 +68,59 @@ class Script:
     camera: Camera
     seed: tuple[int, ...]
 
+    def from_the_back(self) -> list[Person]:
+        """The persons in painter's order, the farthest first."""
+        return sorted(self.persons, key=lambda p: (p.ground, p.number))
 
-def generator(*words: int) -> np.random.Generator:
-    """The random stream of a video or a deck; independent of who draws what when."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
+
+def generator(*seed: int) -> np.random.Generator:
+    """The random stream of a video or a deck, independent of the order of drawing."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
 
 
 def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
     """Deal the cards of one split."""
     rng = generator(spec.seed, SOURCES.index(source), SPLITS.index(split), 0)
     count = (spec.movies if source == "ava" else spec.clips)[SPLITS.index(split)]
-    shares = {str(k + 1): s for k, s in enumerate(actions.PERSON_SHARES[source])}
+    shares = {str(k + 1): s for k, s in enumerate(WORLD["person_shares"][source])}
     plans = []
-    for index, number in enumerate(actions.deck(shares, count, rng)):
-        layouts = _UNITS[int(number)]
+    for index, number in enumerate(deck(shares, count, rng)):
+        layouts = WORLD["units"][number]
         units = layouts[int(rng.integers(len(layouts)))]
         phases = 1
         if source == "ava":
             phases = 2 + int(spec.movie_seconds > 20 and rng.random() < 0.4)
-        plans.append(Plan(source, split, index, units, phases))
+        plans.append(Plan(source, split, index, tuple(units), phases))
     _deal_stories(plans, rng)
     _deal_events(plans, rng)
     return plans
 
 
 def _deal_stories(plans: list[Plan], rng: np.random.Generator) -> None:
+    source = plans[0].source
     slots = [size for plan in plans for _ in range(plan.num_phases) for size in plan.units]
     decks = {
-        size: actions.deck(shares, slots.count(size), rng)
-        for size, shares in actions.UNIT_SHARES[plans[0].source].items()
+        int(size): deck(shares, slots.count(int(size)), rng)
+        for size, shares in WORLD["unit_shares"][source].items()
     }
-    kinds = sum(kind in _NEEDS_PERFORMANCE for cards in decks.values() for kind in cards)
-    performances = actions.deck(actions.PERFORM_SHARES[plans[0].source], kinds, rng)
+    needed = sum(kind in _NEEDS_PERFORMANCE for cards in decks.values() for kind in cards)
+    performances = deck(WORLD["perform_shares"][source], needed, rng)
     for plan in plans:
         for _ in range(plan.num_phases):
-            drawn = [decks[size].pop() for size in plan.units]
-            plan.cards.append(
-                [(kind, performances.pop() if kind in _NEEDS_PERFORMANCE else "") for kind in drawn]
-            )
+            kinds = [decks[size].pop() for size in plan.units]
+            what = [performances.pop() if kind in _NEEDS_PERFORMANCE else "" for kind in kinds]
+            plan.cards.append(list(zip(kinds, what, strict=True)))
 
 
 def _deal_events(plans: list[Plan], rng: np.random.Generator) -> None:
-    rates = actions.EVENT_RATES[plans[0].source]
-    column = 0 if plans[0].split == "train" else 1
+    source, column = plans[0].source, 0 if plans[0].split == "train" else 1
+    rates = WORLD["event_rates"][source]
     cards = [kind for kind, rate in rates.items() for _ in range(round(rate[column] * len(plans)))]
     rng.shuffle(cards)
     order = [plans[i] for i in rng.permutation(len(plans))]
-    room = 3 if plans[0].source == "ava" else 1
-    for kind in cards:
-        fits = (p for p in order if kind not in actions.PAIR_EVENTS or max(p.units) > 1)
+    room = 3 if source == "ava" else 1
+    for kind in cards:  # to the next video in turn that has room and, for pair events, a pair
+        fits = (p for p in order if kind not in PAIR_EVENTS or max(p.units) > 1)
         plan = next((p for p in fits if len(p.events) < room), None)
         if plan is not None:
             plan.events.append(kind)
@@ -127,121 +130,116 @@ def _deal_events(plans: list[Plan], rng: np.random.Generator) -> None:
 
 def write_script(spec: WorldSpec, plan: Plan) -> Script:
     """Play one video's cards."""
-    words = (spec.seed, SOURCES.index(plan.source), SPLITS.index(plan.split), plan.index + 1)
-    rng = generator(*words)
+    ava = plan.source == "ava"
+    seed = (spec.seed, SOURCES.index(plan.source), SPLITS.index(plan.split), plan.index + 1)
+    rng = generator(*seed)
     width, _ = SIZE[plan.source]
-    seconds = spec.movie_seconds if plan.source == "ava" else spec.clip_seconds
-    actors = _cast(plan, width, rng)
-    taking_part = _cast_events(plan, actors, rng)
-    _play_phases(plan, actors, seconds, width, rng)
+    seconds = spec.movie_seconds if ava else spec.clip_seconds
+    # who is there, what they do, and what interrupts it
+    units = _cast(plan, width, rng)
+    taking_part = _cast_events(plan, units, rng)
+    _play_phases(plan, units, seconds, width, rng)
     moment = _play_events(plan, taking_part, seconds, width, rng)
-    keyframes, start = _keyframes(plan, seconds, moment, rng)
-    silent = tuple(t for t in keyframes if rng.random() < (0.012 if plan.source == "ava" else 0.1))
-    excluded = tuple(t for t in keyframes if plan.source == "ava" and rng.random() < 0.006)
-    looks = random_looks(sum(plan.units), rng)
-    flat = (actor for unit in actors for actor in unit)
-    persons = tuple(map(finish_person, flat, looks))
+    # what is annotated: every second of a movie, one moment of a clip
+    start, keyframes = AVA_START, tuple(float(t) for t in range(2, seconds - 1))
+    if not ava:
+        t = moment if moment is not None else rng.uniform(2.5, seconds - 2.5)
+        start = float(rng.integers(0, 200))
+        keyframes = (round(t, 6) if rng.random() < 0.41 else float(round(t)),)
+    silent = tuple(t for t in keyframes if rng.random() < (0.012 if ava else 0.1))
+    excluded = tuple(t for t in keyframes if ava and rng.random() < 0.006)
+    persons = dressed((actor for unit in units for actor in unit), sum(plan.units), rng)
     video = f"{plan.source}_{plan.split}_{plan.index:04d}"
     camera = random_camera(plan.source, seconds, rng)
     return Script(
-        plan.source, video, seconds, start, keyframes, silent, excluded, persons, camera, words
+        plan.source, video, seconds, start, keyframes, silent, excluded, persons, camera, seed
     )
 
 
-def finish_person(actor: story.Actor, look: Look) -> Person:
-    """An actor whose story is written, dressed, and with the furniture that the story needs."""
-    seated = any(s.posture == "sit" for s in actor.segments)
-    props = actor.props | ({"chair"} if seated else set())
-    place = actor.segments[0].x0
-    return Person(
-        actor.number, actor.height, actor.ground, look, tuple(actor.segments), tuple(sorted(props)),
-        place, actor.prop_side,
-    )  # fmt: skip
+def dressed(actors: Iterable[Actor], count: int, rng: np.random.Generator) -> tuple[Person, ...]:
+    """``count`` actors whose story is written, with clothes and the furniture that they need."""
+    persons = []
+    for actor, look in zip(actors, random_looks(count, rng), strict=True):
+        seated = any(s.posture == "sit" for s in actor.segments)
+        props = tuple(sorted(actor.props | ({"chair"} if seated else set())))
+        segments, x = tuple(actor.segments), actor.segments[0].x0
+        persons.append(
+            Person(
+                actor.number, actor.height, actor.ground, look, segments, props, x, actor.prop_side
+            )
+        )
+    return tuple(persons)
 
 
-def _cast(plan: Plan, width: int, rng: np.random.Generator) -> list[list[story.Actor]]:
+def _cast(plan: Plan, width: int, rng: np.random.Generator) -> list[list[Actor]]:
     """Heights and places, from left to right; members of a unit stand at one depth."""
-    total = sum(plan.units)
-    low, high = {1: (44, 58), 2: (43, 57), 3: (41, 52), 4: (37, 45), 5: (35, 40)}[total]
+    u = rng.uniform
+    low, high = {1: (44, 58), 2: (43, 57), 3: (41, 52), 4: (37, 45), 5: (35, 40)}[sum(plan.units)]
+    eye = u(14, 23)
     if plan.source == "kinetics":
-        low, high = low + 5, high + 6
-    eye = float(rng.uniform(14, 23)) - (3 if plan.source == "kinetics" else 0)
-    units: list[list[story.Actor]] = []
+        low, high, eye = low + 5, high + 6, eye - 3
+    units: list[list[Actor]] = []
+    actors: list[Actor] = []
     x = 0.0
-    number = 0
     for size in plan.units:
-        height = float(rng.uniform(low, high))
+        height = u(low, high)
         ground = eye + height + (54 - height) * 0.08
-        members = []
         for _ in range(size):
             posture = "sit" if rng.random() < 0.36 else "stand"
-            own = height * float(rng.uniform(0.97, 1.03))
-            members.append(story.Actor(number, x, own, ground, posture))
-            number += 1
-            x += height * float(rng.uniform(0.66, 0.92))
-        x += height * float(rng.uniform(0.0, 0.25))
-        units.append(members)
-    actors = [actor for unit in units for actor in unit]
+            own_height = height * u(0.97, 1.03)
+            actors.append(Actor(len(actors), x, own_height, ground, posture))
+            x += height * u(0.66, 0.92)
+        x += height * u(0.0, 0.25)
+        units.append(actors[-size:])
+    # squeeze the row into the frame, and put it anywhere in it
     span = actors[-1].x
     squeeze = min(1.0, (width - 24) / span) if span else 1.0
-    left = float(rng.uniform(12, max(12.1, width - 12 - span * squeeze)))
+    left = u(12, max(12.1, width - 12 - span * squeeze))
     for actor in actors:
         actor.x = actor.home = left + actor.x * squeeze
     return units
 
 
-def _play_phases(plan: Plan, units: list[list[story.Actor]], seconds: int, width: int,
+def _play_phases(plan: Plan, units: list[list[Actor]], seconds: int, width: int,
                  rng: np.random.Generator) -> None:  # fmt: skip
     cuts = np.linspace(0, seconds, plan.num_phases + 1)
     cuts[1:-1] += rng.uniform(-1.5, 1.5, plan.num_phases - 1)
     for phase, cards in enumerate(plan.cards):
-        span = (float(cuts[phase]), float(cuts[phase + 1]))
+        start, end = float(cuts[phase]), float(cuts[phase + 1])
         for members, (kind, what) in zip(units, cards, strict=True):
             if len(members) == 1:
-                back = story.walk_home(members[0], *span)
-                rest = (back, span[1])
+                rest = (story.walk_home(members[0], start, end), end)
                 story.single(kind, what, members[0], rest, width=width, rng=rng)
-            elif len(members) == 2:
-                story.duo(kind, what, members, span, rng)
             else:
-                story.trio(kind, what, members, span, rng)
+                card = story.duo if len(members) == 2 else story.trio
+                card(kind, what, members, (start, end), rng)
 
 
-def _cast_events(plan: Plan, units: list[list[story.Actor]],
-                 rng: np.random.Generator) -> list[list[story.Actor]]:  # fmt: skip
-    """Who takes part in each event; whoever does stands in this video."""
+def _cast_events(plan: Plan, units: list[list[Actor]],
+                 rng: np.random.Generator) -> list[list[Actor]]:  # fmt: skip
+    """Who takes part in each event: they stand in this video."""
     pairs = [unit[k : k + 2] for unit in units for k in range(len(unit) - 1)]
     roamers = {k for cards in plan.cards for k, (kind, _) in enumerate(cards) if kind in story.ROAM}
     settled = [[actor] for k, unit in enumerate(units) for actor in unit if k not in roamers]
     singles = settled or [[actor] for unit in units for actor in unit]
     cast = []
     for kind in plan.events:
-        choices = pairs if kind in actions.PAIR_EVENTS else singles
+        choices = pairs if kind in PAIR_EVENTS else singles
         cast.append(choices[int(rng.integers(len(choices)))])
         for actor in cast[-1]:
             actor.posture = "stand"
     return cast
 
 
-def _play_events(plan: Plan, cast: list[list[story.Actor]], seconds: int, width: int,
+def _play_events(plan: Plan, cast: list[list[Actor]], seconds: int, width: int,
                  rng: np.random.Generator) -> float | None:  # fmt: skip
     """Insert the events; returns a moment inside the last one."""
     moment = None
     room = (seconds - 6) / max(1, len(plan.events))
     for place, (kind, members) in enumerate(zip(plan.events, cast, strict=True)):
-        start = 3.0 + place * room + float(rng.uniform(0, max(0.1, room - 4)))
+        start = 3.0 + place * room + rng.uniform(0, max(0.1, room - 4))
         if plan.source == "ava":
-            start = round(start) - float(rng.uniform(0.3, 0.6))
+            start = round(start) - rng.uniform(0.3, 0.6)
         story.play(kind, members, start, width, rng)
-        moment = start + float(rng.uniform(0.5, 1.6))
+        moment = start + rng.uniform(0.5, 1.6)
     return moment
-
-
-def _keyframes(plan: Plan, seconds: int, moment: float | None,
-               rng: np.random.Generator) -> tuple[tuple[float, ...], float]:  # fmt: skip
-    if plan.source == "ava":
-        return tuple(float(t) for t in range(2, seconds - 1)), AVA_START
-    t = moment if moment is not None else float(rng.uniform(2.5, seconds - 2.5))
-    start = float(rng.integers(0, 200))
-    t = round(t, 6) if rng.random() < 0.41 else float(round(t))
-    return (t,), start

@@ -1,18 +1,23 @@
-"""What a miniature world contains: numbers only, so that a world is named by its spec."""
+"""The sizes of a miniature world: numbers only, so that a world is named by its spec."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from dataclasses import asdict, dataclass
+from pathlib import Path
+
+#: what happens in a world: shares of stories, the limbs of every activity
+WORLD = tomllib.loads(Path(__file__).with_name("world.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSpec:
     """Sizes of one miniature world.
 
-    ``version`` counts the drawing and story code: whoever changes a pixel or a label raises it, so
-    that a cached world of the older code is not taken for this one.
+    ``version`` counts the drawing and story code. Raise it with every changed pixel or label, so
+    that a world in the cache that older code rendered is not taken for this one.
     """
 
     version: int = 2
@@ -21,7 +26,7 @@ class WorldSpec:
     movie_seconds: int = 24
     clips: tuple[int, int, int]  # Kinetics-like clips in train, val, test
     clip_seconds: int = 10
-    pretraining_clips: tuple[int, int]  # classification clips in train, val
+    pretraining_clips: tuple[int, int]  # classification clips in train, val; as many stills
     pretraining_seconds: int = 2
     frames_per_second: int = 8
 
