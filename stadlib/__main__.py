@@ -2,7 +2,7 @@
 
 import sys
 
-from stadlib.cli.root import main
+from stadlib.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,10 +1,8 @@
-"""Where things lie, and how a file comes to lie there whole.
+"""What every module may use: errors of one line, folders, files that appear whole, progress.
 
 Three environment variables move things: ``STADLIB_RESULTS`` (records, checkpoints, logs),
 ``STADLIB_DATA`` (rendered worlds, caches, datasets) and ``STADLIB_SCALE`` (a notebook's scale).
 Nothing depends on the current directory.
-
-Progress that suits whoever watches: a live bar, or a line now and then.
 """
 
 from __future__ import annotations
@@ -222,6 +220,27 @@ def digest(content: dict) -> str:
     """Twelve hex digits of the canonical JSON of ``content``."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def dataset_digest(folder: str, detector: str) -> str:
+    """Twelve hex digits of a dataset: annotations and boxes by content, videos by name and size.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; name a dataset in the official layout")
+    files = sorted([*root.glob("annotations/*"), *root.glob(f"boxes/{detector}_*")])
+    content = {str(file.relative_to(root)): _file_digest(file) for file in files}
+    for video in sorted(root.glob("videos/*/*")):
+        content[str(video.relative_to(root))] = video.stat().st_size
+    return digest(content)
+
+
+def _file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _PUBLISHED = (":(top,exclude)results/reference",)  # records that were just published are no code

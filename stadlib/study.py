@@ -1,33 +1,23 @@
-"""A record: one experiment, its metrics and where they come from, as JSON on disk.
+"""Run an experiment, or read its record: the one entrance for notebooks and the command line.
 
-The contract between training, notebooks and whoever reads the numbers. APs are fractions keyed by
-action id, null where a class has no ground truth.
-
-Records of runs into ``results/reference``, where reports look for them and git keeps them.
-
-Run an experiment, or read its record: the one entrance for notebooks and the command line.
-
-torch is imported only once something is trained, so that a wrong word is refused at once.
-
-Finished runs scored further: on another split, and several together (Table 1's last row).
-
-Both give records of their own: what was trained is known by its digest.
+A record is one experiment, its metrics and where they come from, as JSON on disk. It is the
+contract between training, notebooks and readers. torch is imported only inside the functions that
+compute, so that a wrong word is refused at once.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from stadlib.base import (
     ConfigError,
@@ -41,54 +31,16 @@ from stadlib.base import (
     stage_dir,
     write_whole,
 )
-from stadlib.data.layout import SOURCES, AvaLayout
-from stadlib.evaluation import ensembles
-from stadlib.evaluation.persons import quality
 from stadlib.recipes.experiment import USUAL, Execution, Experiment, choices, from_dict
 from stadlib.recipes.scales import DETECTORS, SCALES, made_of
 from stadlib.recipes.tables import MEMORY_WORDS
-from stadlib.training import processes, stages
-from stadlib.training.pretraining import prepare_data
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def detector_record(version: str, scale: str) -> Record:
-    """Measure a version on the validation keyframes, or read the record of having done so.
+    from stadlib.training.stages import Run
 
-    Returns:
-        A record whose metrics are, by source: what :func:`stadlib.metrics.person_ap` gives, and
-        ``thresholds``: by least score, ``recall`` and ``precision`` at IoU 0.5.
-    """
-    check_word("detector", version, tuple(DETECTORS))
-    made = digest(made_of(version, scale))
-    path = runs_dir() / "detectors" / f"{version}_{scale}-{made}.json"
-    if path.exists():
-        return read_record(path)
-    from stadlib.data import layout as data_layout  # noqa: PLC0415  (torch)
-    from stadlib.data.boxes import read_person_boxes  # noqa: PLC0415
-    from stadlib.training import detector, pretraining, processes, stages  # noqa: PLC0415  (torch)
-
-    started = time.monotonic()
-    experiment = Experiment(scale=scale, detector=version)
-    layout = pretraining.prepare_data(experiment, Progress)
-    found = {}
-    for source in data_layout.SOURCES:
-        detector.require_boxes(experiment, layout, source, "val", Progress)
-        truth = stages.groundtruth(layout, source)
-        boxes = layout.person_boxes(experiment.boxes_name, source, "val")
-        found[source] = quality(truth, read_person_boxes(boxes))
-    where = provenance(str(processes.device()), time.monotonic() - started)
-    words = {"detector": version, "stages": made_of(version, scale)["detector"]}
-    words, found = json.loads(json.dumps([words, found]))  # as the record will be read again
-    record = Record(words, made, scale, found, where, path.parent)
-    if processes.rank() == 0:
-        write_record(record, path)
-    return record
-
-
-def reference_detectors() -> dict[str, Record]:
-    """The committed detector records by version."""
-    records = read_records(published_dir("reference") / "detectors")
-    return {record.experiment["detector"]: record for record in records}
+# ------------------------------------------------------------------------------------- records
 
 
 @dataclass(frozen=True)
@@ -96,12 +48,13 @@ class Record:
     """What a run found.
 
     Attributes:
-        experiment: the fields of :class:`stadlib.config.Experiment` as JSON has them.
+        experiment: the fields of :class:`stadlib.recipes.experiment.Experiment` as JSON has them.
         digest: of the experiment and its scale.
         scale: ``smoke``, ``mini`` or ``paper``; numbers of different scales are never mixed.
-        metrics: by source (``ava``, ``kinetics``, ``ava+kinetics``): ``mAP`` and ``AP``.
+        metrics: by source (``ava``, ``kinetics``, ``ava+kinetics``): ``mAP`` and ``AP``, fractions;
+            APs are keyed by action id, null where a class has no ground truth.
         provenance: version, commit, dirty, torch, device, seconds, peak memory, time.
-        folder: where the run's log, weights and detections lie; None for a bare record.
+        folder: where the run's log, weights and predictions lie; None for a bare record.
     """
 
     experiment: dict
@@ -121,7 +74,7 @@ _FIELDS = ("experiment", "digest", "scale", "metrics", "provenance")
 
 
 def make_record(experiment: Experiment, metrics: dict, provenance: dict, folder: Path) -> Record:
-    """A record of what was just measured; JSON's view of it, so that it equals its re-read self."""
+    """A record of what was just measured; it equals what will be read from its JSON."""
     content = json.loads(json.dumps({"experiment": experiment.to_dict(), "metrics": metrics}))
     return Record(
         experiment=content["experiment"],
@@ -159,7 +112,7 @@ def read_records(folder: Path) -> list[Record]:
 def publish(record: Record, kind: str = "", name: str = "") -> None:
     """Copy a run's record to ``results/reference`` or a folder in it.
 
-    The class counts of a run's training data go beside it, for the figures against frequency.
+    The class counts of a row's training data go beside it, for the figures against frequency.
 
     Args:
         record: of a run, an ensemble or a detector on this machine.
@@ -168,7 +121,7 @@ def publish(record: Record, kind: str = "", name: str = "") -> None:
         name: of the file; empty: that of the run's folder.
 
     Raises:
-        InputError: it was made with uncommitted code, so nobody could make it again.
+        InputError: it was made with uncommitted code and cannot be reproduced.
     """
     name = name or record.folder.name
     if record.provenance["dirty"] is not False:
@@ -179,10 +132,12 @@ def publish(record: Record, kind: str = "", name: str = "") -> None:
         write_whole(folder / "class_counts.csv", class_counts(record).to_csv())
 
 
+# ------------------------------------------------------------------------- notebook parameters
+
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
 
-def check_parameters(namespace: Mapping[str, object], *names: str) -> None:
+def check_parameters(namespace: dict[str, object], *names: str) -> None:
     """Refuse a notebook parameter that does not exist, and a word that is not a choice.
 
     Call it first with ``globals()``: papermill alone would run the defaults and exit 0.
@@ -204,22 +159,46 @@ def check_parameters(namespace: Mapping[str, object], *names: str) -> None:
                 raise ConfigError(f"{name}={value!r}; give a whole number, 0 or more")
         elif name == "scale":
             check_word(name, value, tuple(SCALES))
-        elif name == "memory":
-            check_word(name, value, (*MEMORY_WORDS, "all"))
         else:
-            check_word(name, value, (*choices(name), "all"))
+            words = MEMORY_WORDS if name == "memory" else choices(name)
+            check_word(name, value, (*words, "all"))
 
 
-def refuse_unknown(namespace: Mapping[str, object], names: Sequence[str]) -> None:
+def refuse_unknown(namespace: dict[str, object], names: Sequence[str]) -> None:
     """Refuse a notebook's variable that is none of its parameters.
+
+    When the cells run again in one kernel, the variables of the first time are still there. Then
+    only the names count that the cell before this one assigns, if it is a cell of parameters.
 
     Raises:
         ConfigError: one line that names the parameters.
     """
-    for name, value in namespace.items():
-        plain = not (name.startswith("_") or name in _IPYTHON or callable(value))
-        if plain and not isinstance(value, ModuleType) and name not in names:
+    if "_parameters_checked" in namespace:
+        given = _assigned(list(namespace.get("In", ())), names)
+    else:
+        given = [name for name, value in namespace.items() if _is_plain(name, value)]
+    for name in given:
+        if name not in names:
             raise ConfigError(f"unknown parameter {name!r}; choose from {', '.join(names)}")
+    namespace["_parameters_checked"] = True
+
+
+def _is_plain(name: str, value: object) -> bool:
+    special = name.startswith("_") or name in _IPYTHON
+    return not (special or callable(value) or isinstance(value, ModuleType))
+
+
+def _assigned(cells: list[str], names: Sequence[str]) -> list[str]:
+    """The names that the last cell of parameters assigns."""
+    for source in reversed(cells[:-1]):
+        try:
+            nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+        except SyntaxError:
+            continue
+        assigned = [node.id for node in nodes if isinstance(node.ctx, ast.Store)]
+        if set(assigned) & set(names):
+            return assigned
+    return []
 
 
 def scale_of(word: str) -> str:
@@ -227,8 +206,11 @@ def scale_of(word: str) -> str:
     return os.environ.get("STADLIB_SCALE", word)
 
 
+# ------------------------------------------------------------------------------------- running
+
+
 def run_folder(experiment: Experiment) -> Path:
-    """Where the run's record and detections lie."""
+    """Where the run's record and predictions lie."""
     return runs_dir() / f"{experiment.name}-{experiment.digest}"
 
 
@@ -243,6 +225,34 @@ def find(experiment: Experiment) -> Record | None:
     return read_record(path) if path.exists() else None
 
 
+def find_run(name: str = "") -> Path:
+    """The folder of a run: a path, a name under ``results/runs`` or a part of one.
+
+    Args:
+        name: where several runs' names contain it, the newest is taken; empty: the newest of all.
+
+    Raises:
+        InputError: no such run; the line names the runs there are.
+    """
+    if name and Path(name).is_dir():
+        return Path(name)
+    folders = [path for path in runs_dir().glob("*") if path.is_dir() and path.name != "stages"]
+    folders.sort(key=lambda folder: (folder.stat().st_mtime, folder.name))
+    named = [folder for folder in folders if name in folder.name]
+    if not named:
+        last = ", ".join(folder.name for folder in folders[-3:]) or "none yet"
+        what = f"no run whose name contains {name!r}" if name else "no run"
+        raise InputError(f"{runs_dir()}: {what}; there are: {last}")
+    return named[-1]
+
+
+def open_run(record: Record) -> Run:
+    """Open the run of a record, with its dataset and its files."""
+    from stadlib.training import stages  # noqa: PLC0415  (torch)
+
+    return stages.open_run(from_dict(record.experiment), record.folder, Progress)
+
+
 def run(
     experiment: Experiment,
     *,
@@ -251,13 +261,14 @@ def run(
 ) -> Record:
     """Train and evaluate an experiment, or read the record of having done so.
 
-    A run that was interrupted goes on from its checkpoint and gives the same record.
+    An interrupted run resumes from its checkpoint and gives the same record. In a script, call it
+    under ``if __name__ == "__main__":``, because the processes that render and decode import it.
 
     Args:
-        experiment: a row of :mod:`stadlib.recipes`, or one's own.
+        experiment: a row of :mod:`stadlib.recipes`, or your own.
         num_processes: from 1 on, ``torchrun`` is started on this node as a subprocess, which runs
             as many, each on a GPU of its own where there are any; 0: the run happens here.
-        execution: what this machine decides; a record that is there is read whatever it says.
+        execution: what this machine decides; an existing record is read without regard to it.
 
     Raises:
         InputError: the data, the checkpoint or the results folder cannot be used.
@@ -265,15 +276,18 @@ def run(
     if record := find(experiment):
         return record
     folder = run_folder(experiment)
-    _require_writable(folder)
+    try:  # fail before hours of training, not after
+        content = json.dumps(experiment.to_dict(), indent=1) + "\n"
+        write_whole(folder / "experiment.json", content)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror}); free it, or set STADLIB_RESULTS"
+        ) from error
     if num_processes:
-        _torchrun(experiment, num_processes, execution)
+        words = ["train", "--experiment", json.dumps(experiment.to_dict()), *execution.words()]
+        torchrun(words, num_processes, experiment.name)
         return read_record(folder / "record.json")
-    return _run_here(experiment, folder, execution)
 
-
-def _run_here(experiment: Experiment, folder: Path, execution: Execution) -> Record:
-    """The whole run in this process (or this one of torchrun's)."""
     from stadlib.training import processes, stages  # noqa: PLC0415  (torch)
 
     started = time.monotonic()
@@ -291,29 +305,19 @@ def _run_here(experiment: Experiment, folder: Path, execution: Execution) -> Rec
     return record
 
 
-def _require_writable(folder: Path) -> None:
-    """Fail before hours of training, not after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable.{os.getpid()}"  # torchrun's processes probe side by side
-        probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror}); free it, or set STADLIB_RESULTS"
-        ) from error
+def torchrun(words: Sequence[str], num_processes: int, name: str) -> None:
+    """Start a ``stadlib`` command with torchrun, as a subprocess of this node.
 
+    A kernel that has touched CUDA cannot fork. What the processes print is passed on line by line,
+    into a notebook's cell too.
 
-def _torchrun(experiment: Experiment, num_processes: int, execution: Execution) -> None:
-    """Start torchrun as a subprocess: a kernel that has touched CUDA cannot fork.
-
-    What it says is passed on line by line, into a notebook's cell too.
+    Raises:
+        InputError: a process failed.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc_per_node={num_processes}", "-m", "stadlib", "train"]
-    command += ["--experiment", json.dumps(experiment.to_dict()), *execution.words()]
-    how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "bufsize": 1}
-    with subprocess.Popen(command, **how) as process:
+    command += [f"--nproc_per_node={num_processes}", "-m", "stadlib", *words]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "bufsize": 1}
+    with subprocess.Popen(command, **options) as process:
         try:
             for line in process.stdout:
                 print(line, end="", flush=True)
@@ -321,10 +325,13 @@ def _torchrun(experiment: Experiment, num_processes: int, execution: Execution) 
             process.terminate()
             raise
     if process.returncode:
-        raise InputError(f"{experiment.name}: torchrun failed; its messages stand above")
+        raise InputError(f"{name}: torchrun failed; its messages stand above")
 
 
-def record_file(folder: Path, split: str) -> Path:
+# -------------------------------------------------------------------------- other measurements
+
+
+def _record_file(folder: Path, split: str) -> Path:
     """Where a run or an ensemble keeps what was measured on a split."""
     return folder / ("record.json" if split == "val" else f"record_{split}.json")
 
@@ -338,24 +345,24 @@ def score_split(record: Record, split: str, execution: Execution = USUAL) -> Rec
         execution: what this machine decides.
 
     Returns:
-        The record of the split; None where nobody annotated it: then there are its detection files,
-        which :mod:`stadlib.submission` takes.
+        The record of the split; None where it has no annotations: then only its prediction files
+        are written, for a submission.
 
     Raises:
         InputError: the run's weights are not here, or the split is not.
     """
-    path = record_file(record.folder, split)
+    path = _record_file(record.folder, split)
     if path.is_file():
         return read_record(path)
-    experiment = from_dict(record.experiment)
-    run = stages.open_run(experiment, record.folder, Progress, execution)
+    from stadlib.training import processes, stages  # noqa: PLC0415  (torch)
+
+    run = stages.open_run(from_dict(record.experiment), record.folder, Progress, execution)
     started = time.monotonic()
-    model = stages.trained_model(run)
-    found = _record(record, stages.score(run, model, split), started)
-    if not found.metrics:
+    metrics = stages.predict(run, stages.trained_model(run), split)
+    if not metrics:
         return None
     if processes.rank() == 0:
-        write_record(found, path)
+        write_record(_measured(record, metrics, started), path)
     processes.barrier()
     return read_record(path)
 
@@ -368,56 +375,92 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
         split: ``val``, or ``test`` once :func:`score_split` scored it with every member.
 
     Returns:
-        The ensemble's record, whose experiment names its members; None where nobody annotated the
-        split.
+        The ensemble's record, whose experiment names its members; None where the split has no
+        annotations.
 
     Raises:
         InputError: a member was not run or has not scored the split, or boxes differ.
     """
+    from stadlib.data.layout import SOURCES  # noqa: PLC0415
+    from stadlib.evaluation import ensembles  # noqa: PLC0415  (polars)
+    from stadlib.training import stages  # noqa: PLC0415  (torch)
+    from stadlib.training.pretraining import prepare_data  # noqa: PLC0415
+
     started = time.monotonic()
-    folders = [run_folder(member) for member in members]
     scale, seed = members[0].scale, members[0].seed
     named = {member.name: member.digest for member in members}
     content = {"members": named, "scale": scale, "seed": seed}
     folder = runs_dir() / f"ensemble_{len(members)}_{scale}_seed{seed}-{digest(content)}"
-    path = record_file(folder, split)
+    path = _record_file(folder, split)
     if path.is_file():
         return read_record(path)
     layout = prepare_data(members[0], Progress)
-    files = {}
-    for source in _sources(layout, split):
-        own = [stages.detection_file(one, source, split) for one in folders]
-        for file in own:
+    lists = (layout.annotations, layout.video_list)
+    averages = {}
+    for source in SOURCES:
+        if not any(file(source, split).is_file() for file in lists):
+            continue
+        files = [stages.detection_file(run_folder(member), source, split) for member in members]
+        for file in files:
             if not file.is_file():
                 raise InputError(f"{file}: no such file; train that member or score the split")
-        files[source] = stages.detection_file(folder, source, split)
+        averages[source] = stages.detection_file(folder, source, split)
         folder.mkdir(parents=True, exist_ok=True)
-        ensembles.average(own, files[source])
-    truths = {s: stages.groundtruth(layout, s, split) for s in files if _known(layout, s, split)}
-    if not truths:
+        ensembles.average(files, averages[source])
+    metrics = stages.measure(layout, averages, split)
+    if not metrics:
         return None
-    own = {source: files[source] for source in truths}
-    metrics = stages.frame_maps(truths, own, layout.label_map())
     bare = Record(content, digest(content), scale, {}, {}, folder)
-    write_record(_record(bare, metrics, started), path)
+    write_record(_measured(bare, metrics, started), path)
     return read_record(path)
 
 
-def _record(of: Record, metrics: dict, started: float) -> Record:
+def _measured(record: Record, metrics: dict, started: float) -> Record:
+    """The record with other metrics, measured here and now."""
+    from stadlib.training import processes  # noqa: PLC0415  (torch)
+
     origin = provenance(str(processes.device()), time.monotonic() - started)
-    return Record(of.experiment, of.digest, of.scale, metrics, origin, of.folder)
+    fields = (record.experiment, record.digest, record.scale)
+    return Record(*fields, metrics, origin, record.folder)
 
 
-def _sources(layout: AvaLayout, split: str) -> list[str]:
-    there = (layout.annotations, layout.video_list)
-    return [s for s in SOURCES if any(file(s, split).is_file() for file in there)]
+def detector_record(version: str, scale: str) -> Record:
+    """Measure a version's boxes on the validation keyframes, or read the record of it.
+
+    Returns:
+        A record whose metrics are, by source, what :func:`stadlib.evaluation.persons.quality`
+        gives: AP of person boxes, and recall and precision by threshold.
+    """
+    check_word("detector", version, tuple(DETECTORS))
+    made = digest(made_of(version, scale))
+    path = runs_dir() / "detectors" / f"{version}_{scale}-{made}.json"
+    if path.exists():
+        return read_record(path)
+    from stadlib.data.boxes import read_person_boxes  # noqa: PLC0415
+    from stadlib.data.layout import SOURCES  # noqa: PLC0415
+    from stadlib.evaluation.persons import quality  # noqa: PLC0415
+    from stadlib.training import detector, pretraining, processes, stages  # noqa: PLC0415  (torch)
+
+    started = time.monotonic()
+    experiment = Experiment(scale=scale, detector=version)
+    layout = pretraining.prepare_data(experiment, Progress)
+    metrics = {}
+    for source in SOURCES:
+        detector.require_boxes(experiment, layout, source, "val", Progress)
+        boxes = layout.person_boxes(experiment.boxes_name, source, "val")
+        metrics[source] = quality(stages.groundtruth(layout, source), read_person_boxes(boxes))
+    content = {"detector": version, "stages": made_of(version, scale)["detector"]}
+    content, metrics = json.loads(json.dumps([content, metrics]))  # as they will be read again
+    record = _measured(Record(content, made, scale, {}, {}, path.parent), metrics, started)
+    if processes.rank() == 0:
+        write_record(record, path)
+    return record
 
 
-def _known(layout: AvaLayout, source: str, split: str) -> bool:
-    """Whether a source's split has annotated persons."""
-    return layout.annotations(source, split).is_file() and stages.has_actions(
-        stages.groundtruth(layout, source, split)
-    )
+def reference_detectors() -> dict[str, Record]:
+    """The committed detector records by version."""
+    records = read_records(published_dir("reference") / "detectors")
+    return {record.experiment["detector"]: record for record in records}
 
 
 def class_counts(record: Record) -> pd.DataFrame:
@@ -426,44 +469,15 @@ def class_counts(record: Record) -> pd.DataFrame:
     Returns:
         By ``action_id``: ``name``, and the instances in ``ava`` and ``kinetics``.
     """
-    workspace, run = open_run(record)
-    layout = run.layout
+    import pandas as pd  # noqa: PLC0415
+
+    from stadlib.data.keyframes import annotated  # noqa: PLC0415
+    from stadlib.data.layout import SOURCES  # noqa: PLC0415
+
+    layout = open_run(record).layout
     labels = layout.label_map()
     counts = pd.DataFrame(index=pd.Index(labels.ids, name="action_id"))
     counts["name"] = [labels.name(action) for action in labels.ids]
-    for source in workspace.SOURCES:
-        persons = [k.actions for k in workspace.annotated(layout, [source], "train")]
-        counts[source] = np.concatenate(persons).sum(axis=0)
+    for source in SOURCES:
+        counts[source] = sum(k.actions.sum(axis=0) for k in annotated(layout, [source], "train"))
     return counts
-
-
-def open_run(record: Record) -> tuple:
-    """The module that opens runs, and the record's."""
-    from stadlib.training import stages  # noqa: PLC0415  (torch)
-
-    return stages, stages.open_run(from_dict(record.experiment), record.folder, Progress)
-
-
-def find_run(name: str = "") -> Path:
-    """The folder of a run: a path, a name under ``results/runs`` or a part of one.
-
-    Args:
-        name: where several runs' names contain it, the newest is meant; empty: the newest of all.
-
-    Raises:
-        InputError: no such run; the line names the runs there are.
-    """
-    if name and Path(name).is_dir():
-        return Path(name)
-    folders = [folder for folder in _run_folders() if name in folder.name]
-    if not folders:
-        there = ", ".join(folder.name for folder in _run_folders()[-3:]) or "none yet"
-        what = f"no run whose name contains {name!r}" if name else "no run"
-        raise InputError(f"{runs_dir()}: {what}; there are: {there}")
-    return folders[-1]
-
-
-def _run_folders() -> list[Path]:
-    """All runs, the one that was worked on last at the end."""
-    folders = [path for path in runs_dir().glob("*") if path.is_dir() and path.name != "stages"]
-    return sorted(folders, key=lambda folder: (folder.stat().st_mtime, folder.name))

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.text import Text
 
 from stadlib.base import InputError
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.report import figures
 from stadlib.report.runs import class_statistics
 

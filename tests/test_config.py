@@ -48,7 +48,6 @@ def test_first_stage_cannot_follow_another():
         {"scale": "mini"},
         {"stages": (Stage(lr=0.5),)},
         {"scales": (256,)},
-        {"dataset": "elsewhere"},
     ],
 )
 def test_digest_changes_with_every_deciding_word(change):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stadlib.base import InputError
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.data.boxes import BOX_COLUMNS, read_person_boxes
 from stadlib.data.layout import AvaLayout
 from stadlib.data.video import probe, read_frames, write_video

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from stadlib.base import InputError
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.data.rows import COLUMNS, read_rows, write_rows
 from stadlib.evaluation.ensembles import average
 

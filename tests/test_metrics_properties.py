@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from official_evaluator import brute_force
 
 from stadlib.base import ConfigError, InputError
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.data import rows as data_rows
 from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
 from stadlib.data.rows import COLUMNS, NO_LABEL, _read_carefully, _read_fast

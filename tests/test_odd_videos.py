@@ -11,7 +11,7 @@ import pytest
 from untrained_networks import networks, silent
 
 from stadlib.base import InputError
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.data.stream import Stream, picture_at
 from stadlib.report.style import NotebookFigure
 from stadlib.video import predict

@@ -16,7 +16,7 @@ import torch
 from standin import write_standin
 
 from stadlib import recipes, study
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
 from stadlib.data.layout import LABEL_MAP_FILE
 from stadlib.models.weights import save_backbone

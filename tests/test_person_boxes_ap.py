@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.data.rows import COLUMNS, NO_LABEL
 from stadlib.evaluation.persons import person_ap
 

@@ -12,7 +12,7 @@ from untrained_networks import WORDS, networks, silent
 
 from stadlib import recipes
 from stadlib.base import ConfigError, InputError
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import AVA_ACTIONS
 from stadlib.data.layout import AvaLayout

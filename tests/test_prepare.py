@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from stadlib.base import InputError
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.data import prepare
 from stadlib.data.check import check_dataset
 from stadlib.data.layout import AvaLayout

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from stadlib.base import InputError
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.models import networks
 from stadlib.models.published import find_pretrained
 from stadlib.models.weights import read_backbone, read_state

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stadlib.base import InputError
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.data import rows
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.labels import read_label_map

@@ -28,7 +28,7 @@ def test_the_test_split_has_a_record_of_its_own(smoke_record):
         for split in ("val", "test")
     ]
     assert videos[0] and videos[1] and not videos[0] & videos[1]
-    path = study.record_file(smoke_record.folder, "test")
+    path = smoke_record.folder / "record_test.json"
     written = path.stat().st_mtime_ns
     assert study.score_split(smoke_record, "test") == found
     assert path.stat().st_mtime_ns == written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +15,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from stadlib import recipes, study
-from stadlib.base import ConfigError
+from stadlib.base import ConfigError, InputError
 from stadlib.recipes.experiment import Experiment
 from stadlib.recipes.experiment import from_dict as experiment_from
 from stadlib.study import read_record
@@ -66,22 +66,7 @@ def test_same_seed_same_record_bit_for_bit(smoke_record, tmp_path, monkeypatch):
         assert (again.folder / name).read_bytes() == (smoke_record.folder / name).read_bytes()
 
 
-def test_killed_run_ends_like_an_uninterrupted_one(smoke_record, tmp_path, monkeypatch):
-    experiment = experiment_from(smoke_record.experiment)
-    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
-    folder, stage = study.run_folder(experiment), study.stage_folder(experiment, 1)
-    process = subprocess.Popen(command(experiment), env=in_folder(tmp_path))
-    deadline = time.monotonic() + 120
-    while not (stage / "checkpoint.pt").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (folder / "record.json").exists()
-    assert what_counts(study.run(experiment)) == what_counts(smoke_record)
-
-
+@pytest.mark.nightly
 def test_an_interrupted_cell_goes_on_when_it_is_run_again(tmp_path, monkeypatch):
     """What the stop button of JupyterLab sends reaches the kernel as this interrupt does."""
     stage = replace(ROW.stages[0], iterations=40)  # seconds more than to the first checkpoint
@@ -118,29 +103,41 @@ def test_an_interrupted_cell_goes_on_when_it_is_run_again(tmp_path, monkeypatch)
     assert kept % 4 == 0 and kept >= 4, "it went on from a checkpoint, not from the start"
 
 
-def test_two_processes_run_the_study(tmp_path, smoke_record):
-    row = replace(ROW, stages=(replace(ROW.stages[0], iterations=2),), flip=False)
-    done = subprocess.run(
-        command(row, "--processes", "2"),
-        env=in_folder(tmp_path) | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.glob("runs/*/record.json")
-    record = read_record(path)
-    rows = (path.parent / "detections_ava.csv").read_text().splitlines()
-    whole = (smoke_record.folder / "detections_ava.csv").read_text().splitlines()
-    assert len(rows) == len(whole)
-    assert record.digest == row.digest
-
-
 def test_check_parameters_refuses_a_misspelt_name():
     good = {"head": "t-only", "scale": "smoke", "seed": 1, "study": study, "_i1": "x"}
     study.check_parameters(good, "head", "scale", "seed")
     with pytest.raises(ConfigError, match=r"^unknown parameter 'haed'; choose from head, scale"):
         study.check_parameters({**good, "haed": "linear"}, "head", "scale", "seed")
+
+
+def test_cells_run_again_in_one_kernel_after_a_parameter_changed():
+    """The variables of the first time are no parameters; a misspelt one in the cell still is."""
+    cells = ["", 'head = "t-only"\nscale = "smoke"', "study.check_parameters(...)"]
+    namespace = {"head": "t-only", "scale": "smoke", "In": cells}
+    study.check_parameters(namespace, "head", "scale")
+    namespace |= {"rows": [1], "words": {}, "head": "linear"}
+    cells += ["rows = [1]", 'head = "linear"\nscale = "smoke"', "study.check_parameters(...)"]
+    study.check_parameters(namespace, "head", "scale")
+    cells += ['haed = "linear"\nscale = "smoke"', "study.check_parameters(...)"]
+    with pytest.raises(ConfigError, match="unknown parameter 'haed'; choose from head, scale"):
+        study.check_parameters(namespace | {"haed": "linear"}, "head", "scale")
+    with pytest.raises(ConfigError, match="head='tonly'"):
+        study.check_parameters(namespace | {"head": "tonly", "In": cells[:3]}, "head", "scale")
+
+
+def test_own_data_that_changed_is_another_experiment(tiny_dataset, tmp_path):
+    root = shutil.copytree(tiny_dataset, tmp_path / "own")
+    row = replace(ROW, dataset=str(root))
+    names = [study.run_folder(row)]
+    (root / "annotations" / "ava_val_v2.2.csv").open("a").write("b,0902,0.1,0.1,0.2,0.2,14,0\n")
+    names.append(study.run_folder(row))
+    (root / "videos" / "ava" / "a.mp4").open("ab").write(b"\0")
+    names.append(study.run_folder(row))
+    assert len(set(names)) == 3 and study.run_folder(row) == names[-1]
+    assert study.stage_folder(row, 1) != study.stage_folder(replace(ROW, dataset=""), 1)
+    shutil.rmtree(root)
+    with pytest.raises(InputError, match="own: no such folder"):
+        study.find(row)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stadlib.base import InputError
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
 from stadlib.data.layout import AvaLayout
 from stadlib.data.rows import COLUMNS, read_rows

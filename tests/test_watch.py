@@ -10,8 +10,8 @@ import pytest
 
 from stadlib import recipes
 from stadlib.base import InputError, stage_dir
-from stadlib.cli.root import main
-from stadlib.cli.watch import read_log, status
+from stadlib.cli import main
+from stadlib.report.watch import read_log, status
 from stadlib.study import find_run, make_record, write_record
 
 
@@ -29,6 +29,7 @@ def row(number: int = 0):
 def start(experiment, runs: Path) -> Path:
     folder = runs / f"{experiment.name}-{experiment.digest}"
     folder.mkdir(parents=True)
+    (folder / "experiment.json").write_text(json.dumps(experiment.to_dict()))
     return folder
 
 
@@ -65,22 +66,6 @@ def test_a_run_in_its_first_stage(runs):
     assert second == "stage 2 of 2: not begun"
 
 
-def test_all_recipes_are_known_by_their_folders(runs):
-    for number, experiment in enumerate(
-        (
-            *recipes.table1(scale="mini", seed=2),
-            *recipes.table2(scale="smoke", backbone="ir-csn-152").values(),
-            *recipes.table3(scale="mini").values(),
-            *recipes.table4(scale="paper").values(),
-            *recipes.box_uses().values(),
-            *recipes.memory_ablation().values(),
-            *recipes.ensemble1(),
-        )
-    ):
-        lines = status(start(experiment, runs / str(number)))
-        assert lines[1] == f"stage 1 of {len(experiment.stages)}: not begun", experiment.name
-
-
 def test_a_trained_stage_and_a_record(runs):
     folder = start(row(), runs)
     stage = stage_dir(row().stage_digest(1))
@@ -95,37 +80,24 @@ def test_a_trained_stage_and_a_record(runs):
 
 
 def test_speed_is_that_of_the_process_that_runs_now(runs):
-    folder = runs / "stages" / "resumed"
-    log(folder, 400, until=100, speed=1.0)
+    folder = start(row(), runs)
+    stage = stage_dir(row().stage_digest(1))
+    log(stage, 400, until=100, speed=1.0)
     for iteration, second in ((100, 3.0), (101, 3.5), (102, 4.0)):
         line = {"iteration": iteration, "loss": 1, "lr": 1, "seconds": second, "iterations": 400}
-        with open(folder / "log.jsonl", "a") as file:
+        with open(stage / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
-    with open(folder / "log.jsonl", "a") as file:
+    with open(stage / "log.jsonl", "a") as file:
         file.write('{"iteration": 103, "lo')  # being written
-    assert len(read_log(folder / "log.jsonl")) == 103
-    assert ", 2 iterations/s, 2 min 28 s left" in status(folder)[1]
+    assert len(read_log(stage / "log.jsonl")) == 103
+    assert ", 2 iterations/s" in status(folder)[1] and ", 2 min 28 s left" in status(folder)[1]
+    (stage / "log.jsonl").write_text("")
+    assert status(folder)[1] == "stage 1 of 2: begun, nothing logged yet"
 
 
-def test_lines_of_an_earlier_version(runs):
-    folder = runs / "stages" / "old"
-    folder.mkdir(parents=True)
-    (folder / "log.jsonl").write_text('{"iteration": 7, "loss": 0.5, "lr": 0.1, "seconds": 1.0}\n')
-    _, first, second = status(folder)
-    assert first == "training: iteration 8, loss 0.5000 (smoothed), lr 0.1"
-    assert second.startswith("  last line") and second.endswith("ago")
-    (folder / "log.jsonl").write_text("")
-    assert status(folder)[1] == "training: begun, nothing logged yet"
-
-
-def test_a_run_of_no_recipe(runs):
-    folder = runs / "own_k700_32x2_t-only_mini_seed0-0123456789ab"
-    folder.mkdir(parents=True)
-    assert "no stage has begun" in status(folder)[1]
-    log(runs / "stages" / "fedcba", 50, until=20)
-    lines = status(folder)
-    assert lines[1].startswith("of no recipe")
-    assert lines[2].startswith("stage fedcba: iteration 20 of 50 (40%)")
+def test_a_folder_of_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no experiment\.json; name the folder of a run"):
+        status(tmp_path)
 
 
 def test_runs_are_found_by_a_part_of_their_name(runs, tmp_path):
@@ -172,6 +144,6 @@ def test_following_shows_what_changed_until_the_record_is_there(runs, capsys, mo
         log(stage, 40, until=10 * len(steps))
 
     monkeypatch.setattr("time.sleep", sleep)
-    assert main(["watch", folder.name, "--follow", "2"]) == 0
+    assert main(["watch", folder.name, "--follow", "--every", "2"]) == 0
     text = capsys.readouterr().out
     assert [f"iteration {n} of 40" in text for n in (10, 20, 30)] == [True, True, False]

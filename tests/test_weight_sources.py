@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from stadlib.base import InputError
-from stadlib.cli.root import main
+from stadlib.cli import main
 from stadlib.models import published
 from stadlib.models.networks import CSN, STAGE_DEPTHS
 from stadlib.recipes.experiment import BackboneName, PretrainName

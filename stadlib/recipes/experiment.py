@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from stadlib.base import ConfigError, check_word, digest
+from stadlib.base import ConfigError, check_word, dataset_digest, digest
 from stadlib.recipes.scales import SCALES, made_of
 
 BackboneName = Literal["slowfast-101", "slowfast-152", "ir-csn-152"]
@@ -187,7 +187,11 @@ class Experiment(_Checked):
         content = {"experiment": self.to_dict(), "scale": asdict(SCALES[self.scale])}
         if self.detected:
             content["detector"] = made_of(self.detector, self.scale)
-        return digest(content)
+        return digest(content | self._data())
+
+    def _data(self) -> dict:
+        """What is on disk where the data are the user's own: other files, another experiment."""
+        return {"data": dataset_digest(self.dataset, self.detector)} if self.dataset else {}
 
     def stage_digest(self, number: int) -> str:
         """Of what decides the weights after a stage, counted from 1.
@@ -209,7 +213,7 @@ class Experiment(_Checked):
             words["detector"] = "ground-truth"
         if not remembers and "detections" not in words:
             del words["detector"]
-        return digest(content)
+        return digest(content | self._data())
 
     def _trains_on_detections(self, number: int) -> bool:
         offline = any(stage.memory and stage.train != "all" for stage in self.stages[:number])

@@ -1,0 +1,704 @@
+"""``python -m stadlib`` (or ``stadlib``): every command of the study, and what torchrun starts.
+
+A command is a function. Its signature is its options, and its docstring is its help. torch is
+imported inside the commands that compute, after their words were checked. A user's mistake ends
+with one line on standard error and exit status 1.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from stadlib import recipes, study
+from stadlib.base import (
+    InputError,
+    OneLineError,
+    Progress,
+    check_word,
+    data_dir,
+    published_dir,
+    runs_dir,
+    write_whole,
+)
+from stadlib.recipes.experiment import USUAL, Execution, Experiment, from_dict
+from stadlib.recipes.scales import DETECTORS, SCALES
+
+SPLITS = ("val", "test")
+KINETICS = {"K400": ("kinetics-400", 400), "K700": ("kinetics-700", 700)}  # folder, classes
+
+app = App(
+    name="stadlib",
+    help="Train, evaluate and show the study of relation modeling in spatio-temporal action "
+    "localization.",
+    help_format="plaintext",
+    default_parameter=Parameter(negative="", consume_multiple=True),
+    version_flags=[],
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, run the command, return the exit status."""
+    try:
+        command, bound, *_ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+        command(*bound.args, **bound.kwargs)
+    except (CycloptsError, OneLineError) as error:
+        return _fail(" ".join(str(error).split()))
+    except BrokenPipeError:  # the reader of a pipe has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:  # a full disk, a folder without permission
+        path = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{path}{error.strerror or error}; free space or set STADLIB_RESULTS")
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command resumes from the last checkpoint")
+    return 0
+
+
+def _fail(line: str) -> int:
+    print(f"stadlib: {line}", file=sys.stderr)
+    return 1
+
+
+def _at_least(least: float, **options: float | None) -> None:
+    """Refuse numbers below their least."""
+    for name, value in options.items():
+        if value is not None and not value >= least:
+            raise InputError(f"--{name.replace('_', '-')} {value}: give {least} or more")
+
+
+# ------------------------------------------------------------------------------------ training
+
+
+@app.command
+def train(
+    *,
+    table: int = 1,
+    backbone: str | None = None,
+    pretrain: str | None = None,
+    frames: str | None = None,
+    head: str | None = None,
+    memory: str = "no",
+    detector: str | None = None,
+    amounts: bool = False,
+    uses: bool = False,
+    scale: str = "mini",
+    seed: list[int] = [0],  # noqa: B006  (never changed)
+    data: str = "",
+    iterations: int | None = None,
+    processes: int = 0,
+    execution: Annotated[Execution, Parameter(name="*")] = USUAL,
+    publish: bool = False,
+    experiment: Annotated[str | None, Parameter(show=False)] = None,
+) -> None:
+    """Train and evaluate rows of a table.
+
+    Args:
+        table: 1, 2, 3 or 4
+        backbone: slowfast-101, slowfast-152, ir-csn-152, all
+        pretrain: K400, K400+IG65M, K700, all
+        frames: 8x8+32x2, 16x4+64x1, 32x2, 64x1, all
+        head: linear, s-only, t-only, all
+        memory: rows of Table 1: no, yes, all
+        detector: ground-truth, v1, v2, v3; default of Table 1: v3, with --data ground-truth
+        amounts: instead of Table 2: how much memory helps how much
+        uses: instead of Table 4: what can be done with v3's boxes
+        scale: smoke, mini, paper
+        seed: one run for each
+        data: a folder with a dataset of your own
+        iterations: of each stage, instead of the scale's
+        processes: started with torchrun, each on its own GPU if there are any
+        publish: copy records to results/reference
+        experiment: an experiment as JSON (what torchrun is given)
+    """
+    check_word("table", table, (1, 2, 3, 4))
+    if experiment:
+        rows = [from_dict(json.loads(experiment))]
+    else:
+        default = Experiment()
+        given = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "head": head}
+        words = {name: word or getattr(default, name) for name, word in given.items()}
+        if not frames and words["backbone"] != default.backbone:
+            words["frames"] = "all"  # the default's are those of its backbone
+        boxes = detector or ("ground-truth" if data else "v3")
+        rows = [
+            row
+            for number in seed
+            for row in _rows(table, words, memory, boxes, amounts, uses, scale, number)
+        ]
+    dataset = str(Path(data).resolve()) if data else ""
+    if iterations:
+        longer = [tuple(replace(s, iterations=iterations) for s in row.stages) for row in rows]
+        rows = [replace(row, stages=stages) for row, stages in zip(rows, longer, strict=True)]
+    rows = [replace(row, dataset=dataset) if dataset else row for row in rows]
+    from stadlib.training.processes import group, rank  # noqa: PLC0415
+
+    with group():
+        for row in rows:
+            record = study.run(row, num_processes=processes, execution=execution)
+            if rank() == 0:
+                print(f"{record.folder.name}: {_means(record)}", flush=True)
+                if publish:
+                    study.publish(record)
+        if table == 4:
+            _measure_detectors(scale, publish)
+
+
+def _rows(table, words, memory, detector, amounts, uses, scale, seed) -> list[Experiment]:  # noqa: PLR0917
+    """The rows of a table that match the words, for one seed."""
+    options = {"scale": scale, "seed": seed}
+    if table == 1:
+        return list(recipes.table1(**options, **words, memory=memory, detector=detector))
+    rows = {2: recipes.table2, 3: recipes.table3, 4: recipes.table4}[table]
+    rows = recipes.memory_ablation if amounts else recipes.box_uses if uses else rows
+    return list(rows(**options, backbone=words["backbone"], head=words["head"]).values())
+
+
+def _means(record) -> str:
+    values = (f"{name} {100 * found['mAP']:.2f}" for name, found in record.metrics.items())
+    return "mAP@0.5, %: " + ", ".join(values)
+
+
+def _measure_detectors(scale: str, publish: bool) -> None:
+    """Print how good the boxes of Table 4 are, without regard to actions."""
+
+    for version in DETECTORS:
+        record = study.detector_record(version, scale)
+        values = (f"{name} {100 * found['AP@0.5']:.2f}" for name, found in record.metrics.items())
+        print(f"{version}: AP@0.5 of people, %: " + ", ".join(values), flush=True)
+        if publish:
+            study.publish(record, "detectors", f"{version}_{record.scale}-{record.digest}")
+
+
+@app.command(name="pretrain")
+def pretrain_command(
+    *,
+    backbone: str = "ir-csn-152",
+    pretrain: str = "K700",
+    frames: str | None = None,
+    data: Path | None = None,
+    scale: str = "paper",
+    iterations: int | None = None,
+    seed: int = 0,
+    processes: int = 0,
+    execution: Annotated[Execution, Parameter(name="*")] = Execution(save_every=1_000),  # noqa: B008
+) -> None:
+    """Train a backbone to classify Kinetics' clips.
+
+    Args:
+        backbone: slowfast-152, slowfast-101, ir-csn-152
+        pretrain: K400, K700
+        frames: default: 8x8+32x2 of SlowFast, 32x2 of ir-CSN
+        data: Kinetics; default: where the data folder has it
+        scale: smoke, mini, paper
+        iterations: instead of the recipe's epochs
+        processes: started with torchrun
+    """
+    check_word("pretrain", pretrain, tuple(KINETICS))
+    check_word("scale", scale, tuple(SCALES))
+    _at_least(1, iterations=iterations)
+    _at_least(0, seed=seed, processes=processes)
+    frames = frames or ("8x8+32x2" if backbone.startswith("slowfast") else "32x2")
+    experiment = Experiment(
+        backbone=backbone, pretrain=pretrain, frames=frames, scale=scale, seed=seed
+    )
+    rendered = data is None and scale != "paper"
+    if rendered and (iterations or seed):
+        raise InputError(
+            f"--iterations and --seed are for real files; name them with --data, or --scale paper "
+            f"(weights of scale {scale} are shared by all rows that need them)"
+        )
+    from stadlib.training import pretraining  # noqa: PLC0415
+    from stadlib.training.processes import group, rank  # noqa: PLC0415
+
+    folder, classes = KINETICS[pretrain]
+    plan = None
+    if not rendered:  # a mistake shows at once, before torchrun
+        plan = pretraining.open_pretraining(experiment, data or data_dir() / folder, iterations)
+    if processes:
+        if plan:
+            plan.finished()
+        words = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "data": data}
+        words |= {"scale": scale, "iterations": iterations, "seed": seed}
+        options = [(f"--{name}", str(word)) for name, word in words.items() if word is not None]
+        options = [word for pair in options for word in pair]
+        study.torchrun(
+            ["pretrain", *options, *execution.words()], processes, f"pretrain {backbone}"
+        )
+        return
+    with group():
+        if rendered:
+            lines = _rendered_pretraining(experiment)
+        else:
+            record = pretraining.pretrain(plan, Progress, execution)
+            lines = _real_pretraining(record, plan, pretrain, classes if scale == "paper" else None)
+        if rank() == 0:
+            print("\n".join(lines), flush=True)
+
+
+def _rendered_pretraining(experiment: Experiment) -> list[str]:
+    """Do what rows of a miniature scale do by themselves."""
+    from stadlib.training import pretraining  # noqa: PLC0415  (torch)
+
+    pretraining.pretrained_backbone(experiment, Progress)
+    folder = pretraining.pretrained_folder(experiment)
+    accuracy = json.loads((folder / "accuracy.json").read_text())
+    top1 = f"{100 * accuracy['top1']:.2f} % of {accuracy['classes']} classes"
+    return [f"{folder}: top-1 {top1} of the rendered set"]
+
+
+def _real_pretraining(record: dict, plan, pretrain: str, classes: int | None) -> list[str]:
+    top1, top5 = (
+        f"{name} {100 * record[name.replace('-', '')]:.2f} %" for name in ("top-1", "top-5")
+    )
+    clips, crops = record["views"]
+    videos = f"{record['validation_videos']} videos, {clips} x {crops} views"
+    lines = [f"{plan.weights}: {top1}, {top5}, {videos}"]
+    if record["unreadable"]:
+        lines.append(f"{plan.unreadable}: {record['unreadable']} videos could not be read")
+    if classes and record["classes"] != classes:
+        lines.append(
+            f"note: {record['classes']} classes, but {pretrain} has {classes}; "
+            "what is trained on these weights should say so"
+        )
+    return lines
+
+
+@app.command
+def watch(run: str = "", *, follow: bool = False, every: float = 5.0) -> None:
+    """Show what a run is doing: stage, loss, speed, time left.
+
+    Args:
+        run: a folder, or part of a run's name; default: the newest
+        follow: again and again until the run ends
+        every: seconds between two looks
+    """
+    if not every > 0:
+        raise InputError(f"--every {every:g}: give seconds, more than 0")
+    from stadlib import study  # noqa: PLC0415  (pandas)
+    from stadlib.report.watch import status  # noqa: PLC0415
+
+    folder = study.find_run(run)
+    try:
+        while True:
+            if follow and sys.stdout.isatty():
+                print("\x1b[2J\x1b[H", end="")
+            print("\n".join(status(folder)), flush=True)
+            if not follow or (folder / "record.json").is_file():
+                return
+            time.sleep(every)
+    except KeyboardInterrupt:  # the run itself is not touched
+        print()
+
+
+# --------------------------------------------------------------------------- files and datasets
+
+
+@app.command
+def detect(
+    *videos: Path,
+    data: Path | None = None,
+    source: list[str] = ["ava", "kinetics"],  # noqa: B006
+    split: list[str] = ["val"],  # noqa: B006
+    detector: str = "v3",
+    scale: str = "mini",
+    called: Annotated[str | None, Parameter(name="--as")] = None,
+    every: float = 1.0,
+    out: Path | None = None,
+) -> None:
+    """Find the people in videos or in a dataset.
+
+    Args:
+        videos: video files; or give --data
+        data: a dataset: all its seconds
+        source: of the dataset: ava, kinetics
+        split: of the dataset: train, val, test
+        detector: v1, v2, v3; torchvision:NAME; or a FILE.pt of weights
+        scale: of v1, v2, v3: smoke, mini, paper
+        called: the dataset's box files get this name
+        every: seconds between frames of a video
+        out: of videos: write the boxes into this CSV
+    """
+    if bool(videos) == bool(data):
+        raise InputError("detect: give either video files or --data DIR")
+    if videos and not out:
+        raise InputError("--out is missing: name the CSV file for the boxes of these videos")
+    if out and out.suffix.lower() != ".csv":
+        raise InputError(f"--out {out}: person boxes are written as .csv; rename it")
+    check_word("scale", scale, tuple(SCALES))
+    if not 0 < every < math.inf:
+        raise InputError(f"--every {every:g}: give seconds, more than 0")
+    from stadlib.training import detector as training  # noqa: PLC0415  (torch)
+
+    if videos:
+        files = [(out, training.frames_of_videos(videos, every))]
+    else:
+        files = training.box_files(data, source, split, called or detector)
+    model, name = training.open_detector(detector, scale, Progress)
+    for path, frames in files:
+        training.detect_persons(model, frames, path, name, progress=Progress(f"detect {path.stem}"))
+        print(f"{path}: {len(frames)} frames")
+
+
+@app.command
+def evaluate(
+    *,
+    groundtruth: list[Path],
+    detections: list[Path],
+    labels: Path | None = None,
+    persons: bool = False,
+    exclude: list[Path] = [],  # noqa: B006
+    protocol: str = "official",
+    iou: float = 0.5,
+    ties: str = "file",
+    bootstrap: int = 0,
+    compare: list[Path] | None = None,
+    diagnose: bool = False,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Measure frame mAP of prediction files, of any system.
+
+    Args:
+        groundtruth: CSV files in AVA's layout, evaluated jointly
+        detections: CSV files, a score in column 8
+        labels: label map (.pbtxt) of the actions
+        persons: AP of the boxes, without regard to actions; no --labels
+        exclude: CSV files of video,timestamp
+        protocol: official, acar, slowfast, mmaction2
+        iou: the least IoU of a match
+        ties: order of equal scores: file, or official (by its sort)
+        bootstrap: resamples of the videos, for an interval
+        compare: other detections: a paired difference
+        diagnose: where AP is lost, by class
+        json_file: write the numbers into this file
+    """
+    from stadlib.evaluation import files  # noqa: PLC0415  (pandas)
+
+    if persons:
+        report = files.measure_persons(groundtruth, detections)
+        lines = files.person_lines(report)
+    elif labels is None:
+        raise InputError("--labels is missing: name the label map, or ask for --persons")
+    else:
+        report = files.measure(
+            groundtruth,
+            detections,
+            labels,
+            exclude=exclude,
+            compare=compare,
+            protocol=protocol,
+            iou=iou,
+            ties=ties,
+            num_resamples=bootstrap,
+            diagnose=diagnose,
+            progress=Progress,
+        )
+        lines = files.lines(report)
+    print("\n".join(lines))
+    if json_file:
+        write_whole(json_file, json.dumps(report, indent=1) + "\n")
+
+
+def _list(problems: list[str], name: Path, otherwise: str = "no problem found") -> None:
+    """Print problems; end with an error if there are any."""
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise InputError(f"{name}: {len(problems)} problems, listed above")
+    print(f"{name}: {otherwise}")
+
+
+@app.command
+def check(folder: Path) -> None:
+    """Read a dataset in the official layout and list every problem.
+
+    Args:
+        folder: of the dataset
+    """
+    from stadlib.data.check import check_dataset  # noqa: PLC0415  (torch)
+
+    _list(check_dataset(folder, Progress("check")), folder)
+
+
+@app.command
+def classes(file: Path, *, labels: Path | None = None, out: Path | None = None) -> None:
+    """Count how often an annotation file has which action.
+
+    Args:
+        file: annotations in AVA's layout
+        labels: label map (.pbtxt); default: AVA's 60
+        out: draw it into this PNG
+    """
+    from stadlib.report import figures, runs  # noqa: PLC0415  (matplotlib)
+
+    table = runs.class_statistics(file, labels)
+    print(table.round(4).to_string())
+    if out:
+        write_whole(out, figures.class_frequencies(table).png())
+        print(f"{out}: written")
+
+
+@app.command
+def weights(name: str | None = None) -> None:
+    """List public backbone weights, or get one.
+
+    Args:
+        name: of the list; it is downloaded unless it is there
+    """
+    from stadlib.models import published  # noqa: PLC0415
+
+    if name is None:
+        print("\n".join(published.table()))
+        return
+    row = published.source(name)
+    print("\n".join(published.fetch(row, Progress(f"download {row.name}")).lines()))
+
+
+@app.command
+def prepare(
+    dataset: str,
+    *,
+    root: Path | None = None,
+    checksums: bool = False,
+    reencode: Path | None = None,
+    workers: int = 0,
+) -> None:
+    """Say what of AVA-Kinetics is there, and what is missing.
+
+    Args:
+        dataset: ava-kinetics
+        root: default: where paper scale looks
+        checksums: SHA-256 into the manifest; once all are there: compare
+        reencode: write small videos, AVA's cut, into this folder
+        workers: processes; default: one a core
+    """
+    check_word("dataset", dataset, ("ava-kinetics",))
+    _at_least(0, workers=workers)
+    from stadlib.data import prepare as steps  # noqa: PLC0415
+    from stadlib.data.layout import AvaLayout  # noqa: PLC0415
+
+    layout = AvaLayout(root or data_dir() / "ava-kinetics")
+    problems = [*steps.missing_files(layout), *steps.missing_videos(layout)]
+    if problems:
+        print("\n".join(["published at:", *steps.what_to_fetch(layout)]))
+    if not layout.root.is_dir():
+        raise InputError(f"{layout.root}: no such folder; create it and fetch the above into it")
+    problems += steps.update_manifest(layout, Progress("manifest"), checksums)
+    if reencode:
+        problems += steps.reencode(layout, reencode, Progress("re-encode"), workers=workers)
+    else:
+        problems += steps.unusable_names(layout)
+    problems = list(dict.fromkeys(problems))  # an unreadable video is found twice
+    _list(problems, layout.root, f"complete; now stadlib check {reencode or layout.root}")
+
+
+# -------------------------------------------------------------------------------- the challenge
+
+
+@app.command
+def ensemble(
+    *members: Path,
+    out: Path | None = None,
+    table1: bool = False,
+    backbone: str = "all",
+    pretrain: str = "all",
+    frames: str = "all",
+    head: str = "all",
+    memory: str = "all",
+    seed: int = 0,
+    scale: str = "mini",
+    split: str = "val",
+    publish: bool = False,
+) -> None:
+    """Average prediction files of the same boxes.
+
+    Args:
+        members: prediction files
+        out: the mean, a CSV
+        table1: instead: the members of Table 1's ensemble that were run
+        backbone: of Table 1's runs
+        pretrain: of Table 1's runs
+        frames: of Table 1's runs
+        head: of Table 1's runs
+        memory: of Table 1's runs
+        seed: of Table 1's runs
+        scale: of Table 1's runs
+        split: of Table 1's runs: val, test
+        publish: copy to results/reference
+    """
+    if not table1:
+        if not members or out is None:
+            raise InputError("ensemble: give prediction files and --out, or --table1")
+        from stadlib.evaluation import ensembles  # noqa: PLC0415  (polars)
+
+        boxes, rows = ensembles.average(members, out)
+        print(f"{out}: {len(members)} members, {boxes} boxes, {rows} rows")
+        return
+    check_word("split", split, SPLITS)
+    words = {"backbone": backbone, "pretrain": pretrain, "frames": frames}
+    words |= {"head": head, "memory": memory}
+    wanted = recipes.ensemble1(scale=scale, seed=seed, **words)
+
+    runs = [row for row in wanted if study.find(row)]
+    for absent in (row for row in wanted if row not in runs):
+        print(f"not run, left out: {absent.name}")
+    if len(runs) < 2:
+        raise InputError(f"{runs_dir()}: {len(runs)} of Table 1's rows were run; train more")
+    _tell(study.ensemble(runs, split), "ensembles", split, publish)
+    if publish and split == "val":
+        for row in runs:
+            study.publish(study.find(row), "ensembles/members")
+
+
+@app.command
+def score(run: str, *, split: str = "test", publish: bool = False) -> None:
+    """Score another split with a finished run's model.
+
+    Args:
+        run: a folder, or part of a run's name
+        split: val, test
+        publish: copy to results/reference
+    """
+    check_word("split", split, SPLITS)
+    from stadlib.training.processes import group, rank  # noqa: PLC0415
+
+    folder = study.find_run(run)
+    if not (folder / "record.json").is_file():
+        raise InputError(f"{folder}: not finished; run its stadlib train again")
+    with group():
+        record = study.score_split(study.read_record(folder / "record.json"), split)
+        if rank() == 0:
+            _tell(record, "", split, publish)
+
+
+def _tell(record, kind: str, split: str, publish: bool) -> None:
+    """Print what was measured on a split, and publish it if wished."""
+
+    if record is None:
+        print(f"the {split} split has no annotations: its prediction files are written")
+        return
+    print(f"{record.folder.name}, {split}: {_means(record)}")
+    if publish:
+        study.publish(record, "test" if split == "test" else kind)
+
+
+@app.command
+def submit(
+    *,
+    detections: list[Path] | None = None,
+    labels: Path | None = None,
+    out: Path | None = None,
+    check: Path | None = None,
+    data: Path | None = None,
+    split: str = "test",
+) -> None:
+    """Write or check the challenge's submission file.
+
+    Args:
+        detections: AVA's and Kinetics' prediction files
+        labels: label map (.pbtxt) of the evaluated actions
+        out: the submission file, a CSV
+        check: list every problem of this file
+        data: to check: the dataset
+        split: to check: val, test
+    """
+    if bool(detections) == bool(check):
+        raise InputError("submit: give --detections to write a file, or --check to check one")
+    from stadlib.evaluation import submission  # noqa: PLC0415  (pandas)
+
+    if detections:
+        for name, value in (("labels", labels), ("out", out)):
+            if value is None:
+                raise InputError(f"--{name} is missing: --detections needs --labels and --out")
+        written = submission.write_submission(detections, labels, out)
+        print(
+            f"{out}: {written.rows} rows of {written.images} images, {written.size / 1e6:.1f} MB; "
+            f"{written.beyond} rows do not count, {written.parted} equal scores moved apart"
+        )
+        return
+    if data is None:
+        raise InputError("--data is missing: name the dataset whose keyframes the file is of")
+    check_word("split", split, ("train", *SPLITS))
+    from stadlib.data.layout import AvaLayout  # noqa: PLC0415
+
+    layout = AvaLayout(data)
+    keyframes = submission.split_keyframes(layout, split)
+    found = submission.validate_submission(check, keyframes, layout.label_map())
+    for note in found.notes:
+        print(note)
+    _list(found.problems, check)
+
+
+# ------------------------------------------------------------------------------------- showing
+
+
+@app.command(name="predict")
+def predict_command(
+    video: str = "miniature",
+    *,
+    out: Path | None = None,
+    weights: str = "miniature",
+    detector: str = "v3",
+    every: float = 1.0,
+    scale: str = "mini",
+) -> None:
+    """Show who does what in a video.
+
+    Args:
+        video: a file; default: a drawn movie
+        out: a folder for the results; default: results/predictions/...
+        weights: a run's folder, its name or part of it; default: the miniature t-only row
+        detector: v1, v2, v3 of the run's scale; torchvision:NAME; FILE.pt
+        every: seconds between two scored moments
+        scale: of the miniature model: smoke, mini
+    """
+    from stadlib.video import predict  # noqa: PLC0415  (torch, matplotlib, IPython)
+
+    prediction = predict.predict(
+        video, out=out, weights=weights, detector=detector, every=every, scale=scale
+    )
+    table = prediction.persons()
+    print(table.head(20).to_string() if len(table) else "no person found")
+    for path in sorted(prediction.folder.iterdir()):
+        print(path)
+    if prediction.warning:
+        print(f"*** {prediction.warning} ***")
+
+
+@app.command
+def readme(*, path: Path | None = None) -> None:
+    """Write results/ into the tables of README and of results/claims.csv.
+
+    Args:
+        path: of the README
+    """
+    from stadlib.report import claims, table1  # noqa: PLC0415  (pandas)
+
+    path = path or published_dir("paper").parents[1] / "README.md"
+    table1.update_readme(path)
+    claims.update(path)
+
+
+@app.command
+def report(*, out: Path) -> None:
+    """Write the committed notebooks and the ledger of claims as web pages.
+
+    Args:
+        out: a new folder
+    """
+    from stadlib.report.pages import write_pages  # noqa: PLC0415  (nbconvert)
+
+    pages = write_pages(out)
+    print(f"{pages[0]}: open it in a browser; {len(pages)} pages")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

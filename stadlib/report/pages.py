@@ -1,0 +1,69 @@
+"""``stadlib report``: the committed notebooks and the ledger of claims as web pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+
+from stadlib.base import InputError, published_dir, whole_folder
+from stadlib.report import claims, table1
+
+NOTEBOOKS = published_dir("paper").parents[1] / "notebooks"
+_OPENING = """\
+# Relation Modeling in Spatio-Temporal Action Localization: a study that runs
+
+These pages were run at the scale `mini`, on a *miniature world* that the study renders itself. They
+show what this implementation does, **not** that the paper's claims hold on real video.
+
+"""
+_LEDGER = """\
+## The ledger of claims
+
+Every claim of the paper: its difference in points, ours with the 95 % interval over seeds, and a
+verdict."""
+
+
+def write_pages(out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
+    """Render every notebook as it was committed, and an index; nothing is run.
+
+    Args:
+        out: a new folder.
+        notebooks: their folder; those whose names begin with two digits are taken.
+
+    Raises:
+        InputError: there are no notebooks, one cannot be read, or ``out`` is there already.
+    """
+    if out.exists():
+        raise InputError(f"{out}: exists already; name a new folder")
+    pages = {path.stem: _read(path) for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))}
+    if not pages:
+        raise InputError(f"{notebooks}: no notebook; run this command from a checkout")
+    titles = {
+        name: page.cells[0].source.split("\n")[0].lstrip("# ") for name, page in pages.items()
+    }
+    links = "\n".join(f"- [{title}]({name}.html)" for name, title in titles.items())
+    texts = (_OPENING + links, _LEDGER, claims.markdown(), "## Table 1", table1.readme_table())
+    cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
+    pages = {"index": nbformat.v4.new_notebook(cells=cells), **pages}
+    with whole_folder(out) as folder:
+        for name, page in pages.items():
+            resources = {"metadata": {"name": titles.get(name, "stadlib")}}
+            html, _ = HTMLExporter(embed_images=True).from_notebook_node(page, resources)
+            (folder / f"{name}.html").write_text(html, encoding="utf-8")
+    return [out / f"{name}.html" for name in pages]
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    """A notebook whose links to other notebooks lead to pages, and whose links to code are text."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (ValueError, nbformat.ValidationError, AttributeError) as error:
+        raise InputError(f"{path}: not a notebook ({error}); restore it") from error
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\]\(([\w./-]+)\.ipynb", r"](\1.html", cell.source)
+            cell.source = re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", cell.source)
+    return notebook

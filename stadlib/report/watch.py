@@ -1,0 +1,108 @@
+"""What a run is doing, read from what it writes: log lines, checkpoints' times, the record.
+
+Nothing is opened for writing and no torch is loaded, so that watching never disturbs a run.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from stadlib.base import InputError
+from stadlib.recipes.experiment import from_dict
+from stadlib.study import read_record, stage_folder
+
+
+def status(folder: Path, now: float | None = None) -> list[str]:
+    """What a run is doing, a few lines of text.
+
+    Args:
+        folder: of a run.
+        now: seconds since the epoch, for the ages of files; default: the clock.
+    """
+    now = time.time() if now is None else now
+    lines = [folder.name]
+    path = folder / "experiment.json"
+    if not path.is_file():
+        path = folder / "record.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: no experiment.json; name the folder of a run")
+    content = json.loads(path.read_text())
+    experiment = from_dict(content.get("experiment", content))
+    for number, stage in enumerate(experiment.stages, 1):
+        title = f"stage {number} of {len(experiment.stages)}"
+        clips = stage.batch if stage.train == "all" else None
+        lines += _stage_lines(stage_folder(experiment, number), title, clips, now)
+    if (folder / "record.json").is_file():
+        metrics = read_record(folder / "record.json").metrics
+        means = {name: found["mAP"] for name, found in metrics.items()}
+        values = [f"{name} {100 * mean:.2f}" for name, mean in means.items() if mean is not None]
+        lines.append("finished; mAP@0.5, %: " + ", ".join(values))
+    return lines
+
+
+def _stage_lines(folder: Path, title: str, clips: int | None, now: float) -> Iterator[str]:
+    """One stage: how far, how well, how fast; ``clips`` is the size of a batch of clips."""
+    path, checkpoint = folder / "log.jsonl", folder / "checkpoint.pt"
+    if not path.is_file():
+        yield f"{title}: not begun"
+        return
+    log = read_log(path)
+    if not log:
+        yield f"{title}: begun, nothing logged yet"
+        return
+    last = log[-1]
+    done, total = last["iteration"] + 1, last["iterations"]
+    loss = log[0]["loss"]
+    for line in log[1:]:
+        loss += 0.2 * (line["loss"] - loss)  # smoothed over about ten lines
+    words = f"{title}: iteration {done} of {total} ({done / total:.0%}), loss {loss:.4f} (smoothed)"
+    words += f", lr {last['lr']:.3g}"
+    if done == total and checkpoint.is_file():
+        yield words
+        yield f"  trained {_span(now - checkpoint.stat().st_mtime)} ago"
+        return
+    recent = [last]
+    for line in reversed(log[-20:-1]):  # one process's: its clock starts at 0 after a restart
+        if line["seconds"] > recent[-1]["seconds"]:
+            break
+        recent.append(line)
+    seconds = last["seconds"] - recent[-1]["seconds"]
+    if seconds > 0:
+        speed = (last["iteration"] - recent[-1]["iteration"]) / seconds
+        words += f", {speed:.3g} iterations/s"
+        words += f" = {speed * clips:.3g} clips/s" if clips else ""
+        words += f", {_span((total - done) / speed)} left"
+    yield words
+    details = [f"last line {_span(now - path.stat().st_mtime)} ago"]
+    if checkpoint.is_file():
+        details.append(f"checkpoint {_span(now - checkpoint.stat().st_mtime)} ago")
+    if seconds > 0 and "data_seconds" in last:
+        waited = sum(line["data_seconds"] for line in recent[:-1])
+        details.append(f"waiting for data {waited / seconds:.0%}")
+    if last.get("peak_gpu_mb"):
+        details.append(f"GPU {last['peak_gpu_mb'] / 1000:.1f} GB at most")
+    yield "  " + ", ".join(details)
+
+
+def read_log(path: Path) -> list[dict]:
+    """Read the lines of a ``log.jsonl``; a line that was cut by a kill is left out."""
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def _span(seconds: float) -> str:
+    """A span of time in its two largest units."""
+    whole = max(0, round(seconds))
+    units = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+    for size, unit, smaller, name in units:
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller} {name}"
+    return f"{whole} s"
