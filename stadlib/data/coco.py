@@ -67,8 +67,14 @@ def read_coco(path: Path, folder: Path, category: str = "person") -> list[Still]
         inner = Path(name) if isinstance(name, str) else Path()
         if not inner.parts or inner.anchor or ".." in inner.parts:
             raise InputError(f"{where}: file_name {name!r} names no file inside {folder}; mend it")
-        rows = [a for a in coco.imgToAnns[image["id"]] if a["category_id"] == kinds[0]]
-        boxes = [_xywh(path, row) for row in rows if not row.get("iscrowd", 0)]
+        boxes = []
+        for row in coco.imgToAnns[image["id"]]:
+            if row["category_id"] == kinds[0] and not row.get("iscrowd", 0):
+                bbox = row["bbox"]
+                if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_length, bbox)):
+                    where = f"{path}: annotations: id {row['id']}"
+                    raise InputError(f"{where}: bbox {bbox!r} is not x, y, width, height; mend it")
+                boxes.append(bbox)
         corners = np.array(boxes, np.float64).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
         corners = np.clip(corners, 0, np.tile(size, 2))
@@ -108,10 +114,5 @@ def _load(path: Path) -> COCO:
     return coco
 
 
-def _xywh(path: Path, row: dict) -> list[float]:
-    bbox = row["bbox"]
-    lengths = isinstance(bbox, list) and [isinstance(v, int | float) and isfinite(v) for v in bbox]
-    if not lengths or len(lengths) != 4 or not all(lengths):
-        where = f"{path}: annotations: id {row['id']}"
-        raise InputError(f"{where}: bbox {bbox!r} is not x, y, width, height; mend it")
-    return bbox
+def _is_length(value: object) -> bool:
+    return isinstance(value, int | float) and isfinite(value)

@@ -247,21 +247,18 @@ def _faults(form: Form) -> list[tuple[str, pl.Expr, str]]:
 
 def _read_fast(path: Path, form: Form) -> pl.DataFrame | None:
     """The rows of a sound file, or None where anything is wrong or unusual."""
-    if path.stat().st_size == 0:
-        return None
-    with path.open("rb") as file:
-        columns = COLUMNS[: file.readline().count(b",") + 1]
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if len(columns) < 7 or content.find(b'"') >= 0 or content.find(b"\r") >= 0:
-                return None
-        file.seek(0)
-        commas = sum(part.count(b",") for part in iter(lambda: file.read(1 << 24), b""))
-    types = {name: _TYPES[name] for name in columns}
-    if form.last == "person" and len(columns) == 8:
-        types["score"] = pl.Int64
     try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            columns = COLUMNS[: file.readline().count(b",") + 1]
+            if len(columns) < 7 or text.find(b'"') >= 0 or text.find(b"\r") >= 0:
+                return None
+            file.seek(0)
+            commas = sum(part.count(b",") for part in iter(lambda: file.read(1 << 24), b""))
+        types = {name: _TYPES[name] for name in columns}
+        if form.last == "person" and len(columns) == 8:
+            types["score"] = pl.Int64
         rows = pl.read_csv(path, has_header=False, schema=types, quote_char=None)
-    except (pl.exceptions.PolarsError, OSError, ValueError):
+    except (pl.exceptions.PolarsError, OSError, ValueError):  # ValueError: an empty file
         return None
     if form.empty_action:
         rows = rows.with_columns(pl.col("action_id").fill_null(NO_LABEL))
@@ -337,13 +334,10 @@ def _numbers(words: pl.DataFrame, form: Form) -> pl.DataFrame:
     if form.last == "person":
         no_score |= pl.col("score") == ""
     columns = {
-        "row": "row",
-        "width": "width",
-        "video": "video",
         **{name: number(name) for name in ("timestamp", *BOX)},
         "action_id": pl.when(no_action).then(NO_LABEL).otherwise(number("action_id", pl.Int32)),
         "score": pl.when(no_score).then(1.0).otherwise(number("score")),
     }
     if form.last == "person":
         columns["person"] = number("score", pl.Int64).fill_null(-1)
-    return words.select(**columns)
+    return words.select("row", "width", "video", **columns)

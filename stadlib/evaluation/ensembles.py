@@ -51,11 +51,14 @@ def average(files: Sequence[Path], out: Path) -> tuple[int, int]:
             raise InputError(f"{files[number]}: given twice; name it once")
     if out.resolve() in paths:
         raise InputError(f"{out}: is one of the members; give --out another name")
-    boxes = _member(files[0]).unique(KEY, keep="first", maintain_order=True)
-    boxes = boxes.select(*KEY, pl.col("row").alias("first")).with_row_index("box")
+    boxes = None
     sums = pl.DataFrame(schema={"box": pl.UInt32, "action_id": pl.Int32, "score": pl.Float64})
     for path in files:
-        scores = _on_boxes(path, boxes, files[0])
+        rows = _member(path)
+        if boxes is None:
+            boxes = rows.unique(KEY, keep="first", maintain_order=True)
+            boxes = boxes.select(*KEY, pl.col("row").alias("first")).with_row_index("box")
+        scores = _on_boxes(path, rows, boxes, files[0])
         # One after the other, because floating-point sums depend on the order.
         sums = pl.concat([sums, scores]).group_by("box", "action_id").agg(pl.col("score").sum())
     sums = sums.sort("box", "action_id")
@@ -72,9 +75,9 @@ def _member(path: Path) -> pl.DataFrame:
     return rows.with_columns(whole)
 
 
-def _on_boxes(path: Path, boxes: pl.DataFrame, first: Path) -> pl.DataFrame:
+def _on_boxes(path: Path, rows: pl.DataFrame, boxes: pl.DataFrame, first: Path) -> pl.DataFrame:
     """A member's ``box``, ``action_id`` and ``score``; refuses other boxes than the first's."""
-    rows = _member(path).join(boxes, on=KEY, how="left", maintain_order="left")
+    rows = rows.join(boxes, on=KEY, how="left", maintain_order="left")
     if rows["box"].null_count():
         row = rows["row"][rows["box"].is_null().arg_max()]
         raise InputError(f"{path}:{row}: a box that {first} does not have; {_REMEDY}")
@@ -82,7 +85,8 @@ def _on_boxes(path: Path, boxes: pl.DataFrame, first: Path) -> pl.DataFrame:
     if len(missed):
         words = f"lacks {len(missed)} boxes of {first}, first that of row {missed['first'][0]}"
         raise InputError(f"{path}: {words}; {_REMEDY}")
-    again = rows.filter(~pl.struct("box", "action_id").is_first_distinct())
+    cell = pl.col("box").cast(pl.Int64) * 2**32 + pl.col("action_id")
+    again = rows.filter(~cell.is_first_distinct())
     if len(again):
         words = f"action {again['action_id'][0]} of this box stands in an earlier row too"
         raise InputError(f"{path}:{again['row'][0]}: {words}; keep one of the two")
