@@ -11,7 +11,6 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -115,12 +114,7 @@ def write_person_boxes(boxes: pd.DataFrame, path: Path) -> None:
 # ------------------------------------------------------------------------------- COCO's detections
 
 
-class _Image(NamedTuple):
-    """A keyframe; its frame's size in pixels, or None where boxes are fractions already."""
-
-    video: str
-    timestamp: float
-    size: tuple[float, float] | None
+Image = tuple[str, float, tuple[float, float] | None]  # video, second, size in pixels if any
 
 
 def _read_coco(path: Path) -> list[tuple]:
@@ -135,7 +129,7 @@ def _read_coco(path: Path) -> list[tuple]:
     if not isinstance(tables, dict) or not all(isinstance(tables.get(n), list) for n in names):
         remedy = 'give a list of detections, or {"images": [...], "annotations": [...]}'
         raise InputError(f"{path}: no COCO file; {remedy}")
-    images: dict[int | str, _Image] = {}
+    images: dict[int | str, Image] = {}
     for number, entry in enumerate(tables["images"], 1):
         where = f"{path}: image {number}"
         name = entry.get("id") if isinstance(entry, dict) else None
@@ -157,7 +151,7 @@ def _read_coco(path: Path) -> list[tuple]:
         if not _is_number(score):
             remedy = 'detections have one; add "score", 1 for a box that a person drew'
             raise InputError(f"{where}: score {score!r} is no number; {remedy}")
-        rows.append((image.video, image.timestamp, *_corners(where, entry, image.size), score))
+        rows.append((*image[:2], *_corners(where, entry, image[2]), score))
     return rows
 
 
@@ -183,7 +177,7 @@ def _persons(path: Path, tables: dict[str, list]) -> list[tuple[str, dict]]:
     return [place for place in places if place[1].get("category_id", person) == person]
 
 
-def _image(where: str, entry: dict, name: object, *, sized: bool) -> _Image:
+def _image(where: str, entry: dict, name: object, *, sized: bool) -> Image:
     """The keyframe of an image, or of an entry of a list."""
     size = (entry.get("width"), entry.get("height"))
     if sized and not all(_is_number(side) and side > 0 for side in size):
@@ -197,11 +191,11 @@ def _image(where: str, entry: dict, name: object, *, sized: bool) -> _Image:
         if not isinstance(video, str) or not video or not _is_number(second):
             words = f"video {video!r}, timestamp {entry['timestamp']!r}"
             raise InputError(f"{where}: {words}; give the video's id as text, and seconds")
-        return _Image(video, second, size if sized else None)
+        return video, second, size if sized else None
     names = [word for word in (entry.get("file_name"), name) if word is not None]
     for word in names:
         if isinstance(word, str) and (match := _NAME.fullmatch(word)):
-            return _Image(match[1], float(match[2]), size if sized else None)
+            return match[1], float(match[2]), size if sized else None
     shown = repr(names[0]) if names else "without a name"
     raise InputError(f"{where}: image {shown} tells no video and second; {_NAMING}")
 
@@ -243,56 +237,52 @@ def _read_proposals(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: refused, {reason}; {_PLAIN}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, no dict; {_PLAIN}")
-    videos, seconds, parts = [], [], []
-    for key, value in content.items():
-        where = f"{path}: key {key!r}"
-        video, _, word = key.rpartition(",") if isinstance(key, str) else ("", "", "")
-        try:
-            second = float(word)
-        except ValueError:
-            second = np.nan
-        if not video or not np.isfinite(second):
-            raise InputError(f"{where} is no video,second; name keys as 'video,0902'")
-        try:
-            boxes = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError):
-            kind = type(value).__name__
-            raise InputError(f"{where} holds a {kind}, no boxes; {_PLAIN}") from None
-        if boxes.size and (boxes.ndim != 2 or boxes.shape[1] not in (4, 5)):
-            shape = f"shape {boxes.shape}, expected (n, 4) or (n, 5)"
-            raise InputError(f"{where} has {shape}: x1 y1 x2 y2 score; mend or drop it")
-        if boxes.size and boxes.shape[1] == 4:
-            boxes = np.column_stack([boxes, np.ones(len(boxes))])
-        parts.append(boxes.reshape(-1, 5))
-        videos.append(video)
-        seconds.append(second)
+    keyframes = [_proposed(path, *item) for item in content.items()]
+    videos, seconds, parts = zip(*keyframes, strict=True) if keyframes else ((), (), ())
     counts = [len(part) for part in parts]
     numbers = np.concatenate([*parts, np.empty((0, 5))])
-    _check_proposals(path, list(content), counts, numbers)
-    columns = dict(zip((*BOX, "score"), numbers.T, strict=True))
-    video = np.repeat(np.array(videos, dtype=object), counts)
-    return {"video": video, "timestamp": np.repeat(np.array(seconds, float), counts), **columns}
-
-
-def _check_proposals(
-    path: Path, keys: list[str], counts: list[int], numbers_N5: np.ndarray
-) -> None:
-    """Refuse the first wrong box of all keys' boxes, one key after the other."""
-    x1, y1, x2, y2, _ = numbers_N5.T
-    pixels = np.abs(numbers_N5[:, :4]).max(axis=1, initial=0) > _LARGEST
+    x1, y1, x2, y2, _ = numbers.T
     faults = {
-        "a number that is not finite; mend or drop it": ~np.isfinite(numbers_N5).all(axis=1),
-        "corners in pixels; divide them by the frame's width and height": pixels,
+        "a number that is not finite; mend or drop it": ~np.isfinite(numbers).all(axis=1),
+        "corners in pixels; divide them by the frame's width and height": (
+            np.abs(numbers[:, :4]).max(axis=1, initial=0) > _LARGEST
+        ),
         "x1 >= x2; swap them or drop the box": x1 >= x2,
         "y1 >= y2; swap them or drop the box": y1 >= y2,
     }
     for text, wrong in faults.items():
         if wrong.any():
             first = int(wrong.argmax())
-            key = int(np.repeat(np.arange(len(keys)), counts)[first])
-            row = first - sum(counts[:key]) + 1
-            box = " ".join(f"{value:g}" for value in numbers_N5[first])
-            raise InputError(f"{path}: key {keys[key]!r}, row {row}: {box} has {text}")
+            number = int(np.repeat(np.arange(len(counts)), counts)[first])
+            where = f"{path}: key {list(content)[number]!r}, row {first - sum(counts[:number]) + 1}"
+            box = " ".join(f"{value:g}" for value in numbers[first])
+            raise InputError(f"{where}: {box} has {text}")
+    columns = dict(zip((*BOX, "score"), numbers.T, strict=True))
+    video = np.repeat(np.array(videos, dtype=object), counts)
+    return {"video": video, "timestamp": np.repeat(np.array(seconds, float), counts), **columns}
+
+
+def _proposed(path: Path, key: object, value: object) -> tuple[str, float, np.ndarray]:
+    """Video, second and boxes (n, 5) of an entry of a dict of proposals."""
+    where = f"{path}: key {key!r}"
+    video, _, word = key.rpartition(",") if isinstance(key, str) else ("", "", "")
+    try:
+        second = float(word)
+    except ValueError:
+        second = np.nan
+    if not video or not np.isfinite(second):
+        raise InputError(f"{where} is no video,second; name keys as 'video,0902'")
+    try:
+        boxes = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        kind = type(value).__name__
+        raise InputError(f"{where} holds a {kind}, no boxes; {_PLAIN}") from None
+    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] not in (4, 5)):
+        shape = f"shape {boxes.shape}, expected (n, 4) or (n, 5)"
+        raise InputError(f"{where} has {shape}: x1 y1 x2 y2 score; mend or drop it")
+    if boxes.size and boxes.shape[1] == 4:
+        boxes = np.column_stack([boxes, np.ones(len(boxes))])
+    return video, second, boxes.reshape(-1, 5)
 
 
 class _StandIn:
