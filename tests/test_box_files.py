@@ -71,57 +71,23 @@ def test_columns_have_one_type_whoever_read_them(tmp_path):
         assert empty.dtypes.equals(fast.dtypes)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        ROW.replace(",,", ",-1,"),
-        ROW.replace("\n", "\r\n") * 2,
-        "\ufeff" + ROW,
-        "\n" + ROW + "\n\n" + ROW,
-        ROW.replace("v,", '"v",'),
-        ROW.replace(",0902", ", 0902"),
-        ROW.rstrip(),
-    ],
-)
-def test_spellings_of_the_same_row(tmp_path, text):
-    boxes = read_person_boxes(written(tmp_path / "boxes.csv", text))
-    expected = frame(("v", 902.0, 0.1, 0.2, 0.5, 0.9, 0.75))
-    pd.testing.assert_frame_equal(
-        boxes.drop_duplicates(), expected, check_dtype=False, check_exact=True
-    )
-
-
 def test_corners_slightly_outside_stay_as_they_are(tmp_path):
     boxes = read_person_boxes(written(tmp_path / "b.csv", "v,1,-0.01,0,1.02,1,,0.5\n"))
     assert boxes[["x1", "x2"]].to_numpy().tolist() == [[-0.01, 1.02]]
 
 
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        ("v,0902,0.1,0.2,0.3", "5 columns; a row is video,timestamp,x1,y1,x2,y2,action_id,score"),
-        (ROW.strip() + ",", "9 columns"),
-        ("v,0902,0.5,0.2,0.3,0.9,,0.9", "x1 0.5 >= x2 0.3; swap or drop the row"),
-        ("v,0902,0.1,0.9,0.3,0.9,,0.9", "y1 0.9 >= y2 0.9"),
-        ("v,0902,0.1,0.2,0.3,0.9,12,0.9", "action '12' in a file of person boxes"),
-        ("v,0902,0.1,0.2,0.3,0.9,1,0.9", "action '1' in a file of person boxes"),
-        ("v,0902,0.1,zwei,0.3,0.9,,0.9", "'zwei' is not a number; mend the row"),
-        ("v,0902,0.1,nan,0.3,0.9,,0.9", "'nan' is not a number"),
-        ("v,0902,0.1,0.2,inf,0.9,,0.9", "'inf' is not a number"),
-        ("v,0902,0.1,0.2,0.3,0.9,,", "'' is not a number"),
-        (",0902,0.1,0.2,0.3,0.9,,0.9", "no video id"),
-        (",".join((*BOX_COLUMNS[:6], "", "score")), "'timestamp' is not a number"),
-        ("v" * 200_000 + ",1", "no row of a table"),
-    ],
-)
-def test_the_first_wrong_row_is_named(tmp_path, row, expected):
-    path = written(tmp_path / "boxes.csv", ROW * 3 + row + "\n" + ROW + "x\n")
-    assert refusal(path).startswith(f":4: {expected}")
-
-
-def test_text_of_another_encoding(tmp_path):
-    path = written(tmp_path / "boxes.csv", ROW.encode() + ROW.replace("v", "ü").encode("latin-1"))
-    assert refusal(path).startswith(":2: not UTF-8 text")
+def test_the_action_of_a_csv_is_empty_or_minus_one_and_its_first_wrong_row_is_named(tmp_path):
+    expected = frame(("v", 902.0, 0.1, 0.2, 0.5, 0.9, 0.75))
+    for text in (ROW, ROW.replace(",,", ",-1,"), "\ufeff\n" + ROW.replace("\n", "\r\n")):
+        boxes = read_person_boxes(written(tmp_path / "boxes.csv", text))
+        pd.testing.assert_frame_equal(boxes, expected, check_dtype=False, check_exact=True)
+    for row, complaint in (
+        (ROW.replace(",,", ",12,"), "action '12' in a file of person boxes; leave"),
+        (ROW.replace("0.5", "0.1"), "x1 0.1 >= x2 0.1; swap"),
+        (ROW.replace(",,", ","), "7 columns; a row has 8"),
+    ):
+        path = written(tmp_path / "boxes.csv", ROW * 3 + row + ROW + "x\n")
+        assert refusal(path).startswith(f":4: {complaint}")
 
 
 def test_other_files_are_refused_by_name(tmp_path):
@@ -272,12 +238,10 @@ def with_image(**change: object) -> dict:
             (with_image(file_name=name), f"image 2: image {name!r} tells no video and second")
             for name in (
                 "v_0902.jpg",
-                "v/v_000902.jpg",
                 "v/000902.jpg",
                 "val/v/0902.jpg",
                 "v\\0902.jpg",
                 "/0902.jpg",
-                "0902.jpg",
                 "v/0902.mp4",
             )
         ),

@@ -66,7 +66,7 @@ def test_not_a_dataset(tmp_path: Path) -> None:
         (
             "annotations/ava_train_excluded_timestamps_v2.2.csv",
             "a,late",
-            "annotations/ava_train_excluded_timestamps_v2.2.csv:2: 'late' is no number",
+            "annotations/ava_train_excluded_timestamps_v2.2.csv:2: timestamp 'late' is no",
         ),
     ],
 )

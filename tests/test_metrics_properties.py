@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter
 from pathlib import Path
 
@@ -14,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from official_evaluator import brute_force
 
-from stadlib.base import ConfigError, InputError
+from stadlib.base import ConfigError
 from stadlib.cli import main
-from stadlib.data import rows as data_rows
 from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
-from stadlib.data.rows import COLUMNS, NO_LABEL, _read_carefully, _read_fast
+from stadlib.data.rows import COLUMNS, NO_LABEL
 from stadlib.evaluation import average_precision, matching
 from stadlib.evaluation.average_precision import _class_aps, frame_map
 
@@ -210,49 +208,6 @@ def test_videos_can_be_picked_out_of_matches() -> None:
         LABELS,
     )
     assert average_precision.result(matches.of_videos(some)) == alone
-
-
-def test_both_readers_agree_on_ten_thousand_damaged_files(tmp_path: Path) -> None:
-    """A number or one clear line; never a traceback, and never two opinions."""
-    generator = random.Random(0)
-    _, found = videos(2, seed=2, quality=0.4)
-    lines = [",".join(map(str, row)) for row in found[:8]]
-    valid = ("\n".join(lines) + "\n").encode()
-    assert _read_fast(write(tmp_path, valid)) is not None
-    fast = 0
-    for _ in range(10_000):
-        damaged = bytearray(valid)
-        for _ in range(generator.randint(1, 3)):
-            at = generator.randrange(len(damaged))
-            change = generator.choice(
-                [b"", b",", b"\n", b'"', b"x", b"9", b"\xff", b"-", b"\r", b" "]
-            )
-            damaged[at : at + 1] = change
-        path = write(tmp_path, bytes(damaged))
-        slow, rows = opinion(_read_carefully, path), opinion(data_rows.read_rows, path)
-        if isinstance(slow, str):
-            assert isinstance(rows, str), path.read_bytes()
-            assert rows == slow
-            assert "damaged.csv, row" in slow and "\n" not in slow
-            continue
-        fast += _read_fast(path) is not None
-        pd.testing.assert_frame_equal(
-            rows.astype({"video": object}), slow.astype({"video": object}), check_exact=True
-        )
-    assert fast > 500  # enough files that both readers read
-
-
-def opinion(read, path: Path) -> pd.DataFrame | str:
-    try:
-        return read(path)
-    except InputError as error:
-        return str(error)
-
-
-def write(folder: Path, content: bytes) -> Path:
-    path = folder / "damaged.csv"
-    path.write_bytes(content)
-    return path
 
 
 def test_the_command_writes_what_it_prints(tmp_path: Path, capsys) -> None:

@@ -1,11 +1,8 @@
-"""Keyframes: the labelled moments of AVA and AVA-Kinetics, with their persons merged.
+"""Keyframes: moments of AVA and AVA-Kinetics with the persons in them.
 
-An annotation file has a row an action; a person has several actions on the same box. A keyframe
-gathers the rows of one (video, timestamp), a person the rows of one box.
-
-Persons as a detector found them, in the place of annotated ones.
-
-Every second of a dataset, annotated or not: what a bank holds and what a detector looks at.
+An annotation file has a row an action, and a person has several actions on the same box. A keyframe
+gathers the rows of one (video, timestamp), a person the rows of one box. Other keyframes hold the
+persons that a detector found, or all seconds of a video.
 """
 
 from __future__ import annotations
@@ -22,13 +19,19 @@ from stadlib.base import InputError
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.labels import AVA_IDS, LabelMap
 from stadlib.data.layout import AVA_SECONDS, SPLITS, AvaLayout
-from stadlib.data.rows import CORNERS, contradicting_files, read_annotation_rows
+from stadlib.data.rows import BOX, Form, Problems, read, to_pandas
 from stadlib.data.video import probe
+
+# A box to train on scores this much (98 of 100 such boxes of v3 are persons at mini; AlphAction's
+# 0.9 is of a detector that scores higher), and overlaps a person by SAME (SlowFast's files) or all
+# persons by less than OTHER.
+CONFIDENT, SAME, OTHER = 0.5, 0.75, 0.5
+Moment = tuple[str, str]  # video, ``%.6f`` of its second
 
 
 @dataclass(frozen=True, eq=False)
 class Keyframe:
-    """The persons of one annotated moment of a video. N may be 0.
+    """The persons of one moment of a video. N may be 0.
 
     Attributes:
         source: "ava" or "kinetics".
@@ -47,41 +50,75 @@ class Keyframe:
     person_ids: np.ndarray
 
     @property
+    def moment(self) -> Moment:
+        """What tells keyframes apart: video and ``%.6f`` of the second, so that 0902 = 902.0."""
+        return self.video, f"{self.timestamp:.6f}"
+
+    @property
     def key(self) -> str:
-        """How the official evaluator names it: ``video,%.6f``, so that 0902 = 902.0."""
-        return f"{self.video},{self.timestamp:.6f}"
+        """The official evaluator's name of it: ``video,%.6f``."""
+        return ",".join(self.moment)
 
 
-def read_keyframes(layout: AvaLayout, source: str, split: str) -> list[Keyframe]:
-    """Keyframes of a split in file order, without its excluded timestamps.
+def read_annotations(
+    path: Path, label_map: LabelMap, most: float = 1
+) -> tuple[pd.DataFrame, Problems]:
+    """The right rows of an annotation file as :func:`stadlib.data.rows.read` gives them.
 
-    Raises:
-        InputError: the file is missing, or its first wrong row, named.
-    """
-    path = layout.annotations(source, split)
-    keyframes = read_annotation_file(path, layout.label_map(), source)
-    excluded = layout.excluded(source, split)
-    if not excluded:
-        return keyframes
-    return [k for k in keyframes if (k.video, f"{k.timestamp:.6f}") not in excluded]
-
-
-def read_annotation_file(path: Path | str, label_map: LabelMap, source: str) -> list[Keyframe]:
-    """Keyframes of one file, in the order of their first rows; persons likewise.
-
-    Of AVA's 80 classes the label map names the evaluated ones. A row with another of the 80 is no
-    action but still says that a person is there: its box becomes a person, without any action if
-    no other row gives one (an all-zero target). Two-column rows give a keyframe without persons.
+    Boxes have an area inside the frame. Actions are AVA's 80 and those of the label map, evaluated
+    or not. A person of a keyframe has one box.
 
     Raises:
-        InputError: the file is missing or empty, or its first wrong row: columns, numbers, boxes
-            outside [0, 1] or inside out, an id outside 1..80 (and the map), a person of a
-            keyframe with two boxes.
+        InputError: the file is missing or empty.
     """
-    rows, problems = read_annotation_rows(Path(path), known_actions(label_map))
-    if problems:
-        raise InputError(str(problems[0]))
-    return _gather(rows, label_map, source)
+    actions = {*AVA_IDS, *label_map.ids}
+    other = "is no known class; use AVA's ids 1 to 80"
+    form = Form(fractions=True, area=True, actions=actions, other_action=other, last="person")
+    columns, problems = read(path, form, most)
+    if columns.is_empty() and not problems.rows:
+        raise InputError(f"{path}: empty file; add its rows or remove it")
+    rows = to_pandas(columns)
+    rows["micros"] = (rows["timestamp"] * 1e6).round().astype(np.int64)
+    person = ["video", "micros", "person"]
+    boxes = rows[(rows["person"] >= 0) & rows["x1"].notna()].drop_duplicates([*person, *BOX])
+    again = boxes[boxes.duplicated(person)]
+    if len(again):
+        first = boxes.drop_duplicates(person).set_index(person)["row"]
+
+        def text(n: int) -> str:
+            row = again.iloc[n]
+            earlier = first[tuple(row[person])]
+            name = f"person {row['person']} of {row['video']},{row['timestamp']:.6f}"
+            return f"{name} has another box in row {earlier}; keep one of the two"
+
+        problems.add("person with two boxes", again["row"].tolist(), text)
+    return rows, problems
+
+
+def contradictions(tables: dict[Path, pd.DataFrame]) -> list[str]:
+    """Keyframes that two files label differently, be it a box or an action; a line each.
+
+    Args:
+        tables: rows of each file (:func:`read_annotations`).
+    """
+    lines: list[str] = []
+    seen: dict[tuple[str, int], tuple[Path, int, frozenset]] = {}
+    videos = [pd.Series(table["video"].unique().astype(object)) for table in tables.values()]
+    counts = pd.concat(videos).value_counts() if videos else pd.Series(dtype=int)
+    shared = counts.index[counts > 1]
+    for path, table in tables.items():
+        several = table[table["video"].isin(shared)]
+        for key, rows in several.groupby(["video", "micros"], sort=False, observed=True):
+            labelled = rows[rows["x1"].notna()]
+            labels = labelled[[*BOX, "action_id"]].itertuples(index=False, name=None)
+            mine = path, int(rows["row"].iat[0]), frozenset(labels)
+            first, row, content = seen.setdefault(key, mine)
+            if content != mine[2]:
+                lines.append(
+                    f"{path}:{mine[1]}: keyframe {key[0]},{key[1] / 1e6:.6f} has other boxes or "
+                    f"actions than in {first.name}:{row}; keep one of the two"
+                )
+    return lines
 
 
 def require_agreement(layout: AvaLayout, source: str) -> None:
@@ -90,48 +127,54 @@ def require_agreement(layout: AvaLayout, source: str) -> None:
     Raises:
         InputError: the first such keyframe, with both files and rows.
     """
-    actions = known_actions(layout.label_map())
     paths = [layout.annotations(source, split) for split in SPLITS]
-    tables = {path: read_annotation_rows(path, actions)[0] for path in paths if path.is_file()}
-    problems = contradicting_files(tables)
-    if problems:
-        raise InputError(str(problems[0]))
+    label_map = layout.label_map()
+    tables = {path: read_annotations(path, label_map)[0] for path in paths if path.is_file()}
+    if lines := contradictions(tables):
+        raise InputError(lines[0])
 
 
-def known_actions(label_map: LabelMap) -> set[int]:
-    """Ids that an annotation file may use: AVA's 80 and whatever else the map names."""
-    return {*AVA_IDS, *label_map.ids}
+def read_annotation_file(path: Path | str, label_map: LabelMap, source: str) -> list[Keyframe]:
+    """Keyframes of one file, in the order of their first rows; persons likewise.
 
+    Only actions of the label map are kept. A row with another one still shows a person, who has no
+    action if no other row gives one. Two-column rows are keyframes without persons.
 
-def _gather(rows: pd.DataFrame, label_map: LabelMap, source: str) -> list[Keyframe]:
-    """Rows -> keyframes, with whole-table operations: files have up to a million rows."""
-    rows = rows.assign(keyframe=rows.groupby(["video", "micros"], sort=False).ngroup())
+    Raises:
+        InputError: the file is missing or empty, or its first wrong row.
+    """
+    rows, problems = read_annotations(Path(path), label_map)
+    problems.refuse()
+    # Whole-table operations: files have up to a million rows.
+    rows["keyframe"] = rows.groupby(["video", "micros"], sort=False, observed=True).ngroup()
     first = rows.drop_duplicates("keyframe")
-    labelled = rows[rows["action"] >= 0].sort_values("keyframe", kind="stable")
-    person_of_row = labelled.groupby(["keyframe", *CORNERS], sort=False).ngroup().to_numpy()
+    labelled = rows[rows["x1"].notna()].sort_values("keyframe", kind="stable")
+    person_of_row = labelled.groupby(["keyframe", *BOX], sort=False).ngroup().to_numpy()
     persons = labelled.iloc[np.unique(person_of_row, return_index=True)[1]]
     actions = np.zeros((len(persons), label_map.num_actions), bool)
-    evaluated = labelled["action"].isin(label_map.ids).to_numpy()
-    columns = np.searchsorted(label_map.ids, labelled["action"].to_numpy()[evaluated])
+    evaluated = labelled["action_id"].isin(label_map.ids).to_numpy()
+    columns = np.searchsorted(label_map.ids, labelled["action_id"].to_numpy()[evaluated])
     actions[person_of_row[evaluated], columns] = True
-    boxes = persons[CORNERS].to_numpy(np.float32)
+    boxes = persons[list(BOX)].to_numpy(np.float32)
     ids = persons["person"].to_numpy(np.int64)
     ends = np.searchsorted(persons["keyframe"].to_numpy(), np.arange(len(first)), side="right")
-    starts = [0, *ends[:-1].tolist()]
+    moments = zip(first["video"].tolist(), first["timestamp"].tolist(), strict=True)
     return [
         Keyframe(source, video, timestamp, boxes[a:b], actions[a:b], ids[a:b])
-        for video, timestamp, a, b in zip(
-            first["video"].tolist(), first["timestamp"].tolist(), starts, ends.tolist(), strict=True
-        )
+        for (video, timestamp), a, b in zip(moments, [0, *ends[:-1]], ends, strict=True)
     ]
 
 
-# A detection to train on scores this much (98 of 100 such boxes of v3 are persons at mini;
-# AlphAction's 0.9 is of a detector that scores higher), and overlaps a person by SAME (SlowFast's
-# files) or all by less than OTHER.
-CONFIDENT, SAME, OTHER = 0.5, 0.75, 0.5
-_CORNERS_detected = ["x1", "y1", "x2", "y2"]
-Moment = tuple[str, str]  # video, ``%.6f`` of its second
+def read_keyframes(layout: AvaLayout, source: str, split: str) -> list[Keyframe]:
+    """Keyframes of a split in file order, without its excluded timestamps.
+
+    Raises:
+        InputError: the file is missing, or its first wrong row.
+    """
+    path = layout.annotations(source, split)
+    keyframes = read_annotation_file(path, layout.label_map(), source)
+    excluded = layout.excluded(source, split)
+    return [k for k in keyframes if k.moment not in excluded] if excluded else keyframes
 
 
 def detections(
@@ -144,26 +187,19 @@ def detections(
     """
     boxes = read_person_boxes(layout.person_boxes(detector, source, split))
     boxes = boxes[boxes["score"] >= threshold].sort_values("score", ascending=False, kind="stable")
-    moments = zip(boxes["video"], boxes["timestamp"].map("{:.6f}".format), strict=True)
-    keys = pd.MultiIndex.from_tuples(moments, names=["video", "moment"])
-    return dict(list(boxes.set_axis(keys).groupby(level=[0, 1], sort=False))) if len(boxes) else {}
+    return _by_moment(boxes)
 
 
 def detected_seconds(
     layout: AvaLayout, source: str, split: str, detector: str, threshold: float
 ) -> list[Keyframe]:
-    """Every second in which the detector found someone, annotated or not; nobody's actions known.
+    """Every second in which the detector found a person, annotated or not; actions are unknown.
 
     Returns:
         Keyframes by video and time; a keyframe's persons from the highest score down.
     """
-    found = detections(layout, source, split, detector, threshold)
-    num_actions = layout.label_map().num_actions
-    keyframes = [
-        _keyframe(source, video, float(rows["timestamp"].iloc[0]), rows, num_actions)
-        for (video, _), rows in found.items()
-    ]
-    return sorted(keyframes, key=lambda k: (k.video, k.timestamp))
+    boxes = detections(layout, source, split, detector, threshold)
+    return sorted(_without_actions(layout, source, boxes), key=lambda k: (k.video, k.timestamp))
 
 
 def detected_keyframes(
@@ -171,125 +207,117 @@ def detected_keyframes(
 ) -> list[Keyframe]:
     """The annotated moments, two-column ones included, with the persons that were found there.
 
-    They stand in the order of the annotation file; where nobody was found, there is no keyframe.
-    A split without such a file has every second of AVA's movies that its list names.
+    They are in the order of the annotation file, without moments where no person was found. A
+    split without annotations has every second of AVA's movies that its list names.
     """
-    found = detections(layout, source, split, detector, threshold)
-    num_actions = layout.label_map().num_actions
-    named = {(video, f"{time:.6f}"): time for video, time in _moments(layout, source, split)}
-    return [
-        _keyframe(source, moment[0], timestamp, found[moment], num_actions)
-        for moment, timestamp in named.items()
-        if moment in found
-    ]
-
-
-def _moments(layout: AvaLayout, source: str, split: str) -> list[tuple[str, float]]:
-    """The (video, second) pairs of a split that count."""
+    boxes = detections(layout, source, split, detector, threshold)
     if layout.annotations(source, split).is_file():
-        return [(k.video, k.timestamp) for k in read_keyframes(layout, source, split)]
-    excluded = layout.excluded(source, split)
-    listed = [(video, float(s)) for video in layout.videos(source, split) for s in AVA_SECONDS]
-    return [(video, t) for video, t in listed if (video, f"{t:.6f}") not in excluded]
+        annotated = read_keyframes(layout, source, split)
+        times = {keyframe.moment: keyframe.timestamp for keyframe in annotated}
+    else:
+        videos, excluded = layout.videos(source, split), layout.excluded(source, split)
+        times = {(video, f"{t:.6f}"): float(t) for video in videos for t in AVA_SECONDS}
+        times = {moment: t for moment, t in times.items() if moment not in excluded}
+    kept = {moment: boxes[moment] for moment in times if moment in boxes}
+    keyframes = _without_actions(layout, source, kept)
+    return [replace(k, timestamp=times[m]) for k, m in zip(keyframes, kept, strict=True)]
 
 
-def with_confident(keyframes: list[Keyframe], found: dict[Moment, pd.DataFrame]) -> list[Keyframe]:
-    """Training keyframes with detections beside the annotated persons (SlowFast, AlphAction).
+def with_confident(keyframes: list[Keyframe], boxes: dict[Moment, pd.DataFrame]) -> list[Keyframe]:
+    """Training keyframes with detected boxes beside the annotated persons (SlowFast, AlphAction).
 
-    A detection that overlaps a person by ``SAME`` takes that one's actions. One that overlaps
-    nobody by ``OTHER`` is a person who does nothing that is evaluated. In between it is neither,
-    and left out.
+    A box that overlaps a person by ``SAME`` takes that person's actions. A box that overlaps all by
+    less than ``OTHER`` is a person without an evaluated action. Others are left out.
 
     Args:
         keyframes: annotated.
-        found: detections by moment, those of a score of ``CONFIDENT`` or more.
+        boxes: by moment, of a score of ``CONFIDENT`` or more (:func:`detections`).
     """
     mixed = []
     for keyframe in keyframes:
-        rows = found.get((keyframe.video, f"{keyframe.timestamp:.6f}"))
+        rows = boxes.get(keyframe.moment)
         if rows is None or not len(keyframe.boxes):
             mixed.append(keyframe)
             continue
-        boxes = rows[_CORNERS_detected].to_numpy(np.float32)
-        iou = box_iou(torch.from_numpy(boxes), torch.from_numpy(keyframe.boxes)).numpy()
+        corners = rows[list(BOX)].to_numpy(np.float32)
+        iou = box_iou(torch.from_numpy(corners), torch.from_numpy(keyframe.boxes)).numpy()
         clear = (iou.max(axis=1) >= SAME) | (iou.max(axis=1) < OTHER)
-        boxes, iou = boxes[clear], iou[clear]
+        corners, iou = corners[clear], iou[clear]
         actions = keyframe.actions[iou.argmax(axis=1)] & (iou.max(axis=1) >= SAME)[:, None]
-        nobody = np.full(len(boxes), -1, np.int64)
+        unknown = np.full(len(corners), -1, np.int64)
         mixed.append(
             replace(
                 keyframe,
-                boxes=np.concatenate([keyframe.boxes, boxes]),
+                boxes=np.concatenate([keyframe.boxes, corners]),
                 actions=np.concatenate([keyframe.actions, actions]),
-                person_ids=np.concatenate([keyframe.person_ids, nobody]),
+                person_ids=np.concatenate([keyframe.person_ids, unknown]),
             )
         )
     return mixed
 
 
-def _keyframe(
-    source: str, video: str, timestamp: float, rows: pd.DataFrame, num_actions: int
-) -> Keyframe:
-    boxes = rows[_CORNERS_detected].to_numpy(np.float32)
-    actions = np.zeros((len(rows), num_actions), bool)
-    return Keyframe(source, video, timestamp, boxes, actions, np.full(len(rows), -1, np.int64))
-
-
-_CORNERS_seconds = ["x1", "y1", "x2", "y2"]
-
-
 def every_second(layout: AvaLayout, source: str, split: str) -> list[Keyframe]:
     """The annotated keyframes with persons, and the seconds of the ground truth's box file.
 
-    The miniature world knows who is there in other than annotated seconds too and writes that
-    file; AVA-Kinetics has none. Without it only annotated seconds are there.
+    The miniature world writes such a file, because it knows the persons of every second;
+    AVA-Kinetics has none.
 
     Returns:
         Keyframes by video and time, the annotated ones as they are, the others without actions.
+        Without a box file: the annotated ones in file order.
 
     Raises:
         InputError: the annotations are missing, or the first wrong row of a file.
     """
-    annotated = {
-        (k.video, f"{k.timestamp:.6f}"): k
-        for k in read_keyframes(layout, source, split)
-        if len(k.boxes)
-    }
+    annotated = {k.moment: k for k in read_keyframes(layout, source, split) if len(k.boxes)}
     path = layout.person_boxes("ground-truth", source, split)
     if not path.exists():
         return list(annotated.values())
-    num_actions = layout.label_map().num_actions
-    boxes = read_person_boxes(path)
-    found = dict(annotated)
-    for (video, timestamp), rows in boxes.groupby(["video", "timestamp"], sort=False):
-        corners = rows[_CORNERS_seconds].to_numpy(np.float32)
-        actions = np.zeros((len(rows), num_actions), bool)
-        nobody = np.full(len(rows), -1, np.int64)
-        keyframe = Keyframe(source, video, float(timestamp), corners, actions, nobody)
-        found.setdefault((video, f"{timestamp:.6f}"), keyframe)
-    return sorted(found.values(), key=lambda k: (k.video, k.timestamp))
+    others = _without_actions(layout, source, _by_moment(read_person_boxes(path)))
+    keyframes = {k.moment: k for k in others} | annotated
+    return sorted(keyframes.values(), key=lambda k: (k.video, k.timestamp))
 
 
 def moments(layout: AvaLayout, source: str, split: str) -> list[tuple[str, float]]:
-    """(video, second) of everything that a detector should see: the annotated moments and, a whole
-    number of seconds from them, all others of each video, in file order.
+    """(video, second) of everything that a detector should see, in file order.
 
-    Seconds are of the annotation clock. Excluded moments are left out.
+    These are the annotated moments and, a whole number of seconds from them, all others of each
+    video, without the excluded ones. Seconds are of the annotation clock.
 
     Raises:
         InputError: a file is missing or cannot be read.
     """
     annotated: dict[str, list[float]] = {video: [] for video in layout.videos(source, split)}
-    there = layout.annotations(source, split).is_file()  # AVA's test split has none
-    for keyframe in read_keyframes(layout, source, split) if there else []:
-        annotated.setdefault(keyframe.video, []).append(keyframe.timestamp)
-    found = []
+    if layout.annotations(source, split).is_file():  # AVA's test split has none
+        for keyframe in read_keyframes(layout, source, split):
+            annotated.setdefault(keyframe.video, []).append(keyframe.timestamp)
+    excluded = layout.excluded(source, split)
+    seconds = []
     for video, known in annotated.items():
         start = layout.video_start(source, video)
         end = start + probe(layout.video_file(source, video)).duration
         phase = known[0] % 1 if known else start % 1
         first = np.ceil(start - phase - 1e-6)
         others = [round(phase + second, 6) for second in np.arange(first, end - phase)]
-        found += [(video, second) for second in sorted({*others, *known})]
-    excluded = layout.excluded(source, split)
-    return [(video, t) for video, t in found if (video, f"{t:.6f}") not in excluded]
+        seconds += [(video, second) for second in sorted({*others, *known})]
+    return [(video, t) for video, t in seconds if (video, f"{t:.6f}") not in excluded]
+
+
+def _by_moment(boxes: pd.DataFrame) -> dict[Moment, pd.DataFrame]:
+    times = boxes["timestamp"].map("{:.6f}".format)
+    return dict(list(boxes.groupby([boxes["video"], times], sort=False)))
+
+
+def _without_actions(
+    layout: AvaLayout, source: str, boxes: dict[Moment, pd.DataFrame]
+) -> list[Keyframe]:
+    """A keyframe a moment, with its persons' boxes and no actions."""
+    num_actions = layout.label_map().num_actions
+    keyframes = []
+    for (video, _), rows in boxes.items():
+        corners = rows[list(BOX)].to_numpy(np.float32)
+        actions = np.zeros((len(rows), num_actions), bool)
+        ids = np.full(len(rows), -1, np.int64)
+        timestamp = float(rows["timestamp"].iloc[0])
+        keyframes.append(Keyframe(source, video, timestamp, corners, actions, ids))
+    return keyframes

@@ -19,7 +19,8 @@ from functools import cached_property
 from pathlib import Path
 
 from stadlib.base import InputError
-from stadlib.data.labels import LabelMap, read_label_map
+from stadlib.data.labels import LABEL_MAP_FILE, LabelMap, read_label_map
+from stadlib.data.rows import read_excluded
 
 SOURCES = ("ava", "kinetics")
 SPLITS = ("train", "val", "test")
@@ -27,7 +28,6 @@ AVA_SECONDS = range(902, 1799)  # the keyframes of every AVA movie
 VERSIONS = {"ava": "v2.2", "kinetics": "v1.0"}
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 BOX_SUFFIXES = (".csv", ".json", ".pkl")
-LABEL_MAP_FILE = "ava_action_list_v2.2_for_activitynet_2019.pbtxt"
 
 
 class AvaLayout:
@@ -64,21 +64,24 @@ class AvaLayout:
 
     def annotations(self, source: str, split: str) -> Path:
         """The annotation file of a split, whether it exists or not."""
-        return self._file(source, split, "{source}_{split}_{version}.csv")
+        return self._file(source, split, ".csv")
 
     def video_list(self, source: str, split: str) -> Path:
         """The file that lists a split's video ids, whether it exists or not."""
-        return self._file(source, split, "{source}_{split}_{version}.txt")
+        return self._file(source, split, ".txt")
 
     def excluded_file(self, source: str, split: str) -> Path:
         """The file of excluded timestamps, whether it exists or not."""
-        return self._file(source, split, "{source}_{split}_excluded_timestamps_{version}.csv")
+        return self._file(source, split, ".csv", "excluded_timestamps_")
+
+    def _file(self, source: str, split: str, suffix: str, kind: str = "") -> Path:
+        stem = f"{_known(source, SOURCES)}_{_known(split, SPLITS)}_{kind}{VERSIONS[source]}"
+        return self.annotation_folder / (stem + suffix)
 
     def person_boxes(self, detector: str, source: str, split: str) -> Path:
         """A detector's boxes, in annotated seconds and others, whether the file exists or not."""
-        names = (_known(source, SOURCES), _known(split, SPLITS))
-        path = self.root / "boxes" / "{}_{}_{}".format(detector, *names)
-        files = [path.with_name(path.name + suffix) for suffix in BOX_SUFFIXES]
+        stem = f"{detector}_{_known(source, SOURCES)}_{_known(split, SPLITS)}"
+        files = [self.root / "boxes" / (stem + suffix) for suffix in BOX_SUFFIXES]
         return next((file for file in files if file.exists()), files[0])
 
     def videos(self, source: str, split: str) -> list[str]:
@@ -87,21 +90,18 @@ class AvaLayout:
         Raises:
             InputError: neither file exists.
         """
-        listing, annotations = (
-            self.video_list(source, split),
-            self.annotations(source, split),
-        )
+        listing, annotations = self.video_list(source, split), self.annotations(source, split)
         if listing.is_file():
-            words = listing.read_text(encoding="utf-8").split()
+            videos = listing.read_text(encoding="utf-8").split()
         elif annotations.is_file():
             lines = annotations.read_text(encoding="utf-8").splitlines()
-            words = [line.split(",", 1)[0] for line in lines if line]
+            videos = [line.split(",", 1)[0] for line in lines if line]
         else:
             raise InputError(f"{listing}: no such list of videos, and no {annotations.name} either")
-        return list(dict.fromkeys(words))
+        return list(dict.fromkeys(videos))
 
     def video_file(self, source: str, video: str) -> Path:
-        """The file of a video, whichever container it is in.
+        """The file of a video in any container.
 
         Raises:
             InputError: no file, or an id that would lead out of the folder.
@@ -116,49 +116,39 @@ class AvaLayout:
         choices = ", ".join(VIDEO_SUFFIXES)
         raise InputError(f"{folder / video}: no such video (looked for {choices}); add the file")
 
+    def excluded(self, source: str, split: str) -> set[tuple[str, str]]:
+        """Keyframes that the official evaluation leaves out: (video, ``%.6f`` of its second)."""
+        path = self.excluded_file(source, split)
+        return read_excluded([path] if path.is_file() else [])
+
     def video_start(self, source: str, video: str) -> float:
         """The annotation clock, in seconds, at the file's first frame (default 0)."""
         return self._video_starts.get((_known(source, SOURCES), video), 0.0)
 
-    def excluded(self, source: str, split: str) -> set[tuple[str, str]]:
-        """Keyframes that the official evaluation leaves out: (video, ``%.6f`` of its second)."""
-        path = self.excluded_file(source, split)
-        return {(video, f"{_number(path, row, t):.6f}") for row, (video, t) in _rows(path, 2)}
-
     @cached_property
     def _video_starts(self) -> dict[tuple[str, str], float]:
         path = self.annotation_folder / "video_starts.csv"
-        rows = [(row, words) for row, words in _rows(path, 3) if words[0] != "source"]
-        return {(words[0], words[1]): _number(path, row, words[2]) for row, words in rows}
-
-    def _file(self, source: str, split: str, pattern: str) -> Path:
-        names = {"source": _known(source, SOURCES), "split": _known(split, SPLITS)}
-        return self.annotation_folder / pattern.format(version=VERSIONS[source], **names)
+        if not path.is_file():
+            return {}
+        starts = {}
+        with path.open(newline="", encoding="utf-8") as file:
+            for row, words in enumerate(csv.reader(file), 1):
+                if not words or words[0] == "source":
+                    continue
+                where = f"{path}:{row}"
+                if len(words) != 3:
+                    raise InputError(f"{where}: {len(words)} columns, expected 3; mend the row")
+                try:
+                    seconds = float(words[2])
+                except ValueError:
+                    seconds = math.nan
+                if not math.isfinite(seconds):
+                    raise InputError(f"{where}: {words[2]!r} is no number of seconds; mend it")
+                starts[words[0], words[1]] = seconds
+        return starts
 
 
 def _known(word: str, choices: tuple[str, ...]) -> str:
     if word not in choices:
         raise InputError(f"{word!r} is unknown; choose from {', '.join(choices)}")
     return word
-
-
-def _rows(path: Path, width: int) -> list[tuple[int, list[str]]]:
-    """Numbered rows of a small optional file; none where it does not exist."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [(number, words) for number, words in enumerate(csv.reader(file), 1) if words]
-    for number, words in rows:
-        if len(words) != width:
-            raise InputError(f"{path}:{number}: {len(words)} columns, expected {width}")
-    return rows
-
-
-def _number(path: Path, row: int, word: str) -> float:
-    try:
-        number = float(word)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"{path}:{row}: {word!r} is no number of seconds; mend the row")
-    return number

@@ -1,265 +1,152 @@
-"""Detection rows to disk, millions of them, part by part: memory holds one part at a time.
+"""AVA's CSV: one reader and one list of problems for every kind of file that has its rows.
 
-The rows of an AVA or AVA-Kinetics annotation file, every one checked.
+A row is ``video,timestamp,x1,y1,x2,y2,action_id[,score]``; column 8 is a detection's score or a
+person's id. Two columns, ``video,timestamp``, name a keyframe without a label. Timestamps are
+seconds, zero padded in AVA (0902) and fractional in Kinetics (5.016949). Lines may be blank and
+words may be quoted; there is no header row.
 
-A row is ``video,timestamp,x1,y1,x2,y2,action_id[,person_id]``; two columns only,
-``video,timestamp``, name a keyframe that nobody labelled. Timestamps are decimal seconds, zero
-padded in AVA (0902) and fractional in Kinetics (5.016949); they are compared as ``%.6f``.
-
-Rows of ground-truth and detection files, from CSV and from memory.
-
-A file is read by polars, in seconds where it has millions of rows. Whatever that reader is not
-sure of (quotes, a word that is no number, rows of several lengths) is left to a slow reader
-that goes row by row and knows what to say.
-
-The rows of a submission file, one by one: those that can be used, and what is wrong with others.
-
-The file is read in parts and kept as numbers, so that one of millions of rows fits in memory.
+polars parses a sound file, seconds for millions of rows. A file with anything wrong or unusual is
+read again line by line, where every row has its number and its words.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import mmap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import isfinite, nan
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import polars as pl
 
 from stadlib.base import InputError, written_whole
-from stadlib.data.labels import LabelMap
 
-PART = 500_000  # rows at a time, some 50 MB
-
-
-def write_rows(path: Path, parts: Iterable[pl.DataFrame]) -> int:
-    """Write frames one after the other as one CSV without header; returns the number of rows.
-
-    Floats stand in plain decimals with as many digits as tell them from every other float64.
-    """
-    rows = 0
-    with written_whole(path) as temporary, temporary.open("wb") as file:
-        for part in parts:
-            part.write_csv(file, include_header=False, float_scientific=False)
-            rows += len(part)
-    return rows
-
-
-def spelled(texts: list[str], codes: np.ndarray) -> pl.Series:
-    """The texts at these positions, (n,): few different ones recur in many rows."""
-    return pl.Series(texts, dtype=pl.String).gather(codes)
-
-
-CORNERS = ["x1", "y1", "x2", "y2"]
-_COLUMNS = ["video", "timestamp", *CORNERS, "action", "person"]
-_WIDTHS = (2, 7, 8)
-
-
-class Problem(NamedTuple):
-    """What is wrong with a row (1-based) of a file; ``text`` ends with the remedy."""
-
-    path: Path
-    row: int
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.row}: {self.text}"
-
-
-def read_annotation_rows(path: Path, known_actions: set[int]) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read every row of a file and tell the good from the bad.
-
-    Args:
-        path: annotation file.
-        known_actions: ids that an action may have, evaluated or not.
-
-    Returns:
-        The good rows and the problems of the others, both in file order. Columns: ``row``
-        (1-based), ``video``, ``timestamp`` (seconds), ``micros`` (microseconds, the key),
-        ``x1 y1 x2 y2`` (float64), ``action`` and ``person`` (int64). Two-column rows have NaN
-        boxes and action -1. A person is -1 where the file names none: an eighth column that is
-        no whole number is a score (as the field's tools write it), not an id.
-
-    Raises:
-        InputError: the file is missing, no text, or has no row at all.
-    """
-    words, problems = _split_rows(path)
-    rows = pd.DataFrame({"row": words["row"], "video": words["video"]})
-    for column in ["timestamp", *CORNERS]:
-        rows[column] = pd.to_numeric(words[column], errors="coerce").astype(np.float64)
-    for column in ["action", "person"]:
-        numbers = pd.to_numeric(words[column], errors="coerce").astype(np.float64)
-        whole = np.isfinite(numbers) & ~words[column].str.contains(".", regex=False)
-        rows[column] = np.where(whole, numbers, -1).astype(np.int64)
-    bad = np.zeros(len(rows), bool)
-    for found, text in _annotation_faults(words, rows, known_actions):
-        new = np.flatnonzero(found & ~bad)
-        problems += [Problem(path, int(rows["row"].iat[i]), text(words.iloc[i])) for i in new]
-        bad |= found
-    rows = rows[~bad].reset_index(drop=True)
-    rows["micros"] = (rows["timestamp"] * 1e6).round().astype(np.int64)
-    problems += _contradicting_persons(path, rows)
-    return rows, sorted(problems, key=lambda problem: problem.row)
-
-
-def contradicting_files(tables: dict[Path, pd.DataFrame]) -> list[Problem]:
-    """Keyframes that two files label differently, be it a box or an action.
-
-    Args:
-        tables: what ``read_rows`` gave for each file.
-    """
-    problems: list[Problem] = []
-    seen: dict[tuple[str, int], tuple[Path, int, frozenset]] = {}
-    shared = _videos_of_several(list(tables.values()))
-    for path, table in tables.items():
-        several = table[table["video"].isin(shared)]
-        for key, rows in several.groupby(["video", "micros"], sort=False):
-            labelled = rows[rows["action"] >= 0]
-            content = frozenset(labelled[[*CORNERS, "action"]].itertuples(index=False, name=None))
-            first, row, other = seen.setdefault(key, (path, int(rows["row"].iat[0]), content))
-            if other != content:
-                text = (
-                    f"keyframe {key[0]},{key[1] / 1e6:.6f} has other boxes or actions than in "
-                    f"{first.name}:{row}; keep one of the two"
-                )
-                problems.append(Problem(path, int(rows["row"].iat[0]), text))
-    return problems
-
-
-def _split_rows(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
-    """Words of the rows that have a possible number of columns; the others are problems."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such annotation file; add it") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as text ({error}); replace it") from error
-    widths = np.array([line.count(",") + 1 if line else 0 for line in lines])
-    good = np.isin(widths, _WIDTHS)
-    if not widths.any():
-        raise InputError(f"{path}: empty file; add its rows or remove it")
-    remedy = "expected 2, 7 or 8; mend the row"
-    wrong = np.flatnonzero(~good & (widths > 0))
-    problems = [Problem(path, int(i) + 1, f"{widths[i]} columns, {remedy}") for i in wrong]
-    text = "\n".join(line for line, keep in zip(lines, good, strict=True) if keep)
-    words = pd.DataFrame(columns=_COLUMNS, dtype=str)
-    if text:
-        words = pd.read_csv(
-            io.StringIO(text),
-            header=None,
-            names=_COLUMNS,
-            dtype=str,
-            na_filter=False,
-            quoting=csv.QUOTE_NONE,
-        ).fillna("")
-    words["row"] = np.flatnonzero(good) + 1
-    words["width"] = widths[good]
-    return words, problems
-
-
-_AnnotationFault = tuple[np.ndarray, Callable[[pd.Series], str]]
-
-
-def _annotation_faults(
-    words: pd.DataFrame, rows: pd.DataFrame, known_actions: set[int]
-) -> list[_AnnotationFault]:
-    """Every way a row can be wrong: which rows are, and what to say of one of them."""
-    labelled = (words["width"] > 2).to_numpy()
-    faults: list[_AnnotationFault] = [
-        ((words["video"] == "").to_numpy(), lambda w: "no video id; mend the row"),
-        (
-            ~np.isfinite(rows["timestamp"].to_numpy()),
-            lambda w: f"timestamp {w['timestamp']!r} is no number (these files have no header)",
-        ),
-    ]
-    for c in CORNERS:
-        value = rows[c].to_numpy()
-        faults += [
-            (labelled & ~np.isfinite(value), lambda w, c=c: f"{c} {w[c]!r} is no number; mend it"),
-            (
-                labelled & ((value < 0) | (value > 1)),
-                lambda w, c=c: f"{c} {w[c]} is outside [0, 1]; divide by the frame's size",
-            ),
-        ]
-    for a, b in (("x1", "x2"), ("y1", "y2")):
-        wrong = labelled & (rows[a] >= rows[b]).to_numpy()
-        faults.append(
-            (wrong, lambda w, a=a, b=b: f"{a} {w[a]} >= {b} {w[b]}; swap or drop the row")
-        )
-    unknown = labelled & ~rows["action"].isin(known_actions).to_numpy()
-    faults.append(
-        (unknown, lambda w: f"action {w['action']!r} is no known class; use AVA's ids 1 to 80")
-    )
-    numeric = pd.to_numeric(words["person"], errors="coerce").notna() | (words["person"] == "")
-    faults.append(
-        (~numeric.to_numpy(), lambda w: f"person id {w['person']!r} is no number; mend it")
-    )
-    return faults
-
-
-def _contradicting_persons(path: Path, rows: pd.DataFrame) -> list[Problem]:
-    """Rows that give a person of a keyframe another box than an earlier row does."""
-    named = rows[(rows["person"] >= 0) & (rows["action"] >= 0)]
-    boxes = named.drop_duplicates(["video", "micros", "person", *CORNERS])
-    repeated = boxes[boxes.duplicated(["video", "micros", "person"])]
-    if repeated.empty:
-        return []
-    first = boxes.drop_duplicates(["video", "micros", "person"])
-    first = first.set_index(["video", "micros", "person"])["row"]
-    return [
-        Problem(
-            path,
-            int(r.row),
-            f"person {r.person} of {r.video},{r.timestamp:.6f} has another box in row "
-            f"{first[(r.video, r.micros, r.person)]}; keep one of the two",
-        )
-        for r in repeated.itertuples()
-    ]
-
-
-def _videos_of_several(tables: list[pd.DataFrame]) -> set[str]:
-    videos = [pd.Series(table["video"].unique()) for table in tables]
-    counts = pd.concat(videos).value_counts() if videos else pd.Series(dtype=int)
-    return set(counts.index[counts > 1])
-
-
-NO_LABEL = -1  # action_id of a two-column row; the files' own ids start at 1
 COLUMNS = ("video", "timestamp", "x1", "y1", "x2", "y2", "action_id", "score")
 BOX = ("x1", "y1", "x2", "y2")
+NO_LABEL = -1  # action_id of a row without an action; the files' own ids start at 1
+PART = 500_000  # rows to write at a time, some 50 MB
 Rows = pd.DataFrame | str | Path | Sequence[pd.DataFrame | str | Path]
-_SCHEMA = {
+_CHARACTERS = 1 << 25  # to read at a time, line by line
+_COMMA = "\x1f"  # stands for a comma inside quotes
+_TYPES = {
     name: {"video": pl.String, "action_id": pl.Int32}.get(name, pl.Float64) for name in COLUMNS
 }
 
 
-def read_rows(path: str | Path) -> pd.DataFrame:
-    """Read a ground-truth or detection file into :data:`COLUMNS`, ``video`` categorical.
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a kind of file demands of its rows. Numbers are finite in every kind.
 
-    Rows have 2 columns (a keyframe without label: ``action_id`` -1, NaN box), 7 or 8. Column 8 is
-    a detection's score or a person's id and defaults to 1. Empty lines are skipped.
+    Attributes:
+        widths: possible numbers of columns.
+        named: a video id may not be empty.
+        fractions: corners are in [0, 1].
+        area: x1 < x2 and y1 < y2.
+        actions: ids that an action may have; None: any whole number.
+        other_action: what is said of another action, with the remedy.
+        empty_action: an empty action is read as ``NO_LABEL``.
+        last: what column 8 is, a "score", a "probability" in [0, 1] or a "person" id.
+    """
+
+    widths: tuple[int, ...] = (2, 7, 8)
+    named: bool = True
+    fractions: bool = False
+    area: bool = False
+    actions: Collection[int] | None = None
+    other_action: str = "is no whole number; mend the row"
+    empty_action: bool = False
+    last: Literal["score", "probability", "person"] = "score"
+
+
+EVALUATED = Form(named=False)  # as tolerant as the official evaluator
+
+
+class Problems:
+    """What is wrong with a file: the first ``most`` rows of each kind, and how many more."""
+
+    def __init__(self, path: Path, most: float = 1) -> None:
+        self.path, self.most = path, most
+        self.rows: list[tuple[int, str]] = []
+        self.counts: Counter[str] = Counter()
+
+    def add(self, kind: str, rows: Sequence[int], text: Callable[[int], str]) -> None:
+        """Note that these rows (from 1) have a problem; ``text(n)`` tells that of ``rows[n]``."""
+        left = self.most - self.counts[kind]
+        self.counts[kind] += len(rows)
+        for n in range(int(min(len(rows), max(0, left)))):
+            self.rows.append((int(rows[n]), text(n)))
+
+    def lines(self) -> list[str]:
+        """One line a problem, ``file:row: what; remedy``, in the order of the file."""
+        lines = [f"{self.path}:{row}: {text}" for row, text in sorted(self.rows)]
+        more = {kind: int(count - self.most) for kind, count in self.counts.items()
+                if count > self.most}  # fmt: skip
+        return lines + [f"{self.path}: {n} more of the same: {kind}" for kind, n in more.items()]
+
+    def refuse(self) -> None:
+        """Raise the first problem in the file, if there is any, as an InputError."""
+        if self.rows:
+            raise InputError(self.lines()[0])
+
+
+def read(path: str | Path, form: Form, most: float = 1) -> tuple[pl.DataFrame, Problems]:
+    """Read the rows of a file that are right, and tell what is wrong with the others.
+
+    Args:
+        path: the file.
+        form: what its rows must be.
+        most: problems of a kind that are told; others are counted.
+
+    Returns:
+        A frame of ``row`` (from 1) and :data:`COLUMNS`, in the order of the file. Column 8 is
+        ``score``, 1 where it is missing, or ``person``, -1 where it is missing or a score. A row of
+        two columns has null corners and the action ``NO_LABEL``.
 
     Raises:
-        InputError: the file is missing, or a row cannot be read; names file, row and column.
+        InputError: the file is missing or cannot be opened.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected rows {','.join(COLUMNS)}")
-    rows = _read_fast(path)
-    return _read_carefully(path) if rows is None else rows
+    problems = Problems(path, most)
+    rows = _read_fast(path, form)
+    if rows is None:
+        rows = _read_carefully(path, form, problems)
+    return rows.drop("score") if form.last == "person" else rows, problems
+
+
+def read_rows(path: str | Path, form: Form = EVALUATED) -> pd.DataFrame:
+    """Read a ground-truth or detection file into :data:`COLUMNS`, ``video`` categorical.
+
+    Raises:
+        InputError: the file is missing, or its first wrong row.
+    """
+    rows, problems = read(path, form)
+    problems.refuse()
+    return to_pandas(rows.drop("row"))
+
+
+def to_pandas(rows: pl.DataFrame) -> pd.DataFrame:
+    """The same frame in pandas, ``video`` as categories in order of appearance, null as NaN."""
+    names = rows["video"].unique(maintain_order=True)
+    codes = rows["video"].cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int32)
+    video = pd.Categorical.from_codes(codes, categories=pd.Index(names.to_list(), dtype=object))
+    columns = {name: video if name == "video" else rows[name].to_numpy() for name in rows.columns}
+    return pd.DataFrame(columns, copy=False)
 
 
 def table(rows: Rows) -> pd.DataFrame:
-    """Bring files, frames and sequences of them into one frame.
+    """Bring files, frames and sequences of them into one frame of :data:`COLUMNS`.
 
     Raises:
         InputError: a column is missing, or a file cannot be read.
     """
+    if isinstance(rows, str | Path):
+        return read_rows(rows)
     if isinstance(rows, pd.DataFrame):
         missing = [name for name in COLUMNS[:7] if name not in rows]
         if missing:
@@ -267,9 +154,9 @@ def table(rows: Rows) -> pd.DataFrame:
         rows = rows if "score" in rows else rows.assign(score=1.0)
         if isinstance(rows["video"].dtype, pd.CategoricalDtype):
             return rows
-        return rows.assign(video=_categorical(rows["video"]))
-    if isinstance(rows, str | Path):
-        return read_rows(rows)
+        codes, names = pd.factorize(np.asarray(rows["video"], dtype=object))
+        names = pd.Index(names, dtype=object)
+        return rows.assign(video=pd.Categorical.from_codes(codes, categories=names))
     parts = [table(part)[list(COLUMNS)] for part in rows]
     parts = [part for part in parts if len(part)] or parts[:1]
     if len(parts) == 1:
@@ -283,18 +170,13 @@ def read_excluded(paths: Sequence[str | Path]) -> set[tuple[str, str]]:
     """Keyframes of exclusion files, rows ``video,timestamp``: (video, ``%.6f`` of its second).
 
     Raises:
-        InputError: a file is missing, or a row has other than two columns.
+        InputError: a file is missing, or its first wrong row.
     """
     excluded = set()
-    for path in map(Path, paths):
-        rows = read_rows(path)
-        if (rows["action_id"] != NO_LABEL).any():
-            row = int(np.flatnonzero(rows["action_id"] != NO_LABEL)[0]) + 1
-            raise InputError(f"{path}, row {row}: more than 2 columns; give video,timestamp")
-        excluded |= {
-            (str(video), f"{timestamp:.6f}")
-            for video, timestamp in zip(rows["video"], rows["timestamp"], strict=True)
-        }
+    for path in paths:
+        rows = read_rows(path, Form(widths=(2,), named=False))
+        times = rows["timestamp"].map("{:.6f}".format)
+        excluded |= set(zip(rows["video"].astype(str), times, strict=True))
     return excluded
 
 
@@ -308,214 +190,154 @@ def keyframe_keys(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def _categorical(videos: Iterable) -> pd.Categorical:
-    codes, names = pd.factorize(np.asarray(videos, dtype=object))
-    return pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
+def write_rows(path: Path, parts: Iterable[pl.DataFrame]) -> int:
+    """Write frames one after the other as one CSV without header; returns the number of rows.
 
-
-def _read_fast(path: Path) -> pd.DataFrame | None:
-    """The rows, or None where anything is unusual."""
-    if path.stat().st_size == 0 or _contains(path, b'"', b"\r"):
-        return None
-    with path.open("rb") as file:
-        columns = COLUMNS[: file.readline().count(b",") + 1]
-    if len(columns) < 7:
-        return None
-    try:
-        schema = {name: _SCHEMA[name] for name in columns}
-        frame = pl.read_csv(path, has_header=False, schema=schema, quote_char=None)
-    except (pl.exceptions.PolarsError, OSError, ValueError):
-        return None
-    numbers = [name for name in columns[1:] if name != "action_id"]
-    sure = pl.all_horizontal(pl.col(numbers).is_finite())
-    if sum(frame.null_count().row(0)) or not frame.select(sure.all()).item():
-        return None
-    if _count_commas(path) != len(frame) * (len(columns) - 1):  # polars may overlook a last one
-        return None
-    if "score" not in columns:
-        frame = frame.with_columns(score=pl.lit(1.0))
-    names = frame["video"].unique(maintain_order=True)
-    codes = frame["video"].cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int32)
-    video = pd.Categorical.from_codes(codes, categories=pd.Index(names.to_list(), dtype=object))
-    arrays = {name: frame[name].to_numpy() for name in COLUMNS[1:]}
-    return pd.DataFrame({"video": video, **arrays}, copy=False)
-
-
-def _contains(path: Path, *words: bytes) -> bool:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return any(content.find(word) >= 0 for word in words)
-
-
-def _count_commas(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(part.count(b",") for part in iter(lambda: file.read(1 << 24), b""))
-
-
-def _read_carefully(path: Path) -> pd.DataFrame:
-    rows = []
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.reader(stream)
-        try:
-            rows += [_parse(row, f"{path}, row {reader.line_num}") for row in reader if row]
-        except (UnicodeDecodeError, csv.Error) as error:
-            row = reader.line_num + 1
-            raise InputError(f"{path}, row {row}: not a text table ({error})") from error
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    numbers = dict.fromkeys(("timestamp", *BOX, "score"), float)
-    return frame.astype({**numbers, "action_id": "int32"}).assign(
-        video=_categorical(frame["video"])
-    )
-
-
-def _parse(row: list[str], where: str) -> tuple:
-    if len(row) not in (2, 7, 8):
-        raise InputError(f"{where}: {len(row)} columns; a row has 2, 7 or 8: {','.join(COLUMNS)}")
-    timestamp = _number(row, 1, where)
-    if len(row) == 2:
-        return row[0], timestamp, nan, nan, nan, nan, NO_LABEL, 1.0
-    box = [_number(row, column, where) for column in range(2, 6)]
-    try:
-        action = int(row[6])
-    except ValueError:
-        action = 2**31
-    if abs(action) >= 2**31:
-        raise InputError(f"{where}, action_id: {row[6]!r} is not a whole number")
-    return row[0], timestamp, *box, action, _number(row, 7, where) if len(row) == 8 else 1.0
-
-
-def _number(row: list[str], column: int, where: str) -> float:
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = nan
-    if not isfinite(value):
-        hint = "; the file has no header row" if row[column].strip() == COLUMNS[column] else ""
-        raise InputError(f"{where}, {COLUMNS[column]}: {row[column]!r} is not a number{hint}")
-    return value
-
-
-MOST = 10  # lines a kind of problem; the others are counted
-SUBMISSION_COLUMNS = ("video", "timestamp", "x1", "y1", "x2", "y2", "action_id", "score")
-_NUMBERS = ("timestamp", "x1", "y1", "x2", "y2", "score")
-_PART = 1 << 25  # characters at a time
-
-
-class Found:
-    """Problems by kind: the first lines of each, and how many there are."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.texts, self.counts = path, {}, Counter()
-
-    def add(self, kind: str, rows: np.ndarray, text: Callable[[int], str]) -> None:
-        """Note that these rows (from 1) have a problem; ``text`` is asked for the n-th of them."""
-        texts = self.texts.setdefault(kind, [])
-        self.counts[kind] += len(rows)
-        for n in range(min(len(rows), MOST - len(texts))):
-            texts.append(f"{self.path}:{rows[n]}: {text(n)}")
-
-    def lines(self) -> Iterator[str]:
-        """All of them, kind by kind."""
-        for kind, texts in self.texts.items():
-            yield from texts
-            if more := self.counts[kind] - len(texts):
-                yield f"{self.path}: {more} more of the same: {kind}"
-
-
-def read_submission(path: Path, labels: LabelMap, found: Found) -> tuple[pd.DataFrame, list[str]]:
-    """Read the good rows and note the problems of the others.
-
-    Args:
-        path: the file; bytes that are no text become part of wrong words.
-        labels: the evaluated actions.
-        found: gets the problems.
-
-    Returns:
-        The rows as numbers, and the videos' names. Columns: ``row`` (from 1, as in the file),
-        ``video`` (a position among the names), ``micros`` (microseconds), ``x1 y1 x2 y2``,
-        ``action`` and ``score``.
+    Memory holds one frame at a time. Floats are written in plain decimals with as many digits as
+    tell them from every other float64.
     """
-    parts, videos, row = [], {}, 1
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        while lines := file.readlines(_PART):
-            words = pl.DataFrame({"line": lines}).with_row_index("row", row)
-            row += len(words)
-            words = words.with_columns(pl.col("line").str.strip_chars_end("\n"))
-            words = words.filter(pl.col("line") != "")
-            fields = pl.col("line").str.split_exact(",", len(SUBMISSION_COLUMNS))
-            fields = fields.struct.rename_fields([*SUBMISSION_COLUMNS, "more"])
-            words = words.with_columns(fields.alias("words")).unnest("words")
-            parts.append(_good(words, labels, videos, found))
-    return pd.concat(parts, ignore_index=True), list(videos)
+    rows = 0
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        for part in parts:
+            part.write_csv(file, include_header=False, float_scientific=False)
+            rows += len(part)
+    return rows
 
 
-def _good(
-    words: pl.DataFrame, labels: LabelMap, videos: dict[str, int], found: Found
-) -> pd.DataFrame:
-    """The rows of a part without a problem, as numbers; adds its videos and its problems."""
-    numbers = {name: words[name].cast(pl.Float64, strict=False).to_numpy() for name in _NUMBERS}
-    action = words["action_id"].cast(pl.Int32, strict=False).fill_null(-1).to_numpy()
-    bad = np.zeros(len(words), bool)
-    for kind, wrong, text in _submission_faults(words, numbers, ~np.isin(action, labels.ids)):
-        places = np.flatnonzero(wrong & ~bad)
-        bad |= wrong
-        rows = words["row"].to_numpy()[places]
-        found.add(kind, rows, lambda n, p=places, t=text: t(words.row(int(p[n]), named=True)))
-    good = np.flatnonzero(~bad)
-    codes, names = pd.factorize(words["video"].to_numpy()[good])
-    places = np.array([videos.setdefault(name, len(videos)) for name in names], np.int32)
-    columns = {name: numbers[name][good] for name in _NUMBERS}
-    columns["micros"] = micros(columns.pop("timestamp"))
-    ids = {"row": words["row"].to_numpy()[good], "video": places[codes] if len(good) else codes}
-    return pd.DataFrame({**ids, **columns, "action": action[good]})
+def _faults(form: Form) -> list[tuple[str, pl.Expr, str]]:
+    """Every way a row can be wrong: its kind, which rows are, and the text, to fill with words."""
+
+    def no_number(name: str) -> pl.Expr:
+        return ~pl.col(name).is_finite().fill_null(False)
+
+    widths = " or ".join(map(str, form.widths)).replace(" or ", ", ", len(form.widths) - 2)
+    columns = f"{{width}} columns; a row has {widths}: {','.join(COLUMNS)}"
+    garbled = pl.col("video").str.contains("\ufffd", literal=True)
+    faults = [
+        ("number of columns", ~pl.col("width").is_in(form.widths), columns),
+        ("encoding", garbled, "not UTF-8 text; save the file as UTF-8"),
+    ]
+    if form.named:
+        faults.append(("video id", pl.col("video") == "", "no video id; mend the row"))
+    text = "timestamp {timestamp!r} is no number; mend the row (the file has no header row)"
+    faults.append(("timestamp", no_number("timestamp"), text))
+    labelled = pl.col("width") > 2
+    for name in BOX:
+        text = f"{name} {{{name}!r}} is no number; mend the row"
+        faults.append((f"{name} no number", labelled & no_number(name), text))
+        if form.fractions:
+            text = f"{name} {{{name}}} is outside [0, 1]; divide by the frame's size and clip"
+            faults.append((f"{name} outside", ~pl.col(name).is_between(0, 1), text))
+    for low, high in (("x1", "x2"), ("y1", "y2")) if form.area else ():
+        text = f"{low} {{{low}}} >= {high} {{{high}}}; swap or drop the row"
+        faults.append((f"{low} >= {high}", pl.col(low) >= pl.col(high), text))
+    action = pl.col("action_id")
+    wrong = action.is_null()
+    if form.actions is not None:
+        wrong |= labelled & ~action.is_in(list(form.actions))
+    faults.append(("action", wrong, f"action {{action_id!r}} {form.other_action}"))
+    name = "person id" if form.last == "person" else "score"
+    text = f"{name} {{score!r}} is no number; mend the row"
+    faults.append((name, no_number("score"), text))
+    if form.last == "probability":
+        text = "score {score} is outside [0, 1]; apply the sigmoid"
+        faults.append(("score outside", ~pl.col("score").is_between(0, 1), text))
+    return faults
 
 
-_SubmissionFault = tuple[str, np.ndarray, Callable[[dict], str]]
+def _read_fast(path: Path, form: Form) -> pl.DataFrame | None:
+    """The rows of a sound file, or None where anything is wrong or unusual."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            columns = COLUMNS[: file.readline().count(b",") + 1]
+            if len(columns) < 7 or text.find(b'"') >= 0 or text.find(b"\r") >= 0:
+                return None
+            file.seek(0)
+            commas = sum(part.count(b",") for part in iter(lambda: file.read(1 << 24), b""))
+        types = {name: _TYPES[name] for name in columns}
+        if form.last == "person" and len(columns) == 8:
+            types["score"] = pl.Int64
+        rows = pl.read_csv(path, has_header=False, schema=types, quote_char=None)
+    except (pl.exceptions.PolarsError, OSError, ValueError):  # ValueError: an empty file
+        return None
+    if form.empty_action:
+        rows = rows.with_columns(pl.col("action_id").fill_null(NO_LABEL))
+    # polars overlooks a column too many at the end of a row.
+    if sum(rows.null_count().row(0)) or commas != len(rows) * (len(columns) - 1):
+        return None
+    if form.last == "person":
+        person = pl.col("score") if len(columns) == 8 else pl.lit(NO_LABEL, pl.Int64)
+        rows = rows.with_columns(person=person, score=pl.lit(1.0))
+    elif len(columns) == 7:
+        rows = rows.with_columns(score=pl.lit(1.0))
+    wrong = pl.any_horizontal(fault for _, fault, _ in _faults(form))
+    lazy = rows.lazy().with_columns(width=pl.lit(len(columns)))
+    return None if lazy.select(wrong.any()).collect().item() else rows.with_row_index("row", 1)
 
 
-def _submission_faults(
-    words: pl.DataFrame, numbers: dict[str, np.ndarray], unknown: np.ndarray
-) -> Iterator[_SubmissionFault]:
-    """Every way a row alone can be wrong: which rows are, and what to say of one's words."""
-    width = (words["score"].is_null() | words["more"].is_not_null()).to_numpy()
-    yield (
-        "number of columns",
-        width,
-        lambda w: (
-            f"{w['line'].count(',') + 1} columns; a row has 8: {','.join(SUBMISSION_COLUMNS)}"
-        ),
-    )
-    yield "video id", (words["video"] == "").to_numpy(), lambda w: "no video id; mend the row"
-    for name, value in numbers.items():
-        hint = "; the file has no header row" if name == "timestamp" else "; mend the row"
-        yield (
-            f"{name} no number",
-            ~np.isfinite(value),
-            lambda w, n=name, h=hint: f"{n} {w[n]!r} is no number{h}",
-        )
-        remedy = "apply the sigmoid" if name == "score" else "clip the box"
-        outside = (value < 0) | ((value > 1) if name != "timestamp" else (value > 1e6))
-        yield (
-            f"{name} out of range",
-            outside,
-            lambda w, n=name, r=remedy: (
-                f"{n} {w[n]} is out of range; "
-                + ("give seconds of the video" if n == "timestamp" else f"{r} to [0, 1]")
-            ),
-        )
-    for a, b in (("x1", "x2"), ("y1", "y2")):
-        wrong = ~(numbers[a] < numbers[b])
-        yield (
-            f"{a} >= {b}",
-            wrong,
-            lambda w, a=a, b=b: f"{a} {w[a]} >= {b} {w[b]}; swap or drop the row",
-        )
-    yield (
-        "action",
-        unknown,
-        lambda w: f"action {w['action_id']!r} is not evaluated; leave the row out",
-    )
+def _read_carefully(path: Path, form: Form, problems: Problems) -> pl.DataFrame:
+    """The right rows of any file, line by line; notes the problems of the others."""
+    parts, row = [_numbers(_words([], 1), form)], 1
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            while lines := file.readlines(_CHARACTERS):
+                words = _words(lines, row)
+                row += len(lines)
+                rows = _numbers(words, form)
+                bad = np.zeros(len(rows), bool)
+                faults = _faults(form)
+                wrong = rows.select(fault.fill_null(False).alias(kind) for kind, fault, _ in faults)
+                for kind, _, text in faults:
+                    new = np.flatnonzero(wrong[kind].to_numpy() & ~bad).tolist()
+                    bad[new] = True
+
+                    def told(n: int, words=words, new=new, text=text) -> str:
+                        return text.format(**words.row(new[n], named=True))
+
+                    problems.add(kind, words["row"][new], told)
+                parts.append(rows.filter(~bad))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error}); check the file") from error
+    return pl.concat(parts).drop("width")
 
 
-def micros(seconds: np.ndarray | pd.Series) -> np.ndarray:
-    """Whole microseconds, by which the evaluator tells keyframes."""
-    return np.rint(np.asarray(seconds, np.float64) * 1e6).astype(np.int64)
+def _words(lines: list[str], first: int) -> pl.DataFrame:
+    """The words of lines: ``row``, ``width`` and a column a word; blank lines are left out."""
+    quoted = [number for number, line in enumerate(lines) if '"' in line]
+    for number in quoted:
+        try:
+            (words,) = csv.reader([lines[number].rstrip("\n")], strict=True)
+        except csv.Error:
+            continue  # an open quote: its word will be no number, or the columns too few
+        lines[number] = ",".join(word.replace(",", _COMMA) for word in words)
+    frame = pl.DataFrame({"line": lines}, schema={"line": pl.String}).with_row_index("row", first)
+    frame = frame.with_columns(pl.col("line").str.strip_chars_end("\n"))
+    frame = frame.filter(pl.col("line") != "")
+    fields = pl.col("line").str.split_exact(",", len(COLUMNS) - 1).struct.rename_fields(COLUMNS)
+    width = pl.col("line").str.count_matches(",", literal=True) + 1
+    frame = frame.select("row", width=width, words=fields).unnest("words")
+    if quoted:
+        frame = frame.with_columns(pl.col(pl.String).str.replace_all(_COMMA, ",", literal=True))
+    return frame
+
+
+def _numbers(words: pl.DataFrame, form: Form) -> pl.DataFrame:
+    """The words as numbers; null where a word is none or is missing."""
+
+    def number(name: str, type_: type[pl.DataType] = pl.Float64) -> pl.Expr:
+        return pl.col(name).str.strip_chars().cast(type_, strict=False)
+
+    no_action = pl.col("width") == 2
+    if form.empty_action:
+        no_action |= pl.col("action_id") == ""
+    no_score = pl.col("score").is_null()
+    if form.last == "person":
+        no_score |= pl.col("score") == ""
+    columns = {
+        **{name: number(name) for name in ("timestamp", *BOX)},
+        "action_id": pl.when(no_action).then(NO_LABEL).otherwise(number("action_id", pl.Int32)),
+        "score": pl.when(no_score).then(1.0).otherwise(number("score")),
+    }
+    if form.last == "person":
+        columns["person"] = number("score", pl.Int64).fill_null(-1)
+    return words.select("row", "width", "video", **columns)

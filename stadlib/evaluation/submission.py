@@ -1,19 +1,15 @@
 """The challenge's submission file: one CSV of AVA and Kinetics, only what counts, free of ties.
 
-The AVA-Kinetics crossover of the ActivityNet challenge takes rows
-``video,timestamp,x1,y1,x2,y2,action_id,score`` of both datasets in one file and measures it by
-``get_ava_performance.py`` (:mod:`stadlib.metrics` follows it). How that ranks equal scores depends
-on its processor; a file without equal scores of a class has one number everywhere.
-
-Whether a submission file is one: every kind of mistake, with row and remedy, before the upload.
-
-:mod:`stadlib.submission_rows` looks at every row alone; this is about rows together and keyframes.
+The AVA-Kinetics crossover of the ActivityNet challenge takes detection rows of both datasets in one
+file and measures it by ``get_ava_performance.py`` (:mod:`stadlib.evaluation.matching` follows it).
+How that ranks equal scores depends on its processor; a file without equal scores of a class has one
+number everywhere. :func:`validate_submission` finds mistakes before the upload.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +20,23 @@ from stadlib.base import InputError
 from stadlib.data.labels import LabelMap, read_label_map
 from stadlib.data.layout import AVA_SECONDS, SOURCES, AvaLayout
 from stadlib.data.rows import (
+    BOX,
+    EVALUATED,
     NO_LABEL,
     PART,
-    Found,
-    micros,
+    Problems,
+    read,
     read_rows,
-    read_submission,
-    spelled,
     table,
     write_rows,
 )
 from stadlib.evaluation.matching import Boxes, evaluated_boxes, protocol
 
 DIGITS = 8  # of a score, as members of an ensemble have; no order depends on them
-BOX = ("x1", "y1", "x2", "y2")
+ROWS = protocol("official").cap  # an image: 50
+MOST = 10  # lines a kind of problem; the others are counted
+_UNIT = replace(EVALUATED, fractions=True, last="probability")
+Image = tuple[str, str]  # video, ``%.6f`` of its second
 
 
 @dataclass(frozen=True)
@@ -63,13 +62,11 @@ class Written:
 def write_submission(detections: Sequence[Path], labels: Path, out: Path) -> Written:
     """Write the rows that the evaluator would count, with the same mAP, to ``out``.
 
-    An image's rows are those that its heap of 50 would hold at the end
-    (:mod:`stadlib.metrics.evaluated`, rule 3), the highest score first, then as the heap orders
-    them: by class, y1, x1, y2, x2. Scores are rounded to 8 decimals; where two of a class are then
-    equal, they are moved apart by as little as keeps every order inside the class, equal ones
-    having stood in the order of their images and rows. Boxes keep all their digits. A timestamp
-    is written as AVA does, ``0902``, where all of a file's are whole seconds, and otherwise as
-    Kinetics does, ``5.016949``; the evaluator reads both alike.
+    An image's rows are those that its heap of 50 would hold at the end, the highest score first,
+    then as the heap orders them: by class, y1, x1, y2, x2. Scores are rounded to 8 decimals. Equal
+    scores of a class are moved apart by as little as keeps every order inside the class. Boxes
+    keep all their digits. A timestamp is written as AVA does, ``0902``, where all of a file's are
+    whole seconds, and otherwise as Kinetics does, ``5.016949``; the evaluator reads both alike.
 
     Args:
         detections: detection files, usually AVA's and Kinetics', with scores in [0, 1].
@@ -83,17 +80,18 @@ def write_submission(detections: Sequence[Path], labels: Path, out: Path) -> Wri
     label_map = read_label_map(labels)
     if out.resolve() in [path.resolve() for path in detections]:
         raise InputError(f"{out}: is one of the detection files; give --out another name")
-    rows, in_ava_style = _read(detections)
+    parts = [read_rows(path, _UNIT) for path in detections]
+    whole = [np.full(len(part), bool((part["timestamp"] % 1 == 0).all())) for part in parts]
+    rows, in_ava_style = table(parts), np.concatenate(whole)
     images = rows.drop_duplicates(["video", "timestamp"]).assign(action_id=NO_LABEL)
     _, _, kept = evaluated_boxes(images, rows, label_map, protocol("official"))
     if not len(kept.row):
-        words = "no row of an evaluated action; nothing to submit"
-        raise InputError(f"{', '.join(map(str, detections))}: {words}")
+        names = ", ".join(map(str, detections))
+        raise InputError(f"{names}: no row of an evaluated action; nothing to submit")
     ticks, parted = part_scores(kept.score, kept.column)
     x1, y1, x2, y2 = kept.corners.T
     order = np.lexsort((-x2, -y2, -x1, -y1, -kept.action, -ticks, kept.key))
-    content = _parts(rows, kept.at(order), ticks[order], in_ava_style)
-    written = write_rows(out, content)
+    written = write_rows(out, _parts(rows, kept.at(order), ticks[order], in_ava_style))
     num_images = len(np.unique(kept.key))
     return Written(written, num_images, len(rows) - written, parted, out.stat().st_size)
 
@@ -102,7 +100,7 @@ def part_scores(score_D: np.ndarray, class_D: np.ndarray) -> tuple[np.ndarray, i
     """Scores as whole numbers of 1e-8, all different inside a class and in the same order.
 
     Args:
-        score_D: in [0, 1]; where equal, the earlier one stands before the later one.
+        score_D: in [0, 1]; of equal scores the earlier one comes first.
         class_D: the classes of the D detections.
 
     Returns:
@@ -121,61 +119,32 @@ def part_scores(score_D: np.ndarray, class_D: np.ndarray) -> tuple[np.ndarray, i
     return ticks_D, int((ticks_D != rounded_D).sum())
 
 
-def _read(detections: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
-    """The rows of all files, and which are of one whose timestamps are all whole seconds."""
-    parts, whole = [], []
-    for path in detections:
-        part = read_rows(path)
-        _require_fractions(path, part)
-        parts.append(part)
-        whole.append(np.full(len(part), bool((part["timestamp"] % 1 == 0).all())))
-    return table(parts), np.concatenate(whole)
-
-
-def _require_fractions(path: Path, rows: pd.DataFrame) -> None:
-    labelled = rows["action_id"].to_numpy() != NO_LABEL
-    for name, remedy in (
-        *((name, "divide boxes by the frame's size and clip them") for name in BOX),
-        ("score", "apply the sigmoid"),
-    ):
-        value = rows[name].to_numpy()
-        wrong = labelled & ~((value >= 0) & (value <= 1))
-        if wrong.any():
-            row = int(wrong.argmax())
-            words = f"{name} {value[row]:g} is outside [0, 1]"
-            raise InputError(f"{path}, row {row + 1}: {words}; {remedy}")
-
-
 def _parts(
     rows: pd.DataFrame, kept: Boxes, ticks: np.ndarray, in_ava_style: np.ndarray
 ) -> Iterator[pl.DataFrame]:
     """The kept rows as they are written, in parts."""
-    videos = [str(name) for name in rows["video"].cat.categories]
+    videos = pl.Series([str(name) for name in rows["video"].cat.categories], dtype=pl.String)
     codes, times = rows["video"].cat.codes.to_numpy(), rows["timestamp"].to_numpy()
     for start in range(0, len(ticks), PART):
-        own = slice(start, start + PART)
-        row = kept.row[own]
-        moments, seconds = pd.factorize(times[row])
+        part = slice(start, start + PART)
+        row = kept.row[part]
+        moments, seconds = pd.factorize(times[row])  # few different ones, written out once
         texts = [f"{second:.6f}" for second in seconds]
-        short = [f"{round(second):04d}" for second in seconds]
+        texts += [f"{round(second):04d}" for second in seconds]
         yield pl.DataFrame(
             {
-                "video": spelled(videos, codes[row]),
-                "timestamp": spelled(texts + short, moments + len(texts) * in_ava_style[row]),
-                **{name: kept.corners[own, place] for place, name in enumerate(BOX)},
-                "action_id": kept.action[own],
-                "score": ticks[own] / 10**DIGITS,
+                "video": videos.gather(codes[row]),
+                "timestamp": pl.Series(texts).gather(moments + len(seconds) * in_ava_style[row]),
+                **{name: kept.corners[part, number] for number, name in enumerate(BOX)},
+                "action_id": kept.action[part],
+                "score": ticks[part] / 10**DIGITS,
             }
         )
 
 
-ROWS = protocol("official").cap  # an image: 50
-Image = tuple[str, int]  # video, microseconds: what the evaluator tells keyframes by
-
-
 @dataclass(frozen=True)
 class Check:
-    """What was found: ``problems`` to mend, ``notes`` to know; one line each."""
+    """The result of a check: ``problems`` to mend, ``notes`` to know; one line each."""
 
     problems: list[str]
     notes: list[str]
@@ -188,7 +157,7 @@ class Keyframes:
     Attributes:
         known: all that may be named.
         wanted: those that count: annotated, or of a split without annotations all.
-        excluded: those that nobody scores.
+        excluded: those that are not scored.
     """
 
     known: frozenset[Image]
@@ -205,24 +174,24 @@ def split_keyframes(layout: AvaLayout, split: str) -> dict[str, Keyframes]:
     Raises:
         InputError: no file of the split, or one that cannot be read.
     """
-    found = {}
+    keyframes = {}
     for source in SOURCES:
         path = layout.annotations(source, split)
         annotated: frozenset[Image] = frozenset()
+        listed: frozenset[Image] = frozenset()
         if path.is_file():
             rows = read_rows(path).drop_duplicates(["video", "timestamp"])
-            annotated = frozenset(zip(rows["video"], micros(rows["timestamp"]), strict=True))
-        listed: frozenset[Image] = frozenset()
+            annotated = frozenset(zip(rows["video"], _seconds(rows["timestamp"]), strict=True))
         if source == "ava" and layout.video_list(source, split).is_file():
             videos = layout.videos(source, split)
-            listed = frozenset((v, second * 10**6) for v in videos for second in AVA_SECONDS)
+            listed = frozenset((video, f"{t:.6f}") for video in videos for t in AVA_SECONDS)
         if annotated or listed:
-            out = frozenset((v, round(float(t) * 1e6)) for v, t in layout.excluded(source, split))
-            wanted = (annotated or listed) - out
-            found[source] = Keyframes(annotated | listed, wanted, out)
-    if not found:
+            excluded = frozenset(layout.excluded(source, split))
+            wanted = (annotated or listed) - excluded
+            keyframes[source] = Keyframes(annotated | listed, wanted, excluded)
+    if not keyframes:
         raise InputError(f"{layout.annotation_folder}: no annotation file of {split}; add one")
-    return found
+    return keyframes
 
 
 def validate_submission(path: Path, keyframes: dict[str, Keyframes], labels: LabelMap) -> Check:
@@ -231,7 +200,7 @@ def validate_submission(path: Path, keyframes: dict[str, Keyframes], labels: Lab
     Problems: columns, numbers, boxes outside [0, 1] or inside out, actions that are not evaluated,
     scores outside [0, 1], keyframes that the split does not have or excludes, more rows of an image
     than the evaluator keeps, rows given twice, equal scores of a class, a source without any row.
-    Keyframes without a row are a note, because a detector may find nobody there.
+    Keyframes without a row are a note, because a detector may find no person there.
 
     Args:
         path: the file.
@@ -243,80 +212,69 @@ def validate_submission(path: Path, keyframes: dict[str, Keyframes], labels: Lab
     """
     if not path.is_file() or not path.stat().st_size:
         raise InputError(f"{path}: no such file or an empty one; write it with stadlib submit")
-    found = Found(path)
-    rows, videos = read_submission(path, labels, found)
-    if len(rows):
-        image, images = pd.factorize(rows["video"].astype(np.int64) * 2**48 + rows["micros"])
-        named = [(videos[code >> 48], int(code) & (2**48 - 1)) for code in images.tolist()]
-        _check_rows(rows.assign(image=image), named, found)
-        _check_keyframes(rows.assign(image=image), named, keyframes, found)
-    else:
-        named = []
-    missing, notes = _missing(path, set(named), keyframes)
-    size = f"{path}: {path.stat().st_size / 1e6:.1f} MB, {len(rows)} rows, {len(named)} images"
-    return Check([*found.lines(), *missing], [size, *notes])
-
-
-def _check_rows(rows: pd.DataFrame, named: list[Image], found: Found) -> None:
-    """Problems of rows together: given twice, equal scores, too many of an image."""
-    number = rows["row"].to_numpy()
-    again = ["image", "action", "x1", "y1", "x2", "y2"]
-    twice = np.flatnonzero(rows.duplicated(again))
-    found.add("row given twice", number[twice], lambda n: "box and action again; keep one row")
-    equal = np.flatnonzero(rows.duplicated(["action", "score"]))
-    found.add(
-        "equal scores of a class",
-        number[equal],
-        lambda n: (
-            f"score {rows['score'].iat[equal[n]]:.10g} of action "
-            f"{rows['action'].iat[equal[n]]} stands in an earlier row too; use stadlib submit"
-        ),
-    )
-    sizes = np.bincount(rows["image"])
-    place = rows.groupby("image").cumcount().to_numpy()
-    full = np.flatnonzero(place == ROWS)
-    image = rows["image"].to_numpy()[full]
-    found.add(
-        "too many rows",
-        number[full],
-        lambda n: (
-            f"{_name(named[image[n]])} has {sizes[image[n]]} rows, of which {ROWS} count; "
-            "write it with stadlib submit"
-        ),
-    )
-
-
-def _check_keyframes(
-    rows: pd.DataFrame, named: list[Image], keyframes: dict[str, Keyframes], found: Found
-) -> None:
-    """Images that the split does not have, or that nobody scores."""
-    first = rows.drop_duplicates("image")["row"].to_numpy()
-    sources = list(keyframes.values())
-    excluded = np.array([any(image in s.excluded for s in sources) for image in named])
-    known = np.array([any(image in s.known for s in sources) for image in named])
-    for kind, wrong, words in (
-        ("excluded keyframe", excluded, "is an excluded timestamp; leave its rows out"),
-        ("unknown keyframe", ~known & ~excluded, "is no keyframe of the split; leave its rows out"),
+    other = "is not evaluated; leave the row out"
+    form = replace(_UNIT, widths=(8,), named=True, area=True)
+    rows, problems = read(path, replace(form, actions=labels.ids, other_action=other), MOST)
+    rows = rows.with_columns(moment=(pl.col("timestamp") * 1e6).round())
+    _check_together(rows, problems)
+    first = rows.unique(["video", "moment"], keep="first", maintain_order=True)
+    images = list(zip(first["video"], _seconds(first["timestamp"]), strict=True))
+    excluded = frozenset[Image]().union(*(split.excluded for split in keyframes.values()))
+    known = excluded.union(*(split.known for split in keyframes.values()))
+    for kind, wrong in (
+        ("an excluded timestamp", [image in excluded for image in images]),
+        ("no keyframe of the split", [image not in known for image in images]),
     ):
-        places = np.flatnonzero(wrong)
-        found.add(kind, first[places], lambda n, p=places, w=words: f"{_name(named[p[n]])} {w}")
+        places = np.flatnonzero(wrong).tolist()
+
+        def text(n: int, kind: str = kind, places: list[int] = places) -> str:
+            return f"{','.join(images[places[n]])} is {kind}; leave its rows out"
+
+        problems.add(kind, first["row"][places], text)
+    size = f"{path.stat().st_size / 1e6:.1f} MB, {len(rows)} rows, {len(images)} images"
+    missing, notes = [], [f"{path}: {size}"]
+    for source, split in keyframes.items():
+        left = sorted(split.wanted.difference(images))
+        text = f"{len(left)} of {len(split.wanted)} keyframes of {source} have no row"
+        if left and len(left) == len(split.wanted):
+            missing.append(f"{path}: all {text}; the file is of both sources, add its detections")
+        elif left:
+            names = ", ".join(map(",".join, left[:3])) + (", ..." if len(left) > 3 else "")
+            notes.append(f"{path}: {text}: {names}")
+    return Check([*problems.lines(), *missing], notes)
 
 
-def _missing(
-    path: Path, named: set[Image], keyframes: dict[str, Keyframes]
-) -> tuple[list[str], list[str]]:
-    """Keyframes without a row: problems where a source has none at all, else notes."""
-    problems, notes = [], []
-    for source, own in keyframes.items():
-        missing = sorted(own.wanted - named)
-        names = ", ".join(map(_name, missing[:3])) + (", ..." if len(missing) > 3 else "")
-        words = f"{len(missing)} of {len(own.wanted)} keyframes of {source} have no row"
-        if missing and len(missing) == len(own.wanted):
-            problems.append(f"{path}: all {words}; the file is of both sources, add its detections")
-        elif missing:
-            notes.append(f"{path}: {words}: {names}")
-    return problems, notes
+def _check_together(rows: pl.DataFrame, problems: Problems) -> None:
+    """Problems of rows together: given twice, equal scores, too many of an image."""
+    image = ["video", "moment"]
+    twice = rows.filter(~pl.struct(*image, "action_id", *BOX).is_first_distinct())
+    problems.add("row given twice", twice["row"], lambda n: "box and action again; keep one row")
+    equal = rows.filter(~pl.struct("action_id", "score").is_first_distinct())
+    problems.add(
+        "equal scores of a class",
+        equal["row"],
+        lambda n: (
+            f"score {equal['score'][n]:.10g} of action {equal['action_id'][n]} stands in an "
+            "earlier row too; use stadlib submit"
+        ),
+    )
+    sizes = rows.select(
+        "row",
+        *image,
+        "timestamp",
+        place=pl.int_range(pl.len()).over(image),
+        size=pl.len().over(image),
+    )
+    full = sizes.filter(pl.col("place") == ROWS)
+    problems.add(
+        "too many rows",
+        full["row"],
+        lambda n: (
+            f"{full['video'][n]},{full['timestamp'][n]:.6f} has {full['size'][n]} rows, of which "
+            f"{ROWS} count; write it with stadlib submit"
+        ),
+    )
 
 
-def _name(image: Image) -> str:
-    return f"{image[0]},{image[1] / 1e6:.6f}"
+def _seconds(timestamps: pl.Series | pd.Series) -> list[str]:
+    return [f"{second:.6f}" for second in timestamps]
