@@ -26,7 +26,7 @@ from stadlib.data.prepare import (
     reencode,
     update_manifest,
 )
-from stadlib.data.video import frame_index, read_frames
+from stadlib.data.video import probe, read_frames
 
 
 @pytest.fixture
@@ -127,8 +127,8 @@ def movie(path: Path, seconds: np.ndarray, size: tuple[int, int] = (64, 48)) -> 
 
 
 def times(path: Path) -> np.ndarray:
-    index = frame_index(path)
-    return (index.pts - index.pts[0]) * index.time_base
+    index = probe(path)
+    return index.seconds
 
 
 @pytest.mark.parametrize("offset", [0.0, 10.0])
@@ -155,11 +155,11 @@ def test_short_side_and_keyframes(tmp_path):
     path = movie(tmp_path / "k.mp4", np.arange(95) / 25, (500, 400))
     job = Job("kinetics", "k", path, tmp_path / "k2.mp4", 7.0)
     assert encode(job, side=320) == 7.0
-    index = frame_index(job.target)
-    assert (index.info.width, index.info.height, index.info.num_frames) == (400, 320, 95)
+    index = probe(job.target)
+    assert (index.width, index.height, index.num_frames) == (400, 320, 95)
     assert np.diff(np.searchsorted(index.pts, index.keyframes[:, 0])).max() <= 30
     assert encode(job, side=640) == 7.0
-    assert frame_index(job.target).info.width == 500
+    assert probe(job.target).width == 500
 
 
 def test_a_real_clip_looks_the_same(shared, tmp_path):
