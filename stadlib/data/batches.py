@@ -3,18 +3,9 @@
 Iteration ``i`` is computed from ``i``. So the sequence is the same for any number of processes and
 of shares that a process takes in turns, and after any number of interruptions.
 
-What comes at a position is decided by a :data:`Draw`: every keyframe once an epoch
-(:class:`Shuffled`), lists in turns (:class:`InTurns`), or rare classes more often (paper section
-2.4). A keyframe has several people and a person several classes, so what is drawn for one class
-brings others along:
-
-- ``class-balanced``: a class uniformly among those evaluated, then a keyframe that contains it
-  (Kang et al. 2020, "Decoupling representation and classifier", the paper's reference [11]).
-- ``square-root``: a class with probability proportional to the square root of its keyframes, then
-  such a keyframe (Mahajan et al. 2018; Kang et al. 2020).
-- ``repeat-factor``: every keyframe ``max(1, sqrt(t / f))`` times an epoch, f being the share of
-  keyframes that contain the rarest of its classes (LVIS, Gupta et al. 2019). Their t of 0.001 is
-  for 1,203 classes; here t is the share that each class would have if all were alike, 1 / classes.
+A :data:`Draw` decides what comes at a position: every keyframe once an epoch, lists in turns, or
+rare classes more often (paper section 2.4). A keyframe has several people and a person several
+classes, so what is drawn for one class brings others along.
 """
 
 from __future__ import annotations
@@ -39,11 +30,7 @@ Draw = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Share:
-    """The persons of a global batch that belong to one share of it.
-
-    Attributes:
-        rows: their places among all ``total`` persons, those of the share's first clip first.
-    """
+    """The persons of one share: their places among all ``total`` persons of the global batch."""
 
     rows: tuple[int, ...]
     total: int
@@ -54,18 +41,8 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
 
     The item seed decides the augmentation of an item, so a batch is the same in any worker.
     Of ``S = num_processes * accumulate`` shares of a global batch this process takes ``rank``,
-    ``rank + num_processes``, ...; share ``s`` has the items ``s, s + S, ...``.
-
-    Args:
-        num_items: length of the concatenated lists (AVA and Kinetics mixed, paper section 3.1).
-        batch: items in a *global* batch.
-        seed: of the experiment.
-        start: first iteration, later than 0 after a resume.
-        stop: one past the last iteration.
-        rank: of this process.
-        num_processes: how many share a batch.
-        accumulate: shares that a process takes one after the other before it updates the weights.
-        draw: what comes at a position; by default each item once an epoch, a batch may span two.
+    ``rank + num_processes``, ... one after the other before it updates the weights; share ``s``
+    has the items ``s, s + S, ...``. Without ``draw`` each of ``num_items`` comes once an epoch.
 
     Raises:
         ConfigError: if there is nothing to draw or not an item for each share.
@@ -141,13 +118,15 @@ def batches_by_size(sizes: Sequence[tuple[int, int]], batch: int) -> list[list[i
 
 
 def make_draw(word: str, contains_KA: np.ndarray, names: Sequence[str], seed: int) -> Draw:
-    """A sampler by its word.
+    """A sampler by its word; ``contains_KA``: whether keyframe k contains action a, bool.
 
-    Args:
-        word: one of :data:`SAMPLERS`.
-        contains_KA: whether keyframe k contains action a, bool.
-        names: of the A actions, for messages.
-        seed: of the draws.
+    - ``class-balanced``: a class uniformly among those evaluated, then a keyframe that contains it
+      (Kang et al. 2020, "Decoupling representation and classifier", the paper's reference [11]).
+    - ``square-root``: a class in proportion to the square root of its number of keyframes, then
+      such a keyframe (Mahajan et al. 2018; Kang et al. 2020).
+    - ``repeat-factor``: every keyframe ``max(1, sqrt(t / f))`` times an epoch, f being the share
+      of keyframes that contain the rarest of its classes (LVIS, Gupta et al. 2019). Their t of
+      0.001 is for 1,203 classes; here t is the share if all were alike, 1 / classes.
 
     Raises:
         ConfigError: an unknown word.
@@ -170,12 +149,7 @@ def make_draw(word: str, contains_KA: np.ndarray, names: Sequence[str], seed: in
 
 
 class Shuffled:
-    """Every item once an epoch, in a fresh order each time: instance sampling.
-
-    Args:
-        length: number of items, and of the draws of an epoch.
-        seed: of the orders.
-    """
+    """Every one of ``length`` items once an epoch, in a fresh order each time."""
 
     def __init__(self, length: int, seed: int) -> None:
         self.length, self.seed = length, seed
@@ -184,11 +158,8 @@ class Shuffled:
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """The items at these positions."""
         epochs, offsets = np.divmod(positions, self.length)
-        items = [
-            self._kept(epoch)[offset]
-            for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
-        ]
-        return np.array(items, dtype=np.int64)
+        pairs = zip(epochs.tolist(), offsets.tolist(), strict=True)
+        return np.array([self._kept(epoch)[offset] for epoch, offset in pairs], dtype=np.int64)
 
     def epoch(self, epoch: int) -> np.ndarray:
         """The items of an epoch in their order."""
@@ -196,11 +167,9 @@ class Shuffled:
 
 
 class Repeated(Shuffled):
-    """Every item as often an epoch as its factor says, fractions by turns.
+    """Every item as often an epoch as its factor says, 1 or more; fractions by turns.
 
-    Args:
-        factors_K: 1 or more each; scaled so that an epoch has a whole number of draws.
-        seed: of the fractions and of the orders.
+    Factors are scaled so that an epoch has a whole number of draws.
     """
 
     def __init__(self, factors_K: np.ndarray, seed: int) -> None:
@@ -225,12 +194,7 @@ def repeat_factors(contains_KA: np.ndarray) -> np.ndarray:
 
 
 class InTurns:
-    """The lists of a concatenation in turns, so that a short one is seen as often as a long one.
-
-    Args:
-        sizes: number of items of each list, none of them 0.
-        seed: of the orders.
-    """
+    """Concatenated lists of ``sizes`` > 0 in turns: a short one comes as often as a long one."""
 
     def __init__(self, sizes: Sequence[int], seed: int) -> None:
         self.starts = np.cumsum([0, *sizes[:-1]])
@@ -250,12 +214,7 @@ class ByClass:
 
     Classes follow each other along a golden-ratio sequence, so their frequencies are closer to the
     weights than by chance. A keyframe comes once in a batch, as long as its class has others:
-    processes that share a batch do not share keyframes.
-
-    Args:
-        contains_KA: whether keyframe k contains action a, bool; every column has one.
-        weights_A: of the actions, any scale.
-        seed: of the draws.
+    processes that share a batch do not share keyframes. Every class needs a keyframe.
     """
 
     def __init__(self, contains_KA: np.ndarray, weights_A: np.ndarray, seed: int) -> None:

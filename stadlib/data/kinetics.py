@@ -10,9 +10,8 @@ Every file is a clip that begins where the annotated ten seconds do. Its label i
 never of its folder, and a class's id is its label's place among the sorted labels of ``train.csv``.
 Part of Kinetics has long gone from where it was published: rows without a file are left out.
 
-Training shows a random clip of a video, testing several views of it. Nothing decoded is kept: a set
-has hundreds of thousands of files. A file that cannot be read is noted in a list; work continues.
-
+Training shows a random clip of a video, testing several views of it. Nothing decoded is kept, since
+a set has hundreds of thousands of files. A file that cannot be read is noted in a list and skipped.
 Legend: V views, T time.
 """
 
@@ -22,7 +21,7 @@ import csv
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,34 +44,25 @@ _TRIES = 100  # videos one after the other that cannot be read; then something e
 
 @dataclass(frozen=True)
 class Annotations:
-    """The content of the lists, whatever is on disk.
+    """The content of the lists in ``root``, whatever videos are on disk.
 
-    Attributes:
-        root: their folder.
-        classes: labels in sorted order; a label's place is its class id.
-        rows: by split, (class id, YouTube id, ``<youtube_id>_<start>_<end>``) a video.
-        digest: of the lists' bytes.
+    The place of a label in ``classes`` is its id. ``rows`` holds for each split and video
+    (class id, YouTube id, ``<youtube_id>_<start>_<end>``).
     """
 
     root: Path
     classes: tuple[str, ...]
     rows: dict[str, list[tuple[int, str, str]]]
-    digest: str
+    digest: str  # of the lists' bytes
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledVideos:
-    """The files of a split, in the lists' order: small enough to be sent to every worker.
-
-    Attributes:
-        root: the folder that ``files`` are named from.
-        files: (N,) UTF-8 bytes, paths below ``root``.
-        labels: (N,) int64, class ids.
-    """
+    """The files of a split, in the lists' order: small enough to be sent to every worker."""
 
     root: Path
-    files: np.ndarray
-    labels: np.ndarray
+    files: np.ndarray  # (N,) UTF-8 bytes, paths below the root
+    labels: np.ndarray  # (N,) int64, class ids
 
     def __len__(self) -> int:
         return len(self.files)
@@ -92,13 +82,13 @@ def read_annotations(root: Path) -> Annotations:
     paths = {}
     for split, names in _NAMES.items():
         files = [root / f"{name}.csv" for name in names]
-        if not any(file.is_file() for file in files):
+        paths[split] = next((file for file in files if file.is_file()), None)
+        if paths[split] is None:
             choices = " or ".join(file.name for file in files)
             raise InputError(
                 f"{files[0]}: no such list; put Kinetics' official {choices} there, "
                 "or name its folder with --data"
             )
-        paths[split] = next(file for file in files if file.is_file())
     rows = {split: list(_rows(path)) for split, path in paths.items()}
     ids = {label: i for i, label in enumerate(sorted({row[0] for row in rows["train"]}))}
     for number, (label, *_) in enumerate(rows["val"], 2):
@@ -107,13 +97,11 @@ def read_annotations(root: Path) -> Annotations:
                 f"{paths['val']}:{number}: label {label!r} is in no row of {paths['train'].name}; "
                 "take both lists from one version of Kinetics"
             )
+    numbered = {
+        split: [(ids[label], video, clip) for label, video, clip in rows[split]] for split in rows
+    }
     total = hashlib.sha256(b"".join(path.read_bytes() for path in paths.values()))
-    return Annotations(
-        root=root,
-        classes=tuple(ids),
-        rows={split: [(ids[r[0]], *r[1:]) for r in some] for split, some in rows.items()},
-        digest=total.hexdigest()[:12],
-    )
+    return Annotations(root, tuple(ids), numbered, total.hexdigest()[:12])
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -196,8 +184,7 @@ def some(names: list[str]) -> str:
 class Unreadable:
     """Files that could not be read: noted by every worker of every process, read at the end.
 
-    Args:
-        path: of the list, a line a file: its path below the dataset's folder, a tab, the reason.
+    The list at ``path`` has a line a file: its path below the dataset's folder, a tab, the reason.
     """
 
     def __init__(self, path: Path) -> None:
@@ -234,55 +221,45 @@ def clip_frames(path: Path, sampling: Sampling, place: float) -> torch.Tensor:
     return read_frames(path, [start + i * sampling.interval for i in range(sampling.num_frames)])
 
 
+@dataclass(frozen=True, eq=False)
 class RandomClips(Dataset):
     """A clip of a labelled video, from a random time on, of a random size, place and side.
 
     SlowFast's recipe (``slowfast/datasets/kinetics.py``, ``TRAIN_JITTER_SCALES`` and
-    ``TRAIN_CROP_SIZE``): the short side is drawn evenly from a range of pixels, then comes a random
-    square, mirrored or not; one draw serves the whole clip. VMZ's networks were trained likewise.
+    ``TRAIN_CROP_SIZE``): the short side is drawn evenly from the range ``short_sides`` of pixels,
+    then comes a random square of side ``crop``, mirrored or not. VMZ's networks were trained
+    likewise.
 
-    An item is (uint8 frames (3, T, side, side), class id). It depends on nothing but its key,
-    (index, seed): if the video cannot be read, another one that the seed names takes its place.
-
-    Args:
-        videos: what to show.
-        sampling: frames of a clip and the seconds between them.
-        short_sides: least and largest short side in pixels, both drawn.
-        crop: side of the square, in pixels.
-        unreadable: takes note of files that cannot be read.
+    An item is (uint8 frames (3, T, crop, crop), class id) and depends on its key (index, seed)
+    alone. If the video cannot be read, another one that the seed names takes its place.
 
     Raises:
         InputError: a hundred videos in a row cannot be read; the line is that of the first.
     """
 
-    def __init__(
-        self,
-        videos: LabelledVideos,
-        sampling: Sampling,
-        *,
-        short_sides: tuple[int, int],
-        crop: int,
-        unreadable: Unreadable,
-    ) -> None:
-        self.videos, self.sampling, self.unreadable = videos, sampling, unreadable
-        least, largest = short_sides
-        self.transform = v2.Compose(
-            [
-                v2.RandomShortestSize(list(range(least, largest + 1)), antialias=True),
-                v2.RandomCrop(crop),
-                v2.RandomHorizontalFlip(),
-            ]
-        )
+    videos: LabelledVideos
+    sampling: Sampling
+    short_sides: tuple[int, int]
+    crop: int
+    unreadable: Unreadable
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         index, seed = key
+        least, largest = self.short_sides
+        transform = v2.Compose(
+            [
+                v2.RandomShortestSize(list(range(least, largest + 1)), antialias=True),
+                v2.RandomCrop(self.crop),
+                v2.RandomHorizontalFlip(),
+            ]
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             index, frames_TCHW = self._readable(index)
-            clip = self.transform(tv_tensors.Video(frames_TCHW)).as_subclass(torch.Tensor)
+            clip = transform(tv_tensors.Video(frames_TCHW)).as_subclass(torch.Tensor)
         return clip.transpose(0, 1).contiguous(), int(self.videos.labels[index])
 
     def _readable(self, index: int) -> tuple[int, torch.Tensor]:
@@ -299,39 +276,26 @@ class RandomClips(Dataset):
         raise first
 
 
+@dataclass(frozen=True, eq=False)
 class TestViews(Dataset):
     """Views of a labelled video: clips evenly over its time, squares evenly along its long side.
 
     ``10 x 3`` of them are the field's "30 views" (SlowFast's ``NUM_ENSEMBLE_VIEWS`` and
     ``NUM_SPATIAL_CROPS``). Clips and squares reach both ends; a single clip is the middle one, a
-    single square the centre.
+    single square the centre. ``side`` is that of the squares and the short one of the video.
 
-    Item ``i`` is (uint8 (V, 3, T, side, side) squares of clip ``i % num_clips`` of video
-    ``i // num_clips``, its class id); V is 0 if the video cannot be read.
-
-    Args:
-        videos: what to show.
-        sampling: frames of a clip and the seconds between them.
-        side: short side and squares, in pixels.
-        num_clips: of a video.
-        num_crops: squares of a clip, V.
-        unreadable: takes note of files that cannot be read.
+    Item ``i`` is (uint8 (V, 3, T, side, side), the ``num_crops`` squares of clip
+    ``i % num_clips`` of video ``i // num_clips``, its class id); V is 0 if it cannot be read.
     """
 
     __test__ = False  # pytest must not take it for a test
 
-    def __init__(
-        self,
-        videos: LabelledVideos,
-        sampling: Sampling,
-        *,
-        side: int,
-        num_clips: int,
-        num_crops: int,
-        unreadable: Unreadable,
-    ) -> None:
-        self.videos, self.sampling, self.unreadable = videos, sampling, unreadable
-        self.side, self.num_clips, self.num_crops = side, num_clips, num_crops
+    videos: LabelledVideos
+    sampling: Sampling
+    side: int
+    num_clips: int
+    num_crops: int
+    unreadable: Unreadable
 
     def __len__(self) -> int:
         return len(self.videos) * self.num_clips
@@ -359,43 +323,31 @@ def _places(count: int) -> list[float]:
 
 
 def read_list(path: Path) -> list[tuple[str, int]]:
-    """The (video, label) rows of a rendered set's list, below its header line.
+    """The (video, label) rows of a rendered set's list.
 
     Raises:
-        InputError: the file is missing, or a row is not ``video,label``.
+        InputError: the file is missing, or is no such list.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such list; give rows video,label below a header line")
-    rows = []
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                rows.append((row["video"], int(row["label"])))
-            except (KeyError, TypeError, ValueError) as error:
-                place = f"{path}:{len(rows) + 2}"
-                raise InputError(f"{place}: not a row video,label; mend it") from error
-    return rows
+    try:
+        with open(path, newline="") as file:
+            return [(row["video"], int(row["label"])) for row in csv.DictReader(file)]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: no list with rows video,label; render the set again") from error
 
 
+@dataclass(frozen=True, eq=False)
 class ClassificationDataset(Dataset):
     """Clips from the middle of rendered videos, ``folder/videos/<id>.mp4``.
 
-    An item is (uint8 frames (3, T, H, W), label); it depends on nothing but its key, (index, seed).
+    An item is (uint8 frames (3, T, H, W), label) and depends on its key (index, seed) alone.
     ``transform`` makes clips of one size out of (T, 3, H, W) videos.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        rows: list[tuple[str, int]],
-        *,
-        num_frames: int,
-        interval: float,
-        transform: Callable,
-    ) -> None:
-        self.folder, self.rows, self.transform = folder, rows, transform
-        self.sampling = Sampling(num_frames, interval)
-        self._decoded: dict[str, torch.Tensor] = {}  # small videos, many epochs: decode once
+    folder: Path
+    rows: list[tuple[str, int]]
+    sampling: Sampling
+    transform: Callable
+    decoded: dict[str, torch.Tensor] = field(default_factory=dict)  # small videos: decode once
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -403,11 +355,11 @@ class ClassificationDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         index, seed = key
         video, label = self.rows[index]
-        if video not in self._decoded:
+        if video not in self.decoded:
             path = self.folder / "videos" / f"{video}.mp4"
-            self._decoded[video] = clip_frames(path, self.sampling, 0.5)
+            self.decoded[video] = clip_frames(path, self.sampling, 0.5)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            video = tv_tensors.Video(self._decoded[video])
+            video = tv_tensors.Video(self.decoded[video])
             clip = self.transform(video).as_subclass(torch.Tensor)
         return clip.transpose(0, 1).contiguous(), label

@@ -36,40 +36,22 @@ from stadlib.data.video import VideoInfo, opened, probe, write_video
 
 _AVA = "https://s3.amazonaws.com/ava-dataset"
 _KINETICS = "https://storage.googleapis.com/deepmind-media/Datasets/ava_kinetics_v1_0.tar.gz"
-# what it is, where it is published, where it belongs below the dataset's root
-FETCH = (
-    (
-        "AVA v2.2 annotations (research.google.com/ava)",
-        f"{_AVA}/annotations/ava_v2.2.zip",
-        "annotations/",
-    ),
-    (
-        "AVA movies' names",
-        f"{_AVA}/annotations/ava_file_names_trainval_v2.1.txt (.._test_..)",
-        None,
-    ),
-    (
-        "AVA movies, one by one (CVDF)",
-        f"{_AVA}/trainval/<name>, {_AVA}/test/<name>",
-        "videos/ava/",
-    ),
-    ("AVA-Kinetics v1.0 annotations (DeepMind)", _KINETICS, "annotations/"),
-    (
-        "Kinetics-700 clips (CVDF)",
-        "https://github.com/cvdfoundation/kinetics-dataset",
-        "videos/kinetics/",
-    ),
-)
+_FETCH = """\
+AVA v2.2 annotations (research.google.com/ava): {ava}/annotations/ava_v2.2.zip -> {root}/annotations
+AVA movies' names: {ava}/annotations/ava_file_names_trainval_v2.1.txt (.._test_..) -> \
+(tells which movies)
+AVA movies, one by one (CVDF): {ava}/trainval/<name>, {ava}/test/<name> -> {root}/videos/ava
+AVA-Kinetics v1.0 annotations (DeepMind): {kinetics} -> {root}/annotations
+Kinetics-700 clips (CVDF): https://github.com/cvdfoundation/kinetics-dataset -> \
+{root}/videos/kinetics
+"""
 _CLIP = re.compile(r"(?P<video>.+)_(?P<first>\d{6})_\d{6}")  # CVDF's name of a Kinetics clip
 _NAMED = 5  # missing videos that a line names
 
 
 def what_to_fetch(layout: AvaLayout) -> list[str]:
     """Where everything is published and where it belongs, a line each."""
-    return [
-        f"{what}: {address} -> {layout.root / folder if folder else '(tells which movies)'}"
-        for what, address, folder in FETCH
-    ]
+    return _FETCH.format(root=layout.root, ava=_AVA, kinetics=_KINETICS).splitlines()
 
 
 def found_videos(layout: AvaLayout, source: str) -> dict[str, Path]:
@@ -94,8 +76,9 @@ def missing_files(layout: AvaLayout) -> Iterator[str]:
         names.append(layout.excluded_file("ava", split))
     for path in names:
         if not path.is_file():
-            address = _KINETICS if path.name.startswith("kinetics") else FETCH[0][1]
-            yield f"{path}: missing; take it out of {address}"
+            kinetics = path.name.startswith("kinetics")
+            archive = _KINETICS if kinetics else f"{_AVA}/annotations/ava_v2.2.zip"
+            yield f"{path}: missing; take it out of {archive}"
 
 
 def wanted_videos(layout: AvaLayout) -> dict[tuple[str, str], list[str]]:
@@ -139,13 +122,8 @@ def update_manifest(layout: AvaLayout, progress: Report, checksums: bool = False
 
     An entry, by path under the root: ``bytes``, ``modified`` (ns), of a readable video
     ``duration`` (s), ``frames``, ``width`` and ``height``, of an unreadable one ``problem``, and
-    ``sha256`` where asked for. If interrupted, the next call resumes.
-
-    Args:
-        layout: the dataset.
-        progress: called with (files done, all, "files").
-        checksums: add SHA-256 to the entries that lack it; if none does, read every file again
-            and compare.
+    ``sha256`` where ``checksums`` asks for it. If every entry has one, ``checksums`` reads every
+    file again and compares. If interrupted, the next call resumes.
 
     Returns:
         A line for every unreadable video and every file with another checksum than noted.
@@ -231,14 +209,7 @@ def reencode(
     H.264 in MP4 without sound, the short side ``side`` pixels, a keyframe every 30 frames. AVA's
     movies are cut to seconds 898 to 1802; ``out/annotations/video_starts.csv`` gives the second at
     which each file begins. Annotations and person boxes are copied. If interrupted, the same call
-    resumes: it keeps what is there.
-
-    Args:
-        layout: the dataset.
-        out: another folder.
-        progress: called with (videos done, all, "videos").
-        side: pixels.
-        workers: processes; 0: one a core.
+    resumes: it keeps what is there. ``workers``: processes, 0 for one a core.
 
     Returns:
         One line for every video that cannot be read.
@@ -263,14 +234,14 @@ def reencode(
     problems = []
     spawn = multiprocessing.get_context("spawn")  # decoders' threads do not survive a fork
     with ProcessPoolExecutor(workers or os.cpu_count() or 1, spawn) as pool:
-        waiting = {pool.submit(_encode_or_tell, job, side): job for job in left}
+        waiting = {pool.submit(encode, job, side): job for job in left}
         try:
             for done, finished in enumerate(as_completed(waiting), len(jobs) - len(left) + 1):
-                job, result = waiting.pop(finished), finished.result()
-                if isinstance(result, str):
-                    problems.append(result)
-                else:
-                    starts[job.source, job.video] = result
+                job = waiting.pop(finished)
+                try:
+                    starts[job.source, job.video] = finished.result()
+                except InputError as error:
+                    problems.append(str(error))
                 if done % SAVE_EVERY == 0:
                     _write_starts(starts_file, starts)
                 progress(done, len(jobs), "videos")
@@ -300,14 +271,6 @@ def _write_starts(path: Path, starts: dict[tuple[str, str], float]) -> None:
     writer.writerow(("source", "video", "seconds"))
     writer.writerows((*key, f"{second:.6f}") for key, second in sorted(starts.items()))
     write_whole(path, text.getvalue())
-
-
-def _encode_or_tell(job: Job, side: int) -> float | str:
-    """The annotation clock at the new file's first frame, or what is wrong with the old one."""
-    try:
-        return encode(job, side)
-    except InputError as error:
-        return str(error)
 
 
 def encode(job: Job, side: int = SIDE) -> float:

@@ -35,10 +35,8 @@ class Shown:
 class Stream:
     """A video file to be read from front to back, any number of times.
 
-    Args:
-        path: of the file.
-        shortest: least length of a picture's short side in pixels; smaller ones are enlarged.
-        largest: greatest length of it, unless ``shortest`` is more; 0: no limit.
+    The short side of its pictures has at least ``shortest`` pixels, and at most ``largest`` (0: no
+    limit), unless ``shortest`` is more. Smaller pictures are enlarged.
 
     Attributes:
         size: (height, width) of its pictures, as displayed; both even.
@@ -139,18 +137,10 @@ def around(
 ) -> Iterator[Moment]:
     """The pictures around every moment of a regular clock, while the video runs.
 
-    Only pictures that a moment needs are made, and none is kept longer than it is needed.
-
-    Args:
-        stream: the video.
-        every: seconds from a moment to the next; moment ``k`` is at ``k * every``.
-        offsets: seconds of the wanted pictures from the moment, the largest 0 or more.
-        first: moment to begin with.
-
-    Yields:
-        Moments up to the last frame, with the pictures in the order of ``offsets``: at each time
-        the last frame that began by then, as :func:`stadlib.data.video.read_frames` gives it, and
-        the first or the last one where there is none.
+    Moment ``k`` is at ``k * every`` seconds, from ``first`` on up to the last frame. Its pictures
+    are in the order of ``offsets``, in seconds from the moment, the largest 0 or more: at each time
+    the last frame that began by then, as :func:`stadlib.data.video.read_frames` gives it, and the
+    first or the last one where there is none. Only pictures that a moment needs are made.
     """
     wanted = np.asarray(offsets, np.float64)
     earliest, latest = wanted.min(), wanted.max()

@@ -39,23 +39,15 @@ _COUNTED: set[tuple[str, int, int]] = set()  # files whose packets have wrong ti
 
 @dataclass(frozen=True, eq=False)
 class VideoInfo:
-    """Size and length of a video, and the times of all its frames.
-
-    Attributes:
-        width: in pixels, as ``height``.
-        duration: in seconds, with the last frame.
-        pts: (F,) presentation times of the frames, ascending, in units of ``time_base`` seconds.
-        keyframes: (K, 2), pts and dts of the frames at which decoding can start, ascending.
-        by_position: find frames by counting, because their pts cannot be relied on.
-    """
+    """Size in pixels, duration in seconds, and the times of all frames of a video."""
 
     width: int
     height: int
     duration: float
-    pts: np.ndarray
-    time_base: float
-    keyframes: np.ndarray
-    by_position: bool
+    pts: np.ndarray  # (F,) presentation times of the frames, ascending
+    time_base: float  # seconds of a unit of them
+    keyframes: np.ndarray  # (K, 2), pts and dts of frames where decoding can start, ascending
+    by_position: bool  # find frames by counting, because their pts cannot be relied on
 
     @property
     def num_frames(self) -> int:
@@ -212,15 +204,10 @@ def frame_size(path: Path | str) -> tuple[int, int]:
 
 
 def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:
-    """The frames shown at ``times``, exactly.
+    """The frames shown at ``times``, exactly, as uint8 RGB (T, 3, H, W), T = ``len(times)``.
 
-    Args:
-        path: video file.
-        times: seconds since the first frame, in any order, at least one. Times before the first
-            or after the last frame give that frame.
-
-    Returns:
-        uint8 RGB, (T, 3, H, W), T = ``len(times)``.
+    Times are seconds since the first frame, in any order, at least one. Times before the first or
+    after the last frame give that frame.
 
     Raises:
         InputError: the file is missing, empty, ends early or holds no video.
@@ -279,17 +266,16 @@ def write_video(
     index_first: bool = False,
     colors: Mapping[str, int] | None = None,
 ) -> None:
-    """Write H.264 in MP4 without B-frames; with one thread, equal frames give equal bytes.
+    """Write H.264 in MP4 without B-frames, whole or not at all; equal frames give equal bytes.
 
     Args:
-        path: file to write. It appears whole or not at all.
+        path: file to write.
         frames: of one even width and height: uint8 RGB arrays (H, W, 3), shown at ``fps``, or
             PyAV's frames with their own ``pts`` and ``time_base``.
         fps: frames per second; of frames with times, the nominal rate.
         crf: constant rate factor, 0 (lossless) to 51.
-        gop: frames from a keyframe to the next; small values make random access cheap. None
-            leaves it to the encoder.
-        threads: of the encoder; 0: one a core.
+        gop: frames from a keyframe to the next, small for cheap random access; None: x264's.
+        threads: of the encoder; 0: one a core, and bytes depend on their number.
         index_first: put the index before the frames, so that a browser plays while it loads.
         colors: PyAV's ``colorspace`` and the like of the codec, if they are known.
     """

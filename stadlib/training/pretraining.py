@@ -472,14 +472,7 @@ def _dataset(
             v2.RandomHorizontalFlip(),
             HSVJitter(hue=20, saturation=0.1, value=0.1),
         ]
-    clip = build.sampling(experiment)
-    return ClassificationDataset(
-        folder,
-        rows,
-        num_frames=clip.num_frames,
-        interval=clip.interval,
-        transform=v2.Compose(steps),
-    )
+    return ClassificationDataset(folder, rows, build.sampling(experiment), v2.Compose(steps))
 
 
 def _batches(
