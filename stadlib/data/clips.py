@@ -63,25 +63,15 @@ class Clip:
 
 @dataclass
 class Batch:
-    """Clips of a common size and the persons in them, those of clip 0 first.
+    """Clips of a common size and the persons in them, those of clip 0 first."""
 
-    Attributes:
-        clips_BCTHW: uint8, padded at the right and the bottom to divisible height and width.
-        boxes_N4: float32, x1 y1 x2 y2 in pixels of the padded clip.
-        counts_B: int64, persons a clip; 0 is allowed.
-        actions_NA: float32, 1 where the person does the action; zeros without ground truth.
-        boxes_norm_N4: float32, the boxes before any transform, in [0, 1]: as in box files.
-        keys: (source, video, timestamp) a clip.
-        person_ids_N: int64, -1 where the annotations give none.
-    """
-
-    clips_BCTHW: torch.Tensor
-    boxes_N4: torch.Tensor
-    counts_B: torch.Tensor
-    actions_NA: torch.Tensor
-    boxes_norm_N4: torch.Tensor
-    keys: list[tuple[str, str, float]]
-    person_ids_N: torch.Tensor
+    clips_BCTHW: torch.Tensor  # uint8, padded at the right and the bottom to divisible sides
+    boxes_N4: torch.Tensor  # float32, x1 y1 x2 y2 in pixels of the padded clip
+    counts_B: torch.Tensor  # int64, persons a clip; 0 is allowed
+    actions_NA: torch.Tensor  # float32, 1 where the person does the action; 0 if not annotated
+    boxes_norm_N4: torch.Tensor  # float32, the boxes before any transform, in [0, 1]
+    keys: list[tuple[str, str, float]]  # (source, video, timestamp) a clip
+    person_ids_N: torch.Tensor  # int64, -1 where the annotations give none
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``."""
@@ -107,15 +97,8 @@ class ClipDataset(Dataset):
     """The clips around keyframes.
 
     An item is asked for by index, or by (index, seed): then it depends on nothing else, neither on
-    the worker that makes it nor on the items made before.
-
-    Args:
-        layout: where the videos are.
-        keyframes: what to show; AVA's and Kinetics' may be mixed.
-        sampling: the frames around a keyframe.
-        transform: of (video, boxes). With a sequence of them an item is the list of these views,
-            decoded once.
-        max_persons: of more persons than that, a random subset is kept (training only).
+    the worker that makes it nor on the items made before. With a sequence of transforms of (video,
+    boxes) an item is the list of these views. Of more than ``max_persons`` a random subset is kept.
 
     Raises:
         InputError: a video is missing.
@@ -229,18 +212,11 @@ def collate_views(items: Sequence[list[Clip]], multiple: int = 32) -> list[Batch
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture that is read when asked for.
-
-    Attributes:
-        path: of an image file, or of a video.
-        time: seconds since the video's first frame; None for an image file.
-        boxes: (G, 4) float32, x1 y1 x2 y2; fractions of width and height for a video's frame,
-            pixels for an image file, as in AVA and COCO.
-    """
+    """A picture that is read when asked for: an image file, or a frame of a video."""
 
     path: Path
-    time: float | None
-    boxes: np.ndarray
+    time: float | None  # seconds since the video's first frame; None for an image file
+    boxes: np.ndarray  # (G, 4) float32, x1 y1 x2 y2, as fractions of a frame or pixels of an image
 
     def read(self) -> torch.Tensor:
         """The picture, uint8 (3, H, W).

@@ -142,8 +142,8 @@ class Extend(v2.Transform):
 
 
 class BoxJitter(Extend):
-    """Move every side of every box by its own draw: outwards by up to 20 % of the width or 10 %
-    of the height, inwards by up to half of that (AIA).
+    """Move every side by its own draw: outwards by up to 0.2 of the box's width or 0.1 of its
+    height, inwards by up to half of that (AIA).
     """
 
     def __init__(self) -> None:
