@@ -72,7 +72,9 @@ def test_manifest_measures_what_is_new_or_changed(root, monkeypatch):
     assert "annotations/ava_train_v2.2.csv" in files and files["videos/ava/b.mp4"]["problem"]
 
     asked = []
-    monkeypatch.setattr("stadlib.data.prepare._measures", lambda path: asked.append(path) or {})
+    monkeypatch.setattr(
+        "stadlib.data.prepare.probe", lambda path: asked.append(path) or probe(path)
+    )
     assert update_manifest(layout, silent) == [problem]  # remembered, not measured again
     assert asked == []
     shutil.copyfile(root / "videos/ava/a.mp4", root / "videos/ava/b.mp4")
@@ -96,7 +98,7 @@ def test_checksums_find_a_changed_content(root):
 
 
 def test_interrupted_manifest_goes_on(root, monkeypatch):
-    monkeypatch.setattr("stadlib.data.prepare.SAVE_EVERY_manifest", 1)
+    monkeypatch.setattr("stadlib.data.prepare.SAVE_EVERY", 1)
 
     def stop(done: int, total: int, text: str) -> None:
         if done == 3:
@@ -112,7 +114,6 @@ def test_interrupted_manifest_goes_on(root, monkeypatch):
 
 def movie(path: Path, seconds: np.ndarray, size: tuple[int, int] = (64, 48)) -> Path:
     """A video whose frames are at these times, each of a grey of its own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"g": "50", "crf": "10"})
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
@@ -126,25 +127,19 @@ def movie(path: Path, seconds: np.ndarray, size: tuple[int, int] = (64, 48)) -> 
     return path
 
 
-def times(path: Path) -> np.ndarray:
-    index = probe(path)
-    return index.seconds
-
-
 @pytest.mark.parametrize("offset", [0.0, 10.0])
 def test_movies_are_cut_and_frames_keep_their_times(tmp_path, monkeypatch, offset):
     """Uneven frame times, a cut between keyframes, a container that begins later than 0."""
     monkeypatch.setattr(prepare, "ANNOTATED", (902.0, 906.0))
     seconds = np.cumsum(np.random.default_rng(0).choice([0.04, 0.05, 0.2], 400))
     path = movie(tmp_path / "m.mkv", offset + seconds - seconds[0])
-    own = times(path)
     begin = 890.0  # the clock at the first frame of the file
     job = Job("ava", "m", path, tmp_path / "out" / "m.mp4", begin)
     first = encode(job)
-    clock = begin + own
+    clock = begin + probe(path).seconds
     kept = np.flatnonzero((clock >= 898) & (clock <= 910))
     assert first == pytest.approx(clock[kept[0]], abs=1e-9)
-    np.testing.assert_allclose(first + times(job.target), clock[kept], atol=1e-3)
+    np.testing.assert_allclose(first + probe(job.target).seconds, clock[kept], atol=1e-3)
     asked = np.linspace(899, 909, 23)
     before, after = read_frames(path, asked - begin), read_frames(job.target, asked - first)
     assert (before.float() - after.float()).abs().mean() < 3
@@ -166,8 +161,8 @@ def test_a_real_clip_looks_the_same(shared, tmp_path):
     path = shared / "data" / "videos" / "salsa_spin.mp4"
     job = Job("kinetics", "s", path, tmp_path / "s.mp4", 0.0)
     encode(job)
-    np.testing.assert_allclose(times(job.target), times(path), atol=1e-3)
-    moments = times(path)[::20].tolist()
+    np.testing.assert_allclose(probe(job.target).seconds, probe(path).seconds, atol=1e-3)
+    moments = probe(path).seconds[::20].tolist()
     before, after = read_frames(path, moments), read_frames(job.target, moments)
     assert (before.float() - after.float()).abs().mean() < 4
 
