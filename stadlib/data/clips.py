@@ -259,9 +259,7 @@ class PictureDataset(Dataset):
 
     def __init__(self, pictures: Sequence[Picture]) -> None:
         self.pictures = pictures
-        self.transform: Callable = v2.Compose(
-            [HSVJitter(hue=20, saturation=0.1, value=0.1), v2.RandomHorizontalFlip()]
-        )
+        self.transform: Callable = v2.Compose([HSVJitter(), v2.RandomHorizontalFlip()])
 
     def __len__(self) -> int:
         return len(self.pictures)

@@ -201,12 +201,10 @@ class Job:
     start: float
 
 
-def reencode(
-    layout: AvaLayout, out: Path, progress: Report, *, side: int = SIDE, workers: int = 0
-) -> list[str]:
+def reencode(layout: AvaLayout, out: Path, progress: Report, *, workers: int = 0) -> list[str]:
     """Write the videos that annotations or lists name to ``out``, in the same layout.
 
-    H.264 in MP4 without sound, the short side ``side`` pixels, a keyframe every 30 frames. AVA's
+    H.264 in MP4 without sound, the short side 320 pixels, a keyframe every 30 frames. AVA's
     movies are cut to seconds 898 to 1802; ``out/annotations/video_starts.csv`` gives the second at
     which each file begins. Annotations and person boxes are copied. If interrupted, the same call
     resumes: it keeps what is there. ``workers``: processes, 0 for one a core.
@@ -234,7 +232,7 @@ def reencode(
     problems = []
     spawn = multiprocessing.get_context("spawn")  # decoders' threads do not survive a fork
     with ProcessPoolExecutor(workers or os.cpu_count() or 1, spawn) as pool:
-        waiting = {pool.submit(encode, job, side): job for job in left}
+        waiting = {pool.submit(encode, job): job for job in left}
         try:
             for done, finished in enumerate(as_completed(waiting), len(jobs) - len(left) + 1):
                 job = waiting.pop(finished)

@@ -470,7 +470,7 @@ def _dataset(
             v2.Resize((side * 9 // 8, side * 9 // 8), antialias=True),
             v2.RandomCrop(side),
             v2.RandomHorizontalFlip(),
-            HSVJitter(hue=20, saturation=0.1, value=0.1),
+            HSVJitter(),
         ]
     return ClassificationDataset(folder, rows, build.sampling(experiment), v2.Compose(steps))
 
