@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -61,10 +62,10 @@ def test_missing_things_are_named(root):
 
 
 def test_manifest_measures_what_is_new_or_changed(root, monkeypatch):
-    layout = AvaLayout(root)
-    (root / "videos/ava/b.mp4").write_bytes(b"no video")
+    layout, video = AvaLayout(root), root / "videos/ava/b.mp4"
+    video.write_bytes(b"no video")
     (problem,) = update_manifest(layout, silent)
-    assert problem.startswith(f"{root}/videos/ava/b.mp4: ")
+    assert problem.startswith(f"{video}: ")
     files = json.loads((root / "manifest.json").read_text())["files"]
     a = files["videos/ava/a.mp4"]
     assert (a["frames"], a["width"], a["height"], a["duration"]) == (40, 64, 48, 5.0)
@@ -72,20 +73,17 @@ def test_manifest_measures_what_is_new_or_changed(root, monkeypatch):
     assert "annotations/ava_train_v2.2.csv" in files and files["videos/ava/b.mp4"]["problem"]
 
     asked = []
-    monkeypatch.setattr(
-        "stadlib.data.prepare.probe", lambda path: asked.append(path) or probe(path)
-    )
-    assert update_manifest(layout, silent) == [problem]  # remembered, not measured again
-    assert asked == []
-    shutil.copyfile(root / "videos/ava/a.mp4", root / "videos/ava/b.mp4")
+    monkeypatch.setattr(prepare, "probe", lambda path: asked.append(path) or probe(path))
+    assert update_manifest(layout, silent) == [problem]
+    assert asked == [], "nothing is measured again"
+    shutil.copyfile(root / "videos/ava/a.mp4", video)
     assert update_manifest(layout, silent) == []
-    assert asked == [root / "videos/ava/b.mp4"]
+    assert asked == [video]
 
 
 def test_checksums_find_a_changed_content(root):
-    layout = AvaLayout(root)
+    layout, video = AvaLayout(root), root / "videos/ava/a.mp4"
     assert update_manifest(layout, silent, checksums=True) == []
-    video = root / "videos/ava/a.mp4"
     content, modified = video.read_bytes(), video.stat().st_mtime_ns
     video.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     os.utime(video, ns=(modified, modified))
@@ -97,8 +95,8 @@ def test_checksums_find_a_changed_content(root):
     assert update_manifest(layout, silent, checksums=True) == []
 
 
-def test_interrupted_manifest_goes_on(root, monkeypatch):
-    monkeypatch.setattr("stadlib.data.prepare.SAVE_EVERY", 1)
+def test_interrupted_manifest_resumes(root, monkeypatch):
+    monkeypatch.setattr(prepare, "SAVE_EVERY", 1)
 
     def stop(done: int, total: int, text: str) -> None:
         if done == 3:
@@ -167,10 +165,17 @@ def test_a_real_clip_looks_the_same(shared, tmp_path):
     assert (before.float() - after.float()).abs().mean() < 4
 
 
-def test_a_movie_without_the_annotated_time_is_told(tmp_path):
+def test_a_movie_without_the_annotated_time_or_room_for_it_is_told(tmp_path, monkeypatch):
     path = movie(tmp_path / "m.mp4", np.arange(20) / 10)
     with pytest.raises(InputError, match=r"lasts from 0 to 1\.9 s: no frame near AVA's keyframes"):
         encode(Job("ava", "m", path, tmp_path / "o.mp4", 0.0))
+
+    def full(*args, **options) -> None:
+        raise av.error.OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(prepare, "write_video", full)
+    with pytest.raises(OSError, match=r"No space left.*o\.mp4"):
+        encode(Job("kinetics", "m", path, tmp_path / "o.mp4", 0.0))
     assert not (tmp_path / "o.mp4").exists()
 
 
