@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from stadlib.data.prepare import (
     reencode,
     update_manifest,
 )
-from stadlib.data.video import frame_index, read_frames
+from stadlib.data.video import probe, read_frames
 
 
 @pytest.fixture
@@ -61,10 +62,10 @@ def test_missing_things_are_named(root):
 
 
 def test_manifest_measures_what_is_new_or_changed(root, monkeypatch):
-    layout = AvaLayout(root)
-    (root / "videos/ava/b.mp4").write_bytes(b"no video")
+    layout, video = AvaLayout(root), root / "videos/ava/b.mp4"
+    video.write_bytes(b"no video")
     (problem,) = update_manifest(layout, silent)
-    assert problem.startswith(f"{root}/videos/ava/b.mp4: ")
+    assert problem.startswith(f"{video}: ")
     files = json.loads((root / "manifest.json").read_text())["files"]
     a = files["videos/ava/a.mp4"]
     assert (a["frames"], a["width"], a["height"], a["duration"]) == (40, 64, 48, 5.0)
@@ -72,18 +73,17 @@ def test_manifest_measures_what_is_new_or_changed(root, monkeypatch):
     assert "annotations/ava_train_v2.2.csv" in files and files["videos/ava/b.mp4"]["problem"]
 
     asked = []
-    monkeypatch.setattr("stadlib.data.prepare._measures", lambda path: asked.append(path) or {})
-    assert update_manifest(layout, silent) == [problem]  # remembered, not measured again
-    assert asked == []
-    shutil.copyfile(root / "videos/ava/a.mp4", root / "videos/ava/b.mp4")
+    monkeypatch.setattr(prepare, "probe", lambda path: asked.append(path) or probe(path))
+    assert update_manifest(layout, silent) == [problem]
+    assert asked == [], "nothing is measured again"
+    shutil.copyfile(root / "videos/ava/a.mp4", video)
     assert update_manifest(layout, silent) == []
-    assert asked == [root / "videos/ava/b.mp4"]
+    assert asked == [video]
 
 
 def test_checksums_find_a_changed_content(root):
-    layout = AvaLayout(root)
+    layout, video = AvaLayout(root), root / "videos/ava/a.mp4"
     assert update_manifest(layout, silent, checksums=True) == []
-    video = root / "videos/ava/a.mp4"
     content, modified = video.read_bytes(), video.stat().st_mtime_ns
     video.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     os.utime(video, ns=(modified, modified))
@@ -95,8 +95,8 @@ def test_checksums_find_a_changed_content(root):
     assert update_manifest(layout, silent, checksums=True) == []
 
 
-def test_interrupted_manifest_goes_on(root, monkeypatch):
-    monkeypatch.setattr("stadlib.data.prepare.SAVE_EVERY_manifest", 1)
+def test_interrupted_manifest_resumes(root, monkeypatch):
+    monkeypatch.setattr(prepare, "SAVE_EVERY", 1)
 
     def stop(done: int, total: int, text: str) -> None:
         if done == 3:
@@ -112,7 +112,6 @@ def test_interrupted_manifest_goes_on(root, monkeypatch):
 
 def movie(path: Path, seconds: np.ndarray, size: tuple[int, int] = (64, 48)) -> Path:
     """A video whose frames are at these times, each of a grey of its own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"g": "50", "crf": "10"})
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
@@ -126,25 +125,19 @@ def movie(path: Path, seconds: np.ndarray, size: tuple[int, int] = (64, 48)) -> 
     return path
 
 
-def times(path: Path) -> np.ndarray:
-    index = frame_index(path)
-    return (index.pts - index.pts[0]) * index.time_base
-
-
 @pytest.mark.parametrize("offset", [0.0, 10.0])
 def test_movies_are_cut_and_frames_keep_their_times(tmp_path, monkeypatch, offset):
     """Uneven frame times, a cut between keyframes, a container that begins later than 0."""
     monkeypatch.setattr(prepare, "ANNOTATED", (902.0, 906.0))
     seconds = np.cumsum(np.random.default_rng(0).choice([0.04, 0.05, 0.2], 400))
     path = movie(tmp_path / "m.mkv", offset + seconds - seconds[0])
-    own = times(path)
     begin = 890.0  # the clock at the first frame of the file
     job = Job("ava", "m", path, tmp_path / "out" / "m.mp4", begin)
     first = encode(job)
-    clock = begin + own
+    clock = begin + probe(path).seconds
     kept = np.flatnonzero((clock >= 898) & (clock <= 910))
     assert first == pytest.approx(clock[kept[0]], abs=1e-9)
-    np.testing.assert_allclose(first + times(job.target), clock[kept], atol=1e-3)
+    np.testing.assert_allclose(first + probe(job.target).seconds, clock[kept], atol=1e-3)
     asked = np.linspace(899, 909, 23)
     before, after = read_frames(path, asked - begin), read_frames(job.target, asked - first)
     assert (before.float() - after.float()).abs().mean() < 3
@@ -155,27 +148,34 @@ def test_short_side_and_keyframes(tmp_path):
     path = movie(tmp_path / "k.mp4", np.arange(95) / 25, (500, 400))
     job = Job("kinetics", "k", path, tmp_path / "k2.mp4", 7.0)
     assert encode(job, side=320) == 7.0
-    index = frame_index(job.target)
-    assert (index.info.width, index.info.height, index.info.num_frames) == (400, 320, 95)
+    index = probe(job.target)
+    assert (index.width, index.height, index.num_frames) == (400, 320, 95)
     assert np.diff(np.searchsorted(index.pts, index.keyframes[:, 0])).max() <= 30
     assert encode(job, side=640) == 7.0
-    assert frame_index(job.target).info.width == 500
+    assert probe(job.target).width == 500
 
 
 def test_a_real_clip_looks_the_same(shared, tmp_path):
     path = shared / "data" / "videos" / "salsa_spin.mp4"
     job = Job("kinetics", "s", path, tmp_path / "s.mp4", 0.0)
     encode(job)
-    np.testing.assert_allclose(times(job.target), times(path), atol=1e-3)
-    moments = times(path)[::20].tolist()
+    np.testing.assert_allclose(probe(job.target).seconds, probe(path).seconds, atol=1e-3)
+    moments = probe(path).seconds[::20].tolist()
     before, after = read_frames(path, moments), read_frames(job.target, moments)
     assert (before.float() - after.float()).abs().mean() < 4
 
 
-def test_a_movie_without_the_annotated_time_is_told(tmp_path):
+def test_a_movie_without_the_annotated_time_or_room_for_it_is_told(tmp_path, monkeypatch):
     path = movie(tmp_path / "m.mp4", np.arange(20) / 10)
     with pytest.raises(InputError, match=r"lasts from 0 to 1\.9 s: no frame near AVA's keyframes"):
         encode(Job("ava", "m", path, tmp_path / "o.mp4", 0.0))
+
+    def full(*args, **options) -> None:
+        raise av.error.OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(prepare, "write_video", full)
+    with pytest.raises(OSError, match=r"No space left.*o\.mp4"):
+        encode(Job("kinetics", "m", path, tmp_path / "o.mp4", 0.0))
     assert not (tmp_path / "o.mp4").exists()
 
 

@@ -59,22 +59,12 @@ def test_boxes_stay_on_their_pixels(flip: bool) -> None:
 
 
 def test_flipping_twice_is_the_identity() -> None:
-    generator = torch.Generator().manual_seed(0)
-    corners = torch.rand(50, 2, 2, generator=generator).sort(dim=1).values.flatten(1)
-    video, boxes = clip((corners * torch.tensor([96, 64, 96, 64])).tolist(), 64, 96)
+    video, boxes = clip([[30, 20, 50, 70], [0.3, 1.2, 90.1, 33.3]], 64, 96)
     flip = transforms.test_transform(64, 96, flip=True)
     once_video, once = flip(video, boxes)
     twice_video, twice = flip(once_video, once)
     assert not torch.equal(once_video, video) and not torch.allclose(once, boxes)
-    assert torch.equal(twice_video, video)
-    assert torch.allclose(twice, boxes, atol=2e-5)
-
-
-def test_a_view_changes_nothing_in_place() -> None:
-    video, boxes = clip([[30, 20, 50, 70]])
-    kept = video.clone(), boxes.clone()
-    transforms.train_transform(64, 96)(video, boxes)
-    assert torch.equal(video, kept[0]) and torch.equal(boxes, kept[1])
+    assert torch.equal(twice_video, video) and torch.allclose(twice, boxes, atol=2e-5)
 
 
 def test_box_jitter_keeps_its_bounds_and_reaches_them() -> None:
@@ -107,27 +97,23 @@ def test_extension_is_split_between_the_sides_and_cut_at_the_frame() -> None:
     assert boxes[1].tolist() == pytest.approx([0, 0, 42, 80])
 
 
-def test_colour_jitter_is_hsv_and_one_draw_a_clip() -> None:
-    jitter = transforms.HSVJitter(20, 0.1, 0.1)
+def test_colour_jitter_is_hsv() -> None:
+    jitter = transforms.HSVJitter()
     colours = np.random.default_rng(0).integers(60, 190, (10, 3), dtype=np.uint8)
     colours[:, 0] = 200  # away from grey, where hue is undefined
-    video = torch.from_numpy(colours.T.reshape(1, 3, 1, 10)).repeat(3, 1, 2, 1)
-    shifts = {"shifts": [8, 20, -15]}  # of 180, 255, 255
-    jittered = jitter.transform(tv_tensors.Video(video), shifts)
-    for column, colour in enumerate(colours):
+    video = torch.from_numpy(colours.T.reshape(1, 3, 1, 10))
+    jittered = jitter.transform(tv_tensors.Video(video), {"shifts": [8, 20, -15]})
+    for column, colour in enumerate(colours):  # shifts are of 180, 255, 255
         h, s, v = colorsys.rgb_to_hsv(*(colour / 255))
         expected = colorsys.hsv_to_rgb((h + 8 / 180) % 1, min(1, s + 20 / 255), v - 15 / 255)
         assert np.abs(jittered[0, :, 0, column].numpy() - np.array(expected) * 255).max() < 6
-    assert (jittered == jittered[:1, :, :1]).all()  # the same in every frame and row
 
 
 @pytest.mark.parametrize("size", [(3, 64, 96), (2, 31, 85), (1, 1, 1)])
 def test_colour_jitter_is_opencvs_conversion_of_the_whole_clip_bit_by_bit(size) -> None:
     frames, height, width = size
     video = torch.randint(0, 256, (frames, 3, height, width), dtype=torch.uint8)
-    jittered = transforms.HSVJitter(20, 0.1, 0.1).transform(
-        tv_tensors.Video(video), {"shifts": [-8, 20, -15]}
-    )
+    jittered = transforms.HSVJitter().transform(tv_tensors.Video(video), {"shifts": [-8, 20, -15]})
     rgb = video.permute(0, 2, 3, 1).reshape(-1, width, 3).numpy()
     hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV).astype(int) + np.array([-8, 20, -15])
     hsv[..., 0] %= 180
@@ -138,14 +124,15 @@ def test_colour_jitter_is_opencvs_conversion_of_the_whole_clip_bit_by_bit(size) 
 
 def test_colour_jitter_stays_within_its_bounds() -> None:
     torch.manual_seed(0)
-    draws = [transforms.HSVJitter(20, 0.1, 0.1).make_params([])["shifts"] for _ in range(500)]
+    draws = [transforms.HSVJitter().make_params([])["shifts"] for _ in range(500)]
     low, high = np.min(draws, axis=0), np.max(draws, axis=0)
-    assert high.tolist() == [10, 25, 25] or high.tolist() == [10, 26, 26]
-    assert low.tolist() == [-h for h in high]
+    assert high.tolist() == [-bound for bound in low]
+    assert high.tolist() in ([10, 25, 25], [10, 26, 26])
 
 
-def test_training_draws_from_torchs_generator_alone() -> None:
+def test_training_draws_from_torchs_generator_alone_and_changes_nothing_in_place() -> None:
     video, boxes = clip([[30, 20, 50, 70]])
+    kept = video.clone(), boxes.clone()
     transform = transforms.train_transform(64, 96)
     results = []
     for seed in (1, 1, 2):
@@ -154,15 +141,7 @@ def test_training_draws_from_torchs_generator_alone() -> None:
         results.append(transform(video, boxes))
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
     assert not torch.equal(results[0][1], results[2][1])
-
-
-def test_parts_can_be_left_out() -> None:
-    video, boxes = clip([[30, 20, 50, 70]])
-    bare = transforms.train_transform(
-        80, 120, flip=False, hue=0, saturation=0, value=0, box_jitter=False
-    )
-    same_video, same_boxes = bare(video, boxes)
-    assert torch.equal(same_video, video) and torch.equal(same_boxes, boxes)
+    assert torch.equal(video, kept[0]) and torch.equal(boxes, kept[1])
 
 
 def test_no_person_is_fine() -> None:

@@ -1,24 +1,11 @@
-"""Which keyframe comes when: a sequence of global batches that depends on nothing but its seed.
+"""Which keyframe comes when: a sequence of global batches that depends on its seed alone.
 
-The sequence is the same for any number of processes, of shares that a process takes one after the
-other, and after any number of interruptions, since iteration ``i`` is computed, not remembered.
-What is drawn at a position is a :data:`Draw`'s matter: every keyframe once an epoch
-(:class:`Shuffled`), lists in turns (:class:`InTurns`), or rare classes more often
-(:mod:`.balancing`).
+Iteration ``i`` is computed from ``i``. So the sequence is the same for any number of processes and
+of shares that a process takes in turns, and after any number of interruptions.
 
-Samplers that show rare classes more often than they are (paper section 2.4).
-
-Keyframes have several persons and a person several classes, so whatever is drawn for one class
-brings others along. Each sampler is a :data:`stadlib.data.sampling.Draw`: what comes at a position
-is computed from the position and the seed.
-
-- ``class-balanced``: a class uniformly among those evaluated, then a keyframe that contains it
-  (Kang et al. 2020, "Decoupling representation and classifier", the paper's reference [11]).
-- ``square-root``: a class with probability proportional to the square root of its keyframes, then
-  such a keyframe (Mahajan et al. 2018; Kang et al. 2020).
-- ``repeat-factor``: every keyframe ``max(1, sqrt(t / f))`` times an epoch, f being the share of
-  keyframes that contain the rarest of its classes (LVIS, Gupta et al. 2019). Their t of 0.001 is
-  for 1,203 classes; here t is the share that each class would have if all were alike, 1 / classes.
+A :data:`Draw` decides what comes at a position: every keyframe once an epoch, lists in turns, or
+rare classes more often (paper section 2.4). A keyframe has several people and a person several
+classes, so what is drawn for one class brings others along.
 """
 
 from __future__ import annotations
@@ -34,18 +21,16 @@ from torch.utils.data import Sampler
 from stadlib.base import ConfigError, InputError, check_word
 from stadlib.recipes.experiment import SamplerName
 
+SAMPLERS = get_args(SamplerName)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, odd
+
 # Takes the positions of a global batch, consecutive integers from 0 on; gives items.
 Draw = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which of a global batch's persons a share of it has.
-
-    Attributes:
-        rows: their places among all persons, those of the share's first clip first.
-        total: persons of the global batch.
-    """
+    """The persons of one share: their places among all ``total`` persons of the global batch."""
 
     rows: tuple[int, ...]
     total: int
@@ -54,20 +39,10 @@ class Share:
 class GlobalBatches(Sampler[list[tuple[int, int]]]):
     """Shares of batches of (item index, item seed) for the iterations ``start`` to ``stop``.
 
-    The item seed decides the augmentation of an item, so a batch is the same whichever worker
-    makes it. Of ``S = num_processes * accumulate`` shares of a global batch this process takes
-    ``rank``, ``rank + num_processes``, ...; share ``s`` has the items ``s, s + S, ...``.
-
-    Args:
-        num_items: length of the concatenated lists (AVA and Kinetics mixed, paper section 3.1).
-        batch: items in a *global* batch.
-        seed: of the experiment.
-        start: first iteration, later than 0 after a resume.
-        stop: one past the last iteration.
-        rank: of this process.
-        num_processes: how many share a batch.
-        accumulate: shares that a process takes one after the other before it updates the weights.
-        draw: what comes at a position; by default each item once an epoch, a batch may span two.
+    The item seed decides the augmentation of an item, so a batch is the same in any worker.
+    Of ``S = num_processes * accumulate`` shares of a global batch this process takes ``rank``,
+    ``rank + num_processes``, ... one after the other before it updates the weights; share ``s``
+    has the items ``s, s + S, ...``. Without ``draw`` each of ``num_items`` comes once an epoch.
 
     Raises:
         ConfigError: if there is nothing to draw or not an item for each share.
@@ -88,15 +63,19 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
     ) -> None:
         if num_items < 1:
             raise ConfigError("no keyframe to train on: the lists of this stage are empty")
-        if batch < num_processes * accumulate:
+        num_shares = num_processes * accumulate
+        if batch < num_shares:
             raise ConfigError(
                 f"a batch of {batch} cannot be shared by {num_processes} processes"
                 + f" in {accumulate} turns" * (accumulate > 1)
             )
-        self.batch, self.seed = batch, seed
+        self.batch, self.seed, self.accumulate = batch, seed, accumulate
         self.start, self.stop = start, stop
-        self.rank, self.num_processes, self.accumulate = rank, num_processes, accumulate
         self.draw = draw or Shuffled(num_items, seed)
+        # the places in a global batch of each share of this process
+        self._shares = [
+            range(share, batch, num_shares) for share in range(rank, num_shares, num_processes)
+        ]
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self.accumulate
@@ -104,34 +83,26 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for iteration in range(self.start, self.stop):
             batch = self.at(iteration)
-            for own in self._places():
-                yield [batch[place] for place in own]
+            for places in self._shares:
+                yield [batch[place] for place in places]
 
     def shares(self, counts: Sequence[int]) -> Iterator[Share]:
-        """Whose persons each of these shares has; item ``i`` shows ``counts[i]`` of them."""
+        """The persons of each of these shares; item ``i`` shows ``counts[i]`` of them."""
         for iteration in range(self.start, self.stop):
-            persons = [counts[item] for item in self._items(iteration)]
+            persons = [counts[item] for item, _ in self.at(iteration)]
             first = np.concatenate([[0], np.cumsum(persons)])
-            for own in self._places():
-                rows = (row for p in own for row in range(first[p], first[p + 1]))
+            for places in self._shares:
+                rows = (row for p in places for row in range(first[p], first[p + 1]))
                 yield Share(tuple(rows), int(first[-1]))
-
-    def _places(self) -> list[range]:
-        """Places in the global batch of each share of this process."""
-        shares = self.num_processes * self.accumulate
-        own = range(self.rank, shares, self.num_processes)
-        return [range(share, self.batch, shares) for share in own]
 
     def at(self, iteration: int) -> list[tuple[int, int]]:
         """The global batch of one iteration."""
-        positions = range(iteration * self.batch, (iteration + 1) * self.batch)
-        return list(zip(self._items(iteration), map(self._item_seed, positions), strict=True))
-
-    def _items(self, iteration: int) -> list[int]:
-        return self.draw(np.arange(iteration * self.batch, (iteration + 1) * self.batch)).tolist()
-
-    def _item_seed(self, position: int) -> int:
-        return int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
+        positions = np.arange(iteration * self.batch, (iteration + 1) * self.batch)
+        seeds = [
+            int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
+            for position in positions.tolist()
+        ]
+        return list(zip(self.draw(positions).tolist(), seeds, strict=True))
 
 
 def batches_by_size(sizes: Sequence[tuple[int, int]], batch: int) -> list[list[int]]:
@@ -146,65 +117,16 @@ def batches_by_size(sizes: Sequence[tuple[int, int]], batch: int) -> list[list[i
     ]
 
 
-class Shuffled:
-    """Every item once an epoch, in a fresh order each time: instance sampling.
-
-    Args:
-        num_items: how many there are.
-        seed: of the orders.
-    """
-
-    def __init__(self, num_items: int, seed: int) -> None:
-        self.num_items, self.seed = num_items, seed
-
-    def __call__(self, positions: np.ndarray) -> np.ndarray:
-        """The items at these positions."""
-        epochs, offsets = np.divmod(positions, self.num_items)
-        items = [
-            _permutation(self.num_items, self.seed, epoch)[offset]
-            for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
-        ]
-        return np.array(items, dtype=np.int64)
-
-
-class InTurns:
-    """The lists of a concatenation in turns, so that a short one is seen as often as a long one.
-
-    Args:
-        sizes: how many items each list has, none of them 0.
-        seed: of the orders.
-    """
-
-    def __init__(self, sizes: Sequence[int], seed: int) -> None:
-        self.starts = np.cumsum([0, *sizes[:-1]])
-        self.lists = [Shuffled(size, seed) for size in sizes]
-
-    def __call__(self, positions: np.ndarray) -> np.ndarray:
-        """The items at these positions."""
-        rounds, turns = np.divmod(positions, len(self.lists))
-        items = np.empty(len(positions), dtype=np.int64)
-        for turn, (start, own) in enumerate(zip(self.starts, self.lists, strict=True)):
-            items[turns == turn] = start + own(rounds[turns == turn])
-        return items
-
-
-@lru_cache(maxsize=4)
-def _permutation(num_items: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(num_items)
-
-
-SAMPLERS = get_args(SamplerName)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, odd
-
-
 def make_draw(word: str, contains_KA: np.ndarray, names: Sequence[str], seed: int) -> Draw:
-    """A sampler by its word.
+    """A sampler by its word; ``contains_KA``: whether keyframe k contains action a, bool.
 
-    Args:
-        word: one of :data:`SAMPLERS`.
-        contains_KA: whether keyframe k contains action a, bool.
-        names: of the A actions, for messages.
-        seed: of the draws.
+    - ``class-balanced``: a class uniformly among those evaluated, then a keyframe that contains it
+      (Kang et al. 2020, "Decoupling representation and classifier", the paper's reference [11]).
+    - ``square-root``: a class in proportion to the square root of its number of keyframes, then
+      such a keyframe (Mahajan et al. 2018; Kang et al. 2020).
+    - ``repeat-factor``: every keyframe ``max(1, sqrt(t / f))`` times an epoch, f being the share
+      of keyframes that contain the rarest of its classes (LVIS, Gupta et al. 2019). Their t of
+      0.001 is for 1,203 classes; here t is the share if all were alike, 1 / classes.
 
     Raises:
         ConfigError: an unknown word.
@@ -213,9 +135,9 @@ def make_draw(word: str, contains_KA: np.ndarray, names: Sequence[str], seed: in
     check_word("sampler", word, SAMPLERS)
     if word == "instance":
         return Shuffled(len(contains_KA), seed)
-    counts_A = contains_KA.sum(axis=0)
     if word == "repeat-factor":
         return Repeated(repeat_factors(contains_KA), seed)
+    counts_A = contains_KA.sum(axis=0)
     if not counts_A.all():
         missing = names[int(np.flatnonzero(counts_A == 0)[0])]
         raise InputError(
@@ -226,17 +148,73 @@ def make_draw(word: str, contains_KA: np.ndarray, names: Sequence[str], seed: in
     return ByClass(contains_KA, weights_A, seed)
 
 
+class Shuffled:
+    """Every one of ``length`` items once an epoch, in a fresh order each time."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed = length, seed
+        self._kept = lru_cache(maxsize=2)(self.epoch)  # a batch may span two
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """The items at these positions."""
+        epochs, offsets = np.divmod(positions, self.length)
+        pairs = zip(epochs.tolist(), offsets.tolist(), strict=True)
+        return np.array([self._kept(epoch)[offset] for epoch, offset in pairs], dtype=np.int64)
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """The items of an epoch in their order."""
+        return np.random.default_rng([self.seed, epoch]).permutation(self.length)
+
+
+class Repeated(Shuffled):
+    """Every item as often an epoch as its factor says, 1 or more; fractions by turns.
+
+    Factors are scaled so that an epoch has a whole number of draws.
+    """
+
+    def __init__(self, factors_K: np.ndarray, seed: int) -> None:
+        super().__init__(round(float(factors_K.sum())), seed)
+        self.ends_K = np.cumsum(factors_K) * (self.length / factors_K.sum())
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """The items of an epoch; systematic sampling rounds each factor down or up by turns."""
+        rng = np.random.default_rng([self.seed, epoch])
+        steps = np.floor(self.ends_K + rng.random())
+        counts = np.diff(steps, prepend=0.0).astype(np.int64)
+        counts[0] = self.length - counts[1:].sum()
+        return rng.permutation(np.repeat(np.arange(len(counts)), counts))
+
+
+def repeat_factors(contains_KA: np.ndarray) -> np.ndarray:
+    """(K,) how often an epoch shows each keyframe (LVIS, section 5, with t = 1 / classes)."""
+    share_A = contains_KA.mean(axis=0)
+    with np.errstate(divide="ignore"):
+        factor_A = np.maximum(1.0, np.sqrt(1.0 / (len(share_A) * share_A)))
+    return np.maximum(1.0, np.where(contains_KA, factor_A, 1.0).max(axis=1))
+
+
+class InTurns:
+    """Concatenated lists of ``sizes`` > 0 in turns: a short one comes as often as a long one."""
+
+    def __init__(self, sizes: Sequence[int], seed: int) -> None:
+        self.starts = np.cumsum([0, *sizes[:-1]])
+        self.lists = [Shuffled(size, seed) for size in sizes]
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """The items at these positions."""
+        rounds, turns = np.divmod(positions, len(self.lists))
+        items = np.empty(len(positions), dtype=np.int64)
+        for turn, (start, draw) in enumerate(zip(self.starts, self.lists, strict=True)):
+            items[turns == turn] = start + draw(rounds[turns == turn])
+        return items
+
+
 class ByClass:
     """A class by its weight, then one of the keyframes that contain it.
 
     Classes follow each other along a golden-ratio sequence, so their frequencies are closer to the
-    weights than chance would bring them. In a batch a keyframe comes once, as long as its class has
-    others: processes that share a batch do not share keyframes.
-
-    Args:
-        contains_KA: whether keyframe k contains action a, bool; every column has one.
-        weights_A: of the actions, any scale.
-        seed: of the draws.
+    weights than by chance. A keyframe comes once in a batch, as long as its class has others:
+    processes that share a batch do not share keyframes. Every class needs a keyframe.
     """
 
     def __init__(self, contains_KA: np.ndarray, weights_A: np.ndarray, seed: int) -> None:
@@ -247,78 +225,27 @@ class ByClass:
         self.seed = np.random.SeedSequence(seed).generate_state(2, np.uint64)
 
     def classes(self, positions: np.ndarray) -> np.ndarray:
-        """The columns of the classes that are asked for at these positions."""
+        """The columns of the classes that are drawn at these positions."""
         with np.errstate(over="ignore"):
             turn = positions.astype(np.uint64) * _GOLDEN + self.seed[0]
-        share = turn / 2.0**64
-        return np.minimum(
-            np.searchsorted(self.edges_A, share, side="right"), len(self.counts_A) - 1
-        )
+        columns = np.searchsorted(self.edges_A, turn / 2.0**64, side="right")
+        return np.minimum(columns, len(self.counts_A) - 1)
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """The keyframes at the positions of one batch."""
-        asked = self.classes(positions)
-        count, start = self.counts_A[asked], self.starts_A[asked]
-        offset = _mixed(positions.astype(np.uint64) ^ self.seed[1]) % count.astype(np.uint64)
-        items = self.members[start + offset.astype(np.int64)]
+        columns = self.classes(positions)
+        counts, starts = self.counts_A[columns].tolist(), self.starts_A[columns].tolist()
+        offsets = _mixed(positions.astype(np.uint64) ^ self.seed[1]).tolist()
         taken: set[int] = set()
-        for place in range(len(items)):
-            if items[place] in taken:
-                items[place] = self._other(asked[place], int(offset[place]), taken)
-            taken.add(int(items[place]))
-        return items
-
-    def _other(self, column: int, offset: int, taken: set[int]) -> int:
-        """The next keyframe of a class that is not taken; the same one if all are."""
-        start, count = int(self.starts_A[column]), int(self.counts_A[column])
-        for step in range(count):
-            item = int(self.members[start + (offset + step) % count])
-            if item not in taken:
-                return item
-        return int(self.members[start + offset])
-
-
-class Repeated:
-    """Every item as often an epoch as its factor says, fractions by turns.
-
-    Args:
-        factors_K: 1 or more each; scaled so that an epoch has a whole number of draws.
-        seed: of the fractions and of the orders.
-    """
-
-    def __init__(self, factors_K: np.ndarray, seed: int) -> None:
-        self.length = round(float(factors_K.sum()))
-        self.ends_K = np.cumsum(factors_K) * (self.length / factors_K.sum())
-        self.seed = seed
-        self._epochs: dict[int, np.ndarray] = {}
-
-    def __call__(self, positions: np.ndarray) -> np.ndarray:
-        """The items at these positions."""
-        epochs, offsets = np.divmod(positions, self.length)
-        items = [
-            self._epoch(epoch)[offset]
-            for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
-        ]
+        items = []
+        for count, start, offset in zip(counts, starts, offsets, strict=True):
+            # the keyframe at the offset, or the next of its class that this batch does not have
+            choices = (int(self.members[start + (offset + step) % count]) for step in range(count))
+            first = int(self.members[start + offset % count])
+            item = next((choice for choice in choices if choice not in taken), first)
+            taken.add(item)
+            items.append(item)
         return np.array(items, dtype=np.int64)
-
-    def _epoch(self, epoch: int) -> np.ndarray:
-        """The draws of an epoch; systematic sampling rounds each factor down or up by turns."""
-        if epoch not in self._epochs:
-            rng = np.random.default_rng([self.seed, epoch])
-            steps = np.floor(self.ends_K + rng.random())
-            counts = np.diff(steps, prepend=0.0).astype(np.int64)
-            counts[0] = self.length - counts[1:].sum()
-            drawn = np.repeat(np.arange(len(counts)), counts)
-            self._epochs = {epoch: rng.permutation(drawn)}
-        return self._epochs[epoch]
-
-
-def repeat_factors(contains_KA: np.ndarray) -> np.ndarray:
-    """(K,) how often an epoch shows each keyframe (LVIS, section 5, with t = 1 / classes)."""
-    share_A = contains_KA.mean(axis=0)
-    with np.errstate(divide="ignore"):
-        factor_A = np.maximum(1.0, np.sqrt(1.0 / (len(share_A) * share_A)))
-    return np.maximum(1.0, np.where(contains_KA, factor_A, 1.0).max(axis=1))
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """From a keyframe to what the model reads: frames around it, boxes in pixels, batches.
 
-Legend: B clips, N persons (of the batch, or of one clip), C channels, T time, A actions.
+And from pictures to what a person detector is trained on: image files and keyframes, with boxes.
 
-What a person detector is trained on: still pictures and keyframes of videos, with boxes.
+Legend: B clips, N persons (of the batch, or of one clip), C channels, T time, A actions.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Sampling:
 
 @dataclass
 class Clip:
-    """One view of one keyframe, not padded. N may be 0."""
+    """One view of one keyframe, not padded, with the fields of :class:`Batch`. N may be 0."""
 
     frames_TCHW: torch.Tensor
     boxes_N4: torch.Tensor
@@ -63,31 +63,27 @@ class Clip:
 
 @dataclass
 class Batch:
-    """Clips of a common size and the persons in them, those of clip 0 first.
+    """Clips of a common size and the persons in them, those of clip 0 first."""
 
-    Attributes:
-        clips_BCTHW: uint8, padded at the right and the bottom to divisible height and width.
-        boxes_N4: float32, x1 y1 x2 y2 in pixels of the padded clip.
-        counts_B: int64, persons a clip; 0 is allowed.
-        actions_NA: float32, 1 where the person does the action; zeros without ground truth.
-        boxes_norm_N4: float32, the boxes before any transform, in [0, 1]: as in detection files.
-        keys: (source, video, timestamp) a clip.
-        person_ids_N: int64, -1 where the annotations give none.
-    """
-
-    clips_BCTHW: torch.Tensor
-    boxes_N4: torch.Tensor
-    counts_B: torch.Tensor
-    actions_NA: torch.Tensor
-    boxes_norm_N4: torch.Tensor
-    keys: list[tuple[str, str, float]]
-    person_ids_N: torch.Tensor
+    clips_BCTHW: torch.Tensor  # uint8, padded at the right and the bottom to divisible sides
+    boxes_N4: torch.Tensor  # float32, x1 y1 x2 y2 in pixels of the padded clip
+    counts_B: torch.Tensor  # int64, persons a clip; 0 is allowed
+    actions_NA: torch.Tensor  # float32, 1 where the person does the action; 0 if not annotated
+    boxes_norm_N4: torch.Tensor  # float32, the boxes before any transform, in [0, 1]
+    keys: list[tuple[str, str, float]]  # (source, video, timestamp) a clip
+    person_ids_N: torch.Tensor  # int64, -1 where the annotations give none
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        move = {"device": device, "non_blocking": True}
-        return Batch(**{k: v if k == "keys" else v.to(**move) for k, v in values.items()})
+        return self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from which a GPU copies beside its work."""
+        return self._with_each(torch.Tensor.pin_memory)
+
+    def _with_each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        names = [field.name for field in fields(self) if field.name != "keys"]
+        return replace(self, **{name: change(getattr(self, name)) for name in names})
 
     def padded(self, height: int, width: int) -> Batch:
         """The same clips with more padding at the right and the bottom."""
@@ -96,25 +92,13 @@ class Batch:
             return self
         return replace(self, clips_BCTHW=F.pad(self.clips_BCTHW, more, value=PAD_VALUE))
 
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, out of which a GPU copies beside its work."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: v if k == "keys" else v.pin_memory() for k, v in values.items()})
-
 
 class ClipDataset(Dataset):
     """The clips around keyframes.
 
-    Items are asked for by index, or by (index, seed): then the item depends on nothing else, be
-    it the worker that makes it or the items made before.
-
-    Args:
-        layout: where the videos are.
-        keyframes: what to show, AVA's and Kinetics' mixed as one likes.
-        sampling: the frames around a keyframe.
-        transform: of (video, boxes). With a sequence of them an item is the list of these views,
-            decoded once.
-        max_persons: of more persons than that, a random subset is kept (training only).
+    An item is asked for by index, or by (index, seed): then it depends on nothing else, neither on
+    the worker that makes it nor on the items made before. With a sequence of transforms of (video,
+    boxes) an item is the list of these views. Of more than ``max_persons`` a random subset is kept.
 
     Raises:
         InputError: a video is missing.
@@ -130,9 +114,7 @@ class ClipDataset(Dataset):
     ) -> None:
         self.keyframes = keyframes
         self.sampling, self.transform, self.max_persons = sampling, transform, max_persons
-        videos = dict.fromkeys((k.source, k.video) for k in keyframes)
-        self._files = {video: layout.video_file(*video) for video in videos}
-        self._starts = {video: layout.video_start(*video) for video in videos}
+        self._files, self._starts = _videos_of(layout, keyframes)
 
     def __len__(self) -> int:
         return len(self.keyframes)
@@ -155,19 +137,49 @@ class ClipDataset(Dataset):
         video = (keyframe.source, keyframe.video)
         times = self.sampling.times(keyframe.timestamp - self._starts[video])
         frames_TCHW = read_frames(self._files[video], times)
-        keep = _subset(len(keyframe.boxes), self.max_persons)
+        count = len(keyframe.boxes)
+        keep = np.arange(count)
+        if self.max_persons is not None and count > self.max_persons:
+            keep = torch.randperm(count)[: self.max_persons].sort().values.numpy()
         if callable(self.transform):
             return _view(keyframe, keep, frames_TCHW, self.transform)
         return [_view(keyframe, keep, frames_TCHW, transform) for transform in self.transform]
 
 
+def _videos_of(layout: AvaLayout, keyframes: Sequence[Keyframe]) -> tuple[dict, dict]:
+    """File and first second of every (source, video)."""
+    videos = dict.fromkeys((k.source, k.video) for k in keyframes)
+    files = {video: layout.video_file(*video) for video in videos}
+    return files, {video: layout.video_start(*video) for video in videos}
+
+
+def _view(
+    keyframe: Keyframe, keep: np.ndarray, frames_TCHW: torch.Tensor, transform: Transform
+) -> Clip:
+    norm_N4 = torch.from_numpy(keyframe.boxes[keep])
+    video, boxes = transform(tv_tensors.Video(frames_TCHW), _in_pixels(norm_N4, frames_TCHW))
+    return Clip(
+        frames_TCHW=video.as_subclass(torch.Tensor),
+        boxes_N4=boxes.as_subclass(torch.Tensor),
+        actions_NA=torch.from_numpy(keyframe.actions[keep]).float(),
+        boxes_norm_N4=norm_N4,
+        person_ids_N=torch.from_numpy(keyframe.person_ids[keep]),
+        key=(keyframe.source, keyframe.video, keyframe.timestamp),
+    )
+
+
+def _in_pixels(boxes_N4: torch.Tensor, frames: torch.Tensor) -> tv_tensors.BoundingBoxes:
+    """Boxes given in fractions of (..., H, W) frames."""
+    height, width = frames.shape[-2:]
+    pixels_N4 = boxes_N4 * torch.tensor([width, height, width, height])
+    return tv_tensors.BoundingBoxes(pixels_N4, format="XYXY", canvas_size=(height, width))
+
+
 def collate(clips: Sequence[Clip], multiple: int = 32) -> Batch:
     """One batch of clips of any sizes, of which some or all may have no person.
 
-    Args:
-        clips: what the dataset gave.
-        multiple: height and width of the batch are divisible by it; a backbone's spatial stride
-            or more.
+    Height and width of the batch are divisible by ``multiple``, the backbone's spatial stride or
+    more.
     """
     height, width = (
         -(-max(clip.frames_TCHW.shape[axis] for clip in clips) // multiple) * multiple
@@ -175,7 +187,7 @@ def collate(clips: Sequence[Clip], multiple: int = 32) -> Batch:
     )
     frames, channels = clips[0].frames_TCHW.shape[:2]
     clips_BCTHW = torch.empty((len(clips), channels, frames, height, width), dtype=torch.uint8)
-    if get_worker_info():  # what a worker hands over lies in shared memory: write it there at once
+    if get_worker_info():  # a worker's batch travels in shared memory: write it there at once
         clips_BCTHW.share_memory_()
     for padded_CTHW, clip in zip(clips_BCTHW, clips, strict=True):
         h, w = clip.frames_TCHW.shape[2:]
@@ -198,45 +210,13 @@ def collate_views(items: Sequence[list[Clip]], multiple: int = 32) -> list[Batch
     return [collate(clips, multiple) for clips in zip(*items, strict=True)]
 
 
-def _subset(count: int, limit: int | None) -> np.ndarray:
-    """Indices of the persons to keep, ascending."""
-    if limit is None or count <= limit:
-        return np.arange(count)
-    return torch.randperm(count)[:limit].sort().values.numpy()
-
-
-def _view(
-    keyframe: Keyframe, keep: np.ndarray, frames_TCHW: torch.Tensor, transform: Transform
-) -> Clip:
-    height, width = frames_TCHW.shape[2:]
-    norm_N4 = torch.from_numpy(keyframe.boxes[keep])
-    pixels_N4 = norm_N4 * torch.tensor([width, height, width, height])
-    boxes = tv_tensors.BoundingBoxes(pixels_N4, format="XYXY", canvas_size=(height, width))
-    video, boxes = transform(tv_tensors.Video(frames_TCHW), boxes)
-    return Clip(
-        frames_TCHW=video.as_subclass(torch.Tensor),
-        boxes_N4=boxes.as_subclass(torch.Tensor),
-        actions_NA=torch.from_numpy(keyframe.actions[keep]).float(),
-        boxes_norm_N4=norm_N4,
-        person_ids_N=torch.from_numpy(keyframe.person_ids[keep]),
-        key=(keyframe.source, keyframe.video, keyframe.timestamp),
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture that is read when asked for.
-
-    Attributes:
-        path: of an image file, or of a video.
-        time: seconds since the video's first frame; None for an image file.
-        boxes: (G, 4) float32, x1 y1 x2 y2; fractions of width and height for a video's frame,
-            pixels for an image file, as AVA and COCO have them.
-    """
+    """A picture that is read when asked for: an image file, or a frame of a video."""
 
     path: Path
-    time: float | None
-    boxes: np.ndarray
+    time: float | None  # seconds since the video's first frame; None for an image file
+    boxes: np.ndarray  # (G, 4) float32, x1 y1 x2 y2, as fractions of a frame or pixels of an image
 
     def read(self) -> torch.Tensor:
         """The picture, uint8 (3, H, W).
@@ -263,28 +243,23 @@ def of_keyframes(layout: AvaLayout, keyframes: Sequence[Keyframe]) -> list[Pictu
     Raises:
         InputError: a video is missing.
     """
-    videos = dict.fromkeys((k.source, k.video) for k in keyframes)
-    files = {video: layout.video_file(*video) for video in videos}
-    starts = {video: layout.video_start(*video) for video in videos}
-    names = [(k.source, k.video) for k in keyframes]
+    files, starts = _videos_of(layout, keyframes)
     return [
-        Picture(files[name], k.timestamp - starts[name], k.boxes)
-        for name, k in zip(names, keyframes, strict=True)
+        Picture(files[k.source, k.video], k.timestamp - starts[k.source, k.video], k.boxes)
+        for k in keyframes
     ]
 
 
 class PictureDataset(Dataset):
-    """Augmented pictures; an item depends on nothing but its key (index, seed).
+    """Pictures with shifted colours, every second one mirrored. The detector decides on sizes.
 
-    An item is (uint8 (3, H, W), boxes (G, 4) float32 in its pixels). Sizes are the detector's
-    matter; here a picture is mirrored half of the time and its colours are shifted.
+    An item is (uint8 (3, H, W), boxes (G, 4) float32 in its pixels). It depends on its key
+    (index, seed) alone.
     """
 
     def __init__(self, pictures: Sequence[Picture]) -> None:
         self.pictures = pictures
-        self.transform: Callable = v2.Compose(
-            [HSVJitter(hue=20, saturation=0.1, value=0.1), v2.RandomHorizontalFlip()]
-        )
+        self.transform: Callable = v2.Compose([HSVJitter(), v2.RandomHorizontalFlip()])
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -292,11 +267,11 @@ class PictureDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         index, seed = key
         picture = self.pictures[index]
-        frame = picture.read()
-        height, width = frame.shape[1:]
-        unit = [1.0] * 4 if picture.time is None else [width, height, width, height]
-        boxes = torch.from_numpy(picture.boxes) * torch.tensor(unit)
-        boxes = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
+        frame, boxes = picture.read(), torch.from_numpy(picture.boxes)
+        if picture.time is None:
+            boxes = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=frame.shape[1:])
+        else:
+            boxes = _in_pixels(boxes, frame)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             video, boxes = self.transform(tv_tensors.Video(frame[None]), boxes)

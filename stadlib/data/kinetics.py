@@ -3,21 +3,16 @@
 DIR/train.csv                     label,youtube_id,time_start,time_end,split (K400, K600, K700)
 DIR/val.csv                       or validate.csv, the same columns
 DIR/train/<label>/<youtube_id>_<time_start>_<time_end>.mp4    seconds with six digits
-DIR/val/...                       or validate/; folders below are looked into, whatever their names
+DIR/val/...                       or validate/; folders below are searched, whatever their names
 DIR/videos/<youtube_id>.mp4       or the longer name; for either split
 
 Every file is a clip that begins where the annotated ten seconds do. Its label is that of its row,
 never of its folder, and a class's id is its label's place among the sorted labels of ``train.csv``.
 Part of Kinetics has long gone from where it was published: rows without a file are left out.
 
-Clips of labelled videos: a random one in training, several views of each in testing.
-
-Nothing decoded is kept: a set has hundreds of thousands of files. A file that cannot be read (or is
-gone by now) is noted in a list and stops nothing.
-
+Training shows a random clip of a video, testing several views of it. Nothing decoded is kept, since
+a set has hundreds of thousands of files. A file that cannot be read is noted in a list and skipped.
 Legend: V views, T time.
-
-The classification set that a backbone is pretrained on (paper section 3.1, "Backbone").
 """
 
 from __future__ import annotations
@@ -26,7 +21,7 @@ import csv
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,39 +39,30 @@ from stadlib.data.video import probe, read_frames
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 _NAMES = {"train": ("train",), "val": ("val", "validate")}  # of a split's list and folder
 SPLITS = tuple(_NAMES)
-_NAMED = 3  # missing videos that a line names
+_TRIES = 100  # videos one after the other that cannot be read; then something else is wrong
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """What the lists say, whatever is on disk.
+    """The content of the lists in ``root``, whatever videos are on disk.
 
-    Attributes:
-        root: their folder.
-        classes: labels in sorted order; a label's place is its class id.
-        rows: by split, (class id, YouTube id, ``<youtube_id>_<start>_<end>``) a video.
-        digest: of the lists' bytes.
+    The place of a label in ``classes`` is its id. ``rows`` holds for each split and video
+    (class id, YouTube id, ``<youtube_id>_<start>_<end>``).
     """
 
     root: Path
     classes: tuple[str, ...]
     rows: dict[str, list[tuple[int, str, str]]]
-    digest: str
+    digest: str  # of the lists' bytes
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledVideos:
-    """The files of a split, in the lists' order: small enough to be sent to every worker.
-
-    Attributes:
-        root: the folder that ``files`` are named from.
-        files: (N,) UTF-8 bytes, paths below ``root``.
-        labels: (N,) int64, class ids.
-    """
+    """The files of a split, in the lists' order: small enough to be sent to every worker."""
 
     root: Path
-    files: np.ndarray
-    labels: np.ndarray
+    files: np.ndarray  # (N,) UTF-8 bytes, paths below the root
+    labels: np.ndarray  # (N,) int64, class ids
 
     def __len__(self) -> int:
         return len(self.files)
@@ -93,7 +79,16 @@ def read_annotations(root: Path) -> Annotations:
         InputError: a list is missing or empty, a row is none of Kinetics', or the validation list
             has a label that the training list lacks.
     """
-    paths = {split: _list(root, split) for split in _NAMES}
+    paths = {}
+    for split, names in _NAMES.items():
+        files = [root / f"{name}.csv" for name in names]
+        paths[split] = next((file for file in files if file.is_file()), None)
+        if paths[split] is None:
+            choices = " or ".join(file.name for file in files)
+            raise InputError(
+                f"{files[0]}: no such list; put Kinetics' official {choices} there, "
+                "or name its folder with --data"
+            )
     rows = {split: list(_rows(path)) for split, path in paths.items()}
     ids = {label: i for i, label in enumerate(sorted({row[0] for row in rows["train"]}))}
     for number, (label, *_) in enumerate(rows["val"], 2):
@@ -102,24 +97,11 @@ def read_annotations(root: Path) -> Annotations:
                 f"{paths['val']}:{number}: label {label!r} is in no row of {paths['train'].name}; "
                 "take both lists from one version of Kinetics"
             )
+    numbered = {
+        split: [(ids[label], video, clip) for label, video, clip in rows[split]] for split in rows
+    }
     total = hashlib.sha256(b"".join(path.read_bytes() for path in paths.values()))
-    return Annotations(
-        root=root,
-        classes=tuple(ids),
-        rows={split: [(ids[r[0]], *r[1:]) for r in some] for split, some in rows.items()},
-        digest=total.hexdigest()[:12],
-    )
-
-
-def _list(root: Path, split: str) -> Path:
-    names = [f"{name}.csv" for name in _NAMES[split]]
-    for name in names:
-        if (root / name).is_file():
-            return root / name
-    raise InputError(
-        f"{root / names[0]}: no such list; put Kinetics' official {' or '.join(names)} there, "
-        "or name its folder with --data"
-    )
+    return Annotations(root, tuple(ids), numbered, total.hexdigest()[:12])
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -144,16 +126,18 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def listed_videos(annotations: Annotations, split: str, kept: Path) -> LabelledVideos:
-    """The videos of ``kept``, which is written first if need be: those of a split that are there.
+    """The videos of a split that are on disk, from the list ``kept``, which is written if missing.
 
-    Names are looked up once, at the beginning of a training, and no file is opened. A training
-    that is resumed has the list, and so the order, that it began with, though files came or went.
+    Names are looked up once, at the beginning of a training, and no file is opened. A resumed
+    training has the list, and so the order, that it began with, though files came or went.
 
     Raises:
         InputError: none of the split's videos is there, or ``kept`` is no such list.
     """
     if not kept.is_file():
-        _write(kept, _found(annotations, split))
+        rows = _videos_on_disk(annotations, split)
+        with written_whole(kept) as path, path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
     with kept.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     try:
@@ -164,58 +148,43 @@ def listed_videos(annotations: Annotations, split: str, kept: Path) -> LabelledV
     return LabelledVideos(annotations.root, files, labels)
 
 
-def _write(path: Path, rows: list[tuple[int, str]]) -> None:
-    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as f:
-        csv.writer(f).writerows(rows)
-
-
-def _found(annotations: Annotations, split: str) -> list[tuple[int, str]]:
+def _videos_on_disk(annotations: Annotations, split: str) -> list[tuple[int, str]]:
     """(class id, path below the root) of every video of a split that is there."""
-    files = _files(annotations.root, (*_NAMES[split], "videos"))
-    rows = annotations.rows[split]
-    found = [(label, files.get(clip) or files.get(video)) for label, video, clip in rows]
-    there = [(label, name) for label, name in found if name]
-    if not there:
-        raise InputError(
-            f"{annotations.root}: none of the {len(rows)} {split} videos is there (such as "
-            f"{split}/<label>/{rows[0][2]}.mp4 or videos/{rows[0][1]}.mp4); fetch them"
-        )
-    return there
-
-
-def _files(root: Path, folders: tuple[str, ...]) -> dict[str, str]:
-    """Video files below some folders, by their names without the suffix."""
-    found = {}
-    for folder in folders:
-        for place, below, names in os.walk(root / folder, followlinks=True):
+    root, rows = annotations.root, annotations.rows[split]
+    files: dict[str, str] = {}  # by the name without the suffix
+    for top in (*_NAMES[split], "videos"):
+        for folder, below, names in os.walk(root / top, followlinks=True):
             below.sort()
             for name in sorted(names):
                 stem, suffix = os.path.splitext(name)
                 if suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                    found.setdefault(stem, os.path.relpath(os.path.join(place, name), root))
-    return found
+                    files.setdefault(stem, os.path.relpath(os.path.join(folder, name), root))
+    videos = [(label, files.get(clip) or files.get(video)) for label, video, clip in rows]
+    videos = [(label, name) for label, name in videos if name]
+    if not videos:
+        raise InputError(
+            f"{root}: none of the {len(rows)} {split} videos is there (such as "
+            f"{split}/<label>/{rows[0][2]}.mp4 or videos/{rows[0][1]}.mp4); fetch them"
+        )
+    return videos
 
 
 def missing_videos(annotations: Annotations, split: str, videos: LabelledVideos) -> list[str]:
     """The rows of a split that ``videos`` lacks, as ``<youtube_id>_<start>_<end>``."""
-    there = {Path(name.decode()).stem for name in videos.files.tolist()}
+    names = {Path(name.decode()).stem for name in videos.files.tolist()}
     rows = annotations.rows[split]
-    return [clip for _, video, clip in rows if clip not in there and video not in there]
+    return [clip for _, video, clip in rows if clip not in names and video not in names]
 
 
 def some(names: list[str]) -> str:
-    """The first few names."""
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-
-
-_TRIES = 100  # videos one after the other that cannot be read; then something else is wrong
+    """The first three names."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 class Unreadable:
     """Files that could not be read: noted by every worker of every process, read at the end.
 
-    Args:
-        path: of the list, a line a file: its path below the dataset's folder, a tab, the reason.
+    The list at ``path`` has a line a file: its path below the dataset's folder, a tab, the reason.
     """
 
     def __init__(self, path: Path) -> None:
@@ -224,12 +193,11 @@ class Unreadable:
 
     def note(self, name: str, error: InputError) -> None:
         """Add a line, once for each file and worker."""
-        if name in self._noted:
-            return
-        self._noted.add(name)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:  # short lines: writers don't mix
-            file.write(f"{name}\t{error}\n")
+        if name not in self._noted:
+            self._noted.add(name)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:  # short lines: writers don't mix
+                file.write(f"{name}\t{error}\n")
 
     def names(self) -> list[str]:
         """Every file once."""
@@ -239,60 +207,63 @@ class Unreadable:
         return sorted({line.split("\t")[0] for line in lines})
 
 
+def clip_frames(path: Path, sampling: Sampling, place: float) -> torch.Tensor:
+    """The frames of a clip, uint8 (T, 3, H, W).
+
+    ``place`` is 0 for the earliest clip of the video, 1 for the latest. In a video shorter than a
+    clip the last frame is repeated.
+
+    Raises:
+        InputError: the video cannot be read.
+    """
+    span = sampling.num_frames * sampling.interval
+    start = max(0.0, probe(path).duration - span) * place
+    return read_frames(path, [start + i * sampling.interval for i in range(sampling.num_frames)])
+
+
+@dataclass(frozen=True, eq=False)
 class RandomClips(Dataset):
     """A clip of a labelled video, from a random time on, of a random size, place and side.
 
     SlowFast's recipe (``slowfast/datasets/kinetics.py``, ``TRAIN_JITTER_SCALES`` and
-    ``TRAIN_CROP_SIZE``): the short side is drawn evenly from a range of pixels, then comes a random
-    square, mirrored or not; one draw serves the whole clip. VMZ's networks were trained likewise.
+    ``TRAIN_CROP_SIZE``): the short side is drawn evenly from the range ``short_sides`` of pixels,
+    then comes a random square of side ``crop``, mirrored or not. VMZ's networks were trained
+    likewise.
 
-    An item is (uint8 frames (3, T, side, side), class id). It depends on nothing but its key,
-    (index, seed): if the video cannot be read, another one that the seed names takes its place.
-
-    Args:
-        videos: what to show.
-        sampling: frames of a clip and the seconds between them.
-        short_sides: least and largest short side in pixels, both drawn.
-        crop: side of the square, in pixels.
-        unreadable: takes note of files that cannot be read.
+    An item is (uint8 frames (3, T, crop, crop), class id) and depends on its key (index, seed)
+    alone. If the video cannot be read, another one that the seed names takes its place.
 
     Raises:
         InputError: a hundred videos in a row cannot be read; the line is that of the first.
     """
 
-    def __init__(
-        self,
-        videos: LabelledVideos,
-        sampling: Sampling,
-        *,
-        short_sides: tuple[int, int],
-        crop: int,
-        unreadable: Unreadable,
-    ) -> None:
-        self.videos, self.sampling, self.unreadable = videos, sampling, unreadable
-        least, largest = short_sides
-        self.transform = v2.Compose(
-            [
-                v2.RandomShortestSize(list(range(least, largest + 1)), antialias=True),
-                v2.RandomCrop(crop),
-                v2.RandomHorizontalFlip(),
-            ]
-        )
+    videos: LabelledVideos
+    sampling: Sampling
+    short_sides: tuple[int, int]
+    crop: int
+    unreadable: Unreadable
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
-        """The item of (index, seed)."""
         index, seed = key
+        least, largest = self.short_sides
+        transform = v2.Compose(
+            [
+                v2.RandomShortestSize(list(range(least, largest + 1)), antialias=True),
+                v2.RandomCrop(self.crop),
+                v2.RandomHorizontalFlip(),
+            ]
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             index, frames_TCHW = self._readable(index)
-            clip = self.transform(tv_tensors.Video(frames_TCHW)).as_subclass(torch.Tensor)
+            clip = transform(tv_tensors.Video(frames_TCHW)).as_subclass(torch.Tensor)
         return clip.transpose(0, 1).contiguous(), int(self.videos.labels[index])
 
     def _readable(self, index: int) -> tuple[int, torch.Tensor]:
-        """The frames of a video or, where it cannot be read, of others, and which one it was."""
+        """A video's index and frames, or those of the next random one that can be read."""
         first = None
         for _ in range(_TRIES):
             try:
@@ -305,74 +276,45 @@ class RandomClips(Dataset):
         raise first
 
 
+@dataclass(frozen=True, eq=False)
 class TestViews(Dataset):
     """Views of a labelled video: clips evenly over its time, squares evenly along its long side.
 
     ``10 x 3`` of them are the field's "30 views" (SlowFast's ``NUM_ENSEMBLE_VIEWS`` and
-    ``NUM_SPATIAL_CROPS``), of which clips and squares reach both ends; one clip is the middle one,
-    one square the centre.
+    ``NUM_SPATIAL_CROPS``). Clips and squares reach both ends; a single clip is the middle one, a
+    single square the centre. ``side`` is that of the squares and the short one of the video.
 
-    Item ``i`` is (uint8 (V, 3, T, side, side) squares of clip ``i % num_clips`` of video
-    ``i // num_clips``, its class id); V is 0 if the video cannot be read.
-
-    Args:
-        videos: what to show.
-        sampling: frames of a clip and the seconds between them.
-        side: short side and squares, in pixels.
-        num_clips: of a video.
-        num_crops: squares of a clip, V.
-        unreadable: takes note of files that cannot be read.
+    Item ``i`` is (uint8 (V, 3, T, side, side), the ``num_crops`` squares of clip
+    ``i % num_clips`` of video ``i // num_clips``, its class id); V is 0 if it cannot be read.
     """
 
-    __test__ = False  # nor shall pytest take it for one
+    __test__ = False  # pytest must not take it for a test
 
-    def __init__(
-        self,
-        videos: LabelledVideos,
-        sampling: Sampling,
-        *,
-        side: int,
-        num_clips: int,
-        num_crops: int,
-        unreadable: Unreadable,
-    ) -> None:
-        self.videos, self.sampling, self.unreadable = videos, sampling, unreadable
-        self.side, self.num_clips, self.num_crops = side, num_clips, num_crops
+    videos: LabelledVideos
+    sampling: Sampling
+    side: int
+    num_clips: int
+    num_crops: int
+    unreadable: Unreadable
 
     def __len__(self) -> int:
         return len(self.videos) * self.num_clips
 
     def __getitem__(self, item: int) -> tuple[torch.Tensor, int]:
-        """The views of one clip."""
         index, number = divmod(item, self.num_clips)
-        place = _places(self.num_clips)[number]
+        views = torch.empty(0, dtype=torch.uint8)
         try:
+            place = _places(self.num_clips)[number]
             frames_TCHW = clip_frames(self.videos.path(index), self.sampling, place)
-            views = _squares(frames_TCHW, self.side, self.num_crops)
         except InputError as error:
             self.unreadable.note(self.videos.files[index].decode(), error)
-            views = torch.empty(0, dtype=torch.uint8)
+        else:
+            resized = F.resize(frames_TCHW, [self.side], antialias=True)
+            beyond = [length - self.side for length in resized.shape[2:]]
+            corners = [[round(n * place) for n in beyond] for place in _places(self.num_crops)]
+            views = [F.crop(resized, *corner, self.side, self.side) for corner in corners]
+            views = torch.stack(views).transpose(1, 2).contiguous()
         return views, int(self.videos.labels[index])
-
-
-def clip_frames(path: Path, sampling: Sampling, place: float) -> torch.Tensor:
-    """The frames of a clip.
-
-    Args:
-        path: of the video.
-        sampling: how many frames, how many seconds apart.
-        place: 0 is the earliest clip that the video has, 1 the latest; in a video shorter than a
-            clip its last frame is repeated.
-
-    Returns:
-        uint8 (T, 3, H, W).
-
-    Raises:
-        InputError: the video cannot be read.
-    """
-    span = sampling.num_frames * sampling.interval
-    start = max(0.0, probe(path).duration - span) * place
-    return read_frames(path, [start + i * sampling.interval for i in range(sampling.num_frames)])
 
 
 def _places(count: int) -> list[float]:
@@ -380,78 +322,44 @@ def _places(count: int) -> list[float]:
     return [i / (count - 1) for i in range(count)] if count > 1 else [0.5]
 
 
-def _squares(frames_TCHW: torch.Tensor, side: int, count: int) -> torch.Tensor:
-    """Squares along a clip's long side, as large as its short one: (count, 3, T, side, side)."""
-    resized = F.resize(frames_TCHW, [side], antialias=True)
-    beyond = [length - side for length in resized.shape[2:]]
-    squares = []
-    for place in _places(count):
-        top, left = (round(length * place) for length in beyond)
-        squares.append(F.crop(resized, top, left, side, side))
-    return torch.stack(squares).transpose(1, 2).contiguous()
-
-
 def read_list(path: Path) -> list[tuple[str, int]]:
-    """The (video, label) rows of a list with a header line.
+    """The (video, label) rows of a rendered set's list.
 
     Raises:
-        InputError: the file is missing, or a row is not ``video,label``.
+        InputError: the file is missing, or is no such list.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such list; give rows video,label below a header line")
-    rows = []
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                rows.append((row["video"], int(row["label"])))
-            except (KeyError, TypeError, ValueError) as error:
-                place = f"{path}:{len(rows) + 2}"
-                raise InputError(f"{place}: not a row video,label; mend it") from error
-    return rows
+    try:
+        with open(path, newline="") as file:
+            return [(row["video"], int(row["label"])) for row in csv.DictReader(file)]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: no list with rows video,label; render the set again") from error
 
 
+@dataclass(frozen=True, eq=False)
 class ClassificationDataset(Dataset):
-    """Clips from the middle of labelled videos.
+    """Clips from the middle of rendered videos, ``folder/videos/<id>.mp4``.
 
-    An item is (uint8 frames (3, T, H, W), label); it depends on nothing but its key.
-
-    Args:
-        folder: holds ``videos/<id>.mp4``.
-        rows: (video, label) pairs.
-        num_frames: T.
-        interval: seconds between frames.
-        transform: makes clips of one size out of (T, 3, H, W) videos.
+    An item is (uint8 frames (3, T, H, W), label) and depends on its key (index, seed) alone.
+    ``transform`` makes clips of one size out of (T, 3, H, W) videos.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        rows: list[tuple[str, int]],
-        *,
-        num_frames: int,
-        interval: float,
-        transform: Callable,
-    ) -> None:
-        self.folder, self.rows, self.transform = folder, rows, transform
-        self.num_frames, self.interval = num_frames, interval
-        self._decoded: dict[str, torch.Tensor] = {}  # small videos, many epochs: decode once
+    folder: Path
+    rows: list[tuple[str, int]]
+    sampling: Sampling
+    transform: Callable
+    decoded: dict[str, torch.Tensor] = field(default_factory=dict)  # small videos: decode once
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
-        """The item of (index, seed of its augmentation)."""
         index, seed = key
         video, label = self.rows[index]
-        if video not in self._decoded:
-            self._decoded[video] = self._read(video)
-        frames = self._decoded[video]
+        if video not in self.decoded:
+            path = self.folder / "videos" / f"{video}.mp4"
+            self.decoded[video] = clip_frames(path, self.sampling, 0.5)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            clip = self.transform(tv_tensors.Video(frames)).as_subclass(torch.Tensor)
+            video = tv_tensors.Video(self.decoded[video])
+            clip = self.transform(video).as_subclass(torch.Tensor)
         return clip.transpose(0, 1).contiguous(), label
-
-    def _read(self, video: str) -> torch.Tensor:
-        path = self.folder / "videos" / f"{video}.mp4"
-        start = max(0.0, probe(path).duration - self.num_frames * self.interval) / 2
-        return read_frames(path, [start + i * self.interval for i in range(self.num_frames)])

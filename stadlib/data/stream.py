@@ -1,7 +1,7 @@
 """The frames of a video in order, one at a time: memory does not grow with its length.
 
-Frames come as a player shows them, turned by the file's rotation, and no larger than asked for:
-scaling happens on the way out of the decoder, so that a large picture is never held in RGB.
+Frames come as a player shows them, turned by the file's rotation, and no larger than asked for.
+They are scaled on the way out of the decoder, so a large picture is never held in RGB.
 Time 0 is the first frame, as in :mod:`.video`.
 """
 
@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 
 from stadlib.base import InputError
 from stadlib.data.video import FALLBACK_RATE, TIME_SLACK, opened, require_whole
@@ -34,17 +33,15 @@ class Shown:
 
 
 class Stream:
-    """A video file to be read from front to back, as often as one likes.
+    """A video file to be read from front to back, any number of times.
 
-    Args:
-        path: of the file.
-        shortest: pixels that a picture's short side has at least; smaller ones are enlarged.
-        largest: and at most, while it is no less than ``shortest``; 0: as many as there are.
+    The short side of its pictures has at least ``shortest`` pixels, and at most ``largest`` (0: no
+    limit), unless ``shortest`` is more. Smaller pictures are enlarged.
 
     Attributes:
         size: (height, width) of its pictures, as displayed; both even.
-        rate: frames a second, as far as the file tells.
-        duration: seconds, as far as it tells; for a file that doesn't, counted.
+        rate: frames a second, as the file declares it.
+        duration: seconds, as the file declares it, or else counted.
 
     Raises:
         InputError: the file is missing, empty, ends early or holds no video.
@@ -58,7 +55,10 @@ class Stream:
             if first is None:
                 raise InputError(f"{self.path}: no frame can be decoded; re-download it")
             self.rate = float(stream.guessed_rate or stream.average_rate or FALLBACK_RATE)
-            self.duration = _duration(container, stream) or self._counted_duration()
+            self.duration = (container.duration or 0) / 1e6
+            if stream.duration and stream.time_base:
+                self.duration = float(stream.duration * stream.time_base)
+        self.duration = self.duration or self._counted_duration()
         self._origin = first.pts
         self._turns = round(first.rotation / 90) % 4
         height, width = first.height, first.width
@@ -71,61 +71,53 @@ class Stream:
     def frames(self, start: float = 0.0) -> Iterator[Shown]:
         """Every frame from the one shown at ``start`` on, or from an earlier one.
 
-        A frame whose picture is not asked for costs its decoding only.
+        A frame whose picture is not asked for is decoded, but not converted.
 
         Raises:
             InputError: the file is damaged further on.
         """
         if start > _BEFORE and self._origin is not None:
-            found = self._decoded(start - _BEFORE)
-            first = next(found, None)
+            frames = self._decoded(start - _BEFORE)
+            first = next(frames, None)
             if first is not None and first.time <= start:
                 yield first
-                yield from found
+                yield from frames
                 return
         yield from self._decoded(0.0)
 
     def _decoded(self, start: float) -> Iterator[Shown]:
+        """Frames from the keyframe before ``start`` on; where the clock is torn, at the rate."""
+        reformatter, last = VideoReformatter(), -1 / self.rate
         with opened(self.path) as (container, stream):
             stream.thread_type, stream.codec_context.thread_count = "AUTO", 0
             if start > 0:
                 begin = self._origin + int(start / stream.time_base)
                 container.seek(begin, backward=True, stream=stream)
-            convert, last = self._converter(), -1 / self.rate
             for frame in container.decode(stream):
-                last = self._time(frame, last)
-                yield Shown(last, partial(convert, frame))
+                time = last
+                if frame.pts is not None and self._origin is not None:
+                    time = float((frame.pts - self._origin) * frame.time_base)
+                last = time if time > last + TIME_SLACK else last + 1 / self.rate
+                yield Shown(last, partial(self._picture, frame, reformatter))
 
-    def _time(self, frame: av.VideoFrame, last: float) -> float:
-        """Since when a frame is shown; a frame after ``last`` where the clock is torn."""
-        if frame.pts is not None and self._origin is not None:
-            time = float((frame.pts - self._origin) * frame.time_base)
-            if time > last + TIME_SLACK:
-                return time
-        return last + 1 / self.rate
+    def _picture(self, frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+        """Upright RGB of the stream's size; one reformatter a stream, because it keeps tables."""
+        height, width = self.size[:: -1 if self._turns % 2 else 1]
+        method = "AREA" if frame.width > width else "BICUBIC"
+        if (frame.height, frame.width) == (height, width):
+            method = None
+        rgb = reformatter.reformat(frame, width, height, format="rgb24", interpolation=method)
+        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self._turns))
 
     def _counted_duration(self) -> float:
-        """Seconds from the first to the last packet, for containers that tell nothing."""
-        times = [0.0, 0.0]
+        """Seconds from the first to the last packet, where the container declares nothing."""
         with opened(self.path) as (container, stream):
-            told = (packet.pts for packet in container.demux(stream) if packet.size)
-            for number, pts in enumerate(told, 1):
-                time = number / self.rate if pts is None else float(pts * stream.time_base)
-                times = [time if number == 1 else min(times[0], time), max(times[1], time)]
-        return times[1] - times[0] + 1 / self.rate
-
-    def _converter(self) -> Callable[[av.VideoFrame], np.ndarray]:
-        """Frame -> upright RGB of the stream's size; one reformatter, which keeps its tables."""
-        reformatter = VideoReformatter()
-        height, width = self.size[:: -1 if self._turns % 2 else 1]
-
-        def convert(frame: av.VideoFrame) -> np.ndarray:
-            larger, same = frame.width > width, (frame.height, frame.width) == (height, width)
-            way = None if same else "AREA" if larger else "BICUBIC"
-            rgb = reformatter.reformat(frame, width, height, format="rgb24", interpolation=way)
-            return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self._turns))
-
-        return convert
+            packets = (packet.pts for packet in container.demux(stream) if packet.size)
+            times = [
+                number / self.rate if pts is None else float(pts * stream.time_base)
+                for number, pts in enumerate(packets, 1)
+            ]
+        return max([0.0, *times]) - min(times, default=0.0) + 1 / self.rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,73 +137,45 @@ def around(
 ) -> Iterator[Moment]:
     """The pictures around every moment of a regular clock, while the video runs.
 
-    Only pictures that some moment asks for are made, and none is kept longer than it is needed.
-
-    Args:
-        stream: the video.
-        every: seconds from a moment to the next; moment ``k`` is at ``k * every``.
-        offsets: seconds of the wanted pictures from the moment, the largest 0 or more.
-        first: moment to begin with.
-
-    Yields:
-        Moments up to the last frame, with the pictures in the order of ``offsets``: at each time
-        the last frame that began by then, as :func:`stadlib.data.video.read_frames` gives it, and
-        the first or the last one where there is none.
+    Moment ``k`` is at ``k * every`` seconds, from ``first`` on up to the last frame. Its pictures
+    are in the order of ``offsets``, in seconds from the moment, the largest 0 or more: at each time
+    the last frame that began by then, as :func:`stadlib.data.video.read_frames` gives it, and the
+    first or the last one where there is none. Only pictures that a moment needs are made.
     """
     wanted = np.asarray(offsets, np.float64)
+    earliest, latest = wanted.min(), wanted.max()
     kept: deque[tuple[float, np.ndarray]] = deque()
-    moment = first
-    for shown, until in _with_end(stream.frames(max(0.0, first * every + wanted.min()))):
-        if not kept or until is None or _is_wanted(shown.time, until, every, wanted):
+    now = first * every
+    for shown, until in _with_end(stream.frames(max(0.0, now + earliest))):
+        # Does a moment ask for a time from the beginning of this frame up to the next frame?
+        ticks = (np.array([[shown.time], [until]]) - TIME_SLACK - wanted) / every
+        before, after = np.ceil(ticks).clip(min=0)
+        if not kept or (after > before).any():
             kept.append((shown.time, shown.picture()))
-        known = np.inf if until is None else until - TIME_SLACK
-        end = shown.time if until is None else np.inf
-        while moment * every + wanted.max() < known and moment * every <= end + TIME_SLACK:
-            now = moment * every
+        end = shown.time if until == np.inf else np.inf
+        while now + latest < until - TIME_SLACK and now <= end + TIME_SLACK:
             yield Moment(now, [_at(kept, now + offset) for offset in wanted], end)
-            moment += 1
-            while len(kept) > 1 and kept[1][0] <= moment * every + wanted.min() + TIME_SLACK:
+            first += 1
+            now = first * every
+            while len(kept) > 1 and kept[1][0] <= now + earliest + TIME_SLACK:
                 kept.popleft()
+
+
+def _at(kept: Sequence[tuple[float, np.ndarray]], time: float) -> np.ndarray:
+    """The last picture that began by ``time``; the first one for earlier times."""
+    begun = [picture for begin, picture in kept if begin <= time + TIME_SLACK]
+    return begun[-1] if begun else kept[0][1]
 
 
 def picture_at(stream: Stream, time: float) -> np.ndarray:
     """The picture shown at a time."""
     for shown, until in _with_end(stream.frames(time)):
-        if until is None or until > time + TIME_SLACK:
+        if until > time + TIME_SLACK:
             return shown.picture()
     raise InputError(f"{stream.path}: no frame at {time:g} s; re-download it")
 
 
-def _with_end(frames: Iterator[Shown]) -> Iterator[tuple[Shown, float | None]]:
-    """Frames with the time at which the next one takes over; None for the last."""
-    before = None
-    for shown in frames:
-        if before is not None:
-            yield before, shown.time
-        before = shown
-    if before is not None:
-        yield before, None
-
-
-def _is_wanted(begin: float, end: float, every: float, offsets: np.ndarray) -> bool:
-    """Whether some moment asks for a time from ``begin`` up to ``end``."""
-    ticks = (np.array([[begin], [end]]) - TIME_SLACK - offsets) / every
-    before, after = np.ceil(ticks).clip(min=0)
-    return bool((after > before).any())
-
-
-def _at(kept: Sequence[tuple[float, np.ndarray]], time: float) -> np.ndarray:
-    """The last picture that began by ``time``; the first one for earlier times."""
-    found = kept[0][1]
-    for begin, picture in kept:
-        if begin > time + TIME_SLACK:
-            break
-        found = picture
-    return found
-
-
-def _duration(container: InputContainer, stream: VideoStream) -> float:
-    """What the file says of its length in seconds; 0 where it says nothing."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / 1e6
+def _with_end(frames: Iterator[Shown]) -> Iterator[tuple[Shown, float]]:
+    """Frames with the time at which the next one takes over; infinity for the last."""
+    for shown, following in pairwise(chain(frames, [None])):
+        yield shown, np.inf if following is None else following.time

@@ -1,156 +1,63 @@
-"""Where a video file says it ends: the cheapest proof that a download was cut short.
+"""Frames of a video by their time, exactly, whatever the container says; and the H.264 writer.
 
-Decoders hide a missing end: Matroska just stops, MP4 may lose its last fragment unnoticed. The
-sizes that the containers declare are exact (ISO/IEC 14496-12 boxes, RFC 9559 elements, RIFF).
+Time 0 is the presentation time (pts) of the first frame. "The frame at t" is the last one with
+pts <= t. This rule holds for any frame rate, also for a variable one.
 
-Which frame a video shows when: the times of all its frames, without decoding it.
+The times of all frames come from the packets, without decoding. Where packets have no times (raw
+streams, AVI with B-frames) or wrong ones, the file is decoded once and its frames are counted.
 
-A file's presentation times (pts) come from its packets. Where packets do not tell them (raw
-streams, AVI with B-frames) or told wrong ones, the file is decoded once and its frames counted.
-
-Frame-exact video reading by time, and writing, with PyAV.
-
-Time 0 is the presentation time (pts) of the first video frame, so that start offsets vanish.
-"The frame at t" is the last one with pts <= t, the rule that holds for any frame rate, also an
-unset or a variable one.
-
-A small H.264 writer without torch, so that a rendering process starts in a moment.
+torch is imported where tensors are made: a process that only renders starts in a moment.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import av
 import cv2
 import numpy as np
-import torch
 from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from stadlib.base import InputError
+from stadlib.base import InputError, written_whole
 
-_EBML = bytes.fromhex("1a45dfa3")
-_SEGMENT = bytes.fromhex("18538067")
-_MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
-
-
-def ends_early(path: Path) -> bool:
-    """True where the container declares more bytes than the file has; False if it says nothing."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[4:8] in _MP4_STARTS:
-            return _boxes_end(file, size) > size
-        if head[:4] == _EBML:
-            return _segment_end(file) > size
-        if head[:4] == b"RIFF" and head[8:] == b"AVI ":
-            return 8 + int.from_bytes(head[4:8], "little") > size
-    return False
-
-
-def _boxes_end(file: BinaryIO, size: int) -> int:
-    """End of the last top-level box; trailing bytes that are no box are left alone."""
-    end = 0
-    while end + 8 <= size:
-        file.seek(end)
-        header = file.read(16)
-        length = int.from_bytes(header[:4], "big")
-        if not header[4:8].isascii() or not header[4:8].strip(b"\0"):
-            break
-        if length == 1:  # the length follows in 64 bits
-            length = int.from_bytes(header[8:16], "big")
-        if length < 8:  # 0: up to the end of the file
-            break
-        end += length
-    return end
-
-
-def _segment_end(file: BinaryIO) -> int:
-    """End of Matroska's one segment; 0 for a live stream, whose segment has no size."""
-    file.seek(4)
-    length = _variable_number(file)
-    if length is None:
-        return 0
-    file.seek(length, 1)
-    if file.read(4) != _SEGMENT:
-        return 0
-    length = _variable_number(file)
-    return 0 if length is None else file.tell() + length
-
-
-def _variable_number(file: BinaryIO) -> int | None:
-    """EBML's variable-length integer: leading zero bits tell its width, all ones "unknown"."""
-    first = file.read(1)
-    if not first or first[0] == 0:
-        return None
-    width = 9 - first[0].bit_length()
-    number = int.from_bytes(bytes([first[0] - (1 << (8 - width))]) + file.read(width - 1), "big")
-    return None if number == (1 << (7 * width)) - 1 else number
-
+if TYPE_CHECKING:
+    import torch
 
 TIME_SLACK = 1e-6  # seconds; annotation clocks have six decimals
 FALLBACK_RATE = 25  # frames/s where a file gives neither times nor a rate
 _REMEDY = "re-download or re-encode it"
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """Measures of a video: ``duration`` in seconds, ``width`` and ``height`` in pixels."""
-
-    duration: float
-    num_frames: int
-    width: int
-    height: int
+_COUNTED: set[tuple[str, int, int]] = set()  # files whose packets have wrong times
 
 
 @dataclass(frozen=True, eq=False)
-class FrameIndex:
-    """Presentation times of all frames of a file, ascending, in units of ``time_base`` seconds.
+class VideoInfo:
+    """Size in pixels, duration in seconds, and the times of all frames of a video."""
 
-    Attributes:
-        keyframes: (K, 2), pts and dts of the frames that decoding can start at, ascending.
-        by_position: frames must be told by their count; their pts cannot be relied on.
-    """
+    width: int
+    height: int
+    duration: float
+    pts: np.ndarray  # (F,) presentation times of the frames, ascending
+    time_base: float  # seconds of a unit of them
+    keyframes: np.ndarray  # (K, 2), pts and dts of frames where decoding can start, ascending
+    by_position: bool  # find frames by counting, because their pts cannot be relied on
 
-    pts: np.ndarray
-    time_base: float
-    keyframes: np.ndarray
-    by_position: bool
-    info: VideoInfo
+    @property
+    def num_frames(self) -> int:
+        """How many frames can be shown."""
+        return len(self.pts)
 
-    def positions(self, times: Sequence[float]) -> np.ndarray:
-        """Number of the last frame with pts <= t for every t; the first one for earlier times."""
-        seconds = (self.pts - self.pts[0]) * self.time_base
-        wanted = np.asarray(times, np.float64) + TIME_SLACK
-        return (np.searchsorted(seconds, wanted, side="right") - 1).clip(min=0)
-
-
-_COUNTED: set[tuple[str, int, int]] = set()  # files whose packets told wrong times
-
-
-def frame_index(path: Path) -> FrameIndex:
-    """The index of a file, remembered per process until the file changes.
-
-    Raises:
-        InputError: the file is missing, empty, ends early or holds no video.
-    """
-    identity = _identity(path)
-    return _make_index(*identity, counted=identity in _COUNTED)
-
-
-def counted_index(path: Path) -> FrameIndex:
-    """The index of a file whose packets told wrong times, made by decoding it."""
-    _COUNTED.add(_identity(path))
-    return frame_index(path)
+    @property
+    def seconds(self) -> np.ndarray:
+        """(F,) seconds from the first frame to each."""
+        return (self.pts - self.pts[0]) * self.time_base
 
 
 @contextmanager
@@ -170,17 +77,21 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def require_whole(path: Path) -> None:
-    """See that a file is there, and as long as it says that it is.
+    """Check that a file exists and is as long as its container declares.
+
+    Decoders hide a missing end: Matroska just stops, MP4 may lose its last fragment unnoticed.
 
     Raises:
-        InputError: it is missing, empty or ends early.
+        InputError: the file is missing, empty or ends early.
     """
-    _identity(path)
-    if ends_early(path):
-        raise InputError(f"{path}: file ends early; {_REMEDY}")
+    _, _, size = _identity(path)
+    with path.open("rb") as file:
+        if _declared_end(file, size) > size:
+            raise InputError(f"{path}: file ends early; {_REMEDY}")
 
 
 def _identity(path: Path) -> tuple[str, int, int]:
+    """Name, time of the last change and size: a changed file has another identity."""
     try:
         stat = path.stat()
     except OSError as error:
@@ -190,8 +101,54 @@ def _identity(path: Path) -> tuple[str, int, int]:
     return str(path), stat.st_mtime_ns, stat.st_size
 
 
-@lru_cache(maxsize=4096)  # 8 bytes a frame; time and size are there to notice a changed file
-def _make_index(name: str, mtime: int, size: int, counted: bool) -> FrameIndex:
+def _declared_end(file: BinaryIO, size: int) -> int:
+    """Where a file of MP4, Matroska or AVI should end, in bytes; 0 where it does not say."""
+    head, end = file.read(12), 0
+    if head[:4] == b"RIFF" and head[8:] == b"AVI ":
+        end = 8 + int.from_bytes(head[4:8], "little")
+    elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        # ISO/IEC 14496-12: boxes with their length in front; trailing bytes may be no box
+        while end + 8 <= size:
+            file.seek(end)
+            header = file.read(16)
+            if not header[4:8].isascii() or not header[4:8].strip(b"\0"):
+                break
+            length = int.from_bytes(header[:4], "big")
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            if length < 8:  # 0: up to the end of the file
+                break
+            end += length
+    elif head[:4] == bytes.fromhex("1a45dfa3"):  # RFC 9559: a head, then one segment of clusters
+        file.seek(4)
+        file.seek(_element_size(file) or 0, 1)
+        if file.read(4) == bytes.fromhex("18538067") and (length := _element_size(file)):
+            end = file.tell() + length
+    return end
+
+
+def _element_size(file: BinaryIO) -> int | None:
+    """The size in front of a Matroska element; None where it is unknown, as in a live stream."""
+    first = file.read(1)
+    if not first or first[0] == 0:
+        return None
+    width = 9 - first[0].bit_length()  # leading zero bits tell the number of bytes
+    size = int.from_bytes(first + file.read(width - 1), "big") - (1 << 7 * width)
+    return None if size == (1 << 7 * width) - 1 else size
+
+
+def probe(path: Path | str) -> VideoInfo:
+    """Measures and frame times, from the packets, not the header; kept until the file changes.
+
+    Raises:
+        InputError: the file is missing, empty, ends early or holds no video.
+    """
+    identity = _identity(Path(path))
+    return _probe(*identity, counted=identity in _COUNTED)
+
+
+@lru_cache(maxsize=4096)  # 8 bytes a frame; the time and the size only tell files apart
+def _probe(name: str, mtime: int, size: int, counted: bool) -> VideoInfo:
     path = Path(name)
     require_whole(path)
     with opened(path) as (container, stream):
@@ -204,14 +161,14 @@ def _make_index(name: str, mtime: int, size: int, counted: bool) -> FrameIndex:
     if not len(pts):
         raise InputError(f"{path}: no frame can be decoded; {_REMEDY}")
     gap = float(np.median(np.diff(pts))) * base if len(pts) > 1 else 1 / rate
-    info = VideoInfo(float(pts[-1] - pts[0]) * base + gap, len(pts), width, height)
-    return FrameIndex(pts, base, keyframes, packets is None, info)
+    duration = float(pts[-1] - pts[0]) * base + gap
+    return VideoInfo(width, height, duration, pts, base, keyframes, by_position=packets is None)
 
 
 def _packet_times(
     container: InputContainer, stream: VideoStream
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """All pts and the (pts, dts) of keyframes; None where packets do not tell them."""
+    """All pts and the (pts, dts) of keyframes; None where packets do not have them."""
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
         return None  # AVI stores no pts: those of reordered packets are guesses
     packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
@@ -236,17 +193,8 @@ def _counted_times(path: Path, step: float) -> np.ndarray:
     return np.arange(len(shown)) * step
 
 
-def probe(path: Path | str) -> VideoInfo:
-    """Duration, number of frames and size, counted from the packets, not taken from the header.
-
-    Raises:
-        InputError: the file is missing, empty, ends early or holds no video.
-    """
-    return frame_index(Path(path)).info
-
-
 def frame_size(path: Path | str) -> tuple[int, int]:
-    """Height and width in pixels as the header says, read in a millisecond.
+    """Height and width in pixels from the header, read in a millisecond.
 
     Raises:
         InputError: the file is missing or holds no video.
@@ -256,144 +204,99 @@ def frame_size(path: Path | str) -> tuple[int, int]:
 
 
 def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:
-    """The frames shown at ``times``, exactly.
+    """The frames shown at ``times``, exactly, as uint8 RGB (T, 3, H, W), T = ``len(times)``.
 
-    Args:
-        path: video file.
-        times: seconds since the first frame, in any order, at least one; before the first and
-            after the last frame they are clamped.
-
-    Returns:
-        uint8 RGB, (T, 3, H, W), T = ``len(times)``.
+    Times are seconds since the first frame, in any order, at least one. Times before the first or
+    after the last frame give that frame.
 
     Raises:
         InputError: the file is missing, empty, ends early or holds no video.
     """
+    import torch  # noqa: PLC0415
+
     path = Path(path)
-    index = frame_index(path)
-    frames = None if index.by_position else _decode_by_pts(path, index, index.positions(times))
-    if frames is None:
-        index = counted_index(path)
-        frames = _decode_by_position(path, index, index.positions(times))
+    frames = _decode(path, probe(path), times)
+    if frames is None:  # the packets' times are wrong: count the frames from now on
+        _COUNTED.add(_identity(path))
+        frames = _decode(path, probe(path), times)
     return torch.from_numpy(frames)
+
+
+def _decode(path: Path, info: VideoInfo, times: Sequence[float]) -> np.ndarray | None:
+    """Frames (T, 3, H, W) at these times; None if a frame's pts is not its packet's."""
+    asked = np.asarray(times, np.float64) + TIME_SLACK
+    positions = (np.searchsorted(info.seconds, asked, side="right") - 1).clip(min=0)
+    keys = positions if info.by_position else info.pts[positions]
+    wanted = np.unique(keys)
+    # Frames close to each other are decoded in one stretch, without a seek between them.
+    starts = np.searchsorted(info.keyframes[:, 0], wanted, side="right") - 1
+    new_stretch = np.flatnonzero(np.diff(starts) > 1) + 1
+    stretches = zip(np.split(wanted, new_stretch), starts[[0, *new_stretch]].tolist(), strict=True)
+    pictures: dict[int, np.ndarray] = {}
+    reformatter = VideoReformatter()  # one a file: its set-up costs more than a small frame
+    with opened(path) as (container, stream):
+        for stretch, start in stretches:
+            if start > 0:  # otherwise it is the first stretch, at the beginning of the file
+                container.seek(int(info.keyframes[start, 1]), backward=True, stream=stream)
+            left = set(stretch.tolist())
+            for position, frame in enumerate(container.decode(stream)):
+                key = position if info.by_position else frame.pts
+                if key in left:
+                    rgb = reformatter.reformat(frame, info.width, info.height, format="rgb24")
+                    pictures[key] = np.ascontiguousarray(rgb.to_ndarray())
+                    left.remove(key)
+                if not left or (key is not None and key > stretch[-1]):
+                    break
+            if left:
+                return None
+    frames_TCHW = np.empty((len(keys), 3, info.height, info.width), np.uint8)
+    for planes_CHW, key in zip(frames_TCHW, keys.tolist(), strict=True):
+        cv2.split(pictures[key], list(planes_CHW))  # faster than NumPy's transpose
+    return frames_TCHW
 
 
 def write_video(
     path: Path | str,
-    frames_THWC: np.ndarray | Iterable[np.ndarray],
+    frames: np.ndarray | Iterable[np.ndarray | av.VideoFrame],
     fps: int | Fraction,
+    *,
     crf: int = 23,
-    gop: int = 8,
+    gop: int | None = 8,
+    threads: int = 1,
+    index_first: bool = False,
+    colors: Mapping[str, int] | None = None,
 ) -> None:
-    """Write H.264 without B-frames; equal frames give equal bytes (one encoder thread).
+    """Write H.264 in MP4 without B-frames, whole or not at all; equal frames give equal bytes.
 
     Args:
-        path: file to write; the suffix names the container. It appears whole or not at all.
-        frames_THWC: uint8 RGB frames of even width and height.
-        fps: frames per second.
+        path: file to write.
+        frames: of one even width and height: uint8 RGB arrays (H, W, 3), shown at ``fps``, or
+            PyAV's frames with their own ``pts`` and ``time_base``.
+        fps: frames per second; of frames with times, the nominal rate.
         crf: constant rate factor, 0 (lossless) to 51.
-        gop: frames between two keyframes; small values make random access cheap.
+        gop: frames from a keyframe to the next, small for cheap random access; None: x264's.
+        threads: of the encoder; 0: one a core, and bytes depend on their number.
+        index_first: put the index before the frames, so that a browser plays while it loads.
+        colors: PyAV's ``colorspace`` and the like of the codec, if they are known.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "bf": "0", "g": str(gop)}
-    try:
-        with av.open(str(temporary), "w") as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
-            stream.pix_fmt = "yuv420p"
-            for i, frame in enumerate(frames_THWC):
-                if i == 0:
-                    stream.height, stream.width = frame.shape[:2]
-                rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                container.mux(stream.encode(rgb))
-            container.mux(stream.encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _decode_by_pts(path: Path, index: FrameIndex, positions: np.ndarray) -> np.ndarray | None:
-    """Seek before each stretch of wanted frames and decode through it; None if one is missing."""
-    wanted = np.unique(index.pts[positions])
-    starts = np.searchsorted(index.keyframes[:, 0], wanted, side="right") - 1
-    new_stretch = np.flatnonzero(np.diff(starts) > 1) + 1
-    pictures: dict[int, np.ndarray] = {}
-    with opened(path) as (container, stream):
-        convert = _converter(index.info)
-        for stretch, start in zip(
-            np.split(wanted, new_stretch), starts[[0, *new_stretch]].tolist(), strict=True
-        ):
-            if start > 0:  # otherwise it is the first stretch and the file stands at its beginning
-                dts = int(index.keyframes[start, 1])
-                container.seek(dts, backward=True, stream=stream)
-            if not _collect(container, stream, set(stretch.tolist()), pictures, convert):
-                return None
-    return _planar([pictures[p] for p in index.pts[positions].tolist()])
-
-
-def _collect(
-    container: InputContainer,
-    stream: VideoStream,
-    left: set[int],
-    pictures: dict[int, np.ndarray],
-    convert: Callable[[av.VideoFrame], np.ndarray],
-) -> bool:
-    """Decode on until the frames of pts ``left`` are in ``pictures``; False if one is missing."""
-    last = max(left)
-    for frame in container.decode(stream):
-        if frame.pts in left:
-            pictures[frame.pts] = convert(frame)
-            left.remove(frame.pts)
-        if not left or (frame.pts is not None and frame.pts > last):
-            break
-    return not left
-
-
-def _decode_by_position(path: Path, index: FrameIndex, positions: np.ndarray) -> np.ndarray:
-    """Decode from the beginning and count."""
-    wanted = set(positions.tolist())
-    pictures: dict[int, np.ndarray] = {}
-    with opened(path) as (container, stream):
-        convert = _converter(index.info)
-        for position, frame in enumerate(container.decode(stream)):
-            if position in wanted:
-                pictures[position] = convert(frame)
-            if len(pictures) == len(wanted):
-                break
-    return _planar([pictures[p] for p in positions.tolist()])
-
-
-def _converter(info: VideoInfo) -> Callable[[av.VideoFrame], np.ndarray]:
-    """Frame -> (H, W, 3) RGB. One reformatter a file: its set-up costs more than a small frame."""
-    reformatter = VideoReformatter()
-
-    def convert(frame: av.VideoFrame) -> np.ndarray:
-        rgb = reformatter.reformat(frame, info.width, info.height, format="rgb24")
-        return np.ascontiguousarray(rgb.to_ndarray())
-
-    return convert
-
-
-def _planar(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures (H, W, 3) as (T, 3, H, W); OpenCV takes colours apart faster than NumPy."""
-    height, width, _ = pictures[0].shape
-    frames_TCHW = np.empty((len(pictures), 3, height, width), np.uint8)
-    for planes_CHW, picture in zip(frames_TCHW, pictures, strict=True):
-        cv2.split(picture, list(planes_CHW))
-    return frames_TCHW
-
-
-def encode(path: Path, frames: Iterable[np.ndarray], size: tuple[int, int], rate: int) -> None:
-    """Write RGB uint8 frames (H, W, 3) of ``size`` (width, height); equal frames, equal bytes.
-
-    One encoder thread, no B-frames, a keyframe every second: cheap random access.
-    """
-    options = {"crf": "20", "preset": "veryfast", "threads": "1", "bf": "0", "g": str(rate)}
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options=options)
-        stream.width, stream.height = size
+    options = {"crf": str(crf), "preset": "veryfast", "threads": str(threads), "bf": "0"}
+    options |= {"g": str(gop)} if gop else {}
+    muxer = {"movflags": "faststart"} if index_first else {}
+    with (
+        written_whole(Path(path)) as temporary,
+        av.open(str(temporary), "w", format="mp4", options=muxer) as container,
+    ):
+        stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
         stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for name, value in (colors or {}).items():
+            setattr(stream.codec_context, name, value)
+        for number, picture in enumerate(frames):
+            frame = picture
+            if isinstance(picture, np.ndarray):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            if number == 0:
+                stream.height, stream.width = frame.height, frame.width
+                if frame.pts is not None:
+                    stream.codec_context.time_base = frame.time_base
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -470,16 +470,9 @@ def _dataset(
             v2.Resize((side * 9 // 8, side * 9 // 8), antialias=True),
             v2.RandomCrop(side),
             v2.RandomHorizontalFlip(),
-            HSVJitter(hue=20, saturation=0.1, value=0.1),
+            HSVJitter(),
         ]
-    clip = build.sampling(experiment)
-    return ClassificationDataset(
-        folder,
-        rows,
-        num_frames=clip.num_frames,
-        interval=clip.interval,
-        transform=v2.Compose(steps),
-    )
+    return ClassificationDataset(folder, rows, build.sampling(experiment), v2.Compose(steps))
 
 
 def _batches(

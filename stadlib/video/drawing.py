@@ -8,7 +8,7 @@ A video drawn on and encoded as it runs, minute by minute, so that a kill costs 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import groupby, takewhile
@@ -23,6 +23,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from stadlib.base import Report, written_whole
 from stadlib.data.labels import group
 from stadlib.data.stream import Shown, Stream
+from stadlib.data.video import write_video
 from stadlib.report.style import ALARM, COLORS, PERSON_COLORS, shortened
 from stadlib.video.sightings import Playback, Seen, Sighting
 
@@ -163,7 +164,6 @@ def _wrapped(words: str, width: float, font: ImageFont.FreeTypeFont) -> list[str
 
 
 PART = 60  # seconds of video that are encoded as one
-_FRONT = {"movflags": "faststart"}  # the index first: browsers play while they load
 _TICKS = 90_000  # a second; any frame rate's times are whole numbers of it, or nearly
 
 
@@ -203,7 +203,7 @@ def write_annotated(
     for number, own in groupby(frames, key=lambda shown: int(shown.time // PART)):
         if number >= first:
             temporary = folder / "unfinished.mp4"
-            begin = _encode(temporary, own, drawn, overlay.size, stream.rate)
+            begin = _encode(temporary, own, drawn, stream.rate)
             temporary.replace(folder / f"{begin:012d}.mp4")
     _join(sorted(folder.glob("[0-9]*.mp4")), path)
     shutil.rmtree(folder)
@@ -213,8 +213,7 @@ def write_clip(video: Path, path: Path, seconds: float) -> None:
     """Write the beginning of a video again in fewer bytes, to be embedded in a page."""
     stream = Stream(video)
     shown = takewhile(lambda shown: shown.time < seconds, stream.frames())
-    with written_whole(path) as temporary:
-        _encode(temporary, shown, lambda one: one.picture(), stream.size, stream.rate, crf=28)
+    _encode(path, shown, lambda one: one.picture(), stream.rate, crf=28)
 
 
 def parts_folder(path: Path) -> Path:
@@ -231,26 +230,24 @@ def _encode(
     path: Path,
     frames: Iterable[Shown],
     drawn: Callable[[Shown], np.ndarray],
-    size: tuple[int, int],
     rate: float,
     *,
     crf: int = 23,
 ) -> int:
     """Encode frames, at least one, as they are drawn; returns the first one's ticks, now 0."""
     begin = None
-    options = {"crf": str(crf), "preset": "veryfast", "bf": "0"}
-    with av.open(str(path), "w", format="mp4", options=dict(_FRONT)) as container:
-        nominal = Fraction(rate).limit_denominator(1001)
-        encoder = container.add_stream("libx264", rate=nominal, options=options)
-        encoder.height, encoder.width = size
-        encoder.pix_fmt, encoder.codec_context.time_base = "yuv420p", Fraction(1, _TICKS)
+
+    def timed() -> Iterator[av.VideoFrame]:
+        nonlocal begin
         for shown in frames:
             ticks = round(shown.time * _TICKS)
             begin = ticks if begin is None else begin
             frame = av.VideoFrame.from_ndarray(drawn(shown), format="rgb24")
             frame.pts, frame.time_base = ticks - begin, Fraction(1, _TICKS)
-            container.mux(encoder.encode(frame))
-        container.mux(encoder.encode())
+            yield frame
+
+    nominal = Fraction(rate).limit_denominator(1001)
+    write_video(path, timed(), nominal, crf=crf, gop=None, threads=0, index_first=True)
     return begin
 
 

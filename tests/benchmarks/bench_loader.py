@@ -46,7 +46,7 @@ from stadlib.data.clips import ClipDataset, collate
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import AVA_ACTIONS
 from stadlib.data.layout import AvaLayout
-from stadlib.data.video import frame_index, read_frames, write_video
+from stadlib.data.video import probe, read_frames, write_video
 from stadlib.recipes.experiment import Experiment
 from stadlib.recipes.scales import SCALES
 from stadlib.training import build
@@ -158,7 +158,7 @@ def require_same_frames(clips: list[tuple[Path, list[float]]]) -> float:
     """Ours are PyAV's, bit by bit; returns the seconds that a file's index takes, made here."""
     start = time.perf_counter()
     for path in {path for path, _ in clips}:
-        frame_index(path)
+        probe(path)
     taken = (time.perf_counter() - start) / len({path for path, _ in clips})
     for path, times in clips:
         ours, theirs = read_frames(path, times), np.stack(bare(path, times, keep=False))

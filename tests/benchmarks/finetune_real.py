@@ -30,7 +30,7 @@ from stadlib.base import Progress
 from stadlib.data.batches import GlobalBatches
 from stadlib.data.clips import Picture, PictureDataset, as_lists
 from stadlib.data.rows import COLUMNS
-from stadlib.data.video import frame_index
+from stadlib.data.video import probe
 from stadlib.evaluation.persons import person_ap
 from stadlib.models.person_detector import gfocal_mini
 from stadlib.training.detector import detection_loss
@@ -45,8 +45,8 @@ _CORNERS = ["x1", "y1", "x2", "y2"]
 def annotated(folder: Path, name: str) -> list[Picture]:
     """The annotated frames of a clip, in order."""
     path = folder / f"{name}.mp4"
-    index = frame_index(path)
-    seconds = (index.pts - index.pts[0]) * index.time_base
+    index = probe(path)
+    seconds = index.seconds
     rows = pd.read_csv(folder / f"{name}.boxes.csv")
     return [
         Picture(path, float(seconds[frame]), own[_CORNERS].to_numpy(np.float32))
