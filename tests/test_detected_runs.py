@@ -35,7 +35,7 @@ def found():
 
 def test_every_box_of_an_annotated_moment_is_scored_and_no_other(found):
     run = stages.open_run(ROW, found.folder, Progress)
-    wanted = sum(len(k.boxes) for k in stages.validation_keyframes(run) if k.source == "ava")
+    wanted = sum(len(k.boxes) for k in stages.scored_keyframes(run) if k.source == "ava")
     path = run.layout.person_boxes(ROW.boxes_name, "ava", "val")
     everywhere = read_person_boxes(path)
     assert 0 < len(boxes_of(found)) == wanted < len(everywhere)

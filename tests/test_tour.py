@@ -54,8 +54,8 @@ def test_a_walk_ends_where_the_model_does(head):
     found = walk(model.train(), batch, memory)
     inputs = (batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4)
     with torch.inference_mode():
-        assert torch.equal(found.scores_NA, model.eval()(*inputs, memory).sigmoid())
-        assert torch.equal(found.fused_NCThw, model.person_features(*inputs[:3]))
+        assert torch.equal(found.scores_NA, model.eval()(*inputs, memory)[0].sigmoid())
+        assert torch.equal(model.head.tokens(found.fused_NCThw), model.tokens(*inputs[:3]))
     sums = found.attention_NLES.sum(dim=-1)
     assert torch.allclose(sums, torch.ones_like(sums), atol=1e-5)
     assert found.attention_NLES.shape[-1] == 3 + REMEMBERED

@@ -674,10 +674,10 @@ def _attention(run, keyframe, person: int) -> tuple:
     keys = [(keyframe.source, keyframe.video, keyframe.timestamp)]
     empty = no_memory(1, bank.width)
     past = windows({"ava": bank}, keys, experiment.span, experiment.remembered, empty)
-    batch = feature_batch([keyframe], {"ava": bank}, past, second_key)
+    batch = feature_batch([keyframe], {"ava": bank}, second_key)
     with torch.inference_mode():
         attention = model.head.eval().attention_weights(
-            batch.tokens_NLC, batch.boxes_N4, batch.counts_B, past
+            batch.tokens_NLC, batch.boxes_norm_N4, batch.counts_B, past
         )
     return past, attention[person].mean(dim=(0, 1)).numpy()
 

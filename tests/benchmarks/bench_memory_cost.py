@@ -44,11 +44,10 @@ def main(head_name: str, scale: str) -> None:
     length, width, batch = SIZES[head_name, scale]
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        bank = FeatureBank.create(folder, {}, length=length, width=width)
         rows = [
             (str(v), s, 1 + int(rng.poisson(1.1))) for v in range(VIDEOS) for s in range(SECONDS)
         ]
-        bank.add(rows)
+        bank = FeatureBank.create(folder, {}, rows, length=length, width=width)
         for video, second, count in rows:
             tokens, boxes = torch.randn(count, length, width), torch.rand(count, 4)
             bank.write([(video, second)], torch.tensor([count]), tokens, boxes)
