@@ -3,15 +3,14 @@
 Paper section 2.3, after LFB (Wu et al. 2019) and AlphAction's pool; unlike them it never hands out
 zeros as if somebody had been there: what was not written is masked.
 
-A bank holds one source's split; a slot is one person of one second. Which seconds it has and how
-many persons each is known when it is made. ``bank.json`` holds provenance, sizes, the videos' names
-and the name of ``rows-*.npy``: (video, second, first slot, number of persons) a second. An array a
-quantity has a row a slot and is memory-mapped: ``tokens.f16``, ``boxes.f32``, ``scores.f32``,
-``states.u8``.
+A bank holds one source's split; a slot is one person of one second. Which seconds it has, and how
+many persons each, is known when it is made. ``bank.json`` holds provenance, sizes, the videos'
+names and the name of ``rows-*.npy``: (video, second, first slot, number of persons) a second. The
+arrays have a row a slot and are memory-mapped: ``tokens.f16``, ``boxes.f32``, ``states.u8``.
 
-A slot's state says "in hand" while it is written. A process that is killed then leaves it so, and
-the next one that opens the bank to write counts it in ``lost`` and takes it for unwritten. The
-system keeps what a killed process wrote; against a failing machine ``flush`` brings it to the disk.
+A slot's state says "in hand" while it is written. A process that is killed leaves it so, and the
+next one that opens the bank to write counts it in ``lost`` and takes it for unwritten. The system
+keeps what a killed process wrote; against a failing machine ``flush`` brings it to the disk.
 
 Legend: B clips, N persons, M remembered persons of a clip (padded), L sequences, C channels.
 """
@@ -54,7 +53,7 @@ class FeatureBank:
         length: L of the tokens.
         width: C of the tokens.
         rows: (R,) of :data:`ROW`.
-        tokens, boxes, scores, states: a row a slot, as they are on disk.
+        tokens, boxes, states: a row a slot, as they are on disk.
         lost: persons whose writing was cut short, found when it was opened to write.
 
     Raises:
@@ -72,25 +71,19 @@ class FeatureBank:
         slots = int(self.rows["count"].sum())
         self.tokens = self._map("tokens.f16", np.float16, (slots, self.length, self.width))
         self.boxes = self._map("boxes.f32", np.float32, (slots, 4))
-        self.scores = self._map("scores.f32", np.float32, (slots,))
         self.states = self._map("states.u8", np.uint8, (slots,))
         self.lost = 0
         if writable:
             torn = np.flatnonzero(self.states == IN_HAND)
             self.lost = len(torn)
             self.states[torn] = UNWRITTEN
-        # A table finds the row of (video, second) at once: each video has a stretch of it, from
-        # its first second to its last, with -1 for seconds that have no row.
+        # Seconds by a number of their own, sorted; the last stands for those without a row.
         self._videos = {video: number for number, video in enumerate(index["videos"])}
-        video, second = self.rows["video"], self.rows["second"]
-        low = np.full(len(self._videos), np.iinfo(np.int32).max, np.int64)
-        high = np.zeros(len(self._videos), np.int64)
-        np.minimum.at(low, video, second)
-        np.maximum.at(high, video, second + 1)
-        ends = np.cumsum(high - low)
-        self._extent = (ends - (high - low), low, high)
-        self._table = np.full(int(ends[-1]) if len(ends) else 1, -1, np.int64)
-        self._table[self._extent[0][video] - low[video] + second] = np.arange(len(self.rows))
+        codes = (self.rows["video"].astype(np.int64) << 32) + self.rows["second"]
+        order = np.argsort(codes, kind="stable")
+        self._codes = np.append(codes[order], np.iinfo(np.int64).max)
+        self._order = np.append(order, -1)
+        self._padded = np.append(self.rows, np.zeros(1, ROW))
 
     @classmethod
     def create(
@@ -138,21 +131,15 @@ class FeatureBank:
         return FeatureBank, (self.folder,)  # workers map the files themselves, read-only
 
     def write(
-        self,
-        keys: Sequence[Key],
-        counts_B: Tensor,
-        tokens_NLC: Tensor,
-        boxes_N4: Tensor,
-        scores_N: Tensor | None = None,
+        self, keys: Sequence[Key], counts_B: Tensor, tokens_NLC: Tensor, boxes_N4: Tensor
     ) -> None:
-        """Write or replace the persons of some seconds.
+        """Write or replace the persons of some seconds, the surest first.
 
         Args:
             keys: (video, second) a clip, with room.
             counts_B: persons a clip, at most as many as there is room for.
             tokens_NLC: the persons' tokens, those of clip 0 first; stored as float16.
             boxes_N4: x1, y1, x2, y2 as fractions of the frame.
-            scores_N: of the detector; 1 where there is none.
         """
         numbers = self._find(keys)
         if (numbers < 0).any():
@@ -165,16 +152,13 @@ class FeatureBank:
         self.states[_spread(rows["first"], rows["count"])] = IN_HAND
         self.tokens[slots] = tokens_NLC.float().cpu().numpy()  # NumPy knows no bfloat16
         self.boxes[slots] = boxes_N4.cpu().numpy()
-        self.scores[slots] = 1.0 if scores_N is None else scores_N.cpu().numpy()
         self.states[_spread(rows["first"] + counts, rows["count"] - counts)] = UNWRITTEN
         self.states[slots] = WRITTEN
 
     def has(self, keys: Sequence[Key]) -> np.ndarray:
         """(B,) whether all persons of a second are written; of a second without room, no."""
-        if not len(self.rows):
-            return np.zeros(len(keys), bool)
         numbers = self._find(keys)
-        rows = self.rows[numbers]
+        rows = self._padded[numbers]
         slots = _spread(rows["first"], rows["count"])
         clip = np.repeat(np.arange(len(keys)), rows["count"])
         torn = np.bincount(clip, weights=self.states[slots] != WRITTEN, minlength=len(keys))
@@ -200,25 +184,18 @@ class FeatureBank:
         Args:
             keys: (video, second) a clip; the bank need not have it.
             span: seconds to each side.
-            max_persons: of a second, those of the highest scores.
+            max_persons: of a second, the first ones.
 
         Returns:
             Memory as wide as the fullest clip needs; within a clip in the order of time.
         """
         # The slots of each second around each clip, (B, seconds, persons), and which are written.
         offsets = np.array([s for s in range(-span, span + 1) if s], dtype=np.int64)
-        row = self._around(keys, offsets)
-        known = len(self.rows) > 0
-        count = np.where(row >= 0, self.rows["count"][row], 0) if known else row * 0
-        first = self.rows["first"][row] if known else row * 0
-        most = int(count.max(initial=0))
-        person = np.arange(most)
-        slots = np.where(person < count[..., None], first[..., None] + person, 0)
-        written = (person < count[..., None]) & (self.states[slots] == WRITTEN)
-        if most > max_persons:
-            score = np.where(written, self.scores[slots], -np.inf)
-            kept = np.sort(np.argsort(-score, axis=2, kind="stable")[..., :max_persons], axis=2)
-            slots, written = (np.take_along_axis(x, kept, axis=2) for x in (slots, written))
+        rows = self._padded[self._around(keys, offsets)][..., None]
+        person = np.arange(min(max_persons, int(rows["count"].max(initial=0))))
+        known = person < rows["count"]
+        slots = np.where(known, rows["first"] + person, 0)
+        written = known & (self.states[slots] == WRITTEN)
         # One axis of persons, (B, M), the written ones first.
         seconds = np.broadcast_to(offsets[:, None], slots.shape).reshape(len(keys), -1)
         slots, written = slots.reshape(len(keys), -1), written.reshape(len(keys), -1)
@@ -235,7 +212,7 @@ class FeatureBank:
 
     def flush(self) -> None:
         """Bring everything to the disk."""
-        for array in (self.tokens, self.boxes, self.scores, self.states):
+        for array in (self.tokens, self.boxes, self.states):
             if isinstance(array, np.memmap):
                 array.flush()
 
@@ -265,13 +242,12 @@ class FeatureBank:
         return np.memmap(path, kind, "r+" if self.writable else "r", shape=shape)
 
     def _around(self, keys: Sequence[Key], offsets: np.ndarray) -> np.ndarray:
-        """(B, offsets) the rows of the seconds at these offsets, -1 where there is none."""
+        """(B, offsets) numbers of the rows of the seconds at these offsets, -1 where is none."""
         video = np.array([self._videos.get(name, -1) for name, _ in keys], dtype=np.int64)
         second = np.array([second for _, second in keys], dtype=np.int64)
-        base, low, high = (x[video] if len(x) else video for x in self._extent)
-        place = second[:, None] + offsets - low[:, None]
-        inside = (video >= 0)[:, None] & (place >= 0) & (place < (high - low)[:, None])
-        return np.where(inside, self._table[np.where(inside, base[:, None] + place, 0)], -1)
+        codes = ((video << 32) + second)[:, None] + offsets
+        place = np.searchsorted(self._codes, codes)
+        return np.where(self._codes[place] == codes, self._order[place], -1)
 
     def _find(self, keys: Sequence[Key]) -> np.ndarray:
         return self._around(keys, np.zeros(1, np.int64))[:, 0]

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from stadlib.base import InputError, MakeProgress, Report, stage_dir, written_whole
 from stadlib.data import rows as data_rows
-from stadlib.data.batches import GlobalBatches, Share
+from stadlib.data.batches import Share
 from stadlib.data.clips import Batch
 from stadlib.data.keyframes import (
     CONFIDENT,
@@ -195,8 +195,7 @@ def run_stages(run: Run) -> dict:
         if stage.start == "previous-but-classifier":
             classifier = _new_model(run, stage).head.classifier
             model.head.classifier.load_state_dict(classifier.state_dict())
-        train = _train_all if stage.train == "all" else _train_head
-        train(run, stage, number, model)
+        _train(run, number, model)
     return predict(run, model)
 
 
@@ -226,84 +225,57 @@ def _new_model(run: Run, stage: Stage) -> ActionDetector:
     return model.to(processes.device())
 
 
-def _train_all(run: Run, stage: Stage, number: int, model: ActionDetector) -> None:
-    """Train the whole network on clips and fill the online memory on the way."""
-    experiment = run.experiment
-    keyframes = training_keyframes(run, stage)
-    dataset = build.train_dataset(experiment, run.layout, keyframes)
-    online = OnlineMemory(
-        run.stage_folders[number - 1] / "online",
-        {"stage": experiment.stage_digest(number)},
-        build.token_size(experiment, model),
-        {source: [k for k in keyframes if k.source == source] for source in stage.memory},
-    )
+def _train(run: Run, number: int, model: ActionDetector) -> None:
+    """Train a stage, counted from 1, or finish training it."""
+    experiment, stage = run.experiment, run.experiment.stages[number - 1]
+    folder, turns = run.stage_folders[number - 1], run.execution.accumulate
+    keyframes, labels = training_keyframes(run, stage), run.layout.label_map()
+    if stage.train == "all":  # the whole network, on clips; they fill the online memory on the way
+        dataset = build.train_dataset(experiment, run.layout, keyframes)
+        online = OnlineMemory(
+            folder / "online",
+            {"stage": experiment.stage_digest(number)},
+            build.token_size(experiment, model),
+            {source: [k for k in keyframes if k.source == source] for source in stage.memory},
+        )
+        module, memory, keep = model.train(), online.banks, online.keep
+        loss = partial(action_loss, remember=remember_from(run, memory), see=online.update)
+    else:  # the head, or its classifier, on features of a backbone that no longer changes
+        banks = run.banks(number)
+        keyframes = one_a_second(keyframes)
+        sources = dict.fromkeys(keyframe.source for keyframe in keyframes)
+        features = {source: banks.trained_on(model, source, keyframes) for source in sources}
+        memory = _memory_banks(run, banks, model, "train", stage)
+        model.head.requires_grad_(stage.train == "head")
+        model.head.classifier.requires_grad_(True)
+        module, keep = model.head.train(), lambda iteration: None
+        loss = partial(action_loss, remember=remember_from(run, memory))
 
-    def batches(order: GlobalBatches) -> Iterator[tuple[Batch, Share]]:
-        online.restore(order.start)
+    def batches(start: int) -> Iterator[tuple[Batch | FeatureBatch, Share]]:
+        order = build.order(experiment, stage, keyframes, labels, start, accumulate=turns)
+        if stage.train != "all":
+            yield from feature_batches(keyframes, order, features)
+            return
+        online.restore(start)
         parts = build.train_batches(experiment, dataset, order, alike=run.alike)
         for turn, part in enumerate(parts):
-            if turn % order.accumulate == 0:
+            if turn % turns == 0:
                 online.settle()  # what the iteration before saw
             yield part
 
-    loss = partial(action_loss, remember=remember_from(run, online.banks), see=online.update)
-    _fit(run, number, model.train(), loss, keyframes, batches, keep=online.keep)
-
-
-def _train_head(run: Run, stage: Stage, number: int, model: ActionDetector) -> None:
-    """Train the head, or its classifier, on features of a backbone that no longer changes."""
-    banks = run.banks(number)
-    keyframes = one_a_second(training_keyframes(run, stage))
-    sources = dict.fromkeys(keyframe.source for keyframe in keyframes)
-    features = {source: banks.trained_on(model, source, keyframes) for source in sources}
-    memory = _memory_banks(run, banks, model, stage, "train")
-
-    def batches(order: GlobalBatches) -> Iterator[tuple[FeatureBatch, Share]]:
-        return feature_batches(keyframes, order, features)
-
-    model.head.requires_grad_(stage.train == "head")
-    model.head.classifier.requires_grad_(True)
-    loss = partial(action_loss, remember=remember_from(run, memory))
-    _fit(run, number, model.head.train(), loss, keyframes, batches)
-
-
-def _fit(
-    run: Run,
-    number: int,
-    module: nn.Module,
-    loss: Callable,
-    keyframes: Sequence[Keyframe],
-    batches: Callable[[GlobalBatches], Iterable],
-    **options,
-) -> None:
-    """Train a module in a stage, counted from 1; ``batches`` makes those of an order."""
-    experiment, turns = run.experiment, run.execution.accumulate
-    stage, labels = experiment.stages[number - 1], run.layout.label_map()
-
-    def batches_from(start: int) -> Iterable:
-        order = build.order(experiment, stage, keyframes, labels, start, accumulate=turns)
-        return batches(order)
-
-    schedule = Schedule(
-        iterations=stage.iterations,
-        lr=stage.lr,
-        drop=stage.drop,
-        weight_decay=stage.weight_decay,
-        clip=stage.clip,
-        seed=experiment.seed,
-    )
+    numbers = ("iterations", "lr", "drop", "weight_decay", "clip")
     fit(
         module,
         loss,
-        batches_from,
-        schedule,
-        folder=run.stage_folders[number - 1],
+        batches,
+        Schedule(**{name: getattr(stage, name) for name in numbers}, seed=experiment.seed),
+        folder=folder,
         digest=experiment.stage_digest(number),
         progress=run.progress(f"train {experiment.head}" + f", stage {number}" * (number > 1)),
+        keep=keep,
         accumulate=turns,
         half=run.half,
         save_every=run.execution.save_every,
-        **options,
     )
 
 
@@ -316,7 +288,7 @@ def action_loss(
     """Binary cross-entropy over all actions, summed over persons (SlowFast, AlphAction).
 
     Args:
-        module: see :func:`_forward`.
+        module: an action detector for clips, its head for features.
         part: a share of a batch, and whose persons of the batch it has.
         remember: gives the memory of its clips.
         see: takes the keys and counts of the clips, tokens and boxes of their persons.
@@ -335,14 +307,10 @@ def _forward(
     module: nn.Module, batch: Batch | FeatureBatch, memory: MemoryTokens
 ) -> tuple[Tensor, Tensor]:
     """Logits and tokens: of clips by the whole network, of known tokens by its head alone."""
-    persons = (batch.counts_B, batch.boxes_norm_N4, memory)
+    boxes_norm_N4, counts_B = batch.boxes_norm_N4, batch.counts_B
     if isinstance(batch, Batch):
-        return module(batch.clips_BCTHW, batch.boxes_N4, *persons)
-    counts_B, boxes_norm_N4, _ = persons
+        return module(batch.clips_BCTHW, batch.boxes_N4, counts_B, boxes_norm_N4, memory)
     return module(batch.tokens_NLC, boxes_norm_N4, counts_B, memory), batch.tokens_NLC
-
-
-# ----------------------------------------------------------------------------------------- memory
 
 
 def remember_from(run: Run, banks: Mapping[str, FeatureBank]) -> Remember:
@@ -352,15 +320,13 @@ def remember_from(run: Run, banks: Mapping[str, FeatureBank]) -> Remember:
 
     def remember(keys: Sequence[ClipKey]) -> MemoryTokens:
         empty = no_memory(len(keys), width)
-        if not banks:
-            return empty
         return windows(banks, keys, experiment.span, experiment.remembered, empty)
 
     return remember
 
 
 def _memory_banks(
-    run: Run, banks: OfflineMemory, model: ActionDetector, stage: Stage, split: str
+    run: Run, banks: OfflineMemory, model: ActionDetector, split: str, stage: Stage
 ) -> dict[str, FeatureBank]:
     """The offline banks that a stage remembers out of, by source."""
     sources = [source for source in stage.memory if run.has(source, split)]
@@ -387,13 +353,13 @@ def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
     keyframes, labels = scored_keyframes(run, split), run.layout.label_map()
     banks = run.banks(len(experiment.stages))
     with processes.autocast(run.half):
-        remember = remember_from(run, _memory_banks(run, banks, model, last, split))
+        remember = remember_from(run, _memory_banks(run, banks, model, split, last))
         if last.train == "all":
             views = build.views(experiment).values()
             batches = build.test_batches(experiment, run.layout, keyframes, views)
             progress = run.progress(f"evaluate {experiment.head}")
             total = sum(map(len, batches.batch_sampler))
-            rows = score_persons(model, batches, remember, labels, total, progress)
+            rows = score_persons(model, batches, remember, labels, total=total, progress=progress)
         else:
             share = keyframes[processes.rank() :: processes.num_processes()]
             batches = feature_views(share, banks.views(model, keyframes, split))
@@ -415,12 +381,9 @@ def feature_views(
     views: Sequence[Mapping[str, FeatureBank]],
     key: Callable = view_key,
 ) -> Iterator[list[FeatureBatch]]:
-    """Batches of keyframes whose features are known: each the same persons in every view.
+    """Batches of keyframes whose features are known, as :func:`score_persons` takes them.
 
-    Args:
-        keyframes: this process's share.
-        views: banks by source, one mapping a view.
-        key: where the banks keep a keyframe.
+    ``views`` has a mapping of banks by source a view; ``key`` says where they keep a keyframe.
     """
     for start in range(0, len(keyframes), FEATURE_BATCH):
         some = keyframes[start : start + FEATURE_BATCH]
@@ -433,6 +396,7 @@ def score_persons(
     batches: Iterable[Sequence[Batch | FeatureBatch]],
     remember: Remember,
     label_map: LabelMap,
+    *,
     total: int = 0,
     progress: Report = lambda *_: None,
 ) -> pd.DataFrame:
@@ -441,7 +405,7 @@ def score_persons(
     Args:
         module: an action detector for clips, its head for features; set to evaluation mode here.
         batches: each a sequence of views of the same clips.
-        remember: what the clips of a batch remember, by their keys.
+        remember: gives the memory of the clips of a batch.
         label_map: columns of the scores.
         total: number of clips of this process, for the progress.
         progress: called with (clips done, total, text).
