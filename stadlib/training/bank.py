@@ -41,20 +41,12 @@ def second_of(timestamp: float) -> int:
 
 
 class FeatureBank:
-    """Tokens of persons by (video, second).
+    """Tokens of persons by (video, second), in the folder of a bank that :meth:`create` made.
 
-    Args:
-        folder: of a bank that :meth:`create` made.
-        provenance: what it must have been made of; None takes whatever is there.
-        writable: open to write.
-
-    Attributes:
-        provenance: what it was made of: the weights' hash, head, detector; or the online stage.
-        length: L of the tokens.
-        width: C of the tokens.
-        rows: (R,) of :data:`ROW`.
-        tokens, boxes, states: a row a slot, as they are on disk.
-        lost: persons whose writing was cut short, found when it was opened to write.
+    ``provenance`` is what it must have been made of: the weights' hash, head, detector, or the
+    online stage; None takes whatever is there. ``tokens`` (slots, L, C), ``boxes`` and ``states``
+    are as on disk, ``rows`` of :data:`ROW`; ``lost`` counts the persons whose writing was cut
+    short, found when it was opened to write.
 
     Raises:
         InputError: no bank, a damaged one, or one of other provenance; names the difference.
@@ -101,8 +93,7 @@ class FeatureBank:
             folder: where it lies or shall lie.
             provenance: plain words and numbers that decide its content.
             seconds: (video, second, number of persons), each second once.
-            length: L of the tokens.
-            width: C of the tokens.
+            length, width: L and C of the tokens.
 
         Raises:
             InputError: a bank of other provenance or other seconds lies there.
@@ -133,13 +124,12 @@ class FeatureBank:
     def write(
         self, keys: Sequence[Key], counts_B: Tensor, tokens_NLC: Tensor, boxes_N4: Tensor
     ) -> None:
-        """Write or replace the persons of some seconds, the surest first.
+        """Write or replace the persons of some (video, second), the surest first.
 
-        Args:
-            keys: (video, second) a clip, with room.
-            counts_B: persons a clip, at most as many as there is room for.
-            tokens_NLC: the persons' tokens, those of clip 0 first; stored as float16.
-            boxes_N4: x1, y1, x2, y2 as fractions of the frame.
+        Tokens are stored as float16; boxes are fractions of the frame.
+
+        Raises:
+            ValueError: no room for that second or that many persons.
         """
         numbers = self._find(keys)
         if (numbers < 0).any():
@@ -260,14 +250,9 @@ def windows(
     max_persons: int,
     empty: MemoryTokens,
 ) -> MemoryTokens:
-    """What a batch of several sources remembers.
+    """What clips, named by (source, video, timestamp), remember out of the banks of their sources.
 
-    Args:
-        banks: by source; clips of a source without a bank remember nobody.
-        keys: (source, video, timestamp) a clip.
-        span: seconds to each side.
-        max_persons: of a second.
-        empty: what is returned where nobody is remembered at all.
+    Clips of a source without a bank remember nobody; ``empty`` is returned where no clip has one.
     """
     parts = []
     for source, bank in banks.items():

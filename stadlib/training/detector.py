@@ -134,11 +134,8 @@ def _pictures(name: str, scale: str, progress: MakeProgress) -> list[Picture]:
 def open_detector(word: str, scale: str, progress: MakeProgress) -> tuple[nn.Module, str]:
     """A detector ready for use, and what names it in files.
 
-    Args:
-        word: ``v1``, ``v2``, ``v3``, which are trained if need be; ``torchvision:NAME``; or the
-            path of a checkpoint that this package wrote.
-        scale: of a version.
-        progress: makes the progress of a named task.
+    ``word`` is ``v1``, ``v2`` or ``v3``, which are trained if need be; ``torchvision:NAME``; or
+    the path of a checkpoint that this package wrote.
 
     Raises:
         ConfigError, InputError: no such word, scale, file or weights.
@@ -218,14 +215,9 @@ def detect_persons(
 ) -> None:
     """Write the persons on all frames to ``path``: ``video,timestamp,x1,y1,x2,y2,,score``.
 
-    Until all is done, ``path.partial`` holds a line a frame; the next call resumes from it.
-
-    Args:
-        model: a detector; set to evaluation mode here.
-        frames: those of a video one after the other.
-        path: of the box file, which appears when all is done.
-        made_by: names the detector, so that two do not write into one file.
-        progress: called with (frames done, frames, text).
+    The file appears when all is done. Until then ``path.partial`` holds a line a frame, and the
+    next call resumes from it; ``made_by`` names the detector, so that two do not write into one.
+    The frames of a video follow each other.
 
     Raises:
         InputError: ``path`` is no ``.csv``, the partial file is another detector's, or a video

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,11 +97,14 @@ def fit(
     device = weights[0].device
     path = folder / "checkpoint.pt"
     start = _resume(path, digest, model, optimizer)
-    log = _Log(folder / "log.jsonl", start, schedule.iterations)
+    log, started, waited = folder / "log.jsonl", time.monotonic(), 0.0
+    if processes.rank() == 0:
+        _cut_back(log, start)
     several = processes.num_processes() > 1
     network = DistributedDataParallel(model, gradient_as_bucket_view=True) if several else model
     save_every = save_every or max(1, schedule.iterations // SAVES)
-    stream = log.timed(batches(start))
+    log_every = max(1, schedule.iterations // LOG_LINES)
+    stream = iter(batches(start))
     for iteration in range(start, schedule.iterations):
         lr = schedule.lr_at(iteration)
         for group in optimizer.param_groups:
@@ -109,7 +112,9 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         total, units = 0.0, 0.0
         for turn in range(accumulate):
+            asked = time.monotonic()
             batch = next(stream)
+            waited += time.monotonic() - asked
             torch.manual_seed((schedule.seed << 40) + iteration)
             # Processes exchange gradients once an iteration, with the last of its batches.
             with network.no_sync() if several and turn < accumulate - 1 else nullcontext():
@@ -129,7 +134,15 @@ def fit(
         mean = torch.tensor(total / units).item()
         if not math.isfinite(mean):
             raise FloatingPointError(f"the loss is {mean} at iteration {iteration}: lower lr")
-        log.write(iteration, mean, lr)
+        if processes.rank() == 0 and iteration % log_every == 0:
+            seconds = round(time.monotonic() - started, 2)
+            line = {"iteration": iteration, "loss": round(mean, 6), "lr": lr, "seconds": seconds}
+            line |= {"iterations": schedule.iterations, "data_seconds": round(waited, 2)}
+            if torch.cuda.is_initialized():
+                line["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
+            with open(log, "a") as file:
+                file.write(json.dumps(line) + "\n")
+            waited = 0.0  # for batches, since the last line
         done = iteration + 1
         if done % save_every == 0 or done == schedule.iterations:
             keep(done)
@@ -186,45 +199,12 @@ def read_weights(path: Path, digest: str) -> dict:
     return content
 
 
-class _Log:
-    """JSON lines, readable while they are written, of the training from ``start`` on.
-
-    On resume they are cut back to the checkpoint, so that no iteration stands twice.
-    """
-
-    def __init__(self, path: Path, start: int, iterations: int) -> None:
-        self.path, self.iterations = path, iterations
-        self.started = time.monotonic()
-        self.waited = 0.0  # seconds for batches since the last line
-        if processes.rank() == 0:
-            lines = path.read_text().splitlines() if path.exists() else []
-            kept = [line for line in lines if self._iteration(line) < start]
-            write_whole(path, "".join(line + "\n" for line in kept))
-
-    @staticmethod
-    def _iteration(line: str) -> float:
+def _cut_back(log: Path, start: int) -> None:
+    """Keep the log's lines of iterations before ``start``, so that none stands twice."""
+    kept = []
+    for line in log.read_text().splitlines() if log.exists() else []:
         try:
-            return json.loads(line)["iteration"]
+            kept += [line] if json.loads(line)["iteration"] < start else []
         except (ValueError, KeyError):  # cut short by a kill
-            return math.inf
-
-    def timed(self, batches: Iterable) -> Iterator:
-        """The batches; notes how long each was waited for."""
-        asked = time.monotonic()
-        for batch in batches:
-            self.waited += time.monotonic() - asked
-            yield batch
-            asked = time.monotonic()
-
-    def write(self, iteration: int, loss: float, lr: float) -> None:
-        """Add a line, from the first process only and not of every iteration of a long training."""
-        if processes.rank() != 0 or iteration % max(1, self.iterations // LOG_LINES):
-            return
-        seconds = round(time.monotonic() - self.started, 2)
-        line = {"iteration": iteration, "loss": round(loss, 6), "lr": lr, "seconds": seconds}
-        line |= {"iterations": self.iterations, "data_seconds": round(self.waited, 2)}
-        if torch.cuda.is_initialized():
-            line["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
-        self.waited = 0.0
-        with open(self.path, "a") as file:
-            file.write(json.dumps(line) + "\n")
+            continue
+    write_whole(log, "".join(line + "\n" for line in kept))

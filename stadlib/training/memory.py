@@ -85,14 +85,10 @@ def _open_bank(
 
 
 class OnlineMemory:
-    """One bank a source that fills while the model trains.
+    """One bank a source that fills while the model trains; ``folder`` has them and their copies.
 
-    Args:
-        folder: for the banks and their copies.
-        provenance: see :class:`FeatureBank`.
-        size: L and C of the tokens.
-        keyframes: by source, those that training will show; there is room for them alone, and
-            of two in one second for the first.
+    There is room for the keyframes that training will show, of two in one second for the first.
+    ``size`` is L and C of the tokens.
     """
 
     def __init__(
@@ -143,14 +139,7 @@ class OnlineMemory:
         tokens_NLC: Tensor,
         boxes_N4: Tensor,
     ) -> None:
-        """Note what was seen of a share's clips, for :meth:`settle`.
-
-        Args:
-            keys: (source, video, timestamp) a clip; those without room are passed over.
-            counts_B: persons a clip.
-            tokens_NLC: their tokens, those of clip 0 first.
-            boxes_N4: as fractions of the frame.
-        """
+        """Note what was seen of a share's clips, for :meth:`settle`."""
         if not self.banks:
             return
         counts = counts_B.tolist()
@@ -178,14 +167,7 @@ class OnlineMemory:
 
 
 class OfflineMemory:
-    """Extracts a backbone's features, or opens what was extracted before.
-
-    Args:
-        layout: the dataset.
-        experiment: how its clips are sampled and its boxes found.
-        folder: of the stage that trained the backbone.
-        progress: makes the progress of a named task.
-    """
+    """The features of a trained backbone, extracted at first use; ``folder`` is of its stage."""
 
     def __init__(
         self, layout: AvaLayout, experiment: Experiment, folder: Path, progress: MakeProgress

@@ -66,43 +66,35 @@ Remember = Callable[[Sequence[ClipKey]], MemoryTokens]  # the memory of the clip
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment on its dataset.
-
-    Attributes:
-        experiment: all its words and numbers.
-        layout: the dataset.
-        folder: of the record and the predictions.
-        stage_folders: of the stages' weights and banks, shared by runs that begin alike.
-        progress: makes the progress of a named task.
-        execution: how it is computed.
-    """
+    """An experiment on its dataset."""
 
     experiment: Experiment
     layout: AvaLayout
-    folder: Path
-    stage_folders: tuple[Path, ...]
+    folder: Path  # of the record and the predictions
+    stage_folders: tuple[Path, ...]  # of weights and banks, shared by runs that begin alike
     progress: MakeProgress
     execution: Execution = USUAL
 
     @property
     def half(self) -> bool:
         """Whether networks compute in bfloat16 where that is safe (autocast)."""
-        word, large = self.execution.precision, self.experiment.scale == "paper"
-        return word == "bfloat16" or (
-            word == "auto" and large and processes.device().type == "cuda"
-        )
+        usual = self._large and processes.device().type == "cuda"
+        return {"auto": usual, "bfloat16": True, "float32": False}[self.execution.precision]
 
     @property
     def recompute(self) -> bool:
         """Whether a backbone's activations are computed again in the backward pass."""
-        word, large = self.execution.recompute, self.experiment.scale == "paper"
-        return word == "yes" or (word == "auto" and large and "64x1" in self.experiment.frames)
+        usual = self._large and "64x1" in self.experiment.frames
+        return {"auto": usual, "yes": True, "no": False}[self.execution.recompute]
 
     @property
     def alike(self) -> bool:
         """Whether the shares of a batch are padded to one size."""
-        word, large = self.execution.pad, self.experiment.scale == "paper"
-        return word == "batch" or (word == "auto" and not large)
+        return {"auto": not self._large, "batch": True, "share": False}[self.execution.pad]
+
+    @property
+    def _large(self) -> bool:
+        return self.experiment.scale == "paper"
 
     def banks(self, number: int) -> OfflineMemory:
         """Of the backbone as it is after a stage, counted from 1."""
@@ -287,11 +279,8 @@ def action_loss(
 ) -> tuple[Tensor, int]:
     """Binary cross-entropy over all actions, summed over persons (SlowFast, AlphAction).
 
-    Args:
-        module: an action detector for clips, its head for features.
-        part: a share of a batch, and whose persons of the batch it has.
-        remember: gives the memory of its clips.
-        see: takes the keys and counts of the clips, tokens and boxes of their persons.
+    ``part`` is a share of a batch. ``remember`` gives the memory of its clips, and ``see`` takes
+    their keys and counts, and the tokens and boxes of their persons.
     """
     batch, share = part
     set_share(module, share.rows, share.total)
@@ -339,15 +328,10 @@ def _memory_banks(
 
 
 def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
-    """Score a split's boxes, write a predictions file a source, measure what is annotated.
-
-    Args:
-        run: its ``folder`` gets the files.
-        model: with the weights of the last stage.
-        split: ``val`` or ``test``.
+    """Score a split's boxes with the model of a run and write a predictions file a source.
 
     Returns:
-        Frame mAPs as :func:`measure` gives them; the same on all processes.
+        Their frame mAPs as :func:`measure` gives them; the same on all processes.
     """
     experiment, last = run.experiment, run.experiment.stages[-1]
     keyframes, labels = scored_keyframes(run, split), run.layout.label_map()
