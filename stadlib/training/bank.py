@@ -59,7 +59,9 @@ class FeatureBank:
         index = _read_index(self.folder, provenance or {})
         self.provenance: dict = index["provenance"]
         self.length, self.width = int(index["length"]), int(index["width"])
-        self.rows = _read_rows(self.folder / Path(index["rows"]).name)
+        rows = _read_rows(self.folder / Path(index["rows"]).name)
+        self._padded = np.append(rows, np.zeros(1, ROW))  # the last one stands for no row
+        self.rows = self._padded[:-1]
         slots = int(self.rows["count"].sum())
         self.tokens = self._map("tokens.f16", np.float16, (slots, self.length, self.width))
         self.boxes = self._map("boxes.f32", np.float32, (slots, 4))
@@ -69,13 +71,12 @@ class FeatureBank:
             torn = np.flatnonzero(self.states == IN_HAND)
             self.lost = len(torn)
             self.states[torn] = UNWRITTEN
-        # Seconds by a number of their own, sorted; the last stands for those without a row.
+        # A number for each (video, second), sorted, to find rows by; the last one is of no row.
         self._videos = {video: number for number, video in enumerate(index["videos"])}
         codes = (self.rows["video"].astype(np.int64) << 32) + self.rows["second"]
         order = np.argsort(codes, kind="stable")
         self._codes = np.append(codes[order], np.iinfo(np.int64).max)
         self._order = np.append(order, -1)
-        self._padded = np.append(self.rows, np.zeros(1, ROW))
 
     @classmethod
     def create(

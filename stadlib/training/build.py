@@ -34,9 +34,6 @@ def numbers(experiment: Experiment) -> Scale:
     return SCALES[experiment.scale]
 
 
-# ------------------------------------------------------------------------------------- the models
-
-
 def sampling(experiment: Experiment) -> Sampling:
     """Frames of a clip; of SlowFast's two inputs the fast one, which contains the slow one."""
     scale = numbers(experiment)
@@ -93,9 +90,6 @@ def token_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]
     return lengths[experiment.head], scale.width
 
 
-# ----------------------------------------------------------------------------- clips for training
-
-
 def train_dataset(
     experiment: Experiment, layout: AvaLayout, keyframes: Sequence[Keyframe]
 ) -> ClipDataset:
@@ -149,9 +143,6 @@ def train_batches(
             largest = [max(sides) for sides in zip(*sizes, strict=True)]
             turns = [turn.padded(*largest) for turn in turns]
         yield from zip(turns, shares, strict=False)
-
-
-# ------------------------------------------------------------------ clips for testing and memory
 
 
 def views(experiment: Experiment) -> dict[str, v2.Transform]:

@@ -230,8 +230,8 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
             build.token_size(experiment, model),
             {source: [k for k in keyframes if k.source == source] for source in stage.memory},
         )
-        module, memory, keep = model.train(), online.banks, online.keep
-        loss = partial(action_loss, remember=remember_from(run, memory), see=online.update)
+        module, memory = model.train(), online.banks
+        see, keep = online.update, online.keep
     else:  # the head, or its classifier, on features of a backbone that no longer changes
         banks = run.banks(number)
         keyframes = one_a_second(keyframes)
@@ -240,8 +240,8 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
         memory = _memory_banks(run, banks, model, "train", stage)
         model.head.requires_grad_(stage.train == "head")
         model.head.classifier.requires_grad_(True)
-        module, keep = model.head.train(), lambda iteration: None
-        loss = partial(action_loss, remember=remember_from(run, memory))
+        module = model.head.train()
+        see, keep = lambda *_: None, lambda iteration: None
 
     def batches(start: int) -> Iterator[tuple[Batch | FeatureBatch, Share]]:
         order = build.order(experiment, stage, keyframes, labels, start, accumulate=turns)
@@ -258,7 +258,7 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
     numbers = ("iterations", "lr", "drop", "weight_decay", "clip")
     fit(
         module,
-        loss,
+        partial(action_loss, remember=remember_from(run, memory), see=see),
         batches,
         Schedule(**{name: getattr(stage, name) for name in numbers}, seed=experiment.seed),
         folder=folder,
