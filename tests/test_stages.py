@@ -17,7 +17,6 @@ import torch
 from stadlib import recipes, study
 from stadlib.base import ConfigError
 from stadlib.recipes.experiment import Experiment, Stage
-from stadlib.study import read_record
 from stadlib.training import build
 from stadlib.training.bank import WRITTEN, FeatureBank
 from stadlib.training.loop import read_weights
@@ -136,17 +135,6 @@ def test_what_only_tests_does_not_train_again():
     nearer = replace(NEW_HEAD, span=5)
     assert nearer.stage_digest(1) == NEW_HEAD.stage_digest(1)
     assert nearer.stage_digest(2) != NEW_HEAD.stage_digest(2)
-
-
-def test_two_processes_share_the_memory(tmp_path):
-    stages = tuple(replace(stage, iterations=3) for stage in EMPTY.stages)
-    row = replace(EMPTY, stages=stages, flip=False, scales=(64,))
-    assert start(row, tmp_path, "--processes", "2").wait() == 0
-    (path,) = tmp_path.glob("runs/*/record.json")
-    assert read_record(path).digest == row.digest
-    (stage,) = tmp_path.glob(f"runs/stages/{row.stage_digest(1)}")
-    assert shares_written(stage / "online" / "ava") > 0
-    assert shares_written(stage / "banks" / "ava_train") == 1
 
 
 @pytest.mark.parametrize(
