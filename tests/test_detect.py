@@ -17,12 +17,13 @@ from stadlib.data.boxes import BOX_COLUMNS, read_person_boxes
 from stadlib.data.layout import AvaLayout
 from stadlib.data.video import probe, read_frames, write_video
 from stadlib.models.person_detector import PERSON
-from stadlib.training.detector import BATCH, Frame, detect, frames_of_dataset, frames_of_videos
+from stadlib.training import detector
+from stadlib.training.detector import Frame
 
 HEIGHT, WIDTH, RATE, LENGTH = 48, 64, 8, 40  # of the videos, in pixels, frames a second, frames
 
 
-class Killed(Exception):
+class Interrupted(Exception):
     pass
 
 
@@ -38,7 +39,7 @@ class BrightSpots(nn.Module):
         if self.patience is not None:
             self.patience -= len(images)
             if self.patience < 0:
-                raise Killed
+                raise Interrupted
         return [self.look(image) for image in images]
 
     def look(self, image: Tensor) -> dict[str, Tensor]:
@@ -66,10 +67,6 @@ def expected_rows(frames: list[Frame]) -> list[tuple]:
     return rows
 
 
-def silent(done: int, total: int, text: str) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> list[Path]:
     """A bright spot that moves, in every third frame not at all there."""
@@ -85,23 +82,23 @@ def videos(tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def frames(videos) -> list[Frame]:
-    return frames_of_videos(videos, 1 / RATE)
+    return detector.frames_of_videos(videos, 1 / RATE)
 
 
-def look(frames, path, model=None, made_by="spots", progress=silent) -> bytes:
-    detect(model or BrightSpots(), frames, path, made_by, progress=progress)
+def look(frames, path, model=None, made_by="spots", progress=lambda *_: None) -> bytes:
+    detector.detect_persons(model or BrightSpots(), frames, path, made_by, progress=progress)
     return path.read_bytes()
 
 
 # -------------------------------------------------------------------------------------- the frames
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 15, 16, 17, 24])
-@pytest.mark.parametrize("every", [1.0, 0.5, 0.125, 0.3, 5.0])
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 16, 24])
+@pytest.mark.parametrize("every", [1.0, 0.125, 0.3, 5.0])
 def test_a_video_is_looked_at_from_its_first_frame_to_its_end(tmp_path, count, every):
     path = tmp_path / "v.mp4"
     write_video(path, np.zeros((count, HEIGHT, WIDTH, 3), np.uint8), fps=RATE)
-    frames = frames_of_videos([path], every)
+    frames = detector.frames_of_videos([path], every)
     times, k = [], 0
     while k * every < count / RATE - 1e-9:
         times.append(k * every)
@@ -111,27 +108,26 @@ def test_a_video_is_looked_at_from_its_first_frame_to_its_end(tmp_path, count, e
     assert {(frame.video, frame.path) for frame in frames} == {("v", path)}
 
 
-def test_videos_follow_each_other(videos, frames):
+def test_videos_follow_each_other_and_two_of_one_name_are_refused(videos, frames, tmp_path):
     assert [frame.video for frame in frames] == ["one"] * LENGTH + ["two"] * LENGTH
     assert [f.time for f in frames[:LENGTH]] == [f.time for f in frames[LENGTH:]]
-
-
-def test_two_videos_of_one_name_are_refused(videos, tmp_path):
     other = shutil.copyfile(videos[0], tmp_path / "one.mkv")
     with pytest.raises(InputError, match="one: two videos of that name; rename one"):
-        frames_of_videos([*videos, other], 1.0)
+        detector.frames_of_videos([*videos, other], 1.0)
 
 
-def test_seconds_of_a_dataset_are_found_in_its_files(tiny_dataset):
-    """Video c starts at 2.5 on the annotation clock, a at 900."""
-    layout = AvaLayout(tiny_dataset)
-    (frame,) = frames_of_dataset(layout, "kinetics", [("c", 5.016949)])
-    assert frame.time == pytest.approx(2.516949) and frame.timestamp == 5.016949
-    assert frame.path == tiny_dataset / "videos" / "kinetics" / "c.mp4"
-    frames = frames_of_dataset(layout, "ava", [("a", 902.0), ("a", 903.0)])
-    assert [frame.time for frame in frames] == [2.0, 3.0]
-    with pytest.raises(InputError, match="nowhere: no such video"):
-        frames_of_dataset(layout, "ava", [("nowhere", 902.0)])
+def test_seconds_of_a_dataset_are_found_in_its_files(tiny_dataset, tmp_path):
+    """Video c starts at 2.5 on the annotation clock, a at 900; 903 of a is excluded."""
+    root = shutil.copytree(tiny_dataset, tmp_path / "own")
+    layout = AvaLayout(root)
+    frames = detector.frames_of_dataset(layout, "kinetics", "val")
+    assert {frame.path for frame in frames} == {root / "videos" / "kinetics" / "c.mp4"}
+    assert [frame.time for frame in frames] == pytest.approx([f.timestamp - 2.5 for f in frames])
+    frames = detector.frames_of_dataset(layout, "ava", "train")
+    assert [frame.time for frame in frames] == [0.0, 1.0, 2.0, 4.0]
+    layout.video_file("ava", "a").unlink()
+    with pytest.raises(InputError, match="a: no such video"):
+        detector.frames_of_dataset(AvaLayout(root), "ava", "train")
 
 
 # ---------------------------------------------------------------------------------------- the file
@@ -151,7 +147,7 @@ def test_every_person_of_every_frame_is_written_in_order(frames, tmp_path):
     assert len(words) == 8 and words[6] == ""
     assert [other.name for other in path.parent.iterdir()] == ["boxes.csv"]
     steps = [16, 32, 40, 56, 72, 80]  # batches of one video
-    assert seen == [(step, 2 * LENGTH) for step in steps] and BATCH == 16
+    assert seen == [(step, 2 * LENGTH) for step in steps] and detector.BATCH == 16
 
 
 def test_frames_with_nobody_leave_no_row(frames, tmp_path):
@@ -168,12 +164,12 @@ def test_frames_with_nobody_leave_no_row(frames, tmp_path):
 def test_killed_and_begun_again_equals_uninterrupted(frames, tmp_path, patience):
     whole = look(frames, tmp_path / "whole.csv")
     path, seen = tmp_path / "parts.csv", []
-    with pytest.raises(Killed):
+    with pytest.raises(Interrupted):
         look(frames, path, BrightSpots(patience))
     assert not path.exists()
     partial = path.with_name("parts.csv.partial")
     done = len(partial.read_text().splitlines()) - 1
-    assert 0 <= patience - done < BATCH
+    assert 0 <= patience - done < detector.BATCH
     with open(partial, "a") as file:  # a kill while a line is written
         file.write(json.dumps({"video": "two", "timestamp": 4.0, "boxes": [[0.1, 0.2]]})[:40])
     model = BrightSpots(len(frames) - done)  # no frame is looked at twice
@@ -186,7 +182,7 @@ def test_killed_and_begun_again_equals_uninterrupted(frames, tmp_path, patience)
 def test_what_is_found_does_not_depend_on_which_frames_are_left(frames, tmp_path):
     """A kill between the lines of a batch shifts the batches that follow."""
     whole, path = look(frames, tmp_path / "whole.csv"), tmp_path / "parts.csv"
-    with pytest.raises(Killed):
+    with pytest.raises(Interrupted):
         look(frames, path, BrightSpots(20))
     partial = path.with_name("parts.csv.partial")
     lines = partial.read_text().splitlines()
@@ -196,7 +192,7 @@ def test_what_is_found_does_not_depend_on_which_frames_are_left(frames, tmp_path
 
 def test_a_file_begun_by_another_detector_is_refused(frames, tmp_path):
     path = tmp_path / "boxes.csv"
-    with pytest.raises(Killed):
+    with pytest.raises(Interrupted):
         look(frames, path, BrightSpots(20), made_by="v1")
     partial = path.with_name("boxes.csv.partial")
     before = partial.read_bytes()
@@ -217,10 +213,8 @@ def test_a_form_that_is_not_written_is_refused_before_looking(frames, tmp_path):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     """A detector's checkpoint; untrained, but sure of itself."""
-    from stadlib.training.detector import build_detector
-
     torch.manual_seed(0)
-    model = build_detector("smoke")
+    model = detector.build_detector("smoke")
     nn.init.constant_(model.head.score.bias, 1.0)
     path = tmp_path_factory.mktemp("weights") / "checkpoint.pt"
     torch.save({"model": model.state_dict()}, path)
@@ -298,8 +292,6 @@ def test_the_command_refuses_in_one_line(
 
 
 def test_a_file_that_holds_no_detector_is_refused(videos, weights, tmp_path, capsys):
-    from stadlib.training.detector import open_detector
-
     (tmp_path / "text.pt").write_text("no weights")
     torch.save({"weights": 1}, tmp_path / "other.pt")
     torch.save({"model": nn.Linear(2, 2).state_dict()}, tmp_path / "linear.pt")
@@ -317,5 +309,7 @@ def test_a_file_that_holds_no_detector_is_refused(videos, weights, tmp_path, cap
     content = torch.load(weights)
     content["model"]["head.score.bias"] += 1
     torch.save(content, tmp_path / "checkpoint.pt")
-    names = {open_detector(str(p), "smoke", None)[1] for p in (weights, tmp_path / weights.name)}
+    names = {
+        detector.open_detector(str(p), "smoke", None)[1] for p in (weights, tmp_path / weights.name)
+    }
     assert len(names) == 2 and all("checkpoint.pt" in name for name in names)

@@ -1,4 +1,5 @@
-"""The feature bank: what is handed out was written, and nothing else is."""
+"""The feature bank hands out what was written and nothing else; the online memory goes back with
+the checkpoint."""
 
 from __future__ import annotations
 
@@ -15,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stadlib.base import InputError
-from stadlib.models.heads import nobody
-from stadlib.training.bank import IN_HAND, FeatureBank, second_of, windows
+from stadlib.data.keyframes import Keyframe
+from stadlib.models.heads import no_memory
+from stadlib.training.bank import IN_HAND, WRITTEN, FeatureBank, second_of, windows
+from stadlib.training.memory import OnlineMemory, clip_key
 
 L, C = 2, 3
 WHAT = {"backbone": "abc", "detector": "ground-truth", "threshold": 0.8}
@@ -32,25 +35,33 @@ def persons(video: str, second: int, count: int) -> tuple[torch.Tensor, torch.Te
     return tokens, boxes, torch.arange(count) % 3 / 2.0
 
 
+def create(folder, seconds: dict[tuple[str, int], int]) -> FeatureBank:
+    rows = [(*key, count) for key, count in seconds.items()]
+    return FeatureBank.create(folder, WHAT, rows, length=L, width=C)
+
+
 def filled(folder, seconds: dict[tuple[str, int], int], skip=()) -> FeatureBank:
-    bank = FeatureBank.create(folder, WHAT, length=L, width=C)
-    bank.add((*key, count) for key, count in seconds.items())
+    bank = create(folder, seconds)
     for (video, second), count in seconds.items():
         if (video, second) not in skip:
             bank.write([(video, second)], torch.tensor([count]), *persons(video, second, count))
     return bank
 
 
+def num_written(bank: FeatureBank) -> int:
+    return int((bank.states == WRITTEN).sum())
+
+
 def by_loops(seconds: dict, skip: set, key: tuple[str, int], span: int, most: int) -> list[tuple]:
     """(relative second, number of the person) of everybody remembered, one after the other."""
-    found = []
+    remembered = []
     for offset in range(-span, span + 1):
-        there = (key[0], key[1] + offset)
-        if offset and there in seconds and there not in skip:
-            scores = persons(*there, seconds[there])[2].tolist()
-            best = sorted(range(seconds[there]), key=lambda n: -scores[n])[:most]
-            found += [(offset, number) for number in sorted(best)]
-    return found
+        other = (key[0], key[1] + offset)
+        if offset and other in seconds and other not in skip:
+            scores = persons(*other, seconds[other])[2].tolist()
+            best = sorted(range(seconds[other]), key=lambda n: -scores[n])[:most]
+            remembered += [(offset, number) for number in sorted(best)]
+    return remembered
 
 
 @settings(max_examples=60, deadline=None)
@@ -69,33 +80,24 @@ def test_a_window_equals_a_loop_over_seconds(tmp_path_factory, seconds, skipped,
     memory = bank.window(keys, span, most)
     for clip, key in enumerate(keys):
         written = memory.mask_BM[clip]
+        times, tokens = memory.seconds_BM[clip, written], memory.tokens_BMLC[clip, written]
+        numbers = tokens[:, 0, 2].int().tolist()
         expected = by_loops(seconds, skip, key, span, most)
-        numbers = memory.tokens_BMLC[clip, written, 0, 2].int().tolist()
-        assert (
-            list(zip(memory.seconds_BM[clip, written].tolist(), numbers, strict=True)) == expected
-        )
-        assert (memory.tokens_BMLC[clip, written, :, 0] == ord(key[0]) % 16).all()
-        times = key[1] + memory.seconds_BM[clip, written]
-        assert (memory.tokens_BMLC[clip, written, 0, 1] == times).all()
+        assert list(zip(times.tolist(), numbers, strict=True)) == expected
+        assert (tokens[..., 0] == ord(key[0]) % 16).all()
+        assert (tokens[:, 0, 1] == key[1] + times).all()
         assert not memory.tokens_BMLC[clip, ~written].any()
     assert memory.mask_BM.any(dim=0).all()  # no wider than the fullest clip
     assert memory.tokens_BMLC.shape[1:] == (memory.mask_BM.shape[1], L, C)
 
 
 def test_what_is_read_was_written_in_half_precision(tmp_path):
-    bank = FeatureBank.create(tmp_path, WHAT, length=L, width=C)
-    bank.add([("a", 1, 2), ("b", 7, 1)])
-    tokens = torch.randn(3, L, C)
+    bank, tokens = create(tmp_path, {("a", 1): 2, ("b", 7): 1}), torch.randn(3, L, C)
     bank.write([("b", 7), ("a", 1)], torch.tensor([1, 2]), tokens, torch.rand(3, 4))
     read, counts = FeatureBank(tmp_path, WHAT).read([("a", 1), ("b", 7)])
     assert counts.tolist() == [2, 1]
     assert torch.equal(read, tokens[[1, 2, 0]].half().float())
-
-
-def test_tokens_of_a_network_in_bfloat16_are_taken(tmp_path):
-    bank = FeatureBank.create(tmp_path / "bank", WHAT, length=L, width=C)
-    bank.add([("a", 1, 2)])
-    tokens, boxes, scores = persons("a", 1, 2)
+    tokens, boxes, scores = persons("a", 1, 2)  # of a network in bfloat16
     bank.write([("a", 1)], torch.tensor([2]), tokens.bfloat16(), boxes, scores)
     assert torch.equal(bank.read([("a", 1)])[0], tokens)
 
@@ -107,27 +109,18 @@ def test_fewer_persons_than_last_time_leave_the_others_unwritten(tmp_path):
     assert not bank.has([("a", 1)])[0]
 
 
-def test_seconds_are_appended_and_the_old_ones_stay(tmp_path):
-    before = filled(tmp_path, {("a", 1): 2, ("b", 1): 1})
-    window = before.window([("a", 2)], 3, 5)
-    bank = FeatureBank.create(tmp_path, WHAT, length=L, width=C)
-    bank.add([("a", 1, 2), ("a", 3, 1), ("c", 5, 4)])
-    assert len(bank) == 4 and bank.num_written == 3
-    for now, then in zip(bank.window([("a", 2)], 3, 5), window, strict=True):
-        assert torch.equal(now, then)
-    bank.write([("a", 3)], torch.tensor([1]), *persons("a", 3, 1))
-    assert bank.window([("a", 2)], 3, 5).seconds_BM.tolist() == [[-1, -1, 1]]
-    with pytest.raises(ValueError, match="a, second 1: room for 2, not 5"):
-        bank.add([("a", 1, 5)])
-
-
 def test_a_bank_of_something_else_is_refused_by_name(tmp_path):
-    filled(tmp_path, {("a", 1): 1})
+    seconds = {("a", 1): 1, ("b", 1): 2}
+    filled(tmp_path, seconds)
     for name, value in (("backbone", "xyz"), ("detector", "v3"), ("threshold", 0.5)):
         with pytest.raises(InputError, match=f"a bank of another {name}.*delete it"):
             FeatureBank(tmp_path, WHAT | {name: value})
     with pytest.raises(InputError, match="no feature bank; extract one"):
         FeatureBank(tmp_path / "elsewhere", WHAT)
+    assert num_written(create(tmp_path, seconds)) == 3
+    for other in (seconds | {("b", 1): 1}, seconds | {("b", 2): 1}, {("a", 1): 1, ("c", 1): 2}):
+        with pytest.raises(InputError, match=r"a bank of other seconds or persons.*delete it"):
+            create(tmp_path, other)
 
 
 @pytest.mark.parametrize("name", ["bank.json", "rows-1.npy", "tokens.f16"])
@@ -145,6 +138,8 @@ def test_what_is_not_there_is_named(tmp_path):
         bank.read([("a", 1), ("a", 2)])
     with pytest.raises(ValueError, match="b, second 1: no room"):
         bank.write([("b", 1)], torch.tensor([1]), *persons("b", 1, 1))
+    with pytest.raises(ValueError, match="more persons"):
+        bank.write([("a", 1)], torch.tensor([2]), *persons("a", 1, 2))
 
 
 def test_a_write_that_is_cut_short_is_told_and_masked(tmp_path, monkeypatch):
@@ -154,22 +149,22 @@ def test_a_write_that_is_cut_short_is_told_and_masked(tmp_path, monkeypatch):
         def __setitem__(self, *_):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(bank, "_boxes", bank._boxes.view(Interrupted))
+    monkeypatch.setattr(bank, "boxes", bank.boxes.view(Interrupted))
     with pytest.raises(KeyboardInterrupt):
         bank.write([("a", 2)], torch.tensor([2]), *persons("a", 2, 2))
     reader = FeatureBank(tmp_path)
     assert reader.window([("a", 0)], 3, 5).seconds_BM.tolist() == [[1, 1]]
-    assert (reader._states == IN_HAND).sum() == 2
+    assert (reader.states == IN_HAND).sum() == 2
     again = FeatureBank(tmp_path, WHAT, writable=True)
-    assert again.lost == 2 and again.num_written == 2
+    assert again.lost == 2 and num_written(again) == 2
     assert again.has([("a", 1), ("a", 2)]).tolist() == [True, False]
 
 
 WRITER = """
 import sys, torch
 from stadlib.training.bank import FeatureBank
-bank = FeatureBank.create(sys.argv[1], {}, length=8, width=512)
-bank.add([("v", second, 4) for second in range(500)])
+rows = [("v", second, 4) for second in range(500)]
+bank = FeatureBank.create(sys.argv[1], {}, rows, length=8, width=512)
 print("ready", flush=True)
 while True:
     for second in range(0, 500, 10):
@@ -193,8 +188,7 @@ def test_a_killed_writer_loses_at_most_the_batch_in_hand(tmp_path):
         assert bank.lost in (0, 40)
         written = [("v", second) for second in range(500) if bank.has([("v", second)])[0]]
         assert written
-        tokens, _ = bank.read(written)
-        whole = tokens.flatten(1)
+        whole = bank.read(written)[0].flatten(1)
         assert (whole == whole[:, :1]).all() and (whole > 0).all()  # no slot is half of each
 
 
@@ -212,9 +206,9 @@ def test_a_copy_is_of_its_moment(tmp_path):
     bank = filled(tmp_path / "live", {("a", 1): 1, ("a", 2): 1}, skip={("a", 2)})
     bank.copy(tmp_path / "aside")
     bank.write([("a", 2)], torch.tensor([1]), *persons("a", 2, 1))
-    assert FeatureBank(tmp_path / "aside", WHAT).num_written == 1
+    assert num_written(FeatureBank(tmp_path / "aside", WHAT)) == 1
     bank.copy(tmp_path / "aside")
-    assert FeatureBank(tmp_path / "aside", WHAT).num_written == 2
+    assert num_written(FeatureBank(tmp_path / "aside", WHAT)) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["aside", "live"]
 
 
@@ -222,7 +216,7 @@ def test_sources_remember_their_own(tmp_path):
     one = filled(tmp_path / "ava", {("a", 1): 1, ("a", 2): 2})
     other = filled(tmp_path / "kinetics", {("a", 5): 3})
     keys = [("ava", "a", 3.0), ("kinetics", "a", 4.016949), ("ava", "b", 1.0)]
-    empty = nobody(3, C)
+    empty = no_memory(3, C)
     both = windows({"ava": one, "kinetics": other}, keys, 4, 5, empty)
     assert both.mask_BM.sum(dim=1).tolist() == [3, 3, 0]
     assert both.seconds_BM[1].tolist() == [1, 1, 1]
@@ -234,3 +228,83 @@ def test_sources_remember_their_own(tmp_path):
 
 def test_the_nearest_second_is_meant():
     assert [second_of(t) for t in (5.016949, 4.51, 902.0, 2.5)] == [5, 5, 902, 3]
+
+
+# ------------------------------------------------------------------------------ the online memory
+
+
+def keyframe(source: str, video: str, timestamp: float, count: int) -> Keyframe:
+    boxes = np.tile(np.array([[0.1, 0.1, 0.5, 0.9]], np.float32), (count, 1))
+    actions = np.ones((count, 1), bool)
+    return Keyframe(source, video, timestamp, boxes, actions, np.zeros(count, int))
+
+
+AVA = [keyframe("ava", "a", 902.0, 2), keyframe("ava", "a", 903.0, 1)]
+KINETICS = [keyframe("kinetics", "k", 5.03, 1), keyframe("kinetics", "k", 5.04, 3)]
+
+
+def make_online(folder, **keyframes: list[Keyframe]) -> OnlineMemory:
+    online = OnlineMemory(folder, {"stage": "x"}, (2, 4), keyframes)
+    online.restore(0)
+    return online
+
+
+@pytest.fixture
+def online(tmp_path) -> OnlineMemory:
+    return make_online(tmp_path, ava=AVA, kinetics=KINETICS)
+
+
+def update(online: OnlineMemory, keyframes: list[Keyframe], value: float) -> None:
+    counts = torch.tensor([len(k.boxes) for k in keyframes])
+    tokens = torch.full((int(counts.sum()), 2, 4), value)
+    boxes = torch.from_numpy(np.concatenate([k.boxes for k in keyframes]))
+    online.update([clip_key(k) for k in keyframes], counts, tokens, boxes)
+
+
+def seen(online: OnlineMemory, second: int) -> list[float]:
+    """What a clip of video a remembers of the seconds beside it."""
+    memory = online.banks["ava"].window([("a", second)], 1, 5)
+    return memory.tokens_BMLC[memory.mask_BM][:, 0, 0].tolist()
+
+
+def test_a_clip_replaces_what_was_known_of_it_from_the_next_iteration_on(online):
+    assert seen(online, 902) == seen(online, 903) == []
+    update(online, AVA, 1.0)
+    online.settle()
+    assert seen(online, 903) == [1.0, 1.0] and seen(online, 902) == [1.0]
+    for keyframes, value in ((AVA[:1], 2.0), (AVA[1:], 3.0), (AVA[:1], 4.0)):
+        update(online, keyframes, value)
+    assert seen(online, 903) == [1.0, 1.0] and seen(online, 902) == [1.0]
+    online.settle()
+    assert seen(online, 903) == [4.0, 4.0]  # of two showings the later one counts
+    assert seen(online, 902) == [3.0]
+
+
+def test_going_back_is_exact_and_two_copies_are_kept(online, tmp_path):
+    for iteration in (1, 2, 3):
+        update(online, AVA, float(iteration))
+        online.keep(iteration)
+    update(online, AVA, 9.0)
+    assert sorted(p.name for p in tmp_path.glob("ava-*")) == ["ava-00000002", "ava-00000003"]
+    for iteration in (2, 3):
+        online.restore(iteration)
+        assert seen(online, 902) == [float(iteration)]
+    online.restore(0)
+    assert seen(online, 902) == []
+
+
+def test_of_two_keyframes_in_a_second_the_first_is_remembered(online):
+    update(online, KINETICS[::-1], 1.0)
+    online.settle()
+    assert num_written(online.banks["kinetics"]) == 1
+
+
+def test_sources_without_a_bank_are_passed_over(tmp_path):
+    online = make_online(tmp_path, ava=AVA)
+    update(online, AVA + KINETICS, 1.0)
+    online.settle()
+    assert num_written(online.banks["ava"]) == 3
+    nothing = make_online(tmp_path / "none")
+    update(nothing, AVA, 1.0)
+    nothing.keep(1)
+    assert not (tmp_path / "none").exists()

@@ -39,7 +39,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     workspace = SimpleNamespace(
         SOURCES=("ava", "kinetics"),
         annotated=lambda layout, sources, split: [k for s in sources for k in data[s]],
-        validation_keyframes=lambda run: scored,
+        scored_keyframes=lambda run: scored,
     )
     layout = SimpleNamespace(
         label_map=lambda: LABELS,
@@ -89,7 +89,7 @@ def test_a_detected_person_has_the_actions_of_whom_it_overlaps(record: Record, m
     ids = np.full(2, -1)
     first = run.scored[1]
     found = Keyframe("ava", first.video, first.timestamp, moved, nothing, ids)
-    monkeypatch.setattr(study.open_run(record)[0], "validation_keyframes", lambda run: [found])
+    monkeypatch.setattr(study.open_run(record)[0], "scored_keyframes", lambda run: [found])
     (example,) = runs.examples(record, count=1)
     assert example.truths == [[12, 80], []]
     assert example.scores == [{}, {}], "its detection file holds the annotated boxes"

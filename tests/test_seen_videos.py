@@ -197,8 +197,8 @@ def test_a_contact_sheet_names_persons_and_what_they_do():
 
 def test_the_past_is_a_bank_s_window_without_its_future(tmp_path):
     rng = torch.Generator().manual_seed(0)
-    bank = FeatureBank.create(tmp_path / "bank", {}, length=2, width=8)
-    bank.add(("v", second, 4) for second in range(9))
+    seconds = [("v", second, 4) for second in range(9)]
+    bank = FeatureBank.create(tmp_path / "bank", {}, seconds, length=2, width=8)
     past = Past(span=3, max_persons=2, width=8)
     for second, count in enumerate([1, 3, 0, 2, 4, 0, 0, 1, 2]):
         mine, theirs = past.before(second), bank.window([("v", second)], 3, 2)

@@ -14,18 +14,6 @@ from stadlib.training.loop import Schedule, fit, read_weights
 SCHEDULE = Schedule(iterations=20, lr=0.05, seed=5)
 
 
-def test_schedule_is_the_papers():
-    schedule = Schedule(iterations=30_000, lr=1e-2)
-    lr = schedule.lr_at
-    assert lr(0) == pytest.approx(0.25e-2)
-    assert lr(750) == pytest.approx(0.625e-2)
-    assert lr(1500) == lr(13_499) == pytest.approx(1e-2)
-    for drops, (first, last) in enumerate(
-        [(13_500, 17_999), (18_000, 22_499), (22_500, 26_999), (27_000, 29_999)], 1
-    ):
-        assert lr(first) == lr(last) == pytest.approx(1e-2 * 0.66**drops)
-
-
 class Interrupted(Exception):
     pass
 
@@ -35,55 +23,68 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 32), nn.Dropout(0.1), nn.ReLU(), nn.Linear(32, 2))
 
 
+def drawn(iteration: int, count: int) -> torch.Tensor:
+    return torch.randn(count, 3, generator=torch.Generator().manual_seed(iteration))
+
+
 def batches(start: int):
     for iteration in range(start, SCHEDULE.iterations):
-        generator = torch.Generator().manual_seed(iteration)
-        x = torch.randn(4, 3, generator=generator)
-        yield x, x[:, :2]
+        yield drawn(iteration, 4)
 
 
-def objective(model, batch):
-    x, y = batch
-    return (model(x) - y).square().sum(), len(x)
+def objective(model, x):
+    return (model(x) - x[:, :2]).square().sum(), len(x)
 
 
-def silent(done, total, text):
-    pass
+def train(folder, model=None, stop_after=None, schedule=SCHEDULE, **options):
+    """Options are those of ``fit``."""
 
-
-def train(folder, digest="a", stop_after=None):
     def progress(done, total, text):
         if done == stop_after:
             raise Interrupted
 
-    model = network().train()
-    fit(model, objective, batches, SCHEDULE, folder=folder, digest=digest, progress=progress)
+    model = model or network().train()
+    defaults = {"objective": objective, "batches": batches, "digest": "a"}
+    fit(model, schedule=schedule, folder=folder, progress=progress, **defaults | options)
     return model
+
+
+def log(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_schedule_is_the_papers():
+    lr = Schedule(iterations=30_000, lr=1e-2).lr_at
+    assert lr(0) == pytest.approx(0.25e-2)
+    assert lr(750) == pytest.approx(0.625e-2)
+    assert lr(1500) == lr(13_499) == pytest.approx(1e-2)
+    for drops, (first, last) in enumerate(
+        [(13_500, 17_999), (18_000, 22_499), (22_500, 26_999), (27_000, 29_999)], 1
+    ):
+        assert lr(first) == lr(last) == pytest.approx(1e-2 * 0.66**drops)
 
 
 def test_interrupted_equals_uninterrupted_bit_for_bit(tmp_path):
     whole = train(tmp_path / "whole")
     with pytest.raises(Interrupted):
         train(tmp_path / "parts", stop_after=13)
+    with open(tmp_path / "parts" / "log.jsonl", "a") as file:
+        file.write('{"iteration": 13, "lo')  # a line that a kill cut short
     resumed = train(tmp_path / "parts")
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key])
-    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
-    values = [
-        [{k: json.loads(x)[k] for k in ("iteration", "loss", "lr")} for x in log] for log in logs
-    ]
+    names = ("iteration", "loss", "lr")
+    values = [[[line[n] for n in names] for line in log(tmp_path / f)] for f in ("whole", "parts")]
     assert values[0] == values[1]
-    assert [line["iteration"] for line in values[0]] == list(range(20))
+    assert [line[0] for line in values[0]] == list(range(20))
 
 
 def test_training_learns_and_a_finished_run_trains_no_more(tmp_path):
-    model = train(tmp_path)
-    x, y = next(batches(0))
+    model, x = train(tmp_path), next(batches(0))
     with torch.inference_mode():
-        losses = [(trained.eval()(x) - y).square().mean() for trained in (network(), model)]
+        losses = [objective(trained.eval(), x)[0] for trained in (network(), model)]
     assert losses[1] < losses[0] / 2
-    again = train(tmp_path)
-    assert torch.equal(model[0].weight, again[0].weight)
+    assert torch.equal(model[0].weight, train(tmp_path)[0].weight)
 
 
 def test_checkpoint_of_another_experiment_is_refused(tmp_path):
@@ -103,30 +104,9 @@ def test_damaged_checkpoint_is_named(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_a_line_cut_by_a_kill_is_dropped_from_the_log(tmp_path):
-    with pytest.raises(Interrupted):
-        train(tmp_path, stop_after=13)
-    with open(tmp_path / "log.jsonl", "a") as log:
-        log.write('{"iteration": 13, "lo')
-    train(tmp_path)
-    lines = [json.loads(x) for x in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["iteration"] for line in lines] == list(range(20))
-
-
 def test_a_loss_that_is_not_finite_stops_training(tmp_path):
-    def exploding(model, batch):
-        return model(batch[0]).sum() * float("nan"), 1
-
     with pytest.raises(FloatingPointError, match="at iteration 0"):
-        fit(
-            network(),
-            exploding,
-            batches,
-            SCHEDULE,
-            folder=tmp_path,
-            digest="a",
-            progress=silent,
-        )
+        train(tmp_path, objective=lambda model, x: (model(x).sum() * float("nan"), 1))
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
@@ -136,8 +116,7 @@ def test_parts_of_a_batch_one_after_the_other_give_its_gradient(tmp_path, accumu
 
     def parts(start):
         for iteration in range(start, SCHEDULE.iterations):
-            generator = torch.Generator().manual_seed(iteration)
-            x = torch.randn(5, 3, generator=generator)
+            x = drawn(iteration, 5)
             yield from (part for part in (x[:4], x[4:], x[:0])[:accumulate])
 
     def whole(start):
@@ -145,46 +124,37 @@ def test_parts_of_a_batch_one_after_the_other_give_its_gradient(tmp_path, accumu
         for _ in range(start, SCHEDULE.iterations):
             yield torch.cat([next(turns) for _ in range(accumulate)])
 
-    def loss(model, x):
-        return (model(x) - x[:, :2]).square().sum(), len(x)
-
-    found = {}
+    trained = {}
     for name, batches_of, turns in (("parts", parts, accumulate), ("whole", whole, 1)):
         model = network().eval()  # no dropout: its noise is a matter of PersonDropout
-        how = {"folder": tmp_path / name, "digest": "a", "progress": silent, "accumulate": turns}
-        fit(model, loss, batches_of, SCHEDULE, **how)
-        lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
-        found[name] = model.state_dict(), [json.loads(line)["loss"] for line in lines]
-    for key, value in found["whole"][0].items():
-        torch.testing.assert_close(found["parts"][0][key], value, rtol=1e-5, atol=1e-6)
-    assert found["parts"][1] == pytest.approx(found["whole"][1], rel=1e-5)
+        train(tmp_path / name, model, batches=batches_of, accumulate=turns)
+        trained[name] = model.state_dict(), [line["loss"] for line in log(tmp_path / name)]
+    for key, value in trained["whole"][0].items():
+        torch.testing.assert_close(trained["parts"][0][key], value, rtol=1e-5, atol=1e-6)
+    assert trained["parts"][1] == pytest.approx(trained["whole"][1], rel=1e-5)
 
 
 def test_clipped_gradients_move_weights_no_further(tmp_path):
     schedule = Schedule(iterations=1, lr=1.0, clip=0.01, weight_decay=0.0)
     model, before = network().eval(), network().state_dict()
-    fit(model, objective, batches, schedule, folder=tmp_path, digest="a", progress=silent)
+    train(tmp_path, model, schedule=schedule)
     moved = [(value - before[key]).flatten() for key, value in model.state_dict().items()]
-    step = schedule.lr_at(0) * 0.01
-    assert torch.cat(moved).norm() == pytest.approx(step, rel=1e-3)
+    assert torch.cat(moved).norm() == pytest.approx(schedule.lr_at(0) * 0.01, rel=1e-3)
 
 
 def test_checkpoints_come_as_often_as_asked_for(tmp_path):
     kept = []
-    how = {"folder": tmp_path, "digest": "a", "progress": silent}
-    fit(network(), objective, batches, SCHEDULE, **how, keep=kept.append, save_every=8)
+    train(tmp_path, keep=kept.append, save_every=8)
     assert kept == [8, 16, 20]
 
 
 def test_half_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path):
     seen = []
 
-    def loss(model, batch):
-        out = model(batch[0])
-        seen.append(out.dtype)
-        return (out.float() - batch[1]).square().sum(), len(out)
+    def loss(model, x):
+        seen.append((out := model(x)).dtype)
+        return (out.float() - x[:, :2]).square().sum(), len(out)
 
-    model = network()
-    fit(model, loss, batches, SCHEDULE, folder=tmp_path, digest="a", progress=silent, half=True)
+    model = train(tmp_path, objective=loss, half=True)
     assert set(seen) == {torch.bfloat16}
     assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32}

@@ -59,7 +59,7 @@ def examples(record: Record, count: int = 6) -> list[Example]:
     from stadlib.data.video import read_frames  # noqa: PLC0415  (torch)
 
     workspace, run = open_run(record)
-    layout, keyframes = run.layout, workspace.validation_keyframes(run)
+    layout, keyframes = run.layout, workspace.scored_keyframes(run)
     annotated = {k.key: k for k in workspace.annotated(layout, workspace.SOURCES, "val")}
     several = [keyframe for keyframe in keyframes if len(keyframe.boxes) > 1] or keyframes
     places = np.linspace(0, len(several) - 1, count).astype(int) if several else []
@@ -198,7 +198,7 @@ def training_ap(record: Record, source: str = "ava") -> pd.Series:
     Ground-truth boxes, one plain view, from the features that the last stages trained on. Against
     the AP on validation it tells what was learned by heart.
     """
-    from stadlib.models.heads import nobody  # noqa: PLC0415
+    from stadlib.models.heads import no_memory  # noqa: PLC0415
     from stadlib.training import stages  # noqa: PLC0415  (torch)
     from stadlib.training.memory import one_a_second, second_key  # noqa: PLC0415
 
@@ -207,13 +207,11 @@ def training_ap(record: Record, source: str = "ava") -> pd.Series:
     keyframes = one_a_second(stages.annotated(run.layout, [source], "train"))
     bank = run.banks(len(run.experiment.stages)).trained_on(model, source, keyframes)
     labels = run.layout.label_map()
-    rows = stages.score_features(
+    rows = stages.score_persons(
         model.head,
-        keyframes,
-        [{source: bank}],
-        lambda keys: nobody(len(keys), bank.width),
+        stages.feature_views(keyframes, [{source: bank}], second_key),
+        lambda keys: no_memory(len(keys), bank.width),
         labels,
-        key=second_key,
     )
     found = average_precision.frame_map(
         stages.groundtruth(run.layout, source, "train"), rows, labels

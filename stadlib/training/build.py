@@ -43,11 +43,22 @@ def sampling(experiment: Experiment) -> Sampling:
 
 def backbone(experiment: Experiment) -> networks.Backbone:
     """The backbone by its word, at its scale's size."""
-    if numbers(experiment).backbone == "mini":
-        family = experiment.backbone.split("-")[0]
-        return {"slowfast": networks.slowfast_mini, "ir": networks.csn_mini}[family]()
     name, depth = experiment.backbone.rsplit("-", 1)
+    if numbers(experiment).backbone == "mini":
+        return {"slowfast": networks.slowfast_mini, "ir-csn": networks.csn_mini}[name]()
     return {"slowfast": networks.slowfast, "ir-csn": networks.csn}[name](int(depth))
+
+
+def classifier(
+    experiment: Experiment, num_classes: int, dropout: float = 0.0
+) -> networks.Classifier:
+    """The backbone under a classification head, for pretraining; its batch norms train.
+
+    The paper's networks stride as Kinetics' do; their weights fit detection's.
+    """
+    if numbers(experiment).backbone == "mini":
+        return networks.Classifier(backbone(experiment), num_classes, dropout)
+    return networks.Classifier(networks.of_kinetics(experiment.backbone), num_classes, dropout)
 
 
 def action_detector(
@@ -62,19 +73,11 @@ def action_detector(
     if experiment.head == "linear":
         head = LinearHead(scale.width, num_actions)
     else:
-        head = RelationHead(
-            scale.width,
-            num_actions,
-            AVERAGED[experiment.head],
-            experiment.aggregate,
-            span=experiment.span if remembers else 0,
-        )
-    model = ActionDetector(
-        backbone=body,
-        roi=RoIAlign3d(scale.roi_size, 1 / body.spatial_stride),
-        fusion=Fusion(body.out_channels, scale.width),
-        head=head,
-    )
+        averaged = AVERAGED[experiment.head]
+        span = experiment.span if remembers else 0
+        head = RelationHead(scale.width, num_actions, averaged, experiment.aggregate, span=span)
+    roi = RoIAlign3d(scale.roi_size, 1 / body.spatial_stride)
+    model = ActionDetector(body, roi, Fusion(body.out_channels, scale.width), head)
     networks.freeze_batchnorm(model)
     return model
 
@@ -93,9 +96,8 @@ def train_dataset(
     """Augmented clips: colour jitter, box jitter, flip (paper section 3.1)."""
     scale = numbers(experiment)
     transform = train_transform(scale.short_side, scale.long_side)
-    return ClipDataset(
-        layout, keyframes, sampling(experiment), transform, max_persons=scale.max_persons
-    )
+    clip = sampling(experiment)
+    return ClipDataset(layout, keyframes, clip, transform, max_persons=scale.max_persons)
 
 
 def order(
@@ -131,9 +133,9 @@ def train_batches(
     With ``alike`` all shares are padded to the size of the global batch, so that losses do not
     depend on how it is shared; otherwise each to its own largest clip, which is less to compute.
     """
-    padded = partial(collate, multiple=numbers(experiment).pad_multiple)
-    limit = numbers(experiment).max_persons
-    shares = batches.shares([min(len(k.boxes), limit) for k in dataset.keyframes])
+    scale = numbers(experiment)
+    padded = partial(collate, multiple=scale.pad_multiple)
+    shares = batches.shares([min(len(k.boxes), scale.max_persons) for k in dataset.keyframes])
     turns_of = iter(loader(dataset, experiment, batch_sampler=batches, collate_fn=padded))
     while turns := list(islice(turns_of, batches.accumulate)):
         if alike:
@@ -194,21 +196,10 @@ def test_batches(
     return loader(dataset, experiment, batch_sampler=batches, collate_fn=padded)
 
 
-def classifier(
-    experiment: Experiment, num_classes: int, dropout: float = 0.0
-) -> networks.Classifier:
-    """The backbone under a classification head, for pretraining; its batch norms train.
-
-    The paper's networks stride as Kinetics' do; their weights fit detection's.
-    """
-    if numbers(experiment).backbone == "mini":
-        return networks.Classifier(backbone(experiment), num_classes, dropout)
-    return networks.Classifier(networks.of_kinetics(experiment.backbone), num_classes, dropout)
-
-
-def loader(dataset, experiment: Experiment, **how) -> DataLoader:
-    """A loader with the scale's number of workers; ``how`` is DataLoader's."""
-    workers = min(numbers(experiment).num_workers, _cores())
+def loader(dataset, experiment: Experiment, **options) -> DataLoader:
+    """A loader with the scale's number of workers; ``options`` are DataLoader's."""
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = min(numbers(experiment).num_workers, max(1, cores))
     # Spawned, since a process that has run threads (torch, a kernel) must not be forked.
     context = torch.multiprocessing.get_context("spawn") if workers else None
     return DataLoader(
@@ -217,13 +208,8 @@ def loader(dataset, experiment: Experiment, **how) -> DataLoader:
         multiprocessing_context=context,
         worker_init_fn=_yield_to_training if workers else None,
         pin_memory=torch.cuda.is_available(),
-        **how,
+        **options,
     )
-
-
-def _cores() -> int:
-    """Processors for each process of this machine, at least one."""
-    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _yield_to_training(worker: int) -> None:

@@ -1,23 +1,20 @@
-"""Features computed once: every second into a bank, views of a test clip, and what trains on them.
+"""The memory banks of a run: kept while the network trains, or extracted after it (section 2.3).
+
+The *online* memory holds what persons looked like when the model last saw them. Its content belongs
+to an iteration, so it is copied with every checkpoint: a run that was killed resumes with the
+memory it had then, bit for bit. The *offline* memory holds every second of a dataset, as one
+trained backbone sees it. It is extracted once and shared by all heads that are trained on that
+backbone, as are the views of test clips. An extraction that was killed resumes, since a bank knows
+what it holds. Several processes share the work.
 
 Legend: N persons of the batch, L sequences, C channels, A actions, B clips.
-
-The online bank: what persons looked like when the model last saw them, kept as it trains.
-
-Paper section 2.3. Its content belongs to an iteration of the training, so a copy is put aside with
-every checkpoint: a run that was killed goes on from the memory it had then, bit for bit.
-
-The banks of a trained backbone: every second of a dataset, and the views of its test clips.
-
-Both are extracted once and shared by all heads that are trained on that backbone. Interrupted, an
-extraction goes on where it was: a bank knows what it holds. Several processes share the work.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -27,19 +24,21 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from stadlib.base import MakeProgress, Report, digest
+from stadlib.base import MakeProgress, digest
 from stadlib.data.batches import GlobalBatches, Share
-from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe, detected_seconds, every_second
 from stadlib.data.layout import AvaLayout
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.heads import Memory
 from stadlib.recipes.experiment import Experiment
 from stadlib.training import build, processes
 from stadlib.training.bank import FeatureBank, Key, second_of
 
-# What the clips of a batch remember, by their keys (source, video, timestamp).
-Remember = Callable[[Sequence[tuple[str, str, float]]], Memory]
+ClipKey = tuple[str, str, float]  # source, video, timestamp
+
+
+def clip_key(keyframe: Keyframe) -> ClipKey:
+    """What a batch calls the clip of a keyframe."""
+    return keyframe.source, keyframe.video, keyframe.timestamp
 
 
 def second_key(keyframe: Keyframe) -> Key:
@@ -60,20 +59,23 @@ def one_a_second(keyframes: Sequence[Keyframe]) -> list[Keyframe]:
     return list(first.values())
 
 
-def open_bank(
-    folder: Path, provenance: Mapping, size: tuple[int, int], rows: Sequence[tuple[str, int, int]]
-) -> FeatureBank:
-    """The bank at ``folder`` with room for ``rows``, made by the first process, open in all.
+def weights_digest(*modules: nn.Module) -> str:
+    """Sixteen hex digits of all parameters and buffers: what a bank was extracted with."""
+    sha = hashlib.sha256()
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            sha.update(name.encode())
+            sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()[:16]
 
-    Args:
-        folder: where it lies or shall lie.
-        provenance: see :class:`FeatureBank`.
-        size: L and C of the tokens.
-        rows: (video, second, number of persons).
-    """
+
+def _open_bank(
+    folder: Path, provenance: Mapping, size: tuple[int, int], keyframes: Mapping[Key, Keyframe]
+) -> FeatureBank:
+    """The bank with room for the keyframes' persons, made by the first process, open in all."""
     if processes.rank() == 0:
-        bank = FeatureBank.create(folder, provenance, length=size[0], width=size[1])
-        bank.add(rows)
+        seconds = [(*key, len(keyframe.boxes)) for key, keyframe in keyframes.items()]
+        bank = FeatureBank.create(folder, provenance, seconds, length=size[0], width=size[1])
         if bank.lost:
             print(f"{folder.name}: {bank.lost} persons were in hand when a process ended; again")
     processes.barrier()
@@ -82,101 +84,11 @@ def open_bank(
     return bank
 
 
-@torch.inference_mode()
-def extract(
-    model: ActionDetector,
-    batches: Iterable[Sequence[Batch]],
-    banks: Sequence[FeatureBank],
-    key: Callable[[tuple[str, str, float]], Key],
-    *,
-    total: int,
-    progress: Report,
-) -> None:
-    """Write the tokens of every clip's persons, each view into its bank.
+class OnlineMemory:
+    """One bank a source that fills while the model trains; ``folder`` has them and their copies.
 
-    Args:
-        model: set to evaluation mode here.
-        batches: each a sequence of views of the same clips, one a bank.
-        banks: with room for the clips; interrupted, they know what they hold.
-        key: of a clip's (source, video, timestamp).
-        total: number of clips of this process, for the progress.
-        progress: called with (clips done, total, text).
-    """
-    model.eval()
-    where = next(model.parameters()).device
-    done = 0
-    for views in batches:
-        for view, bank in zip(views, banks, strict=True):
-            moved = view.to(where)
-            tokens_NLC = model.tokens(moved.clips_BCTHW, moved.boxes_N4, moved.counts_B)
-            keys = [key(clip) for clip in view.keys]
-            bank.write(keys, view.counts_B, tokens_NLC, view.boxes_norm_N4)
-        done += len(views[0].keys)
-        progress(done, total, "clips")
-    for bank in banks:
-        bank.flush()
-    processes.barrier()
-
-
-@dataclass(frozen=True)
-class FeatureBatch:
-    """Persons whose tokens are known; the fields are those that a head takes, and the labels."""
-
-    tokens_NLC: Tensor
-    boxes_N4: Tensor
-    counts_B: Tensor
-    memory: Memory
-    actions_NA: Tensor
-
-    def to(self, device: torch.device | str) -> FeatureBatch:
-        """The same batch with its tensors on ``device``."""
-        return FeatureBatch(*(getattr(self, name).to(device) for name in self.__annotations__))
-
-
-def feature_batch(
-    keyframes: Sequence[Keyframe], banks: Mapping[str, FeatureBank], memory: Memory,
-    key: Callable[[Keyframe], Key] = second_key,
-) -> FeatureBatch:  # fmt: skip
-    """Tokens of some keyframes, of several sources, beside what they remember."""
-    tokens: list[Tensor] = [torch.empty(0)] * len(keyframes)
-    for source, bank in banks.items():
-        own = [place for place, keyframe in enumerate(keyframes) if keyframe.source == source]
-        if own:
-            found, counts = bank.read([key(keyframes[place]) for place in own])
-            for place, part in zip(own, found.split(counts.tolist()), strict=True):
-                tokens[place] = part
-    return FeatureBatch(
-        tokens_NLC=torch.cat(tokens),
-        boxes_N4=torch.from_numpy(np.concatenate([k.boxes for k in keyframes])),
-        counts_B=torch.tensor([len(k.boxes) for k in keyframes]),
-        memory=memory,
-        actions_NA=torch.from_numpy(np.concatenate([k.actions for k in keyframes])).float(),
-    )
-
-
-def feature_batches(
-    keyframes: Sequence[Keyframe],
-    order: GlobalBatches,
-    banks: Mapping[str, FeatureBank],
-    remember: Remember,
-) -> Iterator[tuple[FeatureBatch, Share]]:
-    """The batches of a stage that trains on features, this process's shares of each."""
-    shares = order.shares([len(keyframe.boxes) for keyframe in keyframes])
-    for batch, share in zip(order, shares, strict=True):
-        those = [keyframes[index] for index, _ in batch]
-        memory = remember([(k.source, k.video, k.timestamp) for k in those])
-        yield feature_batch(those, banks, memory), share
-
-
-class OnlineBanks:
-    """One growing bank a source.
-
-    Args:
-        folder: for the banks and their copies.
-        provenance: see :class:`FeatureBank`.
-        size: L and C of the tokens.
-        keyframes: by source, those that training will show; there is room for them alone, and
-            of two in one second for the first.
+    There is room for the keyframes that training will show, of two in one second for the first.
+    ``size`` is L and C of the tokens.
     """
 
     def __init__(
@@ -187,53 +99,47 @@ class OnlineBanks:
         keyframes: Mapping[str, Sequence[Keyframe]],
     ) -> None:
         self.folder, self.provenance, self.size = folder, provenance, size
-        first = {source: one_a_second(those) for source, those in keyframes.items()}
-        self.rows = {
-            source: [(*second_key(keyframe), len(keyframe.boxes)) for keyframe in those]
-            for source, those in first.items()
+        self.keyframes = {
+            source: {second_key(keyframe): keyframe for keyframe in one_a_second(those)}
+            for source, those in keyframes.items()
         }
-        self.kept = {(k.source, k.video, k.timestamp) for those in first.values() for k in those}
+        self.kept = {clip_key(k) for those in self.keyframes.values() for k in those.values()}
         self.banks: dict[str, FeatureBank] = {}
         self.seen: list[tuple] = []  # in this iteration, by this process
 
     def restore(self, iteration: int) -> None:
-        """Go back to the copy of an iteration; 0 is before the first, when nobody is remembered."""
+        """Load the copy of an iteration; 0 is before the first, when nobody is remembered."""
         self.banks.clear()
         self.seen.clear()
-        for source, rows in self.rows.items():
-            live, copy = self.folder / source, self._copy(source, iteration)
+        for source, keyframes in self.keyframes.items():
+            live = self.folder / source
             if processes.rank() == 0:
                 shutil.rmtree(live, ignore_errors=True)
                 if iteration:
-                    FeatureBank(copy, self.provenance).copy(live)
-            self.banks[source] = open_bank(live, self.provenance, self.size, rows)
+                    FeatureBank(self._copy(source, iteration), self.provenance).copy(live)
+            self.banks[source] = _open_bank(live, self.provenance, self.size, keyframes)
 
     def keep(self, iteration: int) -> None:
-        """Put a copy aside, before the checkpoint of that iteration is written.
+        """Store a copy, before the checkpoint of that iteration is written.
 
         The copy before it stays, since the older checkpoint is good until the newer one is whole.
         """
         self.settle()
         if processes.rank() == 0:
             for source, bank in self.banks.items():
-                copies = self.folder.glob(f"{source}-*")
-                for stale in sorted(copies, key=_iteration_of)[:-1]:
+                for stale in sorted(self.folder.glob(f"{source}-*"))[:-1]:
                     shutil.rmtree(stale)
                 bank.copy(self._copy(source, iteration))
         processes.barrier()
 
     def update(
-        self, keys: Sequence[tuple[str, str, float]], counts_B: Tensor, tokens_NLC: Tensor,
+        self,
+        keys: Sequence[ClipKey],
+        counts_B: Tensor,
+        tokens_NLC: Tensor,
         boxes_N4: Tensor,
-    ) -> None:  # fmt: skip
-        """Note what was seen of a share's clips, for :meth:`settle`.
-
-        Args:
-            keys: (source, video, timestamp) a clip; those without room are passed over.
-            counts_B: persons a clip.
-            tokens_NLC: their tokens, those of clip 0 first.
-            boxes_N4: as fractions of the frame.
-        """
+    ) -> None:
+        """Note what was seen of a share's clips, for :meth:`settle`."""
         if not self.banks:
             return
         counts = counts_B.tolist()
@@ -241,12 +147,12 @@ class OnlineBanks:
         self.seen.append(tuple(zip(keys, counts_B.cpu(), tokens, boxes, strict=True)))
 
     def settle(self) -> None:
-        """Replace what is known of the clips of an iteration, those of all processes."""
+        """Write what all processes saw in an iteration; it is remembered from the next one on."""
         if not self.banks:
             return
-        places = processes.gather([(place, own) for place, own in enumerate(self.seen)])
+        shares = processes.gather(list(enumerate(self.seen)))
         self.seen.clear()
-        shares = [share for _, share in sorted(places, key=lambda pair: pair[0])]
+        shares = [clips for _, clips in sorted(shares, key=lambda share: share[0])]
         # Clip c of share s is number c * S + s of the global batch; of two the later one counts.
         for clips in zip_longest(*shares):
             for clip in clips:
@@ -260,19 +166,8 @@ class OnlineBanks:
         return self.folder / f"{source}-{iteration:08d}"
 
 
-def _iteration_of(copy: Path) -> int:
-    return int(copy.name.rsplit("-", 1)[1])
-
-
-class Banks:
-    """Extracts a backbone's features, or opens what was extracted before.
-
-    Args:
-        layout: the dataset.
-        experiment: how its clips are sampled and its boxes found.
-        folder: of the stage that trained the backbone.
-        progress: makes the progress of a named task.
-    """
+class OfflineMemory:
+    """The features of a trained backbone, extracted at first use; ``folder`` is of its stage."""
 
     def __init__(
         self, layout: AvaLayout, experiment: Experiment, folder: Path, progress: MakeProgress
@@ -284,13 +179,14 @@ class Banks:
         """The memory of a split: all its seconds in which persons are known, annotated or not."""
         experiment = self.experiment
         if experiment.detected:
-            found = detected_seconds(
+            keyframes = detected_seconds(
                 self.layout, source, split, experiment.boxes_name, experiment.detections.threshold
             )
         else:
-            found = every_second(self.layout, source, split)
-        names = {f"{source}_{split}": build.memory_view(experiment)}
-        return self._filled(model, names, one_a_second(found), second_key, experiment.detected)[0]
+            keyframes = every_second(self.layout, source, split)
+        first = {second_key(keyframe): keyframe for keyframe in one_a_second(keyframes)}
+        view = {f"{source}_{split}": build.memory_view(experiment)}
+        return self._extracted(model, view, first, experiment.detected)[0]
 
     def trained_on(
         self, model: ActionDetector, source: str, keyframes: Sequence[Keyframe]
@@ -299,84 +195,117 @@ class Banks:
 
         With ground-truth boxes their persons are among those of :meth:`seconds`.
         """
-        if not self.experiment.detected:
+        experiment = self.experiment
+        if not experiment.detected:
             return self.seconds(model, source, "train")
-        own = [keyframe for keyframe in keyframes if keyframe.source == source]
-        mixed = self.experiment.detections.training != "ground-truth"
-        names = {f"{source}_annotated": build.plain_view(self.experiment)}
-        return self._filled(model, names, own, second_key, detected=mixed)[0]
+        of_source = {second_key(k): k for k in keyframes if k.source == source}
+        mixed = experiment.detections.training != "ground-truth"
+        view = {f"{source}_annotated": build.plain_view(experiment)}
+        return self._extracted(model, view, of_source, mixed)[0]
 
     def views(
         self, model: ActionDetector, keyframes: Sequence[Keyframe], split: str
     ) -> list[dict[str, FeatureBank]]:
         """The annotated keyframes as each test view shows them, a bank by source."""
         transforms = build.views(self.experiment)
-        found: list[dict[str, FeatureBank]] = [{} for _ in transforms]
+        by_view: list[dict[str, FeatureBank]] = [{} for _ in transforms]
         for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
-            own = [keyframe for keyframe in keyframes if keyframe.source == source]
-            names = {f"{source}_{split}_{name}": view for name, view in transforms.items()}
-            banks = self._filled(model, names, own, view_key, self.experiment.detected)
-            for by_source, bank in zip(found, banks, strict=True):
+            of_source = {view_key(k): k for k in keyframes if k.source == source}
+            named = {f"{source}_{split}_{name}": view for name, view in transforms.items()}
+            banks = self._extracted(model, named, of_source, self.experiment.detected)
+            for by_source, bank in zip(by_view, banks, strict=True):
                 by_source[source] = bank
-        return found
+        return by_view
 
-    def _filled(
+    @torch.inference_mode()
+    def _extracted(
         self,
         model: ActionDetector,
         views: Mapping[str, v2.Transform],
-        keyframes: Sequence[Keyframe],
-        key: Callable[[Keyframe], Key],
+        keyframes: Mapping[Key, Keyframe],
         detected: bool,
     ) -> list[FeatureBank]:
-        """A bank a view, by its name, that holds all persons of the keyframes.
-
-        Of detected persons there may be several sets of one backbone, each with banks of its own.
-        """
-        if detected:
-            words = f"{self.experiment.boxes_name}-{digest(asdict(self.experiment.detections))}"
-            views = {f"{name}_{words}": view for name, view in views.items()}
-        keys = [key(keyframe) for keyframe in keyframes]
-        rows = [(*k, len(keyframe.boxes)) for k, keyframe in zip(keys, keyframes, strict=True)]
-        detector = self.experiment.boxes_name if detected else "ground-truth"
-        banks = [self._open(model, name, rows, detector) for name in views]
-        held = np.all([bank.has(keys) for bank in banks], axis=0)
-        missing = [keyframe for keyframe, has in zip(keyframes, held, strict=True) if not has]
-        if missing:
-            keys_of = {(k.source, k.video, k.timestamp): key(k) for k in missing}
-            transforms = list(views.values())
-            batches = build.test_batches(self.experiment, self.layout, missing, transforms)
-            extract(
-                model,
-                batches,
-                banks,
-                keys_of.__getitem__,
-                total=sum(map(len, batches.batch_sampler)),
-                progress=self.progress(f"extract {_words(list(views))}"),
-            )
-        return banks
-
-    def _open(
-        self, model: ActionDetector, name: str, rows: Sequence[tuple[str, int, int]], detector: str
-    ) -> FeatureBank:
+        """A bank a view, by its name, that holds the tokens of all persons of the keyframes."""
+        experiment = self.experiment
+        if detected:  # there may be several sets of boxes, each with banks of its own
+            boxes = f"{experiment.boxes_name}-{digest(asdict(experiment.detections))}"
+            views = {f"{name}_{boxes}": view for name, view in views.items()}
         provenance = {
             "backbone": weights_digest(model.backbone, model.fusion),
-            "head": f"{self.experiment.head}, {self.experiment.aggregate}",
-            "detector": detector,
+            "head": f"{experiment.head}, {experiment.aggregate}",
+            "detector": experiment.boxes_name if detected else "ground-truth",
         }
-        size = build.token_size(self.experiment, model)
-        return open_bank(self.folder / name, provenance, size, rows)
+        size = build.token_size(experiment, model)
+        banks = [_open_bank(self.folder / name, provenance, size, keyframes) for name in views]
+        held = np.all([bank.has(list(keyframes)) for bank in banks], axis=0)
+        missing = [k for k, has in zip(keyframes.values(), held, strict=True) if not has]
+        if not missing:
+            return banks
+        model.eval()
+        device = next(model.parameters()).device
+        keys = {clip_key(keyframe): key for key, keyframe in keyframes.items()}
+        batches = build.test_batches(experiment, self.layout, missing, list(views.values()))
+        done, total = 0, sum(map(len, batches.batch_sampler))
+        name, *others = views
+        progress = self.progress(
+            f"extract {name}" + f" and {len(others)} more views" * bool(others)
+        )
+        for of_views in batches:
+            for batch, bank in zip(of_views, banks, strict=True):
+                moved = batch.to(device)
+                tokens_NLC = model.tokens(moved.clips_BCTHW, moved.boxes_N4, moved.counts_B)
+                clips = [keys[clip] for clip in batch.keys]
+                bank.write(clips, batch.counts_B, tokens_NLC, batch.boxes_norm_N4)
+            done += len(of_views[0].keys)
+            progress(done, total, "clips")
+        for bank in banks:
+            bank.flush()
+        processes.barrier()
+        return banks
 
 
-def _words(names: Sequence[str]) -> str:
-    """``ava_train``, or ``ava_val_56 and 5 more views``."""
-    return names[0] + (f" and {len(names) - 1} more views" if len(names) > 1 else "")
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Persons whose tokens are known; the fields are called as those of a batch of clips."""
+
+    tokens_NLC: Tensor
+    boxes_norm_N4: Tensor
+    counts_B: Tensor
+    actions_NA: Tensor
+    keys: list[ClipKey]
+
+    def to(self, device: torch.device | str) -> FeatureBatch:
+        """The same batch with its tensors on ``device``."""
+        tensors = (self.tokens_NLC, self.boxes_norm_N4, self.counts_B, self.actions_NA)
+        return FeatureBatch(*(tensor.to(device) for tensor in tensors), self.keys)
 
 
-def weights_digest(*modules: nn.Module) -> str:
-    """Sixteen hex digits of all parameters and buffers: what a bank was extracted with."""
-    found = hashlib.sha256()
-    for module in modules:
-        for name, tensor in module.state_dict().items():
-            found.update(name.encode())
-            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+def feature_batch(
+    keyframes: Sequence[Keyframe],
+    banks: Mapping[str, FeatureBank],
+    key: Callable[[Keyframe], Key] = second_key,
+) -> FeatureBatch:
+    """Tokens of some keyframes of several sources, out of the banks."""
+    tokens: list[Tensor] = [torch.empty(0)] * len(keyframes)
+    for source, bank in banks.items():
+        clips = [clip for clip, keyframe in enumerate(keyframes) if keyframe.source == source]
+        if clips:
+            of_source, counts = bank.read([key(keyframes[clip]) for clip in clips])
+            for clip, part in zip(clips, of_source.split(counts.tolist()), strict=True):
+                tokens[clip] = part
+    return FeatureBatch(
+        tokens_NLC=torch.cat(tokens),
+        boxes_norm_N4=torch.from_numpy(np.concatenate([k.boxes for k in keyframes])),
+        counts_B=torch.tensor([len(k.boxes) for k in keyframes]),
+        actions_NA=torch.from_numpy(np.concatenate([k.actions for k in keyframes])).float(),
+        keys=[clip_key(k) for k in keyframes],
+    )
+
+
+def feature_batches(
+    keyframes: Sequence[Keyframe], order: GlobalBatches, banks: Mapping[str, FeatureBank]
+) -> Iterator[tuple[FeatureBatch, Share]]:
+    """The batches of a stage that trains on features, this process's shares of each."""
+    shares = order.shares([len(keyframe.boxes) for keyframe in keyframes])
+    for batch, share in zip(order, shares, strict=True):
+        yield feature_batch([keyframes[index] for index, _ in batch], banks), share

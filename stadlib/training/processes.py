@@ -24,45 +24,6 @@ def num_processes() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def total(value: float, device: torch.device) -> float:
-    """The sum of ``value`` over all processes."""
-    if num_processes() == 1:
-        return value
-    tensor = torch.tensor(value, dtype=torch.float64, device=device)
-    distributed.all_reduce(tensor)
-    return tensor.item()
-
-
-def gather(items: list) -> list:
-    """The items of all processes, in the order of their ranks, on every process."""
-    if num_processes() == 1:
-        return items
-    parts: list = [None] * num_processes()
-    distributed.all_gather_object(parts, items)
-    return [item for part in parts for item in part]
-
-
-def gather_first(items: list) -> list:
-    """The same on the first process only; the others get an empty list."""
-    if num_processes() == 1:
-        return items
-    parts: list | None = [None] * num_processes() if rank() == 0 else None
-    distributed.gather_object(items, parts)
-    return [item for part in parts or [] for item in part]
-
-
-def of_first(items: list) -> object:
-    """The one item that the first process has, on every process."""
-    if num_processes() > 1:
-        distributed.broadcast_object_list(items)
-    return items[0]
-
-
-def autocast(half: bool) -> torch.autocast:
-    """A context in which networks compute in bfloat16 where that is safe, or as always."""
-    return torch.autocast(device().type, torch.bfloat16, enabled=half)
-
-
 def device() -> torch.device:
     """The accelerator of this process if there is one, else the CPU.
 
@@ -71,13 +32,18 @@ def device() -> torch.device:
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    own = int(os.environ.get("LOCAL_RANK", "0"))
-    if own >= torch.cuda.device_count():
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    if number >= torch.cuda.device_count():
         raise InputError(
-            f"process {own} of this machine has no GPU: there are {torch.cuda.device_count()}; "
+            f"process {number} of this machine has no GPU: there are {torch.cuda.device_count()}; "
             "start one process a GPU"
         )
-    return torch.device("cuda", own)
+    return torch.device("cuda", number)
+
+
+def autocast(half: bool) -> torch.autocast:
+    """A context in which networks compute in bfloat16 where that is safe, or as always."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=half)
 
 
 @contextmanager
@@ -86,10 +52,9 @@ def group():
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    where = device()
-    if where.type == "cuda":
-        torch.cuda.set_device(where)
-    backend = "nccl" if where.type == "cuda" else "gloo"
+    if (accelerator := device()).type == "cuda":
+        torch.cuda.set_device(accelerator)
+    backend = "nccl" if accelerator.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
@@ -101,3 +66,32 @@ def barrier() -> None:
     """Wait for the other processes."""
     if num_processes() > 1:
         distributed.barrier()
+
+
+def total(value: float, device: torch.device) -> float:
+    """The sum of ``value`` over all processes."""
+    if num_processes() == 1:
+        return value
+    tensor = torch.tensor(value, dtype=torch.float64, device=device)
+    distributed.all_reduce(tensor)
+    return tensor.item()
+
+
+def gather(items: list, *, first_only: bool = False) -> list:
+    """The items of all processes in the order of their ranks; others than the first may get []."""
+    if num_processes() == 1:
+        return items
+    parts: list | None = None if first_only and rank() else [None] * num_processes()
+    if first_only:
+        distributed.gather_object(items, parts)
+    else:
+        distributed.all_gather_object(parts, items)
+    return [item for part in parts or [] for item in part]
+
+
+def of_first(item: object) -> object:
+    """What the first process gave, on every process."""
+    items = [item]
+    if num_processes() > 1:
+        distributed.broadcast_object_list(items)
+    return items[0]

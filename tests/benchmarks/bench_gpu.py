@@ -1,6 +1,6 @@
 """Training speed, memory and share of peak of each row of Table 1 on this machine's GPU.
 
-What is timed is the study's own loop (``train.fit`` with the loss of ``stages.clip_loss``): clips
+What is timed is the study's own loop (``loop.fit`` with ``stages.action_loss``): clips
 of 256x464 pixels, rendered by the miniature world and brought to that size by the transforms of
 training, lie ready in memory, so that no loader is in the way (``bench_loader.py`` times that).
 bfloat16 as on every GPU, activations recomputed where the study does so, each row without and with
@@ -38,15 +38,14 @@ from stadlib.data.batches import Share
 from stadlib.data.clips import Batch, collate
 from stadlib.data.layout import AvaLayout
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.heads import nobody
+from stadlib.models.heads import no_memory
 from stadlib.models.networks import recompute_activations
 from stadlib.recipes.experiment import Execution, Experiment
 from stadlib.recipes.scales import SCALES
 from stadlib.training import build
 from stadlib.training.loop import Schedule, fit
-from stadlib.training.memory import OnlineBanks
 from stadlib.training.pretraining import prepare_data
-from stadlib.training.stages import Run, annotated, clip_loss
+from stadlib.training.stages import Run, action_loss, annotated
 
 WARM, TIMED = 3, 10  # iterations
 LARGEST = 512  # clips; nobody needs more of a GPU
@@ -86,9 +85,9 @@ def count_flops(model: ActionDetector, batch: Batch) -> float:
     persons = int(alone.sum())
     boxes, truth = batch.boxes_norm_N4[:persons], batch.actions_NA[:persons]
     with FlopCounterMode(display=False) as counter:
-        past = nobody(1, model.fusion.width, alone.device)
+        past = no_memory(1, model.fusion.width, alone.device)
         clip = batch.clips_BCTHW[:1]
-        logits = model(clip, batch.boxes_N4[:persons], alone, boxes, past)
+        logits, _ = model(clip, batch.boxes_N4[:persons], alone, boxes, past)
         F.binary_cross_entropy_with_logits(logits, truth).backward()
     model.zero_grad(set_to_none=True)
     return counter.get_total_flops()
@@ -122,10 +121,9 @@ def measure(row: Experiment, batch: Batch, compiled: bool, device: torch.device)
         torch.cuda.reset_peak_memory_stats()
     iterations = WARM + TIMED + 1  # the last one's batch is asked for when the timed ones are done
     with tempfile.TemporaryDirectory() as folder:
-        forgetful = OnlineBanks(Path(folder) / "online", {}, build.token_size(row, model), {})
         fit(
             model,
-            partial(clip_loss, remember=lambda keys: nobody(len(keys), width), online=forgetful),
+            partial(action_loss, remember=lambda keys: no_memory(len(keys), width)),
             batches,
             Schedule(iterations=iterations, lr=1e-4),
             folder=Path(folder),

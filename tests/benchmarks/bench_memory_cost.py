@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from stadlib.models.heads import RelationHead, nobody
+from stadlib.models.heads import RelationHead, no_memory
 from stadlib.training.bank import FeatureBank, windows
 
 AVERAGED = {"t-only": ("H", "W"), "s-only": ("T",)}
@@ -44,16 +44,15 @@ def main(head_name: str, scale: str) -> None:
     length, width, batch = SIZES[head_name, scale]
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        bank = FeatureBank.create(folder, {}, length=length, width=width)
         rows = [
             (str(v), s, 1 + int(rng.poisson(1.1))) for v in range(VIDEOS) for s in range(SECONDS)
         ]
-        bank.add(rows)
+        bank = FeatureBank.create(folder, {}, rows, length=length, width=width)
         for video, second, count in rows:
             tokens, boxes = torch.randn(count, length, width), torch.rand(count, 4)
             bank.write([(video, second)], torch.tensor([count]), tokens, boxes)
         keys = [("ava", str(clip % VIDEOS), 45.0) for clip in range(batch)]
-        empty = nobody(batch, width)
+        empty = no_memory(batch, width)
 
         def gather():
             return windows({"ava": bank}, keys, SPAN, PERSONS, empty)

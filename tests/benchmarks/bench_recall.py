@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -71,7 +72,7 @@ def main(iterations: int) -> None:
         for seed in SEEDS:
             row = replace(ROW, seed=seed)
             known = banks if without is not None else {split: {} for split in banks}
-            remember = {split: stages.remember_out_of(run, known[split]) for split in banks}
+            remember = {split: stages.remember_from(run, known[split]) for split in banks}
             torch.manual_seed(seed)
             head = build.action_detector(row, labels.num_actions, without is not None).head
             for switch_off in without or ():
@@ -80,18 +81,22 @@ def main(iterations: int) -> None:
             numbers = Schedule(iterations=iterations, lr=stage.lr, drop=stage.drop, seed=seed)
             with tempfile.TemporaryDirectory() as folder:
 
-                def batches(start: int, row=row, stage=stage, remember=remember):
+                def batches(start: int, row=row, stage=stage):
                     order = build.order(row, stage, keyframes["train"], labels, start)
-                    return feature_batches(
-                        keyframes["train"], order, banks["train"], remember["train"]
-                    )
+                    return feature_batches(keyframes["train"], order, banks["train"])
 
+                loss = partial(stages.action_loss, remember=remember["train"])
                 fit(
-                    head.train(), stages.feature_loss, batches, numbers,
+                    head.train(), loss, batches, numbers,
                     folder=Path(folder), digest="bench", progress=lambda *_: None,
                 )  # fmt: skip
-                rows = stages.score_features(head, keyframes["val"], views, remember["val"], labels)
-                found.append(stages.measure(replace(run, folder=Path(folder)), rows, "val"))
+                shown = stages.feature_views(keyframes["val"], views)
+                rows = stages.score_persons(head, shown, remember["val"], labels)
+                files = {}
+                for source, of_source in rows.groupby("source", sort=False):
+                    files[source] = Path(folder) / f"{source}.csv"
+                    stages.write_detections(of_source, files[source])
+                found.append(stages.measure(layout, files, "val"))
         means = (f"{s} {sum(100 * f[s]['mAP'] for f in found) / len(found):.2f}" for s in found[0])
         seconds = (time.monotonic() - start) / len(SEEDS)
         print(f"{iterations} iterations, {name:30} {', '.join(means)}  ({seconds:.0f} s a head)")

@@ -29,10 +29,10 @@ SIZES = (100_000, 2_400_000)
 
 def make(folder: Path, persons: int) -> None:
     """A bank in which every second of every video has five persons."""
-    bank = FeatureBank.create(folder, {"made": "synthetic"}, length=1, width=WIDTH)
     videos = range(persons // (SECONDS * PERSONS))
-    bank.add((f"v{video}", second, PERSONS) for video in videos for second in range(SECONDS))
-    bank._states[:] = WRITTEN
+    rows = ((f"v{video}", second, PERSONS) for video in videos for second in range(SECONDS))
+    bank = FeatureBank.create(folder, {"made": "synthetic"}, rows, length=1, width=WIDTH)
+    bank.states[:] = WRITTEN
     bank.flush()
 
 
