@@ -9,7 +9,7 @@ import torch
 from stadlib.data.clips import Batch
 from stadlib.data.labels import LabelMap
 from stadlib.data.rows import read_rows
-from stadlib.models.heads import nobody
+from stadlib.models.heads import no_memory
 from stadlib.training import stages
 
 LABELS = LabelMap({4: "dance", 12: "stand"})
@@ -44,7 +44,7 @@ def score(*views: Batch) -> pd.DataFrame:
     return stages.score_persons(
         Brightness(),
         [list(views)],
-        lambda keys: nobody(len(keys), 1),
+        lambda keys: no_memory(len(keys), 1),
         LABELS,
         total=3,
         progress=lambda *_: None,

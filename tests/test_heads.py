@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from stadlib.models import roi_fusion
-from stadlib.models.heads import LinearHead, Memory, RelationHead, nobody
+from stadlib.models.heads import LinearHead, MemoryTokens, RelationHead, no_memory
 from stadlib.models.roi_fusion import Fusion, RoIAlign3d
 
 WIDTH, ACTIONS, T, SIDE = 16, 6, 4, 3
@@ -46,14 +46,14 @@ def make_boxes(num_persons: int = N) -> torch.Tensor:
     return torch.cat((corners, corners + 0.3), dim=1)
 
 
-def make_memory(kind: str) -> Memory:
+def make_memory(kind: str) -> MemoryTokens:
     mask = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 0, 1], [0, 1, 0], [1, 1, 1]], dtype=torch.bool)
     seconds = torch.tensor([-4, -1, 2]).expand(len(COUNTS), -1)
     boxes = make_boxes(len(COUNTS) * 3).unflatten(0, (-1, 3))
-    return Memory(torch.randn(len(COUNTS), 3, SEQUENCES[kind], WIDTH), mask, seconds, boxes)
+    return MemoryTokens(torch.randn(len(COUNTS), 3, SEQUENCES[kind], WIDTH), mask, seconds, boxes)
 
 
-def double(memory: Memory) -> Memory:
+def double(memory: MemoryTokens) -> MemoryTokens:
     return memory._replace(
         tokens_BMLC=memory.tokens_BMLC.double(), boxes_BM4=memory.boxes_BM4.double()
     )
@@ -176,16 +176,16 @@ def test_a_crowd_elsewhere_moves_only_the_last_digits(kind):
     head, features = make_head(kind), make_features()
     crowd = torch.cat((features, make_features(9)))
     boxes = make_boxes(len(crowd))
-    alone = head(head.tokens(features[:3]), boxes[:3], COUNTS[:1], nobody(1, WIDTH))
+    alone = head(head.tokens(features[:3]), boxes[:3], COUNTS[:1], no_memory(1, WIDTH))
     counts = torch.cat((COUNTS, torch.tensor([9])))
-    together = head(head.tokens(crowd), boxes, counts, nobody(6, WIDTH))
+    together = head(head.tokens(crowd), boxes, counts, no_memory(6, WIDTH))
     torch.testing.assert_close(alone, together[:3], rtol=1e-5, atol=1e-6)
 
 
 def test_memory_of_width_0_equals_memory_without_a_written_slot(kind):
     head, features = make_head(kind).double(), make_features().double()
     memory = double(make_memory(kind))
-    without = run(head, features, COUNTS, double(nobody(len(COUNTS), WIDTH)))
+    without = run(head, features, COUNTS, double(no_memory(len(COUNTS), WIDTH)))
     nothing = memory._replace(mask_BM=torch.zeros_like(memory.mask_BM))
     unwritten = run(head, features, COUNTS, nothing)
     torch.testing.assert_close(without, unwritten, rtol=1e-12, atol=1e-12)
@@ -206,9 +206,9 @@ def test_a_fresh_head_already_looks_at_the_others_of_its_clip(kind):
     torch.manual_seed(0)
     head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], num_heads=4).eval()
     features = make_features()
-    before = score(head, features, COUNTS, nobody(len(COUNTS), WIDTH))
+    before = score(head, features, COUNTS, no_memory(len(COUNTS), WIDTH))
     features[1] = features[1].flip(0)  # the second of the first clip, other channels
-    after = score(head, features, COUNTS, nobody(len(COUNTS), WIDTH))
+    after = score(head, features, COUNTS, no_memory(len(COUNTS), WIDTH))
     assert not torch.allclose(before[0], after[0], rtol=0, atol=1e-5)
 
 
@@ -235,7 +235,7 @@ def test_every_parameter_of_a_fresh_head_learns_within_two_steps(kind):
 def test_repeating_features_along_the_averaged_axes_changes_nothing(kind, constant):
     head = make_head(kind)
     small = make_features()[:, :, : T // constant[1], : SIDE // constant[2], : SIDE // constant[3]]
-    memory = nobody(len(COUNTS), WIDTH)
+    memory = no_memory(len(COUNTS), WIDTH)
     once = score(head, small, COUNTS, memory)
     again = score(head, small.repeat(1, *constant), COUNTS, memory)
     torch.testing.assert_close(again, once)
@@ -258,7 +258,7 @@ def test_clips_with_nobody_or_one_person(kind, counts, make):
         make(kind),
         make_features(sum(counts)),
         torch.tensor(counts, dtype=torch.int64),
-        nobody(len(counts), WIDTH),
+        no_memory(len(counts), WIDTH),
     )
     assert logits.shape == (sum(counts), ACTIONS)
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -266,7 +266,7 @@ def test_clips_with_nobody_or_one_person(kind, counts, make):
 
 def test_a_new_classifier_calls_actions_rare():
     head = LinearHead(WIDTH, ACTIONS, prior=0.05).eval()
-    probability = score(head, make_features(), COUNTS, nobody(len(COUNTS), WIDTH)).sigmoid()
+    probability = score(head, make_features(), COUNTS, no_memory(len(COUNTS), WIDTH)).sigmoid()
     torch.testing.assert_close(probability, torch.full((N, ACTIONS), 0.05), rtol=0.5, atol=0)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stadlib.base import InputError
-from stadlib.models.heads import nobody
+from stadlib.models.heads import no_memory
 from stadlib.training.bank import IN_HAND, FeatureBank, second_of, windows
 
 L, C = 2, 3
@@ -222,7 +222,7 @@ def test_sources_remember_their_own(tmp_path):
     one = filled(tmp_path / "ava", {("a", 1): 1, ("a", 2): 2})
     other = filled(tmp_path / "kinetics", {("a", 5): 3})
     keys = [("ava", "a", 3.0), ("kinetics", "a", 4.016949), ("ava", "b", 1.0)]
-    empty = nobody(3, C)
+    empty = no_memory(3, C)
     both = windows({"ava": one, "kinetics": other}, keys, 4, 5, empty)
     assert both.mask_BM.sum(dim=1).tolist() == [3, 3, 0]
     assert both.seconds_BM[1].tolist() == [1, 1, 1]

@@ -17,7 +17,7 @@ from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import AVA_ACTIONS
 from stadlib.data.layout import AvaLayout
 from stadlib.data.video import write_video
-from stadlib.models.heads import nobody
+from stadlib.models.heads import no_memory
 from stadlib.training import build, stages
 from stadlib.video import predict
 
@@ -106,7 +106,7 @@ def test_scores_are_those_of_the_study_s_evaluation(tiny_dataset, tmp_path):
     rows = stages.score_persons(
         own.model,
         build.test_batches(row, layout, keyframes, [own.view]),
-        lambda keys: nobody(len(keys), own.model.fusion.width),
+        lambda keys: no_memory(len(keys), own.model.fusion.width),
         own.labels,
         total=5,
         progress=lambda *_: None,

@@ -13,7 +13,7 @@ from stadlib.base import InputError, Progress
 from stadlib.data.clips import Batch
 from stadlib.data.labels import group
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.heads import Memory
+from stadlib.models.heads import MemoryTokens
 from stadlib.recipes.experiment import from_dict
 from stadlib.report import tour
 from stadlib.report.tour import walk
@@ -22,7 +22,7 @@ from stadlib.training import build, stages
 ACTIONS, REMEMBERED = 7, 5
 
 
-def made(head: str) -> tuple[ActionDetector, Batch, Memory]:
+def made(head: str) -> tuple[ActionDetector, Batch, MemoryTokens]:
     """A model that was never trained, two clips with three persons and one, and a memory."""
     torch.manual_seed(0)
     row = recipes.table2(scale="smoke", backbone="ir-csn-152", head=head)["A first"]
@@ -39,7 +39,7 @@ def made(head: str) -> tuple[ActionDetector, Batch, Memory]:
         person_ids_N=torch.arange(4),
     )
     length, width = build.token_size(row, model)
-    memory = Memory(
+    memory = MemoryTokens(
         tokens_BMLC=torch.randn(2, REMEMBERED, length, width),
         mask_BM=torch.tensor([[True] * REMEMBERED, [True, True, False, False, False]]),
         seconds_BM=torch.tensor([[-2, -1, 1, 2, 3], [-1, 1, 0, 0, 0]]),

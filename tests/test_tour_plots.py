@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.text import Text
 
-from stadlib.models.heads import Memory
+from stadlib.models.heads import MemoryTokens
 from stadlib.report import pipeline, tour
 from stadlib.report.tour import Journey, Walk
 
@@ -42,7 +42,7 @@ def journey(request) -> Journey:
     boxes = np.array([[0.02, 0.0, 0.2, 0.9], [0.4, 0.2, 0.5, 0.8], [0.6, 0.7, 1.0, 1.0]])
     actions = np.zeros((3, len(IDS)), bool)
     actions[0, [0, 2, 4]], actions[1, [1, 5]] = True, True
-    memory = Memory(
+    memory = MemoryTokens(
         tokens_BMLC=torch.rand(1, M, 4, n["width"]),
         mask_BM=torch.ones(1, M, dtype=torch.bool),
         seconds_BM=torch.tensor([seconds]),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from stadlib.models.heads import Head, Memory, nobody
+from stadlib.models.heads import Head, MemoryTokens, no_memory
 from stadlib.models.networks import Backbone, Normalize
 from stadlib.models.roi_fusion import Fusion, RoIAlign3d
 
@@ -40,9 +40,9 @@ class ActionDetector(nn.Module):
         """What the head reads of every person, (N, L, C): what a feature bank stores."""
         return self.head.tokens(self.person_features(clips_BCTHW, boxes_N4, counts_B))
 
-    def empty_memory(self, counts_B: Tensor) -> Memory:
+    def empty_memory(self, counts_B: Tensor) -> MemoryTokens:
         """Memory of width 0 for a batch whose clips remember nobody."""
-        return nobody(len(counts_B), self.fusion.width, counts_B.device)
+        return no_memory(len(counts_B), self.fusion.width, counts_B.device)
 
     def forward(
         self,
@@ -50,7 +50,7 @@ class ActionDetector(nn.Module):
         boxes_N4: Tensor,
         counts_B: Tensor,
         places_N4: Tensor,
-        memory: Memory,
+        memory: MemoryTokens,
     ) -> Tensor:
         """Score the actions of every person.
 
@@ -59,7 +59,7 @@ class ActionDetector(nn.Module):
             boxes_N4: x1, y1, x2, y2 in pixels of the padded clips, persons of clip 0 first.
             counts_B: persons a clip, zeros allowed; their sum is N.
             places_N4: the same boxes as fractions of the untransformed frame, as memory has them.
-            memory: of the clips; its width may be 0 (:func:`stadlib.remembered.nobody`).
+            memory: of the clips; its width may be 0 (:func:`stadlib.models.heads.no_memory`).
 
         Returns:
             (N, A) logits; the sigmoid belongs to the loss and to evaluation.

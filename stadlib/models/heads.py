@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from stadlib.models import roi_fusion
 
 
-class Memory(NamedTuple):
+class MemoryTokens(NamedTuple):
     """Remembered persons, padded; always passed, possibly of width 0.
 
     Attributes:
@@ -45,14 +45,14 @@ class Memory(NamedTuple):
     seconds_BM: Tensor
     boxes_BM4: Tensor
 
-    def to(self, device: torch.device | str) -> Memory:
+    def to(self, device: torch.device | str) -> MemoryTokens:
         """The same memory with its tensors on ``device``."""
-        return Memory(*(tensor.to(device) for tensor in self))
+        return MemoryTokens(*(tensor.to(device) for tensor in self))
 
 
-def nobody(num_clips: int, width: int, device: torch.device | None = None) -> Memory:
+def no_memory(num_clips: int, width: int, device: torch.device | None = None) -> MemoryTokens:
     """Memory of width 0, for clips that remember nobody; its L is 1, which expands to any."""
-    return Memory(
+    return MemoryTokens(
         torch.zeros((num_clips, 0, 1, width), device=device),
         torch.zeros((num_clips, 0), dtype=torch.bool, device=device),
         torch.zeros((num_clips, 0), dtype=torch.int64, device=device),
@@ -60,7 +60,7 @@ def nobody(num_clips: int, width: int, device: torch.device | None = None) -> Me
     )
 
 
-def gathered(parts: Sequence[tuple[Sequence[int], Memory]], num_clips: int) -> Memory:
+def gathered(parts: Sequence[tuple[Sequence[int], MemoryTokens]], num_clips: int) -> MemoryTokens:
     """One memory out of several, each of which belongs to some of the clips.
 
     Args:
@@ -71,14 +71,14 @@ def gathered(parts: Sequence[tuple[Sequence[int], Memory]], num_clips: int) -> M
         ValueError: no part at all; only a part knows L and C.
     """
     if not parts:
-        raise ValueError("no memory to gather; use nobody()")
+        raise ValueError("no memory to gather; use no_memory()")
     width = max(memory.mask_BM.shape[1] for _, memory in parts)
     whole = [tensor.new_zeros(num_clips, width, *tensor.shape[2:]) for tensor in parts[0][1]]
     for clips, memory in parts:
         for tensor, part in zip(whole, memory, strict=True):
             padding = (0, 0) * (part.ndim - 2) + (0, width - part.shape[1])
             tensor[list(clips)] = F.pad(part, padding)
-    return Memory(*whole)
+    return MemoryTokens(*whole)
 
 
 class PersonDropout(nn.Dropout):
@@ -226,7 +226,7 @@ class Recall(nn.Module):
         """What is added to the tokens, (B, M, 1, C)."""
         return self.time(seconds_BM + self.span)[:, :, None]
 
-    def bias(self, boxes_N4: Tensor, counts_B: Tensor, memory: Memory) -> Tensor:
+    def bias(self, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens) -> Tensor:
         """What is added to the scores, (B, E, P, M)."""
         boxes_BP4, _ = roi_fusion.pad(boxes_N4, counts_B)
         seconds_BM = memory.seconds_BM.to(boxes_N4.dtype)
@@ -274,7 +274,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: Memory
+        self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
     ) -> Tensor:
         """Score the actions of every person.
 
@@ -282,7 +282,7 @@ class Head(nn.Module, ABC):
             tokens_NLC: of the persons, those of clip 0 first.
             boxes_N4: x1, y1, x2, y2 as fractions of the frame, as the memory's boxes are.
             counts_B: persons a clip; their sum is N.
-            memory: of the clips; its width may be 0 (:func:`stadlib.remembered.nobody`).
+            memory: of the clips; its width may be 0 (:func:`stadlib.models.heads.no_memory`).
 
         Returns:
             (N, A) logits.
@@ -304,7 +304,7 @@ class LinearHead(Head):
         return features_NCTHW.mean(dim=(2, 3, 4))[:, None]
 
     def forward(
-        self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: Memory
+        self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
     ) -> Tensor:
         """Logits (N, A); other persons and memory are not looked at."""
         return self.classifier(self.dropout(tokens_NLC.mean(dim=1)))
@@ -364,7 +364,7 @@ class RelationHead(Head):
         return self.aggregate(features_NCTHW, dim=self.dimensions).flatten(2).transpose(1, 2)
 
     def forward(
-        self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: Memory
+        self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
     ) -> Tensor:
         """Logits (N, A): one encoder layer, the mean over the sequences, the classifier."""
         x_NLC = tokens_NLC
@@ -374,13 +374,13 @@ class RelationHead(Head):
         return self.classifier(self.dropout(x_NLC.mean(dim=1)))
 
     def attention_weights(
-        self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: Memory
+        self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
     ) -> Tensor:
         """How much each person looks at whom, (N, L, E, S): first the P persons, then M."""
         others = self._others(boxes_N4, counts_B, memory)
         return self.attention.weights(self.attention_norm(tokens_NLC), counts_B, others)
 
-    def _others(self, boxes_N4: Tensor, counts_B: Tensor, memory: Memory) -> Others:
+    def _others(self, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens) -> Others:
         """The remembered, clean of what was never written, told when and where they were."""
         mask_BM = memory.mask_BM
         # Unwritten slots may hold anything; zeros keep NaN and infinity out of 0 * value.

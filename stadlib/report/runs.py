@@ -198,7 +198,7 @@ def training_ap(record: Record, source: str = "ava") -> pd.Series:
     Ground-truth boxes, one plain view, from the features that the last stages trained on. Against
     the AP on validation it tells what was learned by heart.
     """
-    from stadlib.models.heads import nobody  # noqa: PLC0415
+    from stadlib.models.heads import no_memory  # noqa: PLC0415
     from stadlib.training import stages  # noqa: PLC0415  (torch)
     from stadlib.training.memory import one_a_second, second_key  # noqa: PLC0415
 
@@ -211,7 +211,7 @@ def training_ap(record: Record, source: str = "ava") -> pd.Series:
         model.head,
         keyframes,
         [{source: bank}],
-        lambda keys: nobody(len(keys), bank.width),
+        lambda keys: no_memory(len(keys), bank.width),
         labels,
         key=second_key,
     )

@@ -32,7 +32,7 @@ from stadlib.base import InputError, Progress
 from stadlib.data.clips import Batch
 from stadlib.data.labels import LASTING, group
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.heads import Memory, RelationHead
+from stadlib.models.heads import MemoryTokens, RelationHead
 from stadlib.recipes.experiment import from_dict
 from stadlib.report.frames import (
     HEAT,
@@ -81,7 +81,7 @@ class Journey:
     ids: tuple[int, ...]
     actions: np.ndarray
     walk: Walk
-    memory: Memory
+    memory: MemoryTokens
     recalled: dict[int, np.ndarray]
 
     @property
@@ -160,15 +160,15 @@ def _acts_on_others(actions: np.ndarray, ids: tuple[int, ...]) -> np.ndarray:
     return actions[:, [group(action) == "person" for action in ids]].any(axis=1)
 
 
-def _memory(run: Run, model, keyframe: Keyframe) -> Memory:
+def _memory(run: Run, model, keyframe: Keyframe) -> MemoryTokens:
     """Whom the keyframe remembers out of the bank of the validation split."""
-    from stadlib.models.heads import nobody  # noqa: PLC0415
+    from stadlib.models.heads import no_memory  # noqa: PLC0415
     from stadlib.training.bank import windows  # noqa: PLC0415  (torch)
 
     experiment = run.experiment
     bank = run.banks(len(experiment.stages)).seconds(model, keyframe.source, "val")
     keys = [(keyframe.source, keyframe.video, keyframe.timestamp)]
-    empty = nobody(1, bank.width)
+    empty = no_memory(1, bank.width)
     return windows({keyframe.source: bank}, keys, experiment.span, experiment.remembered, empty)
 
 
@@ -208,7 +208,7 @@ class Walk(NamedTuple):
 
 
 @torch.inference_mode()
-def walk(model: ActionDetector, batch: Batch, memory: Memory) -> Walk:
+def walk(model: ActionDetector, batch: Batch, memory: MemoryTokens) -> Walk:
     """Run a model step by step; the scores are those of its ``forward``.
 
     Args:
@@ -663,7 +663,7 @@ def _attention(run, keyframe, person: int) -> tuple:
     """What the keyframe remembers, and one person's mean attention over sequences and heads."""
     import torch  # noqa: PLC0415
 
-    from stadlib.models.heads import nobody  # noqa: PLC0415
+    from stadlib.models.heads import no_memory  # noqa: PLC0415
     from stadlib.training import stages  # noqa: PLC0415
     from stadlib.training.bank import windows  # noqa: PLC0415
     from stadlib.training.memory import feature_batch, second_key  # noqa: PLC0415
@@ -672,7 +672,7 @@ def _attention(run, keyframe, person: int) -> tuple:
     model = stages.trained_model(run)
     bank = run.banks(len(experiment.stages)).seconds(model, "ava", "val")
     keys = [(keyframe.source, keyframe.video, keyframe.timestamp)]
-    empty = nobody(1, bank.width)
+    empty = no_memory(1, bank.width)
     past = windows({"ava": bank}, keys, experiment.span, experiment.remembered, empty)
     batch = feature_batch([keyframe], {"ava": bank}, past, second_key)
     with torch.inference_mode():

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from stadlib.base import InputError, write_whole, written_whole
 from stadlib.models import heads
-from stadlib.models.heads import Memory
+from stadlib.models.heads import MemoryTokens
 
 ROW = np.dtype([("video", "i4"), ("second", "i4"), ("first", "i8"), ("count", "i4")])
 _KINDS = {"f16": np.float16, "f32": np.float32, "u8": np.uint8}
@@ -296,7 +296,7 @@ class FeatureBank:
         tokens = torch.from_numpy(self._tokens[_spread(rows["first"], rows["count"])]).float()
         return tokens, torch.from_numpy(rows["count"].astype(np.int64))
 
-    def window(self, keys: Sequence[Key], span: int, max_persons: int) -> Memory:
+    def window(self, keys: Sequence[Key], span: int, max_persons: int) -> MemoryTokens:
         """What clips remember: persons of the seconds around, without the clip's own second.
 
         Args:
@@ -332,7 +332,7 @@ class FeatureBank:
         self.flush()
         self._files.copy(folder)
 
-    def _memory(self, slots: np.ndarray, written: np.ndarray, offsets: np.ndarray) -> Memory:
+    def _memory(self, slots: np.ndarray, written: np.ndarray, offsets: np.ndarray) -> MemoryTokens:
         """(B, seconds, persons) slots -> memory whose written slots stand first."""
         B = len(slots)
         slots, written = slots.reshape(B, -1), written.reshape(B, -1)
@@ -347,7 +347,7 @@ class FeatureBank:
         if not written.all():
             tokens[torch.from_numpy(~written)], boxes[~written] = 0.0, 0.0
         others = map(torch.from_numpy, (written, seconds * written, np.asarray(boxes)))
-        return Memory(tokens, *others)
+        return MemoryTokens(tokens, *others)
 
     def _around(self, keys: Sequence[Key], offsets: np.ndarray) -> np.ndarray:
         video = np.array([self._videos.get(name, -1) for name, _ in keys], dtype=np.int64)
@@ -386,8 +386,8 @@ def _spread(first: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 def windows(
     banks: Mapping[str, FeatureBank], keys: Sequence[tuple[str, str, float]], span: int,
-    max_persons: int, empty: Memory,
-) -> Memory:  # fmt: skip
+    max_persons: int, empty: MemoryTokens,
+) -> MemoryTokens:  # fmt: skip
     """What a batch of several sources remembers.
 
     Args:

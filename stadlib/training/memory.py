@@ -33,13 +33,13 @@ from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe, detected_seconds, every_second
 from stadlib.data.layout import AvaLayout
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.heads import Memory
+from stadlib.models.heads import MemoryTokens
 from stadlib.recipes.experiment import Experiment
 from stadlib.training import build, processes
 from stadlib.training.bank import FeatureBank, Key, second_of
 
 # What the clips of a batch remember, by their keys (source, video, timestamp).
-Remember = Callable[[Sequence[tuple[str, str, float]]], Memory]
+Remember = Callable[[Sequence[tuple[str, str, float]]], MemoryTokens]
 
 
 def second_key(keyframe: Keyframe) -> Key:
@@ -125,7 +125,7 @@ class FeatureBatch:
     tokens_NLC: Tensor
     boxes_N4: Tensor
     counts_B: Tensor
-    memory: Memory
+    memory: MemoryTokens
     actions_NA: Tensor
 
     def to(self, device: torch.device | str) -> FeatureBatch:
@@ -134,7 +134,7 @@ class FeatureBatch:
 
 
 def feature_batch(
-    keyframes: Sequence[Keyframe], banks: Mapping[str, FeatureBank], memory: Memory,
+    keyframes: Sequence[Keyframe], banks: Mapping[str, FeatureBank], memory: MemoryTokens,
     key: Callable[[Keyframe], Key] = second_key,
 ) -> FeatureBatch:  # fmt: skip
     """Tokens of some keyframes, of several sources, beside what they remember."""

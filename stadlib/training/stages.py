@@ -49,7 +49,7 @@ from stadlib.data.layout import SOURCES, AvaLayout
 from stadlib.evaluation import average_precision
 from stadlib.models import heads
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.heads import Head, Memory, nobody, set_share
+from stadlib.models.heads import Head, MemoryTokens, no_memory, set_share
 from stadlib.models.networks import recompute_activations
 from stadlib.recipes.experiment import USUAL, Execution, Experiment, Stage
 from stadlib.training import bank, build, processes
@@ -246,7 +246,7 @@ def score_persons(
     return _joined(processes.gather_first(parts))
 
 
-def _scores(model: ActionDetector, batch: Batch, memory: Memory) -> torch.Tensor:
+def _scores(model: ActionDetector, batch: Batch, memory: MemoryTokens) -> torch.Tensor:
     inputs = (batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4)
     return model(*inputs, memory).float().sigmoid().cpu()
 
@@ -354,8 +354,8 @@ def remember_out_of(run: Run, banks: Mapping[str, bank.FeatureBank]) -> Remember
     experiment = run.experiment
     width = build.numbers(experiment).width
 
-    def remember(keys: list[tuple[str, str, float]]) -> heads.Memory:
-        empty = nobody(len(keys), width)
+    def remember(keys: list[tuple[str, str, float]]) -> heads.MemoryTokens:
+        empty = no_memory(len(keys), width)
         if not banks:
             return empty
         return bank.windows(banks, keys, experiment.span, experiment.remembered, empty)

@@ -28,7 +28,7 @@ from stadlib.data.clips import Batch, Clip, Sampling, Transform, collate
 from stadlib.data.labels import LabelMap
 from stadlib.data.stream import Moment
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.heads import Memory, nobody
+from stadlib.models.heads import MemoryTokens, no_memory
 from stadlib.models.person_detector import PERSON
 from stadlib.models.published import SOURCES
 from stadlib.recipes.experiment import Detections, Experiment, from_dict
@@ -69,16 +69,16 @@ class Past:
         while self._seconds[0][0] < second - self.span:
             self._seconds.popleft()
 
-    def before(self, second: int) -> Memory:
+    def before(self, second: int) -> MemoryTokens:
         """What a clip of that second remembers, B = 1."""
         those = [s for s in self._seconds if second - self.span <= s[0] < second and len(s[2])]
         if not those:
-            return nobody(1, self.width)
+            return no_memory(1, self.width)
         seconds, tokens, boxes = zip(*those, strict=True)
         when = [s - second for s, own in zip(seconds, boxes, strict=True) for _ in own]
         seconds_BM = torch.tensor([when], device=boxes[0].device)
         mask_BM = torch.ones_like(seconds_BM, dtype=torch.bool)
-        return Memory(torch.cat(tokens)[None], mask_BM, seconds_BM, torch.cat(boxes)[None])
+        return MemoryTokens(torch.cat(tokens)[None], mask_BM, seconds_BM, torch.cat(boxes)[None])
 
 
 MINIATURE = "miniature"  # instead of a run's name

@@ -38,7 +38,7 @@ from stadlib.data.batches import Share
 from stadlib.data.clips import Batch, collate
 from stadlib.data.layout import AvaLayout
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.heads import nobody
+from stadlib.models.heads import no_memory
 from stadlib.models.networks import recompute_activations
 from stadlib.recipes.experiment import Execution, Experiment
 from stadlib.recipes.scales import SCALES
@@ -86,7 +86,7 @@ def count_flops(model: ActionDetector, batch: Batch) -> float:
     persons = int(alone.sum())
     boxes, truth = batch.boxes_norm_N4[:persons], batch.actions_NA[:persons]
     with FlopCounterMode(display=False) as counter:
-        past = nobody(1, model.fusion.width, alone.device)
+        past = no_memory(1, model.fusion.width, alone.device)
         clip = batch.clips_BCTHW[:1]
         logits = model(clip, batch.boxes_N4[:persons], alone, boxes, past)
         F.binary_cross_entropy_with_logits(logits, truth).backward()
@@ -125,7 +125,7 @@ def measure(row: Experiment, batch: Batch, compiled: bool, device: torch.device)
         forgetful = OnlineBanks(Path(folder) / "online", {}, build.token_size(row, model), {})
         fit(
             model,
-            partial(clip_loss, remember=lambda keys: nobody(len(keys), width), online=forgetful),
+            partial(clip_loss, remember=lambda keys: no_memory(len(keys), width), online=forgetful),
             batches,
             Schedule(iterations=iterations, lr=1e-4),
             folder=Path(folder),

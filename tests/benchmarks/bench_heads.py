@@ -15,11 +15,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stadlib.models.heads import Memory, RelationHead, nobody
+from stadlib.models.heads import MemoryTokens, RelationHead, no_memory
 
 
 def per_clip(
-    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: Memory
+    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
 ) -> Tensor:
     """The oracle: one clip after the other, no padding, no mask; dropout must be off."""
     logits = [
@@ -30,7 +30,7 @@ def per_clip(
 
 
 def per_clip_and_sequence(
-    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: Memory
+    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
 ) -> Tensor:
     """One sequence of one clip after the other."""
     logits = []
@@ -42,7 +42,7 @@ def per_clip_and_sequence(
 
 
 def _clips(
-    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: Memory
+    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """A clip's tokens (L, P, C), what it remembers (L, M, C), and the bias on that (E, P, M)."""
     sizes = counts_B.tolist()
@@ -50,7 +50,7 @@ def _clips(
     persons = zip(tokens_NLC.split(sizes), boxes_N4.split(sizes), strict=True)
     for (tokens, boxes), *past in zip(persons, *memory, strict=True):
         written = past[1]
-        those = Memory(*(tensor[written][None] for tensor in past))
+        those = MemoryTokens(*(tensor[written][None] for tensor in past))
         remembered = head.attention_norm(those.tokens_BMLC[0])
         bias = tokens.new_zeros(head.attention.num_heads, len(tokens), len(remembered))
         if head.recall is not None:
@@ -115,7 +115,7 @@ def compare(name: str, average: tuple[str, ...], loops: tuple[Callable[..., Tens
         torch.nn.init.normal_(parameter, std=0.03)
     counts = torch.randint(1, 11, (64,))
     features = torch.randn(int(counts.sum()), 512, 8, 7, 7)
-    boxes, memory = torch.rand(len(features), 4), nobody(64, 512)
+    boxes, memory = torch.rand(len(features), 4), no_memory(64, 512)
 
     def step(forward: Callable[..., Tensor]) -> tuple[Tensor, ...]:
         logits = forward(head, head.tokens(features), boxes, counts, memory)

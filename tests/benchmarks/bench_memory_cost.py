@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from stadlib.models.heads import RelationHead, nobody
+from stadlib.models.heads import RelationHead, no_memory
 from stadlib.training.bank import FeatureBank, windows
 
 AVERAGED = {"t-only": ("H", "W"), "s-only": ("T",)}
@@ -53,7 +53,7 @@ def main(head_name: str, scale: str) -> None:
             tokens, boxes = torch.randn(count, length, width), torch.rand(count, 4)
             bank.write([(video, second)], torch.tensor([count]), tokens, boxes)
         keys = [("ava", str(clip % VIDEOS), 45.0) for clip in range(batch)]
-        empty = nobody(batch, width)
+        empty = no_memory(batch, width)
 
         def gather():
             return windows({"ava": bank}, keys, SPAN, PERSONS, empty)
