@@ -46,8 +46,7 @@ def backbone(experiment: Experiment) -> networks.Backbone:
     if numbers(experiment).backbone == "mini":
         family = experiment.backbone.split("-")[0]
         return {"slowfast": networks.slowfast_mini, "ir": networks.csn_mini}[family]()
-    name, depth = experiment.backbone.rsplit("-", 1)
-    return {"slowfast": networks.slowfast, "ir-csn": networks.csn}[name](int(depth))
+    return networks.backbone(experiment.backbone)
 
 
 def action_detector(
@@ -203,7 +202,9 @@ def classifier(
     """
     if numbers(experiment).backbone == "mini":
         return networks.Classifier(backbone(experiment), num_classes, dropout)
-    return networks.Classifier(networks.of_kinetics(experiment.backbone), num_classes, dropout)
+    return networks.Classifier(
+        networks.backbone(experiment.backbone, detection=False), num_classes, dropout
+    )
 
 
 def loader(dataset, experiment: Experiment, **how) -> DataLoader:
