@@ -76,23 +76,15 @@ class LossSums(NamedTuple):
 
 
 class GFocalV2(nn.Module):
-    """The detector, used as torchvision's are: images in, boxes out, or losses in training.
-
-    Args:
-        body: an image batch to the pyramid's maps by name, torchvision's ``BackboneWithFPN``.
-        transform: resizes, normalises and batches images.
-        strides: of the pyramid's levels, in pixels.
-        num_convs: of each of the head's towers.
-        anchor_scale: side of the square anchors that ATSS compares with persons, in strides.
-    """
+    """The detector, used as torchvision's are: images in, boxes out, or losses in training."""
 
     def __init__(
         self,
-        body: nn.Module,
-        transform: GeneralizedRCNNTransform,
-        strides: Sequence[int],
-        num_convs: int = 4,
-        anchor_scale: int = 8,
+        body: nn.Module,  # an image batch to the pyramid's maps by name (BackboneWithFPN)
+        transform: GeneralizedRCNNTransform,  # resizes, normalises and batches images
+        strides: Sequence[int],  # of the pyramid's levels, in pixels
+        num_convs: int = 4,  # of each of the head's towers
+        anchor_scale: int = 8,  # side of the anchors that ATSS compares with persons, in strides
     ) -> None:
         super().__init__()
         self.body, self.transform = body, transform
@@ -138,14 +130,7 @@ class GFocalV2(nn.Module):
 
 
 class GFocalHead(nn.Module):
-    """Scores and distributions of every cell; the same weights on every level of the pyramid.
-
-    Args:
-        channels: of the pyramid's maps, and of the towers.
-        num_levels: of the pyramid.
-        num_convs: of each tower; 4 in the paper.
-        reg_max: the largest distance, in strides.
-    """
+    """Scores and distributions of every cell; the same weights on every level of the pyramid."""
 
     def __init__(
         self, channels: int, num_levels: int, num_convs: int = 4, reg_max: int = REG_MAX
@@ -203,11 +188,8 @@ def assign(
     candidate is taken if its IoU with the person reaches the candidates' mean plus their standard
     deviation, and its centre lies inside the person. No threshold is set by hand.
 
-    Args:
-        anchors_A4: x1 y1 x2 y2 in pixels, the levels one after the other.
-        level_sizes: how many anchors each level has.
-        boxes_G4: persons, x1 y1 x2 y2 in pixels; G may be 0.
-        top_k: candidates a level.
+    Boxes are x1 y1 x2 y2 in pixels; G may be 0. ``level_sizes`` says how many anchors belong to
+    each level, one after the other.
 
     Returns:
         (A,) int64: index of the person, ``BACKGROUND`` for none. An anchor that several persons
@@ -225,8 +207,7 @@ def assign(
         nearest.append(indices + offset)
         offset += len(distances)
     candidates_KG = torch.cat(nearest)
-    # Their least IoU: the unbiased deviation, but 0 for a single candidate, which stands on its
-    # mean.
+    # Their least IoU; a single candidate has no deviation and stands on its mean.
     candidate_iou_KG = iou_AG.gather(0, candidates_KG)
     unbiased = min(1, len(candidates_KG) - 1)
     least_G = candidate_iou_KG.mean(dim=0) + candidate_iou_KG.std(dim=0, correction=unbiased)
@@ -300,9 +281,7 @@ def quality_focal_loss(scores_N: Tensor, quality_N: Tensor, beta: float = BETA) 
 def distribution_focal_loss(logits_ND: Tensor, distance_N: Tensor) -> Tensor:
     """(N,) cross entropy with the two whole numbers around a distance, weighted by nearness.
 
-    Args:
-        logits_ND: of distributions over 0..reg_max.
-        distance_N: in strides, in [0, reg_max).
+    The distances are in strides, in [0, reg_max).
     """
     below_N = distance_N.floor().long()
     share_N = distance_N - below_N  # of the number above
@@ -350,12 +329,8 @@ def gfocal_resnet(depth: int, short_sides: Sequence[int], long_side: int) -> GFo
     """ResNet-50 or -101 with a pyramid of five levels, 256 channels: the paper's size.
 
     Frozen batch norms and no pretrained weights: load some before training (torchvision's
-    ``ResNet50_Weights`` fit ``body.body``).
-
-    Args:
-        depth: 50 or 101.
-        short_sides: one is drawn an image in training; the last is that of testing. Pixels.
-        long_side: limit of the longer side, in pixels.
+    ``ResNet50_Weights`` fit ``body.body``). Sides are in pixels: a short side is drawn for every
+    image in training, the last one is that of testing; ``long_side`` limits the longer side.
     """
     check_word("depth", depth, (50, 101))
     body = resnet_fpn_backbone(

@@ -83,10 +83,9 @@ def weights_stem(backbone: str, pretrain: str) -> str:
 
 
 def find_pretrained(backbone: str, pretrain: str) -> Path:
-    """The file with the weights that an experiment's words name: the first that is there.
+    """The first file that exists with the weights of an experiment's backbone and pretraining.
 
-    ``<backbone>_<pretrain>.safetensors``, then ``.pt``, then the table's files of that network and
-    pretraining under their published names, in the table's order.
+    ``<backbone>_<pretrain>.safetensors``, then ``.pt``, then the table's files that fit.
 
     Raises:
         InputError: none is there; what to put there, or to fetch.
@@ -124,11 +123,7 @@ def fetch(row: Published, progress: Progress) -> Report:
 def download(url: str, path: Path, sha256: str, progress: Progress) -> None:
     """Fetch a file into ``path`` by way of ``path`` + ``.part``, resuming what was cut off.
 
-    Args:
-        url: of the file.
-        path: gets its name only when its size and hash are right.
-        sha256: the first digits of the file's hash, or nothing if unknown.
-        progress: receives bytes done and in all.
+    ``path`` appears only when size and the first digits of the hash (empty: unknown) are right.
 
     Raises:
         InputError: one line with the URL and the place for the file.

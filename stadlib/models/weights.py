@@ -93,15 +93,12 @@ def state_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_backbone(model: nn.Module, path: Path, *, pretraining: str) -> None:
-    """Write a backbone's weights whole, as safetensors with their digest.
+    """Write the weights of a backbone, or of a classifier's, to ``path`` with their digest.
 
-    Args:
-        model: the backbone, or a network whose ``backbone`` it is (a classifier).
-        path: of the new file; it has to end in ``.safetensors``.
-        pretraining: what it learned on, such as ``K700``; kept in the file's metadata.
+    ``pretraining`` is what it learned on, such as ``K700``; it is kept in the file's metadata.
 
     Raises:
-        InputError: another ending, by which the file could not be read again.
+        InputError: ``path`` does not end in ``.safetensors``.
     """
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: weights are written as .safetensors; rename it")
@@ -168,7 +165,7 @@ NAMINGS = (
     # A backbone alone, a pretrained classifier or a whole model of this package.
     Naming(
         "stadlib",
-        ((r"(?:backbone\.)?(net\..+)", r"\1"),),
+        rules=((r"(?:backbone\.)?(net\..+)", r"\1"),),
         trunk=r"(backbone\.)?net\.",
         left_over=r"(classifier|head|fusion)\.",
     ),
@@ -176,7 +173,7 @@ NAMINGS = (
     # are the stem and four stages, then comes a classifier. The detection model wraps them.
     Naming(
         "pytorchvideo",
-        (
+        rules=(
             (r"(?:model\.)?blocks\.([0-5])\.(multipathway_.+)", r"net.\1.\2"),
             (r"(?:model\.)?blocks\.([0-5])\.(.+)", r"net.blocks.\1.\2"),
         ),
@@ -187,7 +184,7 @@ NAMINGS = (
     # facebookresearch/VMZ, pt/vmz/models/csn.py and utils.py.
     Naming(
         "VMZ",
-        tuple(_csn_rules("", "stem", ("0", "1"))),
+        rules=tuple(_csn_rules("", "stem", ("0", "1"))),
         trunk=r"(stem|layer\d)\.",
         left_over=r"fc\.",
         eps=1e-3,
@@ -196,16 +193,15 @@ NAMINGS = (
     # depthwise convolution is alone in a list that has two with ip-CSN.
     Naming(
         "mmaction2",
-        tuple(_csn_rules(r"(?:backbone\.)?", "conv1", ("conv", "bn"), r"conv2(?:\.0)?")),
+        rules=tuple(_csn_rules(r"(?:backbone\.)?", "conv1", ("conv", "bn"), r"conv2(?:\.0)?")),
         trunk=r"(backbone\.)?(conv1|layer\d)\.",
         left_over=r"cls_head\.|roi_head\.",
         eps=1e-3,
     ),
-    # facebookresearch/SlowFast, slowfast/models/video_model_builder.py, resnet_helper.py and
-    # stem_helper.py.
+    # facebookresearch/SlowFast, slowfast/models/video_model_builder.py, resnet_helper.py.
     Naming(
         "PySlowFast",
-        tuple(_slowfast_rules()),
+        rules=tuple(_slowfast_rules()),
         trunk=r"s[1-5](_fuse)?\.",
         left_over=r"head\.",
     ),
@@ -248,12 +244,8 @@ def read_backbone(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], Repo
     Every name and shape has to fit. Two differences are made up for, so that the network computes
     the same function: kernels that are shorter in time, and another eps of the batch norms.
 
-    Args:
-        model: a backbone, possibly on the meta device.
-        path: of the file.
-
     Returns:
-        a whole state dict of the backbone, on the CPU; what was done.
+        a whole state dict of the backbone (possibly on the meta device), on the CPU; the report.
 
     Raises:
         InputError: a file that cannot be read, has names of no known library, is of another
