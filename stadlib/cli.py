@@ -458,7 +458,7 @@ def weights(name: str | None = None) -> None:
     if name is None:
         print("\n".join(published.table()))
         return
-    row = published.source(name)
+    row = published.find(name)
     print("\n".join(published.fetch(row, Progress(f"download {row.name}")).lines()))
 
 

@@ -1,15 +1,19 @@
-"""Properties of fusion and heads; the oracle is the loop over clips in benchmarks/bench_heads."""
+"""Properties of the heads; the oracle is the loop over clips in benchmarks/bench_heads."""
 
 import pytest
 import torch
 from benchmarks.bench_heads import per_clip
 from torch import nn
-from torch.nn import functional as F
-from torchvision.ops import roi_align
 
 from stadlib.models import roi_fusion
-from stadlib.models.heads import LinearHead, MemoryTokens, RelationHead, no_memory
-from stadlib.models.roi_fusion import Fusion, RoIAlign3d
+from stadlib.models.heads import (
+    LinearHead,
+    MemoryTokens,
+    PersonDropout,
+    RelationHead,
+    no_memory,
+    set_share,
+)
 
 WIDTH, ACTIONS, T, SIDE = 16, 6, 4, 3
 AVERAGED = {"t-only": ("H", "W"), "s-only": ("T",)}
@@ -37,8 +41,9 @@ def make_head(kind: str, aggregate: str = "mean") -> RelationHead:
     return head.eval()
 
 
-def make_features(num_persons: int = N) -> torch.Tensor:
-    return torch.randn(num_persons, WIDTH, T, SIDE, SIDE)
+def make_features(num_persons: int = N, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(num_persons, WIDTH, T, SIDE, SIDE, generator=generator)
 
 
 def make_boxes(num_persons: int = N) -> torch.Tensor:
@@ -89,7 +94,7 @@ def test_batched_equals_a_loop_over_clips(kind, aggregate):
 def test_a_stranger_in_another_clip_changes_no_bit(kind):
     head, features, memory = make_head(kind), make_features(), make_memory(kind)
     others = roi_fusion.clip_index(COUNTS) != 3
-    changed = torch.where(others[:, None, None, None, None], make_features(), features)
+    changed = torch.where(others[:, None, None, None, None], make_features(seed=2), features)
 
     def gradient_at_own_clip(x):
         x = x.clone().requires_grad_()
@@ -104,12 +109,15 @@ def test_a_stranger_in_another_clip_changes_no_bit(kind):
 
 
 def test_a_person_of_the_own_clip_does_matter(kind):
-    head, features, memory = make_head(kind), make_features(), make_memory(kind)
+    """Also to a fresh head: its residual branches start open, closed ones learn too late."""
+    fresh = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], span=SPAN, num_heads=4).eval()
+    features, memory = make_features(), make_memory(kind)
     changed = features.clone()
     changed[0] = torch.randn_like(changed[0])
-    before, after = (score(head, x, COUNTS, memory) for x in (features, changed))
-    assert not torch.isclose(before[1:3], after[1:3]).all(dim=1).any()
-    assert torch.equal(before[3:], after[3:])
+    for head, least in ((make_head(kind), 1e-3), (fresh, 1e-6)):
+        before, after = (score(head, x, COUNTS, memory) for x in (features, changed))
+        assert ((before - after)[1:3].abs() > least).any(dim=1).all()
+        assert torch.equal(before[3:], after[3:])
 
 
 def test_a_remembered_person_does_matter_to_its_clip_only(kind):
@@ -174,7 +182,7 @@ def test_padded_keys_get_no_weight(kind):
 def test_a_crowd_elsewhere_moves_only_the_last_digits(kind):
     """Another shape may take another matrix kernel, hence no equal bits but equal numbers."""
     head, features = make_head(kind), make_features()
-    crowd = torch.cat((features, make_features(9)))
+    crowd = torch.cat((features, make_features(9, seed=2)))
     boxes = make_boxes(len(crowd))
     alone = head(head.tokens(features[:3]), boxes[:3], COUNTS[:1], no_memory(1, WIDTH))
     counts = torch.cat((COUNTS, torch.tensor([9])))
@@ -201,17 +209,6 @@ def test_permuted_persons_have_permuted_logits(kind):
     assert not torch.allclose(permuted, logits)
 
 
-def test_a_fresh_head_already_looks_at_the_others_of_its_clip(kind):
-    """Its residual branches start open: closed ones learn too late in a short training."""
-    torch.manual_seed(0)
-    head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], num_heads=4).eval()
-    features = make_features()
-    before = score(head, features, COUNTS, no_memory(len(COUNTS), WIDTH))
-    features[1] = features[1].flip(0)  # the second of the first clip, other channels
-    after = score(head, features, COUNTS, no_memory(len(COUNTS), WIDTH))
-    assert not torch.allclose(before[0], after[0], rtol=0, atol=1e-5)
-
-
 def test_every_parameter_of_a_fresh_head_learns_within_two_steps(kind):
     head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], span=SPAN, num_heads=4)
     start = [parameter.clone() for parameter in head.parameters()]
@@ -229,15 +226,11 @@ def test_every_parameter_of_a_fresh_head_learns_within_two_steps(kind):
     assert len(moved) == len(start)
 
 
-@pytest.mark.parametrize(
-    ("kind", "constant"), [("t-only", (1, 1, SIDE, SIDE)), ("s-only", (1, T, 1, 1))]
-)
-def test_repeating_features_along_the_averaged_axes_changes_nothing(kind, constant):
-    head = make_head(kind)
-    small = make_features()[:, :, : T // constant[1], : SIDE // constant[2], : SIDE // constant[3]]
-    memory = no_memory(len(COUNTS), WIDTH)
-    once = score(head, small, COUNTS, memory)
-    again = score(head, small.repeat(1, *constant), COUNTS, memory)
+def test_repeating_features_along_the_averaged_axes_changes_nothing(kind):
+    head, memory = make_head(kind), no_memory(len(COUNTS), WIDTH)
+    repeats = (1, 1, 1, 2, 3) if kind == "t-only" else (1, 1, 2, 1, 1)
+    once = score(head, make_features(), COUNTS, memory)
+    again = score(head, make_features().repeat(repeats), COUNTS, memory)
     torch.testing.assert_close(again, once)
 
 
@@ -253,7 +246,7 @@ def test_tokens_keep_the_axis_of_the_heads_name():
 
 @pytest.mark.parametrize("counts", [[0, 0], [1], [0, 1], []])
 @pytest.mark.parametrize("make", [make_head, lambda _: LinearHead(WIDTH, ACTIONS).eval()])
-def test_clips_with_nobody_or_one_person(kind, counts, make):
+def test_clips_without_or_with_one_person(kind, counts, make):
     logits, gradients = run(
         make(kind),
         make_features(sum(counts)),
@@ -270,31 +263,14 @@ def test_a_new_classifier_calls_actions_rare():
     torch.testing.assert_close(probability, torch.full((N, ACTIONS), 0.05), rtol=0.5, atol=0)
 
 
-def test_fusion_is_the_convolution_of_the_concatenation():
-    """Paper section 2.1, word by word: RoIs and scene side by side, then one convolution."""
-    fusion = Fusion(in_channels=8, width=WIDTH).double()
-    scene = torch.randn(2, 8, T, 6, 6, dtype=torch.float64)
-    counts, clips = torch.tensor([2, 1]), torch.tensor([0, 0, 1])
-    boxes = torch.tensor([[0.0, 0, 20, 40], [10, 5, 47, 44], [-6, 8, 30, 60]], dtype=torch.float64)
-    fused = fusion(RoIAlign3d(3, 1 / 8)(fusion.project(scene), boxes, counts), scene, counts)
-
-    rois = torch.cat((clips[:, None].double(), boxes), dim=1)
-    persons = torch.stack(
-        [roi_align(scene[:, :, t], rois, 3, 1 / 8, -1, True) for t in range(T)], dim=2
-    )
-    around = F.adaptive_avg_pool3d(scene, (T, 3, 3))[clips]
-    weight = torch.cat((fusion.project.weight, fusion.scene.weight), dim=1)
-    mixed = F.conv3d(torch.cat((persons, around), dim=1), weight, fusion.scene.bias)
-    expected = F.relu(fusion.norm(mixed))
-    torch.testing.assert_close(fused, expected, rtol=0, atol=1e-12)
-
-
-def test_fusion_looks_at_one_person_alone():
-    fusion = Fusion(in_channels=8, width=WIDTH)
-    scene, persons = torch.randn(2, 8, T, 6, 6), torch.randn(3, WIDTH, T, SIDE, SIDE)
-    counts = torch.tensor([2, 1])
-    changed = persons.clone()
-    changed[1] += 1
-    before, after = fusion(persons, scene, counts), fusion(changed, scene, counts)
-    assert torch.equal(before[[0, 2]], after[[0, 2]])
-    assert not torch.equal(before[1], after[1])
+def test_dropout_of_a_share_is_that_of_the_whole_batch():
+    x_NC = torch.rand(11, 6) + 1
+    dropout = PersonDropout(0.5).train()
+    torch.manual_seed(4)
+    whole = dropout(x_NC)
+    assert (whole == 0).any() and (whole != 0).any()
+    for rows in ((0, 3, 9), (1, 2), (), tuple(range(11))):
+        set_share(dropout, rows, 11)
+        torch.manual_seed(4)
+        assert torch.equal(dropout.train()(x_NC[list(rows)]), whole[list(rows)])
+        assert torch.equal(dropout.eval()(x_NC[list(rows)]), x_NC[list(rows)])

@@ -254,9 +254,9 @@ def test_wrong_words_are_one_line(words, answer, capsys):
 def test_kinetics_networks_have_detections_weights():
     """Striding or dilating, the last stage has the same weights by name and shape."""
     with torch.device("meta"):
-        for name, ours in (("slowfast-101", networks.slowfast), ("ir-csn-152", networks.csn)):
-            theirs = networks.of_kinetics(name)
-            detection = ours(int(name.rsplit("-", 1)[1]))
+        for name in ("slowfast-101", "ir-csn-152"):
+            theirs = networks.backbone(name, detection=False)
+            detection = networks.backbone(name)
             assert theirs.spatial_stride == 32 and detection.spatial_stride == 16
             shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in (theirs, detection)]
             assert shapes[0] == shapes[1]

@@ -1,13 +1,7 @@
-"""SlowFast and channel-separated networks without their heads, out of pytorchvideo's parts.
+"""Backbones: SlowFast and channel-separated networks, at the paper's size and mini.
 
-The only module that knows pytorchvideo.
-
-Legend: B clips, C channels, T time, H, W.
-
-The study's backbones, at the paper's size and mini; pretraining's classifier; freezing.
-
-A variant is one call. Inputs such as 8x8+32x2 and 16x4+64x1 differ only in how frames are
-sampled, not in the network.
+Built of pytorchvideo's parts, without their heads. Inputs such as 8x8+32x2 and 16x4+64x1 differ
+in how frames are sampled, not in the network.
 
 Legend: B clips, C channels, T time, H, W.
 """
@@ -31,72 +25,67 @@ with warnings.catch_warnings():  # pytorchvideo 0.1.5 is older than what torch d
     from pytorchvideo.models.resnet import ResBlock, create_bottleneck_block, create_res_stage
     from pytorchvideo.models.slowfast import create_slowfast
     from pytorchvideo.models.stem import create_res_basic_stem
+
 Triple = tuple[int, int, int]
 STAGE_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-"""Residual blocks a stage by a network's depth (He et al. 2016, table 1)."""
+"""Residual blocks of each stage by a network's depth (He et al. 2016, table 1)."""
+_RELU = partial(nn.ReLU, inplace=True)  # its input is not used again
 
 
 class Backbone(nn.Module):
-    """Normalised frames (B, 3, T, H, W) to features (B, C, T', H', W'); what a subclass computes.
+    """Normalised frames (B, 3, T, H, W) to features (B, C, T', H', W')."""
 
-    Attributes:
-        out_channels: channels of the features.
-        spatial_stride: pixels a cell of the features.
-        temporal_stride: frames a time step of the features.
-    """
-
-    out_channels: int
-    spatial_stride: int
-    temporal_stride: int
-
-
-def _relu() -> nn.ReLU:
-    """In place: nobody else reads what is in front of it, and a map less is written."""
-    return nn.ReLU(inplace=True)
+    out_channels: int  # C
+    spatial_stride: int  # pixels a cell of the features
+    temporal_stride: int  # frames a time step of the features
 
 
 class CSN(Backbone):
     """Interaction-reduced channel-separated network (Tran et al. 2019, "ir-CSN").
 
     A residual network of bottlenecks whose 3x3x3 convolution is depthwise. Batch norms have the
-    eps of the released weights (VMZ): torch's default would change what frozen ones put out.
-
-    Args:
-        depths: residual blocks a stage.
-        stem_width: channels of the stem; the stem halves H and W twice.
-        stem_kernel: kernel of the stem's convolution.
-        inner_widths: channels of the depthwise convolutions, a stage each.
-        out_widths: channels that the stages put out.
-        spatial_strides: of each stage's first block.
-        temporal_strides: of each stage's first block.
+    eps of the released weights (VMZ), not torch's default. Tuples hold a number for each stage.
     """
 
     def __init__(
         self,
-        depths: tuple[int, ...],
+        depths: tuple[int, ...],  # residual blocks
         *,
         stem_width: int = 64,
         stem_kernel: Triple = (3, 7, 7),
-        inner_widths: tuple[int, ...] = (64, 128, 256, 512),
+        inner_widths: tuple[int, ...] = (64, 128, 256, 512),  # of the depthwise convolutions
         out_widths: tuple[int, ...] = (256, 512, 1024, 2048),
-        spatial_strides: tuple[int, ...] = (1, 2, 2, 1),
+        spatial_strides: tuple[int, ...] = (1, 2, 2, 1),  # of the first block
         temporal_strides: tuple[int, ...] = (1, 2, 2, 2),
     ) -> None:
         super().__init__()
-        stem = create_res_basic_stem(
+        stem = create_res_basic_stem(  # halves H and W twice
             in_channels=3,
             out_channels=stem_width,
             conv_kernel_size=stem_kernel,
             conv_padding=tuple(size // 2 for size in stem_kernel),
             norm_eps=1e-3,
-            activation=_relu,
+            activation=_RELU,
         )
-        blocks = [stem]
-        in_widths = (stem_width, *out_widths[:-1])
+        blocks, in_widths = [stem], (stem_width, *out_widths)
         for i, depth in enumerate(depths):
-            widths = (in_widths[i], inner_widths[i], out_widths[i])
-            strides = (temporal_strides[i], spatial_strides[i], spatial_strides[i])
-            blocks.append(_csn_stage(depth, widths, strides))
+            stage = create_res_stage(
+                depth=depth,
+                dim_in=in_widths[i],
+                dim_inner=inner_widths[i],
+                dim_out=out_widths[i],
+                bottleneck=create_bottleneck_block,
+                conv_a_kernel_size=(1, 1, 1),
+                conv_a_stride=(1, 1, 1),
+                conv_a_padding=(0, 0, 0),
+                conv_b_kernel_size=(3, 3, 3),
+                conv_b_stride=(temporal_strides[i], spatial_strides[i], spatial_strides[i]),
+                conv_b_padding=(1, 1, 1),
+                conv_b_num_groups=inner_widths[i],
+                norm_eps=1e-3,
+                activation=_RELU,
+            )
+            blocks.append(stage)
         self.net = Net(blocks=nn.ModuleList(blocks))
         self.out_channels = out_widths[-1]
         self.spatial_stride = 4 * math.prod(spatial_strides)
@@ -108,54 +97,24 @@ class CSN(Backbone):
         return self.net(clips_BCTHW)
 
 
-def _csn_stage(depth: int, widths: Triple, strides: Triple) -> nn.Module:
-    dim_in, dim_inner, dim_out = widths
-    return create_res_stage(
-        depth=depth,
-        dim_in=dim_in,
-        dim_inner=dim_inner,
-        dim_out=dim_out,
-        bottleneck=create_bottleneck_block,
-        conv_a_kernel_size=(1, 1, 1),
-        conv_a_stride=(1, 1, 1),
-        conv_a_padding=(0, 0, 0),
-        conv_b_kernel_size=(3, 3, 3),
-        conv_b_stride=strides,
-        conv_b_padding=(1, 1, 1),
-        conv_b_num_groups=dim_inner,
-        norm_eps=1e-3,
-        activation=_relu,
-    )
-
-
 class SlowFast(Backbone):
     """Two paths at two rates with lateral connections (Feichtenhofer et al. 2019).
 
-    The fast path sees all frames, the slow path every ``alpha``-th. The fast path's features
-    are averaged down to the slow path's time and concatenated behind them.
-
-    Args:
-        depth: 50, 101 or 152; 18 is pytorchvideo's word for one block a stage.
-        alpha: fast frames a slow frame; T must be a multiple.
-        slow_width: channels of the slow stem; its last stage puts out 32 times as many.
-        reduction: slow channels a fast channel.
-        stem_kernels: kernels of the slow and the fast stem.
-        fusion_kernel: frames that a lateral connection looks at.
-        spatial_strides: of each stage's first block.
-        dilations: spatial dilation of each stage.
+    The fast path sees all frames, the slow path every ``alpha``-th; T must be a multiple of it.
+    The fast path's features are averaged down to the slow path's time and concatenated behind them.
     """
 
     def __init__(
         self,
-        depth: int,
+        depth: int,  # 50, 101 or 152; 18 is pytorchvideo's word for one block a stage
         *,
         alpha: int = 4,
-        slow_width: int = 64,
-        reduction: int = 8,
-        stem_kernels: tuple[Triple, Triple] = ((1, 7, 7), (5, 7, 7)),
-        fusion_kernel: int = 7,
-        spatial_strides: tuple[int, ...] = (1, 2, 2, 1),
-        dilations: tuple[int, ...] = (1, 1, 1, 2),
+        slow_width: int = 64,  # of the slow stem; the last stage puts out 32 times as many channels
+        reduction: int = 8,  # slow channels a fast channel
+        stem_kernels: tuple[Triple, Triple] = ((1, 7, 7), (5, 7, 7)),  # slow, fast
+        fusion_kernel: int = 7,  # frames that a lateral connection looks at
+        spatial_strides: tuple[int, ...] = (1, 2, 2, 1),  # of each stage's first block
+        dilations: tuple[int, ...] = (1, 1, 1, 2),  # in space, of each stage
     ) -> None:
         super().__init__()
         net = create_slowfast(
@@ -167,7 +126,7 @@ class SlowFast(Backbone):
             stem_conv_kernel_sizes=stem_kernels,
             stage_spatial_strides=(spatial_strides,) * 2,
             stage_conv_b_dilations=(tuple((1, d, d) for d in dilations),) * 2,
-            activation=_relu,
+            activation=_RELU,
             head=None,
         )
         self.net = nn.Sequential(*net.blocks[:-1])  # the last block pools for a head
@@ -178,19 +137,66 @@ class SlowFast(Backbone):
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
         """Frames (B, 3, T, H, W) to features (B, C, T', H', W')."""
-        # pytorchvideo puts its results into the list it is given: always a fresh one.
+        # pytorchvideo puts its results into the list that it is given: always a fresh one.
         slow, fast = self.net([clips_BCTHW[:, :, :: self.temporal_stride], clips_BCTHW])
         return torch.cat((slow, F.avg_pool3d(fast, (self.temporal_stride, 1, 1))), dim=1)
 
 
-def recompute_activations(network: Backbone) -> None:
-    """Keep only the inputs of residual blocks and compute the rest again in the backward pass.
+def backbone(name: str, *, detection: bool = True) -> Backbone:
+    """The paper's network of a name such as ``slowfast-101`` or ``ir-csn-152``.
 
-    Less memory for a third more time; names of weights and results stay the same.
+    For detection its features are 1/16 in space (SlowFast's AVA configurations, VMZ, TubeR). To
+    classify Kinetics they are 1/32: the last stage strides and does not dilate. The same weights
+    fit both.
     """
-    for block in network.modules():
-        if isinstance(block, ResBlock):
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    family, depth = name.rsplit("-", 1)
+    strides, dilations = ((1, 2, 2, 1), (1, 1, 1, 2)) if detection else ((1, 2, 2, 2), (1, 1, 1, 1))
+    if family == "slowfast":
+        return SlowFast(int(depth), spatial_strides=strides, dilations=dilations)
+    return CSN(STAGE_DEPTHS[int(depth)], spatial_strides=strides)
+
+
+def slowfast_mini() -> SlowFast:
+    """A SlowFast of four blocks a path for figures of 40 pixels: 1/8 in space, alpha 2."""
+    return _open(
+        SlowFast(
+            depth=18,
+            alpha=2,
+            slow_width=12,
+            reduction=3,
+            stem_kernels=((1, 5, 5), (3, 5, 5)),
+            fusion_kernel=5,
+            spatial_strides=(1, 2, 1, 1),
+            dilations=(1, 1, 1, 1),
+        )
+    )
+
+
+def csn_mini() -> CSN:
+    """An ir-CSN of five blocks for figures of 40 pixels: 1/8 in space, 1/2 in time."""
+    return _open(
+        CSN(
+            depths=(1, 2, 2),
+            stem_width=24,
+            stem_kernel=(3, 5, 5),
+            inner_widths=(32, 64, 64),
+            out_widths=(64, 128, 128),
+            spatial_strides=(1, 2, 1),
+            temporal_strides=(1, 1, 2),
+        )
+    )
+
+
+def _open(network: Backbone) -> Backbone:
+    """Start residual branches open; closed ones stay idle in a short training from scratch.
+
+    Accuracy on the miniature classification set after 400 iterations, one run each: 12 % open
+    (lr 0.1), 8 % closed (lr 0.2).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            nn.init.ones_(module.weight)
+    return network
 
 
 class Normalize(nn.Module):
@@ -210,74 +216,6 @@ class Normalize(nn.Module):
         return (clips - self.mean) * self.scale
 
 
-def slowfast(depth: int) -> SlowFast:
-    """SlowFast-101 or -152 for detection: 2304 channels, 1/16 (SlowFast's AVA configurations).
-
-    8x8+32x2 takes 32 fast frames, 16x4+64x1 takes 64; both have alpha 4.
-    """
-    return SlowFast(depth)
-
-
-def csn(depth: int) -> CSN:
-    """ir-CSN-152 for detection: 2048 channels, 1/16 in space, 1/8 in time (VMZ, TubeR)."""
-    return CSN(STAGE_DEPTHS[depth])
-
-
-def of_kinetics(name: str) -> Backbone:
-    """The same networks as Kinetics is classified with, 1/32 in space: the weights fit both.
-
-    The fourth stage strides and does not dilate (SlowFast's Kinetics configurations, VMZ).
-    """
-    family, depth = name.rsplit("-", 1)
-    strides = (1, 2, 2, 2)
-    if family == "slowfast":
-        return SlowFast(int(depth), spatial_strides=strides, dilations=(1, 1, 1, 1))
-    return CSN(STAGE_DEPTHS[int(depth)], spatial_strides=strides)
-
-
-def slowfast_mini() -> SlowFast:
-    """A SlowFast of four blocks a path for figures of 40 pixels: 1/8 in space, alpha 2."""
-    return _opened(
-        SlowFast(
-            depth=18,
-            alpha=2,
-            slow_width=12,
-            reduction=3,
-            stem_kernels=((1, 5, 5), (3, 5, 5)),
-            fusion_kernel=5,
-            spatial_strides=(1, 2, 1, 1),
-            dilations=(1, 1, 1, 1),
-        )
-    )
-
-
-def csn_mini() -> CSN:
-    """An ir-CSN of five blocks for figures of 40 pixels: 1/8 in space, 1/2 in time."""
-    return _opened(
-        CSN(
-            depths=(1, 2, 2),
-            stem_width=24,
-            stem_kernel=(3, 5, 5),
-            inner_widths=(32, 64, 64),
-            out_widths=(64, 128, 128),
-            spatial_strides=(1, 2, 1),
-            temporal_strides=(1, 1, 2),
-        )
-    )
-
-
-def _opened(network: Backbone) -> Backbone:
-    """Residual branches that start open; in a short training from scratch closed ones stay idle.
-
-    Seen on the miniature classification set after 400 iterations, one run each: 12 % accuracy
-    (open, lr 0.1) against 8 % (closed, lr 0.2).
-    """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            nn.init.ones_(module.weight)
-    return network
-
-
 class Classifier(nn.Module):
     """A backbone with global average pooling and a linear layer, for pretraining."""
 
@@ -294,31 +232,35 @@ class Classifier(nn.Module):
         return self.classifier(self.dropout(features.mean(dim=(2, 3, 4))))
 
 
-class FrozenBatchNorm3d(nn.BatchNorm3d):
-    """A batch norm that never leaves evaluation mode; its convolution computes it.
+def recompute_activations(network: Backbone) -> None:
+    """Keep only the inputs of residual blocks and compute the rest again in the backward pass.
 
-    Parameters and statistics keep their places and names, so that weights can be loaded
-    before or after freezing.
+    Less memory for a third more time; names of weights and results stay the same.
+    """
+    for block in network.modules():
+        if isinstance(block, ResBlock):
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+class FrozenBatchNorm3d(nn.BatchNorm3d):
+    """A batch norm that stays in evaluation mode and is computed by the convolution before it.
+
+    Its state keeps its names, so that weights can be loaded before or after freezing.
     """
 
     def train(self, mode: bool = True) -> FrozenBatchNorm3d:
-        """Stay in evaluation mode, whatever ``mode`` says."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
-    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The norm as a factor and a summand a channel, (C,) each."""
-        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        return scale, self.bias - self.running_mean * scale
-
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        """Nothing: the convolution in front has applied the norm."""
+        """Return the input: the convolution has applied the norm."""
         return x_BCTHW
 
 
 class FoldedConv3d(nn.Conv3d):
     """A convolution and the frozen batch norm behind it in one: the norm scales the kernel.
 
-    Equal to the pair up to rounding, forward and backward, and spares two passes over the map.
+    Equal to the pair up to rounding, forward and backward, and saves two passes over the map.
     """
 
     def __init__(self, conv: nn.Conv3d, norm: FrozenBatchNorm3d) -> None:
@@ -331,27 +273,22 @@ class FoldedConv3d(nn.Conv3d):
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Convolve and normalise, (B, C, T, H, W)."""
-        scale, shift = self._norm[0].scale_and_shift()
-        weight = self.weight * scale[:, None, None, None, None]
-        return self._conv_forward(x_BCTHW, weight, shift)
+        (norm,) = self._norm
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (C,)
+        shift = norm.bias - norm.running_mean * scale
+        return self._conv_forward(x_BCTHW, self.weight * scale[:, None, None, None, None], shift)
 
 
-_NORMS = {
-    "conv": "norm",
-    "conv_a": "norm_a",
-    "conv_b": "norm_b",
-    "conv_c": "norm_c",
-    "branch1_conv": "branch1_norm",
-    "conv_fast_to_slow": "norm",
-}
-"""How pytorchvideo names a convolution and the batch norm behind it."""
+# How pytorchvideo names a convolution and the batch norm behind it.
+_NORMS = {f"conv_{letter}": f"norm_{letter}" for letter in "abc"}
+_NORMS |= {"conv": "norm", "branch1_conv": "branch1_norm", "conv_fast_to_slow": "norm"}
 
 
 def freeze_batchnorm(module: nn.Module) -> None:
     """Freeze every batch norm of a backbone, statistics and affine, after ``train()`` too.
 
-    Paper section 3.1. Names and shapes of the state do not change. A network that was never
-    trained should not be frozen: its residual branches start at zero and would stay there.
+    Paper section 3.1. Do not freeze an untrained network at the paper's size: its residual
+    branches start at zero and would stay there.
     """
     for parent in list(module.modules()):
         for conv_name, norm_name in _NORMS.items():

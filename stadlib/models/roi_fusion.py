@@ -1,12 +1,7 @@
-"""Ragged persons: every clip has its own number of them; pad to attend, unpad to go on.
+"""Persons out of a clip's feature map, fused with the scene (paper section 2.1).
 
-Legend: B clips, N persons of the batch (those of clip 0 first), P persons of a clip (padded).
-
-3D RoIAlign: the keyframe's box cut out of every frame of a feature map; time stays.
-
-Person and scene in one map: fusion by channel-wise concatenation and convolution.
-
-Legend: B clips, N persons of the batch, C channels, T time, H, W.
+Legend: B clips, N persons of the batch (those of clip 0 first), P persons of a clip (padded),
+C channels, T time, H, W.
 """
 
 from __future__ import annotations
@@ -25,17 +20,17 @@ def mask(counts_B: Tensor, width: int | None = None) -> Tensor:
 
 
 def clip_index(counts_B: Tensor) -> Tensor:
-    """The clip of every person: (N,), for instance counts (2, 0, 1) give (0, 0, 2)."""
+    """The clip of every person, (N,): counts (2, 0, 1) give (0, 0, 2)."""
     clips = torch.arange(len(counts_B), device=counts_B.device)
     return torch.repeat_interleave(clips, counts_B)
 
 
 def pad(x_N: Tensor, counts_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Lay the persons of each clip in a row of its own, zeros behind them.
+    """Lay the persons of each clip in a row of its own, with zeros behind them.
 
     Args:
         x_N: (N, ...) the persons, clip after clip.
-        counts_B: (B,) persons a clip, zeros allowed; their sum is N.
+        counts_B: persons of each clip, zeros allowed; their sum is N.
 
     Returns:
         (B, P, ...) the rows and (B, P) their mask, P the largest count.
@@ -46,17 +41,17 @@ def pad(x_N: Tensor, counts_B: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unpad(x_BP: Tensor, counts_B: Tensor) -> Tensor:
-    """The persons of (B, P, ...) rows without the padding: (N, ...); the inverse of ``pad``."""
+    """The persons of (B, P, ...) rows without the padding, (N, ...): the inverse of ``pad``."""
     return x_BP[mask(counts_B, x_BP.shape[1]).to(x_BP.device)]
 
 
 class RoIAlign3d(nn.Module):
-    """Inflate each box along time and pool it (paper section 2.1; Mask R-CNN's RoIAlign).
+    """Inflate each box along time and pool it out of every frame's map (Mask R-CNN's RoIAlign).
 
     Args:
         output_size: cells a side of the pooled grid.
         spatial_scale: cells of the feature map a pixel of the clip, 1 / spatial stride.
-        aligned: shift by half a pixel, as torchvision recommends; weights released by
+        aligned: shift by half a pixel, as torchvision recommends. Weights released by
             SlowFast, ACAR and AlphAction were trained without.
         sampling_ratio: samples a bin and axis; -1 adapts their number to the box.
     """
@@ -69,47 +64,35 @@ class RoIAlign3d(nn.Module):
         sampling_ratio: int = -1,
     ) -> None:
         super().__init__()
-        self.output_size = output_size
-        self.spatial_scale = spatial_scale
-        self.aligned = aligned
-        self.sampling_ratio = sampling_ratio
+        self.options = (output_size, spatial_scale, sampling_ratio, aligned)
 
     def forward(self, features_BCTHW: Tensor, boxes_N4: Tensor, counts_B: Tensor) -> Tensor:
         """Pool every person's box out of its clip's features.
 
         Args:
             features_BCTHW: the backbone's map.
-            boxes_N4: x1, y1, x2, y2 in pixels of the clip, persons of clip 0 first.
-            counts_B: persons a clip; their sum is N.
+            boxes_N4: x1, y1, x2, y2 in pixels of the clip.
+            counts_B: persons of each clip; their sum is N.
 
         Returns:
             (N, C, T, output_size, output_size)
         """
         B, C, T, H, W = features_BCTHW.shape
         clips_N = clip_index(counts_B).to(boxes_N4)
-        rois_N5 = boxes_N4.new_empty(len(boxes_N4), 5)
-        rois_N5[:, 0], rois_N5[:, 1:] = clips_N, boxes_N4
-        # The box is the same in every frame, so time may ride along with the channels: the
-        # sampling points are then computed once a box instead of once a box and frame.
-        pooled = roi_align(
-            features_BCTHW.reshape(B, C * T, H, W),
-            rois_N5.to(features_BCTHW.dtype),
-            self.output_size,
-            self.spatial_scale,
-            self.sampling_ratio,
-            self.aligned,
-        )
-        return pooled.unflatten(1, (C, T))
+        rois_N5 = torch.cat((clips_N[:, None], boxes_N4), dim=1).to(features_BCTHW.dtype)
+        # The box is the same in every frame. With time among the channels, RoIAlign computes its
+        # sampling points once a box instead of once a box and frame.
+        maps = features_BCTHW.reshape(B, C * T, H, W)
+        return roi_align(maps, rois_N5, *self.options).unflatten(1, (C, T))
 
 
 class Fusion(nn.Module):
-    """Person and scene: channel-wise concatenation, then convolution (paper section 2.1).
+    """Person and scene: channel-wise concatenation, then convolution.
 
-    A 1x1x1 convolution of a concatenation is the sum of two convolutions, and each half is
-    computed where it is cheapest. The person's half goes before RoIAlign, which is linear and
-    treats channels alike, so that RoIAlign cuts ``width`` channels instead of 2304. The scene's
-    half is averaged down to the person's grid, kept in time, and computed once a clip.
-    The norm looks at one person alone: nobody's features depend on who else is there.
+    A 1x1x1 convolution of a concatenation is the sum of two convolutions, each computed where it
+    is cheapest. The person's, ``project``, comes before RoIAlign, which is linear, so that
+    RoIAlign cuts ``width`` channels instead of 2304. The scene's is computed once a clip, on a map
+    averaged down to the person's grid. The norm sees one person: others change nothing.
 
     Args:
         in_channels: channels of the backbone's map.
@@ -125,16 +108,8 @@ class Fusion(nn.Module):
         self.norm = nn.GroupNorm(num_groups, width)
 
     def forward(self, persons_NCTHW: Tensor, scene_BCTHW: Tensor, counts_B: Tensor) -> Tensor:
-        """Fuse persons with their clips' maps.
-
-        Args:
-            persons_NCTHW: RoIs (N, width, T, h, w) of ``project(scene_BCTHW)``.
-            scene_BCTHW: the backbone's map, (B, in_channels, T, H, W).
-            counts_B: persons a clip; their sum is N.
-
-        Returns:
-            (N, width, T, h, w)
-        """
-        scene = self.scene(F.adaptive_avg_pool3d(scene_BCTHW, persons_NCTHW.shape[2:]))
+        """Fuse RoIs (N, width, T, h, w) of ``project(scene_BCTHW)`` with their clips' maps."""
+        scene = F.adaptive_avg_pool3d(scene_BCTHW, persons_NCTHW.shape[2:])  # (B, C, T, h, w)
+        scene = self.scene(scene)  # (B, width, T, h, w)
         clips_N = clip_index(counts_B).to(scene.device)
         return F.relu(self.norm(persons_NCTHW + scene.index_select(0, clips_N)))

@@ -1,12 +1,7 @@
-"""Files of weights: read without running anything of them; our own, written as safetensors.
+"""Files of weights: read safely, renamed to the study's names, checked name by name.
 
-The names that other libraries give to the weights of a SlowFast or a channel-separated network.
-
-One :class:`Naming` a library. Its rules are pairs of a name there and a name here, in which
-``{stage}``, ``{path}``, ``{block}``, ``{conv}``, ``{leaf}`` and their kin stand for what differs
-from weight to weight; :data:`_PARTS` says what each may be and what it becomes.
-
-Public weights into the study's backbones, checked name by name and shape by shape.
+Our own files are safetensors with a digest. Public checkpoints have the names of the library that
+wrote them; a :class:`Naming` a library translates these.
 """
 
 from __future__ import annotations
@@ -15,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,7 +21,6 @@ from torch.nn import functional as F
 
 from stadlib.base import InputError, written_whole
 
-_CONTAINERS = ("state_dict", "model_state", "model", "blobs")
 _REMEDY = (
     "nothing in it was run; where you trust it, open it with the library that wrote it and "
     "torch.save a plain dict of its names and tensors"
@@ -37,9 +30,8 @@ _REMEDY = (
 def read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of a checkpoint on the CPU, by the names of the library that wrote it.
 
-    ``.safetensors`` or anything that torch reads with ``weights_only``. Of a dict that holds the
-    weights as ``state_dict``, ``model_state``, ``model`` or ``blobs`` these are taken, and
-    DistributedDataParallel's ``module.`` in front of all names is dropped.
+    Reads ``.safetensors`` and what torch reads with ``weights_only``. The weights may lie under
+    ``state_dict``, ``model_state`` or ``model``; DistributedDataParallel's ``module.`` is dropped.
 
     Returns:
         tensors by name; the names beside them that hold no tensor.
@@ -52,16 +44,16 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
         raise InputError(f"{path}: no such file")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     while isinstance(content, Mapping):
-        inner = [content[k] for k in _CONTAINERS if isinstance(content.get(k), Mapping)]
-        if not inner:
+        inner = (content.get(key) for key in ("state_dict", "model_state", "model"))
+        inner = next((part for part in inner if isinstance(part, Mapping)), None)
+        if inner is None:
             break
-        content = inner[0]
-    tensors = {}
-    if isinstance(content, Mapping):
-        tensors = {k: v for k, v in content.items() if isinstance(k, str) and torch.is_tensor(v)}
+        content = inner
+    items = content.items() if isinstance(content, Mapping) else ()
+    tensors = {k: v for k, v in items if isinstance(k, str) and torch.is_tensor(v)}
     if not tensors:
         raise InputError(f"{path}: holds no weights by name; give a checkpoint of a network")
-    others = [str(k) for k in content if k not in tensors]
+    others = [str(name) for name in content if name not in tensors]
     while all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors, others
@@ -101,435 +93,253 @@ def state_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_backbone(model: nn.Module, path: Path, *, pretraining: str) -> None:
-    """Write a backbone's weights whole, as safetensors with their digest.
+    """Write the weights of a backbone, or of a classifier's, to ``path`` with their digest.
 
-    Args:
-        model: the backbone, or a network whose ``backbone`` it is (a classifier).
-        path: of the new file; it has to end in ``.safetensors``.
-        pretraining: what it learned on, such as ``K700``; kept in the file's metadata.
+    ``pretraining`` is what it learned on, such as ``K700``; it is kept in the file's metadata.
 
     Raises:
-        InputError: another ending, by which no one could tell how to read the file.
+        InputError: ``path`` does not end in ``.safetensors``.
     """
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: weights are written as .safetensors; rename it")
     state = getattr(model, "backbone", model).state_dict()
-    # Clips are laid out channels last, and weights with them; the file's layout is the plain one.
+    # Weights lie channels last, as clips do; the file's layout is the plain one.
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    metadata = {
-        "digest": state_digest(tensors),
-        "pretraining": pretraining,
-        "stadlib": version("stadlib"),
-    }
+    digest = state_digest(tensors)
+    metadata = {"digest": digest, "pretraining": pretraining, "stadlib": version("stadlib")}
     with written_whole(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
 
-_LEAF = "weight|bias|running_mean|running_var|num_batches_tracked"
-_PARTS: dict[str, tuple[str, dict[str, str]]] = {
-    "stage": (r"[0-5]", {}),
-    "after_stem": (r"[2-5]", {n: str(int(n) - 1) for n in "2345"}),  # where the stem counts as 1
-    "fused": (r"[1-4]", {n: str(int(n) - 1) for n in "1234"}),  # the same; the last stage has none
-    "path": (r"[01]", {}),  # slow, fast
-    "fast": (r"(?:t_)?", {"": "0", "t_": "1"}),
-    "block": (r"\d+", {}),
-    "conv": (r"[abc123]", {"1": "a", "2": "b", "3": "c"}),
-    "leaf": (_LEAF, {}),
-    "blob": (
-        "s|b|rm|riv",
-        {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"},
-    ),
-    "rest": (r".+", {}),
-}
-"""What a placeholder matches, and the words that become another word here."""
-
-
 @dataclass(frozen=True)
 class Naming:
-    """How a library names a backbone's weights.
+    """How a library names a backbone's weights; all patterns are regular expressions."""
 
-    Attributes:
-        name: of the library, as reports say it.
-        rules: pairs of a name there and a name here, see the module.
-        trunk: what all names of the backbone begin with; one without a rule is of another network.
-        left_over: names that belong to no backbone, such as a classifier's.
-        eps: of the batch norms in channel-separated networks there; None: as here.
-    """
-
-    name: str
-    rules: tuple[tuple[str, str], ...]
-    trunk: str
-    left_over: str
-    eps: float | None = None
-
-    @cached_property
-    def _compiled(self) -> list[tuple[re.Pattern, str]]:
-        return [(re.compile(_pattern(theirs)), ours) for theirs, ours in self.rules]
+    library: str
+    rules: tuple[tuple[str, str], ...]  # a module's name there, and here
+    trunk: str  # what the names of a backbone, ours or another, begin with
+    left_over: str  # what names that belong to no backbone begin with, such as a classifier's
+    eps: float | None = None  # of the batch norms in channel-separated networks; None: as here
 
     def ours(self, name: str) -> str | None:
         """The name here of a weight there; None if it is left over or no rule knows it."""
-        if self.is_left_over(name):
-            return None
-        for pattern, target in self._compiled:
-            if found := pattern.fullmatch(name):
-                parts = {k: _PARTS[k][1].get(v, v) for k, v in found.groupdict().items()}
-                return target.format(**parts)
+        module, _, leaf = name.rpartition(".")
+        if not self.is_left_over(name):
+            for theirs, ours in self.rules:
+                if match := re.fullmatch(theirs, module):
+                    return f"{match.expand(ours)}.{leaf}"
         return None
 
     def is_left_over(self, name: str) -> bool:
         """Whether a weight is known to belong to no backbone."""
         return re.match(self.left_over, name) is not None
 
-    def is_trunk(self, name: str) -> bool:
-        """Whether a weight is one of a backbone, this one or another."""
-        return not self.is_left_over(name) and re.match(self.trunk, name) is not None
+
+def _csn_rules(prefix: str, stem: str, parts: tuple[str, str], conv2: str = "conv2"):
+    """Rules of a library that names ir-CSN as torchvision's video networks do."""
+    layer, block = rf"{prefix}layer(\d)\.(\d+)\.", r"net.blocks.\1.res_blocks.\2."
+    for part, kind in zip(parts, ("conv", "norm"), strict=True):
+        yield rf"{prefix}{stem}\.{part}", f"net.blocks.0.{kind}"
+        for conv, letter in (("conv1", "a"), (conv2, "b"), ("conv3", "c")):
+            yield rf"{layer}{conv}\.{part}", f"{block}branch2.{kind}_{letter}"
+        yield rf"{layer}downsample\.{part}", f"{block}branch1_{kind}"
 
 
-def _pattern(theirs: str) -> str:
-    """The regular expression of a rule's left side, in which a dot is a dot."""
-    text = theirs.replace(".", r"\.")
-    return re.sub(r"\{(\w+)\}", lambda word: f"(?P<{word[1]}>{_PARTS[word[1]][0]})", text)
+def _slowfast_rules():
+    """PySlowFast's rules: the stem counts as stage 1, and fusion stands between stages."""
+    for end, kind in (("conv", "conv"), ("bn", "norm")):
+        yield rf"s1\.pathway([01])_stem\.{end}", rf"net.0.multipathway_blocks.\1.{kind}"
+    for stage in range(4):
+        here = f"net.{stage}.multipathway_fusion"
+        yield rf"s{stage + 1}_fuse\.conv_f2s", f"{here}.conv_fast_to_slow"
+        yield rf"s{stage + 1}_fuse\.bn", f"{here}.norm"
+    for stage in range(1, 5):
+        theirs = rf"s{stage + 1}\.pathway([01])_res(\d+)\."
+        ours = rf"net.{stage}.multipathway_blocks.\1.res_blocks.\2."
+        for end, kind in (("", "conv"), ("_bn", "norm")):
+            yield rf"{theirs}branch1{end}", f"{ours}branch1_{kind}"
+            yield rf"{theirs}branch2\.([abc]){end}", rf"{ours}branch2.{kind}_\3"
 
 
-_BLOCK = "net.blocks.{stage}.res_blocks.{block}."
-_PATH_BLOCK = "net.{after_stem}.multipathway_blocks.{path}.res_blocks.{block}."
-_BLOB_BLOCK = "net.{after_stem}.multipathway_blocks.{fast}.res_blocks.{block}."
-OURS = Naming(
-    "stadlib",
-    (("net.{rest}", "net.{rest}"), ("backbone.net.{rest}", "net.{rest}")),
-    trunk=r"(backbone\.)?net\.",
-    left_over=r"(classifier|head|fusion)\.",
-)
-"""A backbone alone, a pretrained classifier or a whole model of this package."""
-PYTORCHVIDEO = Naming(
-    "pytorchvideo",
-    (
-        ("blocks.{stage}.multipathway_{rest}", "net.{stage}.multipathway_{rest}"),
-        ("model.blocks.{stage}.multipathway_{rest}", "net.{stage}.multipathway_{rest}"),
-        ("blocks.{stage}.{rest}", "net.blocks.{stage}.{rest}"),
-        ("model.blocks.{stage}.{rest}", "net.blocks.{stage}.{rest}"),
+NAMINGS = (
+    # A backbone alone, a pretrained classifier or a whole model of this package.
+    Naming(
+        "stadlib",
+        rules=((r"(?:backbone\.)?(net\..+)", r"\1"),),
+        trunk=r"(backbone\.)?net\.",
+        left_over=r"(classifier|head|fusion)\.",
     ),
-    trunk=r"(model\.)?blocks\.",
-    left_over=r"(model\.)?blocks\.[56]\.proj\.|detection_head\.",
-    eps=1e-5,
-)
-"""facebookresearch/pytorchvideo, pytorchvideo/models/slowfast.py, csn.py, resnet.py and hub/.
-
-Blocks 0 to 4 are the stem and four stages; a classifier follows as block 5 (CSN) or 6 (SlowFast).
-The detection model wraps them as ``model``.
-"""
-VMZ = Naming(
-    "VMZ",
-    (
-        ("stem.0.{leaf}", "net.blocks.0.conv.{leaf}"),
-        ("stem.1.{leaf}", "net.blocks.0.norm.{leaf}"),
-        ("layer{stage}.{block}.conv{conv}.0.{leaf}", _BLOCK + "branch2.conv_{conv}.{leaf}"),
-        ("layer{stage}.{block}.conv{conv}.1.{leaf}", _BLOCK + "branch2.norm_{conv}.{leaf}"),
-        ("layer{stage}.{block}.downsample.0.{leaf}", _BLOCK + "branch1_conv.{leaf}"),
-        ("layer{stage}.{block}.downsample.1.{leaf}", _BLOCK + "branch1_norm.{leaf}"),
+    # facebookresearch/pytorchvideo, models/slowfast.py, csn.py, resnet.py and hub/. Blocks 0 to 4
+    # are the stem and four stages, then comes a classifier. The detection model wraps them.
+    Naming(
+        "pytorchvideo",
+        rules=(
+            (r"(?:model\.)?blocks\.([0-5])\.(multipathway_.+)", r"net.\1.\2"),
+            (r"(?:model\.)?blocks\.([0-5])\.(.+)", r"net.blocks.\1.\2"),
+        ),
+        trunk=r"(model\.)?blocks\.",
+        left_over=r"(model\.)?blocks\.[56]\.proj\.|detection_head\.",
+        eps=1e-5,
     ),
-    trunk=r"(stem|layer\d)\.",
-    left_over=r"fc\.",
-    eps=1e-3,
-)
-"""facebookresearch/VMZ, pt/vmz/models/csn.py and utils.py, upon torchvision's VideoResNet."""
-MMACTION2 = Naming(
-    "mmaction2",
-    tuple(
-        (prefix + theirs, ours)
-        for prefix in ("", "backbone.")
-        for theirs, ours in (
-            ("conv1.conv.{leaf}", "net.blocks.0.conv.{leaf}"),
-            ("conv1.bn.{leaf}", "net.blocks.0.norm.{leaf}"),
-            # The depthwise convolution is alone in a list that has two with ip-CSN.
-            ("layer{stage}.{block}.conv2.0.conv.{leaf}", _BLOCK + "branch2.conv_b.{leaf}"),
-            ("layer{stage}.{block}.conv2.0.bn.{leaf}", _BLOCK + "branch2.norm_b.{leaf}"),
-            ("layer{stage}.{block}.conv{conv}.conv.{leaf}", _BLOCK + "branch2.conv_{conv}.{leaf}"),
-            ("layer{stage}.{block}.conv{conv}.bn.{leaf}", _BLOCK + "branch2.norm_{conv}.{leaf}"),
-            ("layer{stage}.{block}.downsample.conv.{leaf}", _BLOCK + "branch1_conv.{leaf}"),
-            ("layer{stage}.{block}.downsample.bn.{leaf}", _BLOCK + "branch1_norm.{leaf}"),
-        )
+    # facebookresearch/VMZ, pt/vmz/models/csn.py and utils.py.
+    Naming(
+        "VMZ",
+        rules=tuple(_csn_rules("", "stem", ("0", "1"))),
+        trunk=r"(stem|layer\d)\.",
+        left_over=r"fc\.",
+        eps=1e-3,
     ),
-    trunk=r"(backbone\.)?(conv1|layer\d)\.",
-    left_over=r"cls_head\.|roi_head\.",
-    eps=1e-3,
-)
-"""open-mmlab/mmaction2, mmaction/models/backbones/resnet3d_csn.py and resnet3d.py."""
-PYSLOWFAST = Naming(
-    "PySlowFast",
-    (
-        ("s1.pathway{path}_stem.conv.{leaf}", "net.0.multipathway_blocks.{path}.conv.{leaf}"),
-        ("s1.pathway{path}_stem.bn.{leaf}", "net.0.multipathway_blocks.{path}.norm.{leaf}"),
-        (
-            "s{fused}_fuse.conv_f2s.{leaf}",
-            "net.{fused}.multipathway_fusion.conv_fast_to_slow.{leaf}",
-        ),
-        ("s{fused}_fuse.bn.{leaf}", "net.{fused}.multipathway_fusion.norm.{leaf}"),
-        *(
-            ("s{after_stem}.pathway{path}_res{block}." + theirs, _PATH_BLOCK + ours)
-            for theirs, ours in (
-                ("branch1.{leaf}", "branch1_conv.{leaf}"),
-                ("branch1_bn.{leaf}", "branch1_norm.{leaf}"),
-                ("branch2.{conv}.{leaf}", "branch2.conv_{conv}.{leaf}"),
-                ("branch2.{conv}_bn.{leaf}", "branch2.norm_{conv}.{leaf}"),
-            )
-        ),
+    # open-mmlab/mmaction2, mmaction/models/backbones/resnet3d_csn.py and resnet3d.py. The
+    # depthwise convolution is alone in a list that has two with ip-CSN.
+    Naming(
+        "mmaction2",
+        rules=tuple(_csn_rules(r"(?:backbone\.)?", "conv1", ("conv", "bn"), r"conv2(?:\.0)?")),
+        trunk=r"(backbone\.)?(conv1|layer\d)\.",
+        left_over=r"cls_head\.|roi_head\.",
+        eps=1e-3,
     ),
-    trunk=r"s[1-5](_fuse)?\.",
-    left_over=r"head\.",
-)
-"""facebookresearch/SlowFast, slowfast/models/video_model_builder.py, resnet_helper.py and
-stem_helper.py. Its fusion stands between stages: ``s1_fuse`` follows the stem."""
-CAFFE2 = Naming(
-    "PySlowFast's Caffe2",
-    (
-        ("{fast}conv1_w", "net.0.multipathway_blocks.{fast}.conv.weight"),
-        ("{fast}res_conv1_bn_{blob}", "net.0.multipathway_blocks.{fast}.norm.{blob}"),
-        ("t_pool1_subsample_w", "net.0.multipathway_fusion.conv_fast_to_slow.weight"),
-        ("t_pool1_subsample_bn_{blob}", "net.0.multipathway_fusion.norm.{blob}"),
-        (
-            "t_res{after_stem}_{block}_branch2c_bn_subsample_w",
-            "net.{after_stem}.multipathway_fusion.conv_fast_to_slow.weight",
-        ),
-        (
-            "t_res{after_stem}_{block}_branch2c_bn_subsample_bn_{blob}",
-            "net.{after_stem}.multipathway_fusion.norm.{blob}",
-        ),
-        *(
-            ("{fast}res{after_stem}_{block}_" + theirs, _BLOB_BLOCK + ours)
-            for theirs, ours in (
-                ("branch1_w", "branch1_conv.weight"),
-                ("branch1_bn_{blob}", "branch1_norm.{blob}"),
-                ("branch2{conv}_w", "branch2.conv_{conv}.weight"),
-                ("branch2{conv}_bn_{blob}", "branch2.norm_{conv}.{blob}"),
-            )
-        ),
+    # facebookresearch/SlowFast, slowfast/models/video_model_builder.py, resnet_helper.py.
+    Naming(
+        "PySlowFast",
+        rules=tuple(_slowfast_rules()),
+        trunk=r"s[1-5](_fuse)?\.",
+        left_over=r"head\.",
     ),
-    trunk=r"(t_)?(conv1|res|pool1|nonlocal)_?",
-    left_over=r".*_momentum$|lr$|model_iter$|pred_",
 )
-"""facebookresearch/SlowFast, slowfast/utils/c2_model_loading.py. ``riv`` holds variances."""
-NAMINGS = (OURS, PYTORCHVIDEO, VMZ, MMACTION2, PYSLOWFAST, CAFFE2)
-
-
-def recognise(names: Iterable[str]) -> Naming | None:
-    """The naming whose rules know most of the names; None if none knows any."""
-    names = list(names)
-    known = {naming: sum(naming.ours(name) is not None for name in names) for naming in NAMINGS}
-    best = max(NAMINGS, key=known.get)
-    return best if known[best] else None
-
-
-# Convolutions over time with stride-centred padding: zeros around a shorter kernel are no change.
-_WIDENED = re.compile(r"net\.\d\.multipathway_.*\b(conv_fast_to_slow|conv_a)\.weight")
-_SHOWN = 3  # names that a message shows of a long list
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a file of weights.
-
-    Attributes:
-        path: of the file.
-        naming: whose names it has.
-        loaded: how many values of the backbone came from the file.
-        left_over: names that belong to no backbone, such as the classifier's.
-        unexpected: names that nobody knows; they were not used.
-        widened: kernels that were shorter in time there: zeros around them, the same function.
-        eps: of the file's batch norms if it differs from the backbone's: their variances were
-            moved by the difference, the same function.
-        without_count: batch norms whose ``num_batches_tracked`` the file lacks (old ones do); only
-            training with a cumulative average would read it.
-    """
+    """What became of a file of weights."""
 
     path: Path
-    naming: str
-    loaded: int
-    left_over: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-    widened: tuple[str, ...] = ()
-    eps: float | None = None
-    without_count: int = 0
+    naming: str  # of the library whose names the file has
+    loaded: int  # values of the backbone that came from the file
+    left_over: tuple[str, ...]  # names that belong to no backbone, such as the classifier's
+    unexpected: tuple[str, ...]  # unknown names, which were not used
+    widened: tuple[str, ...]  # kernels that were shorter in time
+    eps: float | None  # of the file's batch norms if another than the backbone's
+    without_count: int  # batch norms whose ``num_batches_tracked`` the file lacks
 
     def lines(self) -> list[str]:
         """The report in words, a line a fact."""
-        lines = [f"{self.path}: {self.loaded} values of the backbone in {self.naming}'s names"]
-        if self.left_over:
-            lines.append(f"  left over on purpose: {_some(self.left_over)}")
-        if self.unexpected:
-            lines.append(f"  unexpected, not used: {_some(self.unexpected)}")
-        if self.widened:
-            lines.append(
-                f"  shorter in time there, zeros around them (the same function): "
-                f"{_some(self.widened)}"
-            )
-        if self.eps is not None:
-            lines.append(
-                f"  batch norms there have eps {self.eps:g}: variances moved (the same function)"
-            )
-        if self.without_count:
-            lines.append(
-                f"  no num_batches_tracked for {self.without_count} batch norms (harmless)"
-            )
-        return lines
-
-
-def load_backbone(model: nn.Module, path: Path) -> Report:
-    """Give a backbone the weights of a file of any known naming.
-
-    Args:
-        model: of :mod:`stadlib.models.backbones`, frozen or not; untouched if the file is refused.
-        path: see :func:`stadlib.weights.files.read_state`.
-
-    Raises:
-        InputError: see :func:`read_backbone`.
-    """
-    state, report = read_backbone(model, path)
-    model.load_state_dict(state)
-    return report
+        facts = {
+            f"left over on purpose: {_some(self.left_over)}": self.left_over,
+            f"unexpected, not used: {_some(self.unexpected)}": self.unexpected,
+            f"kernels widened in time by zeros (the same function): {_some(self.widened)}": (
+                self.widened
+            ),
+            f"batch norms of eps {self.eps}: variances moved (the same function)": self.eps,
+            f"no num_batches_tracked for {self.without_count} batch norms (harmless)": (
+                self.without_count
+            ),
+        }
+        first = f"{self.path}: {self.loaded} values of the backbone in {self.naming}'s names"
+        return [first, *(f"  {fact}" for fact, seen in facts.items() if seen)]
 
 
 def read_backbone(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], Report]:
-    """The weights of a file under the names of a backbone, whose values are not looked at.
+    """Read the weights of a file for a backbone; its own values are not used.
 
-    Every name and shape has to fit. Two differences that do not change what a network computes
-    are made up for: kernels that are shorter in time, and another eps of the batch norms.
-
-    Args:
-        model: a backbone, possibly on the meta device.
-        path: of the file.
+    Every name and shape has to fit. Two differences are made up for, so that the network computes
+    the same function: kernels that are shorter in time, and another eps of the batch norms.
 
     Returns:
-        a whole state dict of the backbone, on the CPU; what was done.
+        a whole state dict of the backbone (possibly on the meta device), on the CPU; the report.
 
     Raises:
-        InputError: a file that cannot be read, of no known naming, of another network (deeper,
-            shallower, with non-local blocks), with another shape or with values that are not
-            finite; one line with names and counts.
+        InputError: a file that cannot be read, has names of no known library, is of another
+            network or holds values that are not finite.
     """
     tensors, others = read_state(path)
-    naming = _naming(path, tensors)
-    state, unexpected = _renamed(path, tensors, naming)
+    known = {naming: sum(map(bool, map(naming.ours, tensors))) for naming in NAMINGS}
+    naming = max(NAMINGS, key=known.get)
+    if not known[naming]:
+        libraries = ", ".join(naming.library for naming in NAMINGS)
+        raise InputError(
+            f"{path}: names of no known library ({_some(tensors)}); known: {libraries}"
+        )
+    state, unexpected = {}, []
+    for name, tensor in tensors.items():
+        if naming.is_left_over(name):
+            continue
+        # A part of a backbone without a rule keeps its name, which then fits no backbone of ours.
+        ours = naming.ours(name) or (name if re.match(naming.trunk, name) else None)
+        if ours in state:
+            raise InputError(f"{path}: two values of {ours}, one of them {name}; keep one network")
+        if ours is None:
+            unexpected.append(name)
+        else:
+            state[ours] = tensor
     wanted = model.state_dict()
-    without_count = _add_counts(state, wanted)
-    _check_names(path, state, wanted, naming)
-    widened = _widen(state, wanted)
-    _check_shapes(path, state, wanted, naming)
-    _check_values(path, state)
+    # Files of torch before 0.4.1 have no counters. They matter only to a cumulative average.
+    counts = [n for n in wanted if n.endswith(".num_batches_tracked") and n not in state]
+    state |= {name: torch.zeros((), dtype=wanted[name].dtype) for name in counts}
+    widened = _fit(state, wanted, path, naming)
+    # A batch norm divides by variance + eps: the variance makes up for another eps.
+    moved = None
+    for name, norm in model.named_modules():
+        if isinstance(norm, nn.BatchNorm3d) and naming.eps not in (None, norm.eps):
+            moved, key = naming.eps, f"{name}.running_var"
+            state[key] = state[key] + (moved - norm.eps)
     report = Report(
         path=path,
-        naming=naming.name,
-        loaded=len(state) - without_count,
+        naming=naming.library,
+        loaded=len(state) - len(counts),
         left_over=tuple(filter(naming.is_left_over, tensors)),
         unexpected=(*unexpected, *others),
         widened=tuple(widened),
-        eps=_move_variances(state, model, naming),
-        without_count=without_count,
+        eps=moved,
+        without_count=len(counts),
     )
     return state, report
+
+
+# Convolutions over time with stride-centred padding: zeros around a shorter kernel are no change.
+_WIDENED = re.compile(r"net\.\d\.multipathway_.*\b(conv_fast_to_slow|conv_a)\.weight")
+
+
+def _fit(state: dict, wanted: dict, path: Path, naming: Naming) -> list[str]:
+    """Check names, shapes and values, and widen shorter kernels in ``state``; their names.
+
+    The zoo's SlowFast-101 look at 5 frames in their lateral connections where ours looks at 7, and
+    ``R101_50_50`` at 1 frame in most blocks of the fourth stage where ours looks at 3.
+    """
+    read_as = f"of {len(wanted)}; read in {naming.library}'s names"
+    missing = [name for name in wanted if name not in state]
+    foreign = [name for name in state if name not in wanted]
+    if missing or foreign:
+        problems = [f"no value for {_some(missing)}"] * bool(missing)
+        problems += [f"values for what this backbone lacks, {_some(foreign)}"] * bool(foreign)
+        raise InputError(
+            f"{path}: {' and '.join(problems)} ({read_as}); "
+            "give weights of the same network and depth"
+        )
+    widened, wrong = [], []
+    for name, value in wanted.items():
+        there, here = tuple(state[name].shape), tuple(value.shape)
+        if there == here:
+            continue
+        short = here[2] - there[2] if len(there) == len(here) == 5 else 0
+        same_but_time = there[:2] + there[3:] == here[:2] + here[3:]
+        if _WIDENED.fullmatch(name) and same_but_time and short > 0 and short % 2 == 0:
+            state[name] = F.pad(state[name], (0, 0, 0, 0, short // 2, short // 2))
+            widened.append(name)
+        else:
+            wrong.append(name)
+    if wrong:
+        shapes = [tuple(tensors[wrong[0]].shape) for tensors in (state, wanted)]
+        raise InputError(
+            f"{path}: another shape for {_some(wrong)} (the first has {shapes[0]}, not "
+            f"{shapes[1]}; {read_as}); give weights of the same network"
+        )
+    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if broken:
+        raise InputError(f"{path}: values that are not finite in {_some(broken)}; fetch it again")
+    return widened
 
 
 def _some(names: Iterable[str]) -> str:
     """The first few names and how many there are."""
     names = list(names)
-    dots = ", ..." if len(names) > _SHOWN else ""
-    return f"{len(names)}: {', '.join(names[:_SHOWN])}{dots}"
-
-
-def _naming(path: Path, tensors: dict[str, Tensor]) -> Naming:
-    if naming := recognise(tensors):
-        return naming
-    known = ", ".join(naming.name for naming in NAMINGS)
-    raise InputError(f"{path}: names of no known library ({_some(tensors)}); known: {known}")
-
-
-def _renamed(path: Path, tensors: dict, naming: Naming) -> tuple[dict[str, Tensor], list[str]]:
-    """Weights by our names, and the names of those that no rule knows."""
-    state, unexpected, foreign = {}, [], []
-    for name, tensor in tensors.items():
-        ours = naming.ours(name)
-        if ours in state:
-            raise InputError(f"{path}: two values of {ours}, one of them {name}; keep one network")
-        if ours is not None:
-            state[ours] = tensor
-        elif naming.is_trunk(name):
-            foreign.append(name)
-        elif not naming.is_left_over(name):
-            unexpected.append(name)
-    if foreign:
-        raise InputError(
-            f"{path}: has parts in {naming.name}'s names that this backbone lacks "
-            f"({_some(foreign)}); give weights of the same network"
-        )
-    return state, unexpected
-
-
-def _add_counts(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> int:
-    """Zero for the counters that files of torch before 0.4.1 and of Caffe2 lack; how many."""
-    missing = [n for n in wanted if n.endswith(".num_batches_tracked") and n not in state]
-    for name in missing:
-        state[name] = next(iter(state.values())).new_zeros((), dtype=wanted[name].dtype)
-    return len(missing)
-
-
-def _check_names(path: Path, state: dict, wanted: dict, naming: Naming) -> None:
-    missing = [name for name in wanted if name not in state]
-    foreign = [name for name in state if name not in wanted]
-    if missing or foreign:
-        words = [f"no value for {_some(missing)}"] if missing else []
-        words += [f"values for what this backbone lacks, {_some(foreign)}"] if foreign else []
-        raise InputError(
-            f"{path}: {' and '.join(words)} (of {len(wanted)}; read in {naming.name}'s names); "
-            "give weights of the same network and depth"
-        )
-
-
-def _widen(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
-    """Put zeros around kernels that are shorter in time than the backbone's; their names.
-
-    The zoo's SlowFast-101 look at 5 frames in their lateral connections where ours looks at 7, and
-    ``R101_50_50`` at 1 frame in most blocks of the fourth stage where ours looks at 3. Ours pads
-    by half a kernel, so that the longer kernel with zeros at both ends is the same function.
-    """
-    names = []
-    for name in filter(_WIDENED.fullmatch, wanted):
-        there, here = state[name], wanted[name]
-        if there.ndim != here.ndim or there.shape[:2] + there.shape[3:] != (
-            here.shape[:2] + here.shape[3:]
-        ):
-            continue
-        short = here.shape[2] - there.shape[2]
-        if short > 0 and short % 2 == 0:
-            state[name] = F.pad(there, (0, 0, 0, 0, short // 2, short // 2))
-            names.append(name)
-    return names
-
-
-def _check_shapes(path: Path, state: dict, wanted: dict, naming: Naming) -> None:
-    wrong = [name for name in wanted if state[name].shape != wanted[name].shape]
-    if wrong:
-        first = wrong[0]
-        raise InputError(
-            f"{path}: another shape for {_some(wrong)} (the first has "
-            f"{tuple(state[first].shape)}, not {tuple(wanted[first].shape)}; of {len(wanted)}; "
-            f"read in {naming.name}'s names); give weights of the same network"
-        )
-
-
-def _check_values(path: Path, state: dict[str, Tensor]) -> None:
-    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    if broken:
-        raise InputError(f"{path}: values that are not finite in {_some(broken)}; fetch it again")
-
-
-def _move_variances(state: dict, model: nn.Module, naming: Naming) -> float | None:
-    """Make up for another eps: variance + eps is what a batch norm divides by; the file's eps."""
-    if naming.eps is None:
-        return None
-    moved = None
-    for name, module in model.named_modules():
-        if isinstance(module, nn.BatchNorm3d) and module.eps != naming.eps:
-            variance = state[f"{name}.running_var"]
-            state[f"{name}.running_var"] = variance + (naming.eps - module.eps)
-            moved = naming.eps
-    return moved
+    return f"{len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"

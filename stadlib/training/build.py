@@ -43,10 +43,10 @@ def sampling(experiment: Experiment) -> Sampling:
 
 def backbone(experiment: Experiment) -> networks.Backbone:
     """The backbone by its word, at its scale's size."""
-    name, depth = experiment.backbone.rsplit("-", 1)
-    if numbers(experiment).backbone == "mini":
-        return {"slowfast": networks.slowfast_mini, "ir-csn": networks.csn_mini}[name]()
-    return {"slowfast": networks.slowfast, "ir-csn": networks.csn}[name](int(depth))
+    if numbers(experiment).backbone == "paper":
+        return networks.backbone(experiment.backbone)
+    slowfast = experiment.backbone.startswith("slowfast")
+    return networks.slowfast_mini() if slowfast else networks.csn_mini()
 
 
 def classifier(
@@ -58,7 +58,8 @@ def classifier(
     """
     if numbers(experiment).backbone == "mini":
         return networks.Classifier(backbone(experiment), num_classes, dropout)
-    return networks.Classifier(networks.of_kinetics(experiment.backbone), num_classes, dropout)
+    kinetics = networks.backbone(experiment.backbone, detection=False)
+    return networks.Classifier(kinetics, num_classes, dropout)
 
 
 def action_detector(

@@ -30,7 +30,7 @@ from stadlib.data.stream import Moment
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import MemoryTokens, no_memory
 from stadlib.models.person_detector import PERSON
-from stadlib.models.published import SOURCES
+from stadlib.models.published import PUBLISHED
 from stadlib.recipes.experiment import Detections, Experiment, from_dict
 from stadlib.recipes.scales import DETECTORS
 from stadlib.study import read_record
@@ -136,7 +136,7 @@ def _run(weights: str, scale: str) -> tuple[Experiment, Path]:
     if weights == MINIATURE:
         (row,) = recipes.table1(scale=scale, memory="no", **_WORDS)
         return row, study.run(row).folder
-    public = [source.name for source in SOURCES]
+    public = [row.name for row in PUBLISHED]
     if weights in public or Path(weights).suffix in _FILES or Path(weights).is_file():
         raise InputError(
             f"{weights}: a file of weights is read as a backbone alone, which scores no actions; "

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stadlib.models.networks import Backbone, csn, freeze_batchnorm, slowfast
+from stadlib.models.networks import Backbone, backbone, freeze_batchnorm
 
 with warnings.catch_warnings():  # pytorchvideo 0.1.5 is older than what torch deprecates
     warnings.simplefilter("ignore")
@@ -67,8 +67,8 @@ def plain_csn(depth: int) -> nn.Module:
 
 
 TRUNKS = {
-    "SlowFast-101": (lambda: slowfast(101), lambda: PlainSlowFast(101)),
-    "ir-CSN-152": (lambda: csn(152), lambda: plain_csn(152)),
+    "SlowFast-101": (lambda: backbone("slowfast-101"), lambda: PlainSlowFast(101)),
+    "ir-CSN-152": (lambda: backbone("ir-csn-152"), lambda: plain_csn(152)),
 }
 
 

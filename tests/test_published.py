@@ -17,13 +17,9 @@ import torch
 
 from stadlib.base import InputError
 from stadlib.cli import main
-from stadlib.models import published
+from stadlib.models import networks, published
 from stadlib.models.networks import CSN, STAGE_DEPTHS
 from stadlib.recipes.experiment import BackboneName, PretrainName
-
-
-def small_csn():
-    return CSN((1, 1), stem_width=4, inner_widths=(4, 4), out_widths=(8, 12))
 
 
 @pytest.fixture
@@ -35,16 +31,15 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_table_is_sound():
-    names = [row.name for row in published.SOURCES]
-    assert len(set(names)) == len(names) == len({row.file for row in published.SOURCES})
-    for row in published.SOURCES:
-        assert row.url.startswith("https://") and row.file.endswith((".pth", ".pyth"))
+    rows = published.PUBLISHED
+    assert len({row.name for row in rows}) == len(rows) == len({row.path for row in rows})
+    for row in rows:
+        assert row.url.startswith("https://") and row.path.suffix in (".pth", ".pyth")
         family, depth = row.backbone.rsplit("-", 1)
         assert family in ("slowfast", "ir-csn") and int(depth) in STAGE_DEPTHS
-        assert not row.sha256 or row.file.endswith(f"-{row.sha256}.pth")
-    fitting = {(row.backbone, row.pretraining) for row in published.SOURCES}
+        assert not row.sha256 or row.path.name.endswith(f"-{row.sha256}.pth")
     words = {(b, p) for b in get_args(BackboneName) for p in get_args(PretrainName)}
-    assert fitting & words == {
+    assert {(row.backbone, row.pretraining) for row in rows} & words == {
         ("slowfast-101", "K400"),
         ("ir-csn-152", "K400"),
         ("ir-csn-152", "K400+IG65M"),
@@ -52,13 +47,12 @@ def test_the_table_is_sound():
 
 
 def test_the_command_lists_the_table_and_what_is_there(folder, capsys):
-    row = published.SOURCES[0]
-    (folder / row.file).write_bytes(b"x")
+    row, *others = published.PUBLISHED
+    row.path.write_bytes(b"x")
     assert main(["weights"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert f"  here: {folder / row.file}" in lines
-    assert sum(line.startswith("  not here: ") for line in lines) == len(published.SOURCES) - 1
-    assert sum(line.strip() == row.url for line in lines) == 1
+    assert f"  here: {row.path}" in lines and f"  {row.url}" in lines
+    assert sum(line.startswith("  not here: ") for line in lines) == len(others)
     assert main(["weights", "csn"]) == 1
     assert "no such row; choose from slowfast-101-8x8" in capsys.readouterr().err
 
@@ -105,12 +99,12 @@ def quiet(*_):
     pass
 
 
-def test_a_download_that_was_cut_goes_on(server, tmp_path):
+def test_a_download_that_was_cut_resumes(server, tmp_path):
     server.content = os.urandom(300_000)
     sha = hashlib.sha256(server.content).hexdigest()[:8]
     path, seen = tmp_path / "pretrained" / "weights.pth", []
     server.limit = 100_000
-    with pytest.raises(InputError, match="cut off after 100000 of 300000 bytes; run again to go"):
+    with pytest.raises(InputError, match="cut off after 100000 of 300000 bytes; run again"):
         published.download(server.url, path, sha, quiet)
     assert not path.exists() and path.with_name("weights.pth.part").stat().st_size == 100_000
     server.limit = None
@@ -120,7 +114,7 @@ def test_a_download_that_was_cut_goes_on(server, tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["weights.pth"]
 
 
-def test_a_download_that_was_killed_goes_on(server, tmp_path):
+def test_a_download_that_was_killed_resumes(server, tmp_path):
     server.content = os.urandom(3 << 20)
     server.limit, server.hold = 2 << 20, threading.Event()
     path = tmp_path / "weights.pth"
@@ -167,13 +161,13 @@ def test_a_part_that_is_whole_or_too_long(server, tmp_path):
     part.write_bytes(server.content)
     published.download(server.url, tmp_path / "weights.pth", "", quiet)
     assert (tmp_path / "weights.pth").read_bytes() == server.content
-    part.write_bytes(b"x" * 20)
-    with pytest.raises(InputError, match=r"not fetched \(the file has changed"):
-        published.download(server.url, tmp_path / "weights.pth", "", quiet)
-    assert not part.exists()
+    assert server.asked == ["bytes=10-"]
+    part.write_bytes(b"x" * 20)  # the file has changed
+    published.download(server.url, tmp_path / "weights.pth", "", quiet)
+    assert (tmp_path / "weights.pth").read_bytes() == server.content and not part.exists()
 
 
-def test_without_network_one_line_says_what_to_fetch_and_where_to_put_it(tmp_path):
+def test_without_network_one_line_names_the_file_and_its_place(tmp_path):
     url, path = "http://127.0.0.1:9/weights.pth", tmp_path / "weights.pth"
     with pytest.raises(
         InputError, match=r"^http://127\.0\.0\.1:9/weights\.pth: not fetched"
@@ -183,21 +177,15 @@ def test_without_network_one_line_says_what_to_fetch_and_where_to_put_it(tmp_pat
 
 
 def test_the_command_fetches_verifies_and_reports(server, folder, monkeypatch, capsys):
-    torch.save({"model": small_csn().state_dict()}, folder / "made.pt")
+    small = CSN((1, 1), stem_width=4, inner_widths=(4, 4), out_widths=(8, 12))
+    torch.save({"model": small.state_dict()}, folder / "made.pt")
     server.content = (folder / "made.pt").read_bytes()
     sha = hashlib.sha256(server.content).hexdigest()[:8]
-    row = replace(published.source("ir-csn-152-ig65m"), url=server.url, sha256=sha)
-    monkeypatch.setattr(published, "SOURCES", (row,))
-    monkeypatch.setattr(published, "_network", lambda _: small_csn())
-    for _ in range(2):
-        assert main(["weights", row.name]) == 0
-        assert "values of the backbone in stadlib's names" in capsys.readouterr().out
+    row = replace(published.find("ir-csn-152-ig65m"), url=server.url, sha256=sha)
+    with pytest.raises(InputError, match=r"weights\.pth: no value for \d+: net\.blocks"):
+        published.fetch(row, quiet)  # another network; the file stays
+    monkeypatch.setattr(published, "PUBLISHED", (row,))
+    monkeypatch.setattr(networks, "backbone", lambda _: small)
+    assert main(["weights", row.name]) == 0
+    assert "values of the backbone in stadlib's names" in capsys.readouterr().out
     assert server.asked == [None]  # the second time it was there
-
-
-def test_weights_of_another_network_are_refused_after_the_download(server, folder, monkeypatch):
-    torch.save({"model": small_csn().state_dict()}, folder / "made.pt")
-    server.content = (folder / "made.pt").read_bytes()
-    row = replace(published.source("slowfast-50-ava"), url=server.url)
-    with pytest.raises(InputError, match=r"weights\.pth: no value for \d+: net\.0\.multipathway"):
-        published.fetch(row, quiet)

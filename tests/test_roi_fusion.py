@@ -1,0 +1,91 @@
+"""Padding, 3D RoIAlign and fusion: equal to their definitions, one person at a time."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from stadlib.models.roi_fusion import Fusion, RoIAlign3d, clip_index, pad, unpad
+
+COUNTS = torch.tensor([2, 0, 1])
+BOXES = torch.tensor([[3.0, 5.0, 40.0, 60.0], [-8.0, 10.0, 20.0, 90.0], [50.0, 0.0, 96.0, 33.3]])
+
+
+@pytest.mark.parametrize("counts", [[2, 0, 3], [1], [0, 0], [4, 1, 1, 0]])
+def test_unpad_undoes_pad_forward_and_backward(counts):
+    counts_B = torch.tensor(counts)
+    x_NC = torch.randn(sum(counts), 3, requires_grad=True)
+    x_BPC, mask_BP = pad(x_NC, counts_B)
+    assert mask_BP.sum(1).tolist() == counts
+    assert x_BPC.shape == (len(counts), max(counts), 3)
+    assert torch.equal(unpad(x_BPC, counts_B), x_NC)
+    weights = torch.randn_like(x_NC)
+    (gradient,) = torch.autograd.grad((unpad(x_BPC, counts_B) * weights).sum(), x_NC)
+    assert torch.equal(gradient, weights)
+
+
+def test_every_clip_has_its_persons_in_its_own_row_and_zeros_behind():
+    assert clip_index(COUNTS).tolist() == [0, 0, 2]
+    x_N = torch.tensor([10.0, 11.0, 20.0], requires_grad=True)
+    x_BP, mask_BP = pad(x_N, COUNTS)
+    assert x_BP.tolist() == [[10, 11], [0, 0], [20, 0]]
+    assert mask_BP.tolist() == [[True, True], [False, False], [True, False]]
+    (x_BP * torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).sum().backward()
+    assert x_N.grad.tolist() == [1, 2, 5]  # padded slots give no gradient
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [-1, 2])
+def test_every_frame_is_torchvisions_roi_align_of_that_frame(aligned, sampling_ratio):
+    features = torch.randn(3, 5, 4, 8, 12, dtype=torch.float64, requires_grad=True)
+    boxes = BOXES.double()
+    roi = RoIAlign3d(7, 1 / 8, aligned=aligned, sampling_ratio=sampling_ratio)
+    rois = torch.cat((torch.tensor([[0.0], [0.0], [2.0]]), boxes), dim=1)
+    expected = torch.stack(
+        [roi_align(features[:, :, t], rois, 7, 1 / 8, sampling_ratio, aligned) for t in range(4)],
+        dim=2,
+    )
+    pooled = roi(features, boxes, COUNTS)
+    assert pooled.shape == (3, 5, 4, 7, 7)
+    torch.testing.assert_close(pooled, expected, rtol=0, atol=1e-12)
+    weights = torch.randn_like(pooled)
+    ours, theirs = (torch.autograd.grad((x * weights).sum(), features) for x in (pooled, expected))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_pooling_sees_its_own_clip_in_any_layout():
+    features = torch.randn(3, 5, 4, 8, 12)
+    changed = features.clone()
+    changed[1:] = torch.randn_like(changed[1:])
+    roi = RoIAlign3d(4, 1 / 8)
+    before, after = roi(features, BOXES, COUNTS), roi(changed, BOXES, COUNTS)
+    assert torch.equal(before[:2], after[:2])
+    assert not torch.equal(before[2], after[2])
+    last = features.to(memory_format=torch.channels_last_3d)
+    assert torch.equal(before, roi(last, BOXES, COUNTS))
+    assert roi(features, BOXES[:0], torch.tensor([0, 0, 0])).shape == (0, 5, 4, 4, 4)
+
+
+def test_fusion_is_the_convolution_of_the_concatenation():
+    """Paper section 2.1, word by word: RoIs and scene side by side, then one convolution."""
+    fusion, boxes = Fusion(in_channels=8, width=16).double(), BOXES.double()
+    scene = torch.randn(3, 8, 4, 8, 12, dtype=torch.float64)
+    fused = fusion(RoIAlign3d(3, 1 / 8)(fusion.project(scene), boxes, COUNTS), scene, COUNTS)
+    clips = torch.tensor([0, 0, 2])
+    rois = torch.cat((clips[:, None], boxes), dim=1)
+    persons = [roi_align(scene[:, :, t], rois, 3, 1 / 8, -1, True) for t in range(4)]
+    around = F.adaptive_avg_pool3d(scene, (4, 3, 3))[clips]
+    weight = torch.cat((fusion.project.weight, fusion.scene.weight), dim=1)
+    both = torch.cat((torch.stack(persons, dim=2), around), dim=1)
+    expected = F.relu(fusion.norm(F.conv3d(both, weight, fusion.scene.bias)))
+    torch.testing.assert_close(fused, expected, rtol=0, atol=1e-12)
+
+
+def test_fusion_looks_at_one_person_alone():
+    fusion = Fusion(in_channels=8, width=16)
+    scene, persons = torch.randn(3, 8, 4, 6, 6), torch.randn(3, 16, 4, 3, 3)
+    changed = persons.clone()
+    changed[1] += 1
+    before, after = fusion(persons, scene, COUNTS), fusion(changed, scene, COUNTS)
+    assert torch.equal(before[[0, 2]], after[[0, 2]])
+    assert not torch.equal(before[1], after[1])
