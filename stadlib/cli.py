@@ -1,25 +1,31 @@
 """``python -m stadlib`` (or ``stadlib``): every command of the study, and what torchrun starts.
 
-A command is a function. Its signature is its options, and its docstring is its help. torch is
-imported inside the commands that compute, after their words were checked. A user's mistake ends
-with one line on standard error and exit status 1.
+A command is a function. Its signature is its options: what stands before ``*`` is positional, the
+rest has two dashes. Its docstring is its help. torch is imported inside the commands that compute,
+after their words were checked. A user's mistake ends with one line on standard error and exit
+status 1.
 """
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
 import math
 import os
+import re
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import App, CycloptsError, Parameter
+from types import NoneType
+from typing import Annotated, get_args, get_origin
 
 from stadlib import recipes, study
 from stadlib.base import (
+    ConfigError,
     InputError,
     OneLineError,
     Progress,
@@ -35,26 +41,15 @@ from stadlib.recipes.scales import DETECTORS, SCALES
 SPLITS = ("val", "test")
 KINETICS = {"K400": ("kinetics-400", 400), "K700": ("kinetics-700", 700)}  # folder, classes
 
-app = App(
-    name="stadlib",
-    help="Train, evaluate and show the study of relation modeling in spatio-temporal action "
-    "localization.",
-    help_format="plaintext",
-    default_parameter=Parameter(negative="", consume_multiple=True),
-    version_flags=[],
-)
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit status."""
     try:
-        command, bound, *_ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-        command(*bound.args, **bound.kwargs)
-    except (CycloptsError, OneLineError) as error:
-        return _fail(" ".join(str(error).split()))
+        parse(arguments)()
+    except OneLineError as error:
+        return _fail(str(error))
     except BrokenPipeError:  # the reader of a pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:  # a full disk, a folder without permission
         path = f"{error.filename}: " if error.filename else ""
         return _fail(f"{path}{error.strerror or error}; free space or set STADLIB_RESULTS")
@@ -68,6 +63,78 @@ def _fail(line: str) -> int:
     return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """One line instead of a usage text."""
+
+    def error(self, message: str) -> None:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def parse(arguments: list[str] | None = None) -> partial:
+    """The command that a command line names, with its options; call it to run it.
+
+    Raises:
+        ConfigError: one line, such as ``unrecognized arguments: --haed; see stadlib --help``.
+    """
+    parser = _Parser(prog="stadlib", description="Every command of the study.")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        summary, _, described = inspect.getdoc(command).partition("\n\nArgs:\n")
+        name = command.__name__.removesuffix("_command")
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        subparser.set_defaults(command=command)
+        texts = dict(re.findall(r"^    (\w+): (.*)$", described, re.MULTILINE))
+        for option in inspect.signature(command, eval_str=True).parameters.values():
+            _add_option(subparser, option, texts.get(option.name, "").replace("%", "%%"))
+    values = vars(parser.parse_args(arguments))
+    command, positional = values.pop("command"), []
+    for option in inspect.signature(command, eval_str=True).parameters.values():
+        if option.kind is option.VAR_POSITIONAL:
+            positional = values.pop(option.name)
+        elif is_dataclass(kind := option.annotation):
+            values[option.name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
+    return partial(command, *positional, **values)
+
+
+def _add_option(parser: argparse.ArgumentParser, option: inspect.Parameter, text: str) -> None:
+    """A parameter of a command as an option of its parser.
+
+    ``T | None`` and ``list[T]`` are read as T. ``Annotated[T, value]`` is ``value`` where the
+    option stands alone. A dataclass is an option for each field.
+    """
+    kind, settings = option.annotation, {"help": text}
+    if is_dataclass(kind):
+        for name, value in vars(option.default).items():
+            field = inspect.Parameter(
+                name, option.KEYWORD_ONLY, default=value, annotation=type(value)
+            )
+            _add_option(parser, field, kind.HELP[name])
+        return
+    if get_origin(kind) is Annotated:
+        kind, alone = get_args(kind)
+        settings |= {"nargs": "?", "const": alone}
+    if NoneType in get_args(kind):
+        kind = get_args(kind)[0]
+    if get_origin(kind) is list:
+        kind = get_args(kind)[0]
+        settings["nargs"] = "+"
+    if kind is bool:
+        settings["action"] = "store_true"
+    else:
+        settings |= {"type": kind, "metavar": "PATH" if kind is Path else None}
+    if option.kind is option.VAR_POSITIONAL:
+        parser.add_argument(option.name, nargs="*", **settings)
+    elif option.kind is option.POSITIONAL_OR_KEYWORD:
+        needed = option.default is option.empty
+        default = {} if needed else {"nargs": "?", "default": option.default}
+        parser.add_argument(option.name, **settings, **default)
+    else:
+        needed = option.default is option.empty
+        settings["default"] = None if needed else option.default
+        flag = "--" + option.name.rstrip("_").replace("_", "-")
+        parser.add_argument(flag, dest=option.name, required=needed, **settings)
+
+
 def _at_least(least: float, **options: float | None) -> None:
     """Refuse numbers below their least."""
     for name, value in options.items():
@@ -75,10 +142,6 @@ def _at_least(least: float, **options: float | None) -> None:
             raise InputError(f"--{name.replace('_', '-')} {value}: give {least} or more")
 
 
-# ------------------------------------------------------------------------------------ training
-
-
-@app.command
 def train(
     *,
     table: int = 1,
@@ -95,9 +158,9 @@ def train(
     data: str = "",
     iterations: int | None = None,
     processes: int = 0,
-    execution: Annotated[Execution, Parameter(name="*")] = USUAL,
+    execution: Execution = USUAL,
     publish: bool = False,
-    experiment: Annotated[str | None, Parameter(show=False)] = None,
+    experiment: str | None = None,
 ) -> None:
     """Train and evaluate rows of a table.
 
@@ -178,7 +241,6 @@ def _measure_detectors(scale: str, publish: bool) -> None:
             study.publish(record, "detectors", f"{version}_{record.scale}-{record.digest}")
 
 
-@app.command(name="pretrain")
 def pretrain_command(
     *,
     backbone: str = "ir-csn-152",
@@ -189,7 +251,7 @@ def pretrain_command(
     iterations: int | None = None,
     seed: int = 0,
     processes: int = 0,
-    execution: Annotated[Execution, Parameter(name="*")] = Execution(save_every=1_000),  # noqa: B008
+    execution: Execution = Execution(save_every=1_000),  # noqa: B008
 ) -> None:
     """Train a backbone to classify Kinetics' clips.
 
@@ -272,18 +334,15 @@ def _real_pretraining(record: dict, plan, pretrain: str, classes: int | None) ->
     return lines
 
 
-@app.command
-def watch(run: str = "", *, follow: bool = False, every: float = 5.0) -> None:
+def watch(run: str = "", *, follow: Annotated[float | None, 5.0] = None) -> None:
     """Show what a run is doing: stage, loss, speed, time left.
 
     Args:
         run: a folder, or part of a run's name; default: the newest
-        follow: again and again until the run ends
-        every: seconds between two looks
+        follow: look again and again until the run ends, with so many seconds between; alone: 5
     """
-    if not every > 0:
-        raise InputError(f"--every {every:g}: give seconds, more than 0")
-    from stadlib import study  # noqa: PLC0415  (pandas)
+    if follow is not None and not follow > 0:
+        raise InputError(f"--follow {follow:g}: give seconds, more than 0")
     from stadlib.report.watch import status  # noqa: PLC0415
 
     folder = study.find_run(run)
@@ -292,17 +351,13 @@ def watch(run: str = "", *, follow: bool = False, every: float = 5.0) -> None:
             if follow and sys.stdout.isatty():
                 print("\x1b[2J\x1b[H", end="")
             print("\n".join(status(folder)), flush=True)
-            if not follow or (folder / "record.json").is_file():
+            if follow is None or (folder / "record.json").is_file():
                 return
-            time.sleep(every)
+            time.sleep(follow)
     except KeyboardInterrupt:  # the run itself is not touched
         print()
 
 
-# --------------------------------------------------------------------------- files and datasets
-
-
-@app.command
 def detect(
     *videos: Path,
     data: Path | None = None,
@@ -310,7 +365,7 @@ def detect(
     split: list[str] = ["val"],  # noqa: B006
     detector: str = "v3",
     scale: str = "mini",
-    called: Annotated[str | None, Parameter(name="--as")] = None,
+    as_: str | None = None,
     every: float = 1.0,
     out: Path | None = None,
 ) -> None:
@@ -323,7 +378,7 @@ def detect(
         split: of the dataset: train, val, test
         detector: v1, v2, v3; torchvision:NAME; or a FILE.pt of weights
         scale: of v1, v2, v3: smoke, mini, paper
-        called: the dataset's box files get this name
+        as_: the dataset's box files get this name
         every: seconds between frames of a video
         out: of videos: write the boxes into this CSV
     """
@@ -341,14 +396,13 @@ def detect(
     if videos:
         files = [(out, training.frames_of_videos(videos, every))]
     else:
-        files = training.box_files(data, source, split, called or detector)
+        files = training.box_files(data, source, split, as_ or detector)
     model, name = training.open_detector(detector, scale, Progress)
     for path, frames in files:
         training.detect_persons(model, frames, path, name, progress=Progress(f"detect {path.stem}"))
         print(f"{path}: {len(frames)} frames")
 
 
-@app.command
 def evaluate(
     *,
     groundtruth: list[Path],
@@ -362,7 +416,7 @@ def evaluate(
     bootstrap: int = 0,
     compare: list[Path] | None = None,
     diagnose: bool = False,
-    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    json_: Path | None = None,
 ) -> None:
     """Measure frame mAP of prediction files, of any system.
 
@@ -378,7 +432,7 @@ def evaluate(
         bootstrap: resamples of the videos, for an interval
         compare: other detections: a paired difference
         diagnose: where AP is lost, by class
-        json_file: write the numbers into this file
+        json_: write the numbers into this file
     """
     from stadlib.evaluation import files  # noqa: PLC0415  (pandas)
 
@@ -403,8 +457,8 @@ def evaluate(
         )
         lines = files.lines(report)
     print("\n".join(lines))
-    if json_file:
-        write_whole(json_file, json.dumps(report, indent=1) + "\n")
+    if json_:
+        write_whole(json_, json.dumps(report, indent=1) + "\n")
 
 
 def _list(problems: list[str], name: Path, otherwise: str = "no problem found") -> None:
@@ -416,7 +470,6 @@ def _list(problems: list[str], name: Path, otherwise: str = "no problem found") 
     print(f"{name}: {otherwise}")
 
 
-@app.command
 def check(folder: Path) -> None:
     """Read a dataset in the official layout and list every problem.
 
@@ -428,7 +481,6 @@ def check(folder: Path) -> None:
     _list(check_dataset(folder, Progress("check")), folder)
 
 
-@app.command
 def classes(file: Path, *, labels: Path | None = None, out: Path | None = None) -> None:
     """Count how often an annotation file has which action.
 
@@ -446,7 +498,6 @@ def classes(file: Path, *, labels: Path | None = None, out: Path | None = None) 
         print(f"{out}: written")
 
 
-@app.command
 def weights(name: str | None = None) -> None:
     """List public backbone weights, or get one.
 
@@ -462,7 +513,6 @@ def weights(name: str | None = None) -> None:
     print("\n".join(published.fetch(row, Progress(f"download {row.name}")).lines()))
 
 
-@app.command
 def prepare(
     dataset: str,
     *,
@@ -500,10 +550,6 @@ def prepare(
     _list(problems, layout.root, f"complete; now stadlib check {reencode or layout.root}")
 
 
-# -------------------------------------------------------------------------------- the challenge
-
-
-@app.command
 def ensemble(
     *members: Path,
     out: Path | None = None,
@@ -558,7 +604,6 @@ def ensemble(
             study.publish(study.find(row), "ensembles/members")
 
 
-@app.command
 def score(run: str, *, split: str = "test", publish: bool = False) -> None:
     """Score another split with a finished run's model.
 
@@ -590,7 +635,6 @@ def _tell(record, kind: str, split: str, publish: bool) -> None:
         study.publish(record, "test" if split == "test" else kind)
 
 
-@app.command
 def submit(
     *,
     detections: list[Path] | None = None,
@@ -637,10 +681,6 @@ def submit(
     _list(found.problems, check)
 
 
-# ------------------------------------------------------------------------------------- showing
-
-
-@app.command(name="predict")
 def predict_command(
     video: str = "miniature",
     *,
@@ -673,7 +713,6 @@ def predict_command(
         print(f"*** {prediction.warning} ***")
 
 
-@app.command
 def readme(*, path: Path | None = None) -> None:
     """Write results/ into the tables of README and of results/claims.csv.
 
@@ -687,7 +726,6 @@ def readme(*, path: Path | None = None) -> None:
     claims.update(path)
 
 
-@app.command
 def report(*, out: Path) -> None:
     """Write the committed notebooks and the ledger of claims as web pages.
 
@@ -700,5 +738,20 @@ def report(*, out: Path) -> None:
     print(f"{pages[0]}: open it in a browser; {len(pages)} pages")
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+COMMANDS: tuple[Callable, ...] = (
+    train,
+    detect,
+    evaluate,
+    check,
+    classes,
+    weights,
+    prepare,
+    ensemble,
+    score,
+    submit,
+    watch,
+    predict_command,
+    pretrain_command,
+    readme,
+    report,
+)

@@ -179,6 +179,7 @@ def refuse_unknown(namespace: dict[str, object], names: Sequence[str]) -> None:
         given = [name for name, value in namespace.items() if _is_plain(name, value)]
     for name in given:
         if name not in names:
+            namespace.pop(name, None)  # the corrected cell runs in the same kernel
             raise ConfigError(f"unknown parameter {name!r}; choose from {', '.join(names)}")
     namespace["_parameters_checked"] = True
 

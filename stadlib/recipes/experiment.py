@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from stadlib.base import ConfigError, check_word, dataset_digest, digest
 from stadlib.recipes.scales import SCALES, made_of
@@ -151,7 +151,9 @@ class Experiment(_Checked):
         if self.memory and len(given) < 2:
             raise ConfigError("a stage with memory needs span and remembered; 30 and 5 are usual")
         if given and not self.memory:
-            raise ConfigError(f"{next(iter(given))} is for memory; name datasets in a stage's memory")
+            raise ConfigError(
+                f"{next(iter(given))} is for memory; name datasets in a stage's memory"
+            )
         if self.memory and self.head == "linear":
             raise ConfigError("head='linear' has no memory; choose from s-only, t-only")
 
@@ -259,18 +261,10 @@ def _with_tuples(content: dict) -> dict:
 class Execution(_Checked):
     """What a machine decides about a run; its numbers stay the same up to rounding.
 
-    Attributes:
-        accumulate: shares that a process takes of its part of a batch, one after the other,
-            before it updates the weights: the same global batch in less memory.
-        precision: of the forward pass; ``auto`` is bfloat16 (autocast) for the paper's networks on
-            a GPU, float32 elsewhere.
-        recompute: compute activations again in the backward pass instead of keeping them; ``auto``
-            does so for the paper's networks with 64 frames.
-        pad: clips of different sizes to the largest of the whole ``batch``, which makes losses the
-            same for any number of processes, or of one's ``share``, which is less to compute;
-            ``auto`` is ``share`` at paper scale alone.
-        compile: let ``torch.compile`` build the backbone.
-        save_every: iterations between checkpoints; 0 is a tenth of the stage.
+    ``HELP`` says what the fields are. ``auto`` is for the paper's networks: on a GPU ``precision``
+    is bfloat16 (autocast), with 64 frames ``recompute`` is yes, and at paper scale ``pad`` is
+    share. Padding to the ``batch`` makes losses the same for any number of processes; padding to
+    a process's ``share`` is less to compute.
 
     Raises:
         ConfigError: an unknown word or a number below its least.
@@ -282,6 +276,14 @@ class Execution(_Checked):
     pad: Literal["auto", "batch", "share"] = "auto"
     compile: bool = False
     save_every: int = 0
+    HELP: ClassVar[dict[str, str]] = {
+        "accumulate": "take a process's part of a batch in N turns: the same batch, less memory",
+        "precision": "of the forward pass: auto, float32, bfloat16",
+        "recompute": "compute activations again instead of keeping them: auto, yes, no",
+        "pad": "clips to the largest of: auto, batch, share",
+        "compile": "torch.compile the backbone",
+        "save_every": "iterations between checkpoints; 0: a tenth of the stage",
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
