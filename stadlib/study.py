@@ -173,8 +173,8 @@ def refuse_unknown(namespace: dict[str, object], names: Sequence[str]) -> None:
     Raises:
         ConfigError: one line that names the parameters.
     """
-    if "_parameters_checked" in namespace:
-        given = _assigned(list(namespace.get("In", ())), names)
+    if "_parameters_checked" in namespace and "In" in namespace:
+        given = _assigned(list(namespace["In"]), names)
     else:
         given = [name for name, value in namespace.items() if _is_plain(name, value)]
     for name in given:

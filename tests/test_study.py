@@ -136,9 +136,11 @@ def test_own_data_that_changed_is_another_experiment(tiny_dataset, tmp_path):
     root = shutil.copytree(tiny_dataset, tmp_path / "own")
     row = replace(ROW, dataset=str(root))
     names = [study.run_folder(row)]
-    (root / "annotations" / "ava_val_v2.2.csv").open("a").write("b,0902,0.1,0.1,0.2,0.2,14,0\n")
+    annotations = root / "annotations" / "ava_val_v2.2.csv"
+    annotations.write_text(annotations.read_text() + "b,0902,0.1,0.1,0.2,0.2,14,0\n")
     names.append(study.run_folder(row))
-    (root / "videos" / "ava" / "a.mp4").open("ab").write(b"\0")
+    video = root / "videos" / "ava" / "a.mp4"
+    video.write_bytes(video.read_bytes() + b"\0")
     names.append(study.run_folder(row))
     assert len(set(names)) == 3 and study.run_folder(row) == names[-1]
     assert study.stage_folder(row, 1) != study.stage_folder(replace(ROW, dataset=""), 1)
