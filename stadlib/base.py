@@ -17,13 +17,72 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import platformdirs
 from tqdm import tqdm
+
+
+class OneLineError(ValueError):
+    """An error whose message is all that a user needs: what is wrong, where, and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        # A DataLoader worker's error comes back with its traceback; the last line is the message.
+        super().__init__(message.rstrip().rsplit("\n", 1)[-1].split("Error: ", 1)[-1])
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython's hook: a notebook shows one line instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ConfigError(OneLineError):
+    """A word or number that the study does not know; the message names it and the choices."""
+
+
+class InputError(OneLineError):
+    """A file or row that cannot be used; one line that names file, row, word and the remedy."""
+
+
+def check_word(field: str, word: object, choices: tuple) -> None:
+    """Refuse ``word`` unless it is one of ``choices``.
+
+    Raises:
+        ConfigError: one line such as ``head='tonly'; choose from linear, s-only, t-only``.
+    """
+    if word not in choices:
+        raise ConfigError(f"{field}={word!r}; choose from {', '.join(map(str, choices))}")
+
+
+def digest(content: dict) -> str:
+    """Twelve hex digits of the canonical JSON of ``content``."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def dataset_digest(folder: str, detector: str) -> str:
+    """Twelve hex digits of a dataset: annotations and boxes by content, videos by name and size.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; name a dataset in the official layout")
+    content = {}
+    for pattern in ("annotations/*", f"boxes/{detector}_*", "videos/*/*"):
+        for path in root.glob(pattern):
+            if not path.is_file() or path.name.startswith("."):
+                continue  # a folder, a desktop's notes, a file that is being written
+            found = path.stat().st_size
+            if not pattern.startswith("videos"):
+                with open(path, "rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+            content[str(path.relative_to(root))] = found
+    return digest(content)
+
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -116,6 +175,38 @@ def whole_folder(path: Path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+_PUBLISHED = (":(top,exclude)results/reference",)  # records that were just published are no code
+
+
+def provenance(device: str, seconds: float) -> dict:
+    """Where a number comes from: code, libraries, device, cost."""
+    commit = _git("rev-parse", "HEAD")
+    # Of this process and its largest child (a decoding worker), resident.
+    usage = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    memory, unit = sum(u.ru_maxrss for u in usage), 1 if sys.platform == "darwin" else 1024
+    return {
+        "version": version("stadlib"),
+        "commit": commit,
+        "dirty": bool(_git("status", "--porcelain", "--", ":/", *_PUBLISHED)) if commit else None,
+        "python": sys.version.split()[0],
+        "torch": version("torch"),
+        "device": device,
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": round(memory * unit / 1e6),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _git(*arguments: str) -> str:
+    """Git's answer about the checkout; empty where there is none."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
 Report = Callable[[int, int, str], None]  # (done, total, a few words)
 MakeProgress = Callable[[str], Report]  # of a named task
 LINES = 10  # where nothing can be redrawn, a task writes about this many lines
@@ -150,8 +241,8 @@ class Progress:
             file = sys.stdout if _in_kernel() else sys.stderr
             # Line 0, though the bar of an interrupted cell may still hold it: JupyterLab does
             # not move the cursor up, and a bar on line 1 would be a new line with every refresh.
-            how = {"initial": self.first, "leave": False, "file": file, "position": 0}
-            self.bar = tqdm(total=total, desc=self.title, **how)
+            options = {"initial": self.first, "leave": False, "file": file, "position": 0}
+            self.bar = tqdm(total=total, desc=self.title, **options)
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(done - self.bar.n)
         if done >= total:
@@ -163,120 +254,17 @@ class Progress:
             left = (time.monotonic() - self.started) * (total - done) / (done - self.first)
             line += f", {left:.0f} s left"
         print(line, flush=True)
-        _tell_terminal(line)
-
-
-def _live() -> bool:
-    """A terminal redraws; so does JupyterLab, whose server names its kernels' sessions."""
-    return "JPY_SESSION_NAME" in os.environ or (_in_kernel() is False and sys.stderr.isatty())
+        if not _in_kernel():
+            return
+        # Under papermill a cell's output is stored, not shown: write to the terminal too, if any.
+        with suppress(OSError), open("/dev/tty", "w") as terminal:
+            terminal.write(f"\r{line}\x1b[K\n")
 
 
 def _in_kernel() -> bool:
     return "ipykernel" in sys.modules
 
 
-def _tell_terminal(line: str) -> None:
-    """Under papermill a cell's output is stored, not shown: tell the terminal too, if any."""
-    if not _in_kernel():
-        return
-    try:
-        with open("/dev/tty", "w") as terminal:
-            terminal.write(f"\r{line}\x1b[K\n")
-    except OSError:
-        pass  # no terminal: CI, a job queue
-
-
-class OneLineError(ValueError):
-    """An error whose message is all that a user needs: what is wrong, where, and the remedy."""
-
-    def __init__(self, message: str) -> None:
-        # A DataLoader worker's error comes back with its traceback; the last line is the message.
-        super().__init__(message.rstrip().rsplit("\n", 1)[-1].split("Error: ", 1)[-1])
-
-    def _render_traceback_(self) -> list[str]:
-        """IPython's hook: a notebook shows one line instead of a traceback."""
-        return [f"{type(self).__name__}: {self}"]
-
-
-class ConfigError(OneLineError):
-    """A word or number that the study does not know; the message names it and the choices."""
-
-
-class InputError(OneLineError):
-    """A file or row that cannot be used; one line that names file, row, word and the remedy."""
-
-
-def check_word(field: str, word: object, choices: tuple) -> None:
-    """Refuse ``word`` unless it is one of ``choices``.
-
-    Raises:
-        ConfigError: one line such as ``head='tonly'; choose from linear, s-only, t-only``.
-    """
-    if word not in choices:
-        raise ConfigError(f"{field}={word!r}; choose from {', '.join(map(str, choices))}")
-
-
-def digest(content: dict) -> str:
-    """Twelve hex digits of the canonical JSON of ``content``."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def dataset_digest(folder: str, detector: str) -> str:
-    """Twelve hex digits of a dataset: annotations and boxes by content, videos by name and size.
-
-    Raises:
-        InputError: there is no such folder.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; name a dataset in the official layout")
-    files = sorted([*root.glob("annotations/*"), *root.glob(f"boxes/{detector}_*")])
-    content = {str(file.relative_to(root)): _file_digest(file) for file in files}
-    for video in sorted(root.glob("videos/*/*")):
-        content[str(video.relative_to(root))] = video.stat().st_size
-    return digest(content)
-
-
-def _file_digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-_PUBLISHED = (":(top,exclude)results/reference",)  # records that were just published are no code
-
-
-def provenance(device: str, seconds: float) -> dict:
-    """Where a number comes from: code, libraries, device, cost."""
-    commit = _git("rev-parse", "HEAD")
-    return {
-        "version": version("stadlib"),
-        "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--", ":/", *_PUBLISHED)) if commit else None,
-        "python": sys.version.split()[0],
-        "torch": version("torch"),
-        "device": device,
-        "seconds": round(seconds, 1),
-        "peak_memory_mb": _peak_memory_mb(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _peak_memory_mb() -> int:
-    """Of this process and its largest child (a decoding worker), resident, in MB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    usage = (
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return round(sum(usage) * unit / 1e6)
-
-
-def _git(*words: str) -> str:
-    """What git says of the checkout; empty where there is none."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), *words]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _live() -> bool:
+    """A terminal redraws; so does JupyterLab, whose server names its kernels' sessions."""
+    return "JPY_SESSION_NAME" in os.environ or (not _in_kernel() and sys.stderr.isatty())

@@ -1,25 +1,30 @@
 """``python -m stadlib`` (or ``stadlib``): every command of the study, and what torchrun starts.
 
-A command is a function. Its signature is its options, and its docstring is its help. torch is
-imported inside the commands that compute, after their words were checked. A user's mistake ends
-with one line on standard error and exit status 1.
+A command is a function. Its signature is its options: what stands before ``*`` is positional, the
+rest has two dashes. Its annotations and its docstring are its help. torch is imported inside the
+commands that compute, after their words were checked. A user's mistake ends with one line on
+standard error and exit status 1.
 """
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
 import math
 import os
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import App, CycloptsError, Parameter
+from types import NoneType
+from typing import Annotated, get_args, get_origin
 
 from stadlib import recipes, study
 from stadlib.base import (
+    ConfigError,
     InputError,
     OneLineError,
     Progress,
@@ -35,26 +40,15 @@ from stadlib.recipes.scales import DETECTORS, SCALES
 SPLITS = ("val", "test")
 KINETICS = {"K400": ("kinetics-400", 400), "K700": ("kinetics-700", 700)}  # folder, classes
 
-app = App(
-    name="stadlib",
-    help="Train, evaluate and show the study of relation modeling in spatio-temporal action "
-    "localization.",
-    help_format="plaintext",
-    default_parameter=Parameter(negative="", consume_multiple=True),
-    version_flags=[],
-)
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit status."""
     try:
-        command, bound, *_ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-        command(*bound.args, **bound.kwargs)
-    except (CycloptsError, OneLineError) as error:
-        return _fail(" ".join(str(error).split()))
+        parse(arguments)()
+    except OneLineError as error:
+        return _fail(str(error))
     except BrokenPipeError:  # the reader of a pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:  # a full disk, a folder without permission
         path = f"{error.filename}: " if error.filename else ""
         return _fail(f"{path}{error.strerror or error}; free space or set STADLIB_RESULTS")
@@ -68,6 +62,77 @@ def _fail(line: str) -> int:
     return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """One line instead of a usage text."""
+
+    def error(self, message: str) -> None:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def parse(arguments: list[str] | None = None) -> partial:
+    """The command that a command line names, with its options; call it to run it.
+
+    Raises:
+        ConfigError: one line, such as ``unrecognized arguments: --haed; see stadlib --help``.
+    """
+    parser = _Parser(prog="stadlib", description="Every command of the study.")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        name, text = command.__name__.removesuffix("_command"), command.__doc__
+        subparser = subparsers.add_parser(name, help=text, description=text)
+        subparser.set_defaults(command=command)
+        for option in inspect.signature(command, eval_str=True).parameters.values():
+            _add_option(subparser, option)
+    values = vars(parser.parse_args(arguments))
+    command, positional = values.pop("command"), []
+    for option in inspect.signature(command, eval_str=True).parameters.values():
+        if option.kind is option.VAR_POSITIONAL:
+            positional = values.pop(option.name)
+        elif is_dataclass(kind := option.annotation):
+            values[option.name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
+    return partial(command, *positional, **values)
+
+
+def _add_option(parser: argparse.ArgumentParser, option: inspect.Parameter) -> None:
+    """Give a parser the option that a command's parameter stands for.
+
+    ``Annotated[T, text]`` holds its help, and perhaps the value of an option that stands alone.
+    ``T | None`` and sequences of T are read as T. A dataclass is an option for each field.
+    """
+    kind = option.annotation
+    if is_dataclass(kind):
+        for name, value in vars(option.default).items():
+            field = Annotated[type(value), kind.HELP[name]]
+            _add_option(parser, option.replace(name=name, default=value, annotation=field))
+        return
+    kind, text, *alone = get_args(kind)
+    settings = {"help": text.replace("%", "%%")}
+    if alone:
+        settings |= {"nargs": "?", "const": alone[0]}
+    if NoneType in get_args(kind):
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (list, Sequence):
+        kind = get_args(kind)[0]
+        settings["nargs"] = "+"
+    if kind is bool:
+        settings["action"] = "store_true"
+    else:
+        name = option.name.rstrip("_").upper()
+        settings |= {"type": kind, "metavar": "PATH" if kind is Path else name}
+    needed = option.default is option.empty
+    if not needed:
+        settings["default"] = option.default
+    if option.kind is option.KEYWORD_ONLY:
+        flag = "--" + option.name.rstrip("_").replace("_", "-")
+        parser.add_argument(flag, dest=option.name, required=needed, **settings)
+        return
+    if option.kind is option.VAR_POSITIONAL:
+        settings["nargs"] = "*"
+    elif not needed:
+        settings["nargs"] = "?"
+    parser.add_argument(option.name, **settings)
+
+
 def _at_least(least: float, **options: float | None) -> None:
     """Refuse numbers below their least."""
     for name, value in options.items():
@@ -75,50 +140,29 @@ def _at_least(least: float, **options: float | None) -> None:
             raise InputError(f"--{name.replace('_', '-')} {value}: give {least} or more")
 
 
-# ------------------------------------------------------------------------------------ training
-
-
-@app.command
 def train(
     *,
-    table: int = 1,
-    backbone: str | None = None,
-    pretrain: str | None = None,
-    frames: str | None = None,
-    head: str | None = None,
-    memory: str = "no",
-    detector: str | None = None,
-    amounts: bool = False,
-    uses: bool = False,
-    scale: str = "mini",
-    seed: list[int] = [0],  # noqa: B006  (never changed)
-    data: str = "",
-    iterations: int | None = None,
-    processes: int = 0,
-    execution: Annotated[Execution, Parameter(name="*")] = USUAL,
-    publish: bool = False,
-    experiment: Annotated[str | None, Parameter(show=False)] = None,
+    table: Annotated[int, "1, 2, 3 or 4"] = 1,
+    backbone: Annotated[str | None, "slowfast-101, slowfast-152, ir-csn-152, all"] = None,
+    pretrain: Annotated[str | None, "K400, K400+IG65M, K700, all"] = None,
+    frames: Annotated[str | None, "8x8+32x2, 16x4+64x1, 32x2, 64x1, all"] = None,
+    head: Annotated[str | None, "linear, s-only, t-only, all"] = None,
+    memory: Annotated[str, "rows of Table 1: no, yes, all"] = "no",
+    detector: Annotated[
+        str | None, "ground-truth, v1, v2, v3; default: v3, with --data ground-truth"
+    ] = None,
+    amounts: Annotated[bool, "instead of Table 2: how much memory helps how much"] = False,
+    uses: Annotated[bool, "instead of Table 4: what can be done with v3's boxes"] = False,
+    scale: Annotated[str, "smoke, mini, paper"] = "mini",
+    seed: Annotated[Sequence[int], "one run for each"] = (0,),
+    data: Annotated[str, "a folder with a dataset of your own"] = "",
+    iterations: Annotated[int | None, "of each stage, instead of the scale's"] = None,
+    processes: Annotated[int, "started with torchrun, each on its own GPU if any"] = 0,
+    execution: Execution = USUAL,
+    publish: Annotated[bool, "copy records to results/reference"] = False,
+    experiment: Annotated[str | None, "an experiment as JSON (what torchrun is given)"] = None,
 ) -> None:
-    """Train and evaluate rows of a table.
-
-    Args:
-        table: 1, 2, 3 or 4
-        backbone: slowfast-101, slowfast-152, ir-csn-152, all
-        pretrain: K400, K400+IG65M, K700, all
-        frames: 8x8+32x2, 16x4+64x1, 32x2, 64x1, all
-        head: linear, s-only, t-only, all
-        memory: rows of Table 1: no, yes, all
-        detector: ground-truth, v1, v2, v3; default of Table 1: v3, with --data ground-truth
-        amounts: instead of Table 2: how much memory helps how much
-        uses: instead of Table 4: what can be done with v3's boxes
-        scale: smoke, mini, paper
-        seed: one run for each
-        data: a folder with a dataset of your own
-        iterations: of each stage, instead of the scale's
-        processes: started with torchrun, each on its own GPU if there are any
-        publish: copy records to results/reference
-        experiment: an experiment as JSON (what torchrun is given)
-    """
+    """Train and evaluate rows of a table."""
     check_word("table", table, (1, 2, 3, 4))
     if experiment:
         rows = [from_dict(json.loads(experiment))]
@@ -178,30 +222,19 @@ def _measure_detectors(scale: str, publish: bool) -> None:
             study.publish(record, "detectors", f"{version}_{record.scale}-{record.digest}")
 
 
-@app.command(name="pretrain")
 def pretrain_command(
     *,
-    backbone: str = "ir-csn-152",
-    pretrain: str = "K700",
-    frames: str | None = None,
-    data: Path | None = None,
-    scale: str = "paper",
-    iterations: int | None = None,
-    seed: int = 0,
-    processes: int = 0,
-    execution: Annotated[Execution, Parameter(name="*")] = Execution(save_every=1_000),  # noqa: B008
+    backbone: Annotated[str, "slowfast-152, slowfast-101, ir-csn-152"] = "ir-csn-152",
+    pretrain: Annotated[str, "K400, K700"] = "K700",
+    frames: Annotated[str | None, "default: 8x8+32x2 of SlowFast, 32x2 of ir-CSN"] = None,
+    data: Annotated[Path | None, "Kinetics; default: where the data folder has it"] = None,
+    scale: Annotated[str, "smoke, mini, paper"] = "paper",
+    iterations: Annotated[int | None, "instead of the recipe's epochs"] = None,
+    seed: Annotated[int, "of weights and order"] = 0,
+    processes: Annotated[int, "started with torchrun"] = 0,
+    execution: Execution = Execution(save_every=1000),  # noqa: B008
 ) -> None:
-    """Train a backbone to classify Kinetics' clips.
-
-    Args:
-        backbone: slowfast-152, slowfast-101, ir-csn-152
-        pretrain: K400, K700
-        frames: default: 8x8+32x2 of SlowFast, 32x2 of ir-CSN
-        data: Kinetics; default: where the data folder has it
-        scale: smoke, mini, paper
-        iterations: instead of the recipe's epochs
-        processes: started with torchrun
-    """
+    """Train a backbone to classify Kinetics' clips."""
     check_word("pretrain", pretrain, tuple(KINETICS))
     check_word("scale", scale, tuple(SCALES))
     _at_least(1, iterations=iterations)
@@ -272,18 +305,16 @@ def _real_pretraining(record: dict, plan, pretrain: str, classes: int | None) ->
     return lines
 
 
-@app.command
-def watch(run: str = "", *, follow: bool = False, every: float = 5.0) -> None:
-    """Show what a run is doing: stage, loss, speed, time left.
-
-    Args:
-        run: a folder, or part of a run's name; default: the newest
-        follow: again and again until the run ends
-        every: seconds between two looks
-    """
-    if not every > 0:
-        raise InputError(f"--every {every:g}: give seconds, more than 0")
-    from stadlib import study  # noqa: PLC0415  (pandas)
+def watch(
+    run: Annotated[str, "a folder, or part of a run's name; default: the newest"] = "",
+    *,
+    follow: Annotated[
+        float | None, "seconds between looks until the run ends; alone: 5", 5.0
+    ] = None,
+) -> None:
+    """Show what a run is doing: stage, loss, speed, time left."""
+    if follow is not None and not follow > 0:
+        raise InputError(f"--follow {follow:g}: give seconds, more than 0")
     from stadlib.report.watch import status  # noqa: PLC0415
 
     folder = study.find_run(run)
@@ -292,41 +323,25 @@ def watch(run: str = "", *, follow: bool = False, every: float = 5.0) -> None:
             if follow and sys.stdout.isatty():
                 print("\x1b[2J\x1b[H", end="")
             print("\n".join(status(folder)), flush=True)
-            if not follow or (folder / "record.json").is_file():
+            if follow is None or (folder / "record.json").is_file():
                 return
-            time.sleep(every)
+            time.sleep(follow)
     except KeyboardInterrupt:  # the run itself is not touched
         print()
 
 
-# --------------------------------------------------------------------------- files and datasets
-
-
-@app.command
 def detect(
-    *videos: Path,
-    data: Path | None = None,
-    source: list[str] = ["ava", "kinetics"],  # noqa: B006
-    split: list[str] = ["val"],  # noqa: B006
-    detector: str = "v3",
-    scale: str = "mini",
-    called: Annotated[str | None, Parameter(name="--as")] = None,
-    every: float = 1.0,
-    out: Path | None = None,
+    *videos: Annotated[Path, "video files; or give --data"],
+    data: Annotated[Path | None, "a dataset: all its seconds"] = None,
+    source: Annotated[Sequence[str], "of the dataset: ava, kinetics"] = ("ava", "kinetics"),
+    split: Annotated[Sequence[str], "of the dataset: train, val, test"] = ("val",),
+    detector: Annotated[str, "v1, v2, v3; torchvision:NAME; or a FILE.pt of weights"] = "v3",
+    scale: Annotated[str, "of v1, v2, v3: smoke, mini, paper"] = "mini",
+    as_: Annotated[str | None, "the dataset's box files get this name"] = None,
+    every: Annotated[float, "seconds between frames of a video"] = 1.0,
+    out: Annotated[Path | None, "of videos: write the boxes into this CSV"] = None,
 ) -> None:
-    """Find the people in videos or in a dataset.
-
-    Args:
-        videos: video files; or give --data
-        data: a dataset: all its seconds
-        source: of the dataset: ava, kinetics
-        split: of the dataset: train, val, test
-        detector: v1, v2, v3; torchvision:NAME; or a FILE.pt of weights
-        scale: of v1, v2, v3: smoke, mini, paper
-        called: the dataset's box files get this name
-        every: seconds between frames of a video
-        out: of videos: write the boxes into this CSV
-    """
+    """Find the people in videos or in a dataset."""
     if bool(videos) == bool(data):
         raise InputError("detect: give either video files or --data DIR")
     if videos and not out:
@@ -341,45 +356,29 @@ def detect(
     if videos:
         files = [(out, training.frames_of_videos(videos, every))]
     else:
-        files = training.box_files(data, source, split, called or detector)
+        files = training.box_files(data, source, split, as_ or detector)
     model, name = training.open_detector(detector, scale, Progress)
     for path, frames in files:
         training.detect_persons(model, frames, path, name, progress=Progress(f"detect {path.stem}"))
         print(f"{path}: {len(frames)} frames")
 
 
-@app.command
 def evaluate(
     *,
-    groundtruth: list[Path],
-    detections: list[Path],
-    labels: Path | None = None,
-    persons: bool = False,
-    exclude: list[Path] = [],  # noqa: B006
-    protocol: str = "official",
-    iou: float = 0.5,
-    ties: str = "file",
-    bootstrap: int = 0,
-    compare: list[Path] | None = None,
-    diagnose: bool = False,
-    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    groundtruth: Annotated[list[Path], "CSV files in AVA's layout, evaluated jointly"],
+    detections: Annotated[list[Path], "CSV files, a score in column 8"],
+    labels: Annotated[Path | None, "label map (.pbtxt) of the actions"] = None,
+    persons: Annotated[bool, "AP of the boxes, without regard to actions; no --labels"] = False,
+    exclude: Annotated[Sequence[Path], "CSV files of video,timestamp"] = (),
+    protocol: Annotated[str, "official, acar, slowfast, mmaction2"] = "official",
+    iou: Annotated[float, "the least IoU of a match"] = 0.5,
+    ties: Annotated[str, "order of equal scores: file, or official (by its sort)"] = "file",
+    bootstrap: Annotated[int, "resamples of the videos, for an interval"] = 0,
+    compare: Annotated[list[Path] | None, "other detections: a paired difference"] = None,
+    diagnose: Annotated[bool, "where AP is lost, by class"] = False,
+    json_: Annotated[Path | None, "write the numbers into this file"] = None,
 ) -> None:
-    """Measure frame mAP of prediction files, of any system.
-
-    Args:
-        groundtruth: CSV files in AVA's layout, evaluated jointly
-        detections: CSV files, a score in column 8
-        labels: label map (.pbtxt) of the actions
-        persons: AP of the boxes, without regard to actions; no --labels
-        exclude: CSV files of video,timestamp
-        protocol: official, acar, slowfast, mmaction2
-        iou: the least IoU of a match
-        ties: order of equal scores: file, or official (by its sort)
-        bootstrap: resamples of the videos, for an interval
-        compare: other detections: a paired difference
-        diagnose: where AP is lost, by class
-        json_file: write the numbers into this file
-    """
+    """Measure frame mAP of prediction files, of any system."""
     from stadlib.evaluation import files  # noqa: PLC0415  (pandas)
 
     if persons:
@@ -403,8 +402,8 @@ def evaluate(
         )
         lines = files.lines(report)
     print("\n".join(lines))
-    if json_file:
-        write_whole(json_file, json.dumps(report, indent=1) + "\n")
+    if json_:
+        write_whole(json_, json.dumps(report, indent=1) + "\n")
 
 
 def _list(problems: list[str], name: Path, otherwise: str = "no problem found") -> None:
@@ -416,27 +415,22 @@ def _list(problems: list[str], name: Path, otherwise: str = "no problem found") 
     print(f"{name}: {otherwise}")
 
 
-@app.command
-def check(folder: Path) -> None:
-    """Read a dataset in the official layout and list every problem.
-
-    Args:
-        folder: of the dataset
-    """
+def check(
+    folder: Annotated[Path, "of the dataset"],
+) -> None:
+    """Read a dataset in the official layout and list every problem."""
     from stadlib.data.check import check_dataset  # noqa: PLC0415  (torch)
 
     _list(check_dataset(folder, Progress("check")), folder)
 
 
-@app.command
-def classes(file: Path, *, labels: Path | None = None, out: Path | None = None) -> None:
-    """Count how often an annotation file has which action.
-
-    Args:
-        file: annotations in AVA's layout
-        labels: label map (.pbtxt); default: AVA's 60
-        out: draw it into this PNG
-    """
+def classes(
+    file: Annotated[Path, "annotations in AVA's layout"],
+    *,
+    labels: Annotated[Path | None, "label map (.pbtxt); default: AVA's 60"] = None,
+    out: Annotated[Path | None, "draw it into this PNG"] = None,
+) -> None:
+    """Count how often an annotation file has which action."""
     from stadlib.report import figures, runs  # noqa: PLC0415  (matplotlib)
 
     table = runs.class_statistics(file, labels)
@@ -446,13 +440,10 @@ def classes(file: Path, *, labels: Path | None = None, out: Path | None = None) 
         print(f"{out}: written")
 
 
-@app.command
-def weights(name: str | None = None) -> None:
-    """List public backbone weights, or get one.
-
-    Args:
-        name: of the list; it is downloaded unless it is there
-    """
+def weights(
+    name: Annotated[str | None, "of the list; it is downloaded unless it is there"] = None,
+) -> None:
+    """List public backbone weights, or get one."""
     from stadlib.models import published  # noqa: PLC0415
 
     if name is None:
@@ -462,24 +453,15 @@ def weights(name: str | None = None) -> None:
     print("\n".join(published.fetch(row, Progress(f"download {row.name}")).lines()))
 
 
-@app.command
 def prepare(
-    dataset: str,
+    dataset: Annotated[str, "ava-kinetics"],
     *,
-    root: Path | None = None,
-    checksums: bool = False,
-    reencode: Path | None = None,
-    workers: int = 0,
+    root: Annotated[Path | None, "default: where paper scale looks"] = None,
+    checksums: Annotated[bool, "SHA-256 into the manifest; once all are there: compare"] = False,
+    reencode: Annotated[Path | None, "write small videos, AVA's cut, into this folder"] = None,
+    workers: Annotated[int, "processes; default: one a core"] = 0,
 ) -> None:
-    """Say what of AVA-Kinetics is there, and what is missing.
-
-    Args:
-        dataset: ava-kinetics
-        root: default: where paper scale looks
-        checksums: SHA-256 into the manifest; once all are there: compare
-        reencode: write small videos, AVA's cut, into this folder
-        workers: processes; default: one a core
-    """
+    """Say what of AVA-Kinetics is there, and what is missing."""
     check_word("dataset", dataset, ("ava-kinetics",))
     _at_least(0, workers=workers)
     from stadlib.data import prepare as steps  # noqa: PLC0415
@@ -500,40 +482,21 @@ def prepare(
     _list(problems, layout.root, f"complete; now stadlib check {reencode or layout.root}")
 
 
-# -------------------------------------------------------------------------------- the challenge
-
-
-@app.command
 def ensemble(
-    *members: Path,
-    out: Path | None = None,
-    table1: bool = False,
-    backbone: str = "all",
-    pretrain: str = "all",
-    frames: str = "all",
-    head: str = "all",
-    memory: str = "all",
-    seed: int = 0,
-    scale: str = "mini",
-    split: str = "val",
-    publish: bool = False,
+    *members: Annotated[Path, "prediction files"],
+    out: Annotated[Path | None, "the mean, a CSV"] = None,
+    table1: Annotated[bool, "instead: the members of Table 1's ensemble that were run"] = False,
+    backbone: Annotated[str, "of Table 1's runs"] = "all",
+    pretrain: Annotated[str, "of Table 1's runs"] = "all",
+    frames: Annotated[str, "of Table 1's runs"] = "all",
+    head: Annotated[str, "of Table 1's runs"] = "all",
+    memory: Annotated[str, "of Table 1's runs"] = "all",
+    seed: Annotated[int, "of Table 1's runs"] = 0,
+    scale: Annotated[str, "of Table 1's runs"] = "mini",
+    split: Annotated[str, "of Table 1's runs: val, test"] = "val",
+    publish: Annotated[bool, "copy to results/reference"] = False,
 ) -> None:
-    """Average prediction files of the same boxes.
-
-    Args:
-        members: prediction files
-        out: the mean, a CSV
-        table1: instead: the members of Table 1's ensemble that were run
-        backbone: of Table 1's runs
-        pretrain: of Table 1's runs
-        frames: of Table 1's runs
-        head: of Table 1's runs
-        memory: of Table 1's runs
-        seed: of Table 1's runs
-        scale: of Table 1's runs
-        split: of Table 1's runs: val, test
-        publish: copy to results/reference
-    """
+    """Average prediction files of the same boxes."""
     if not table1:
         if not members or out is None:
             raise InputError("ensemble: give prediction files and --out, or --table1")
@@ -558,15 +521,13 @@ def ensemble(
             study.publish(study.find(row), "ensembles/members")
 
 
-@app.command
-def score(run: str, *, split: str = "test", publish: bool = False) -> None:
-    """Score another split with a finished run's model.
-
-    Args:
-        run: a folder, or part of a run's name
-        split: val, test
-        publish: copy to results/reference
-    """
+def score(
+    run: Annotated[str, "a folder, or part of a run's name"],
+    *,
+    split: Annotated[str, "val, test"] = "test",
+    publish: Annotated[bool, "copy to results/reference"] = False,
+) -> None:
+    """Score another split with a finished run's model."""
     check_word("split", split, SPLITS)
     from stadlib.training.processes import group, rank  # noqa: PLC0415
 
@@ -590,26 +551,16 @@ def _tell(record, kind: str, split: str, publish: bool) -> None:
         study.publish(record, "test" if split == "test" else kind)
 
 
-@app.command
 def submit(
     *,
-    detections: list[Path] | None = None,
-    labels: Path | None = None,
-    out: Path | None = None,
-    check: Path | None = None,
-    data: Path | None = None,
-    split: str = "test",
+    detections: Annotated[list[Path] | None, "AVA's and Kinetics' prediction files"] = None,
+    labels: Annotated[Path | None, "label map (.pbtxt) of the evaluated actions"] = None,
+    out: Annotated[Path | None, "the submission file, a CSV"] = None,
+    check: Annotated[Path | None, "list every problem of this file"] = None,
+    data: Annotated[Path | None, "to check: the dataset"] = None,
+    split: Annotated[str, "to check: val, test"] = "test",
 ) -> None:
-    """Write or check the challenge's submission file.
-
-    Args:
-        detections: AVA's and Kinetics' prediction files
-        labels: label map (.pbtxt) of the evaluated actions
-        out: the submission file, a CSV
-        check: list every problem of this file
-        data: to check: the dataset
-        split: to check: val, test
-    """
+    """Write or check the challenge's submission file."""
     if bool(detections) == bool(check):
         raise InputError("submit: give --detections to write a file, or --check to check one")
     from stadlib.evaluation import submission  # noqa: PLC0415  (pandas)
@@ -637,29 +588,18 @@ def submit(
     _list(found.problems, check)
 
 
-# ------------------------------------------------------------------------------------- showing
-
-
-@app.command(name="predict")
 def predict_command(
-    video: str = "miniature",
+    video: Annotated[str, "a file; default: a drawn movie"] = "miniature",
     *,
-    out: Path | None = None,
-    weights: str = "miniature",
-    detector: str = "v3",
-    every: float = 1.0,
-    scale: str = "mini",
+    out: Annotated[
+        Path | None, "a folder for the results; default: results/predictions/..."
+    ] = None,
+    weights: Annotated[str, "a run's folder, its name or part of it"] = "miniature",
+    detector: Annotated[str, "v1, v2, v3; torchvision:NAME; FILE.pt"] = "v3",
+    every: Annotated[float, "seconds between two scored moments"] = 1.0,
+    scale: Annotated[str, "of the miniature model: smoke, mini"] = "mini",
 ) -> None:
-    """Show who does what in a video.
-
-    Args:
-        video: a file; default: a drawn movie
-        out: a folder for the results; default: results/predictions/...
-        weights: a run's folder, its name or part of it; default: the miniature t-only row
-        detector: v1, v2, v3 of the run's scale; torchvision:NAME; FILE.pt
-        every: seconds between two scored moments
-        scale: of the miniature model: smoke, mini
-    """
+    """Show who does what in a video."""
     from stadlib.video import predict  # noqa: PLC0415  (torch, matplotlib, IPython)
 
     prediction = predict.predict(
@@ -673,13 +613,11 @@ def predict_command(
         print(f"*** {prediction.warning} ***")
 
 
-@app.command
-def readme(*, path: Path | None = None) -> None:
-    """Write results/ into the tables of README and of results/claims.csv.
-
-    Args:
-        path: of the README
-    """
+def readme(
+    *,
+    path: Annotated[Path | None, "of the README"] = None,
+) -> None:
+    """Write results/ into the tables of README and of results/claims.csv."""
     from stadlib.report import claims, table1  # noqa: PLC0415  (pandas)
 
     path = path or published_dir("paper").parents[1] / "README.md"
@@ -687,18 +625,18 @@ def readme(*, path: Path | None = None) -> None:
     claims.update(path)
 
 
-@app.command
-def report(*, out: Path) -> None:
-    """Write the committed notebooks and the ledger of claims as web pages.
-
-    Args:
-        out: a new folder
-    """
+def report(
+    *,
+    out: Annotated[Path, "a new folder"],
+) -> None:
+    """Write the committed notebooks and the ledger of claims as web pages."""
     from stadlib.report.pages import write_pages  # noqa: PLC0415  (nbconvert)
 
     pages = write_pages(out)
     print(f"{pages[0]}: open it in a browser; {len(pages)} pages")
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(train, detect, evaluate, check, classes, weights, prepare, ensemble, score, submit, watch),
+    *(predict_command, pretrain_command, readme, report),
+)

@@ -173,12 +173,13 @@ def refuse_unknown(namespace: dict[str, object], names: Sequence[str]) -> None:
     Raises:
         ConfigError: one line that names the parameters.
     """
-    if "_parameters_checked" in namespace:
-        given = _assigned(list(namespace.get("In", ())), names)
+    if "_parameters_checked" in namespace and "In" in namespace:
+        given = _assigned(list(namespace["In"]), names)
     else:
         given = [name for name, value in namespace.items() if _is_plain(name, value)]
     for name in given:
         if name not in names:
+            namespace.pop(name, None)  # the corrected cell runs in the same kernel
             raise ConfigError(f"unknown parameter {name!r}; choose from {', '.join(names)}")
     namespace["_parameters_checked"] = True
 

@@ -43,6 +43,13 @@ def test_the_committed_notebooks_become_pages(tmp_path, capsys):
     names = {path.stem for path in pages.NOTEBOOKS.glob("[0-9]*.ipynb")}
     assert {path.stem for path in (tmp_path / "pages").iterdir()} == names | {"index"}
     assert "index.html: open it in a browser" in capsys.readouterr().out
+    for path in (tmp_path / "pages").iterdir():  # readable offline, also on a narrow screen
+        html = path.read_text()
+        assert "<script" not in html and "@import" not in html and "url(" not in html, path
+        for link in re.findall(r'(?:src|href)="([^"]*)"', html):
+            local = link.startswith(("data:", "#")) or (path.parent / link).is_file()
+            assert local or f'<a href="{link}"' in html, f"{path}: {link}"
+        assert "width=device-width" in html and "img, video { max-width: 100%" in html
 
 
 def test_interrupted_leaves_nothing(notebooks, tmp_path, monkeypatch):

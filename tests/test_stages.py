@@ -147,7 +147,7 @@ def test_what_only_tests_does_not_train_again():
             {"stages": (Stage(memory=("ava",)),), "span": 3, "remembered": 5, "head": "linear"},
             "head='linear' has no memory; choose from s-only, t-only",
         ),
-        ({"stages": (Stage(train="head"),)}, "the first stage trains 'head'; say 'all'"),
+        ({"stages": (Stage(train="head"),)}, "train='head'; say 'all'"),
         (
             {
                 "stages": (Stage(), Stage(memory=("ava",), start="previous", train="head")),

@@ -110,6 +110,13 @@ def test_check_parameters_refuses_a_misspelt_name():
         study.check_parameters({**good, "haed": "linear"}, "head", "scale", "seed")
 
 
+def test_a_corrected_parameter_cell_runs_in_the_same_kernel():
+    namespace = {"head": "t-only", "haed": "linear"}
+    with pytest.raises(ConfigError, match="unknown parameter 'haed'"):
+        study.check_parameters(namespace, "head")
+    study.check_parameters(namespace | {"head": "linear"}, "head")
+
+
 def test_cells_run_again_in_one_kernel_after_a_parameter_changed():
     """The variables of the first time are no parameters; a misspelt one in the cell still is."""
     cells = ["", 'head = "t-only"\nscale = "smoke"', "study.check_parameters(...)"]
@@ -129,12 +136,17 @@ def test_own_data_that_changed_is_another_experiment(tiny_dataset, tmp_path):
     root = shutil.copytree(tiny_dataset, tmp_path / "own")
     row = replace(ROW, dataset=str(root))
     names = [study.run_folder(row)]
-    (root / "annotations" / "ava_val_v2.2.csv").open("a").write("b,0902,0.1,0.1,0.2,0.2,14,0\n")
+    annotations = root / "annotations" / "ava_val_v2.2.csv"
+    annotations.write_text(annotations.read_text() + "b,0902,0.1,0.1,0.2,0.2,14,0\n")
     names.append(study.run_folder(row))
-    (root / "videos" / "ava" / "a.mp4").open("ab").write(b"\0")
+    video = root / "videos" / "ava" / "a.mp4"
+    video.write_bytes(video.read_bytes() + b"\0")
     names.append(study.run_folder(row))
     assert len(set(names)) == 3 and study.run_folder(row) == names[-1]
     assert study.stage_folder(row, 1) != study.stage_folder(replace(ROW, dataset=""), 1)
+    for note in ("annotations/.DS_Store", "videos/ava/.a.mp4.1234.tmp"):
+        (root / note).write_text("")
+    assert study.run_folder(row) == names[-1]
     shutil.rmtree(root)
     with pytest.raises(InputError, match="own: no such folder"):
         study.find(row)

@@ -1,16 +1,14 @@
-"""The words of the study as frozen dataclasses: what an experiment is, before any tensor exists.
+"""What an experiment is, as frozen dataclasses that check their words; no torch is imported.
 
-Floor 0: imports no torch, so that a wrong word is refused at once.
-
-How a run is computed, as opposed to what is: no digest knows of it.
-
-Floor 1; imports no torch.
+An :class:`Experiment` says what is computed and names its record. An :class:`Execution` says how it
+is computed on this machine and is part of no digest.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, get_args, get_origin, get_type_hints
+from itertools import pairwise
+from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from stadlib.base import ConfigError, check_word, dataset_digest, digest
 from stadlib.recipes.scales import SCALES, made_of
@@ -30,14 +28,15 @@ class _Checked:
     """Checks every field that is annotated with a Literal, also inside a tuple, on creation."""
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in fields(self):
-            hint, value = hints[field.name], getattr(self, field.name)
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(hint) is tuple:
+                hint, words = get_args(hint)[0], value  # noqa: PLW2901
+            else:
+                words = (value,)
             if get_origin(hint) is Literal:
-                check_word(field.name, value, get_args(hint))
-            elif get_origin(hint) is tuple and get_origin(get_args(hint)[0]) is Literal:
-                for word in value:
-                    check_word(field.name, word, get_args(get_args(hint)[0]))
+                for word in words:
+                    check_word(name, word, get_args(hint))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +113,11 @@ class Experiment(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        two_paths = self.backbone.startswith("slowfast")
-        inputs = [word for word in get_args(InputName) if ("+" in word) == two_paths]
+        inputs = [
+            word
+            for word in get_args(InputName)
+            if ("+" in word) == self.backbone.startswith("slowfast")
+        ]
         if self.frames not in inputs:
             raise ConfigError(
                 f"frames={self.frames!r} does not fit {self.backbone}; choose from "
@@ -124,35 +126,34 @@ class Experiment(_Checked):
         if not self.stages or not self.scales:
             raise ConfigError("an experiment needs at least one stage and one test scale")
         self._check_stages()
-        self._check_memory()
         if self.detected and self.detections is None:
             object.__setattr__(self, "detections", Detections())
         if self.detections and not self.detected:
             raise ConfigError("detections need a detector; choose from v1, v2, v3")
 
     def _check_stages(self) -> None:
-        if self.stages[0].start != "pretrained":
-            raise ConfigError(f"the first stage starts {self.stages[0].start!r}; say 'pretrained'")
-        if self.stages[0].train != "all":
-            raise ConfigError(f"the first stage trains {self.stages[0].train!r}; say 'all'")
-        for before, stage in zip(self.stages, self.stages[1:], strict=False):
-            goes_on = stage.start in ("previous", "previous-but-classifier")
-            if goes_on and bool(stage.memory) != bool(before.memory):
+        """Refuse stages that cannot follow each other, and numbers of memory without a memory."""
+        for name, word in (("start", "pretrained"), ("train", "all")):
+            if (value := getattr(self.stages[0], name)) != word:
+                raise ConfigError(f"the first stage has {name}={value!r}; say {word!r}")
+        for before, stage in pairwise(self.stages):
+            keeps_head = stage.start in ("previous", "previous-but-classifier")
+            if keeps_head and bool(stage.memory) != bool(before.memory):
                 raise ConfigError(
-                    f"a stage that starts {stage.start!r} goes on with its head, which either "
-                    "remembers or not; give both stages memory, or start 'previous-backbone'"
+                    f"a stage that starts {stage.start!r} keeps the head, which has a memory or "
+                    "none; give both stages memory, or start 'previous-backbone'"
                 )
-
-    def _check_memory(self) -> None:
-        given = [name for name in ("span", "remembered") if getattr(self, name) is not None]
-        for name in given:
-            value = getattr(self, name)
+        given = {name: getattr(self, name) for name in ("span", "remembered")}
+        given = {name: value for name, value in given.items() if value is not None}
+        for name, value in given.items():
             if type(value) is not int or value < 1:
                 raise ConfigError(f"{name}={value!r}; give a whole number, 1 or more")
         if self.memory and len(given) < 2:
             raise ConfigError("a stage with memory needs span and remembered; 30 and 5 are usual")
         if given and not self.memory:
-            raise ConfigError(f"{given[0]} is for memory; name datasets in a stage's memory")
+            raise ConfigError(
+                f"{next(iter(given))} is for memory; name datasets in a stage's memory"
+            )
         if self.memory and self.head == "linear":
             raise ConfigError("head='linear' has no memory; choose from s-only, t-only")
 
@@ -197,35 +198,35 @@ class Experiment(_Checked):
         """Of what decides the weights after a stage, counted from 1.
 
         Experiments that begin alike share it, and with it the trained stage: Table 2's second
-        strategy begins as Table 1's row without memory does. Where the boxes are found matters to
-        training only where detections are trained on, or remembered of seconds that nobody
-        annotated (an online bank holds what was annotated).
+        strategy begins as Table 1's row without memory does. Which boxes are scored matters to
+        training only where detections are trained on, or are remembered in seconds that have no
+        annotation (an online bank holds annotated people).
         """
-        remembers = any(stage.memory for stage in self.stages[:number])
-        for_others = {"scales", "flip"} | (set() if remembers else {"span", "remembered"})
-        words = {name: word for name, word in self.to_dict().items() if name not in for_others}
+        stages = self.stages[:number]
+        remembers = any(stage.memory for stage in stages)
+        offline = any(stage.memory and stage.train != "all" for stage in stages)
+        left_out = {"scales", "flip"} | (set() if remembers else {"span", "remembered"})
+        words = {name: word for name, word in self.to_dict().items() if name not in left_out}
         words["stages"] = words["stages"][:number]
         content = {"experiment": words, "scale": asdict(SCALES[self.scale])}
-        if self.detected and self._trains_on_detections(number):
+        trained = self.detected and self.detections.training != "ground-truth"
+        if trained or (self.detected and offline):
             content["detector"] = made_of(self.detector, self.scale)
         else:
             words.pop("detections", None)
             words["detector"] = "ground-truth"
-        if not remembers and "detections" not in words:
-            del words["detector"]
+            if not remembers:
+                del words["detector"]
         return digest(content | self._data())
 
-    def _trains_on_detections(self, number: int) -> bool:
-        offline = any(stage.memory and stage.train != "all" for stage in self.stages[:number])
-        return offline or self.detections.training != "ground-truth"
-
     def to_dict(self) -> dict:
-        """Plain values for JSON; a field that is None says nothing and is left out."""
-        content = _spoken(asdict(self))
-        return content | {"stages": tuple(_spoken(stage) for stage in content["stages"])}
+        """Return a JSON-ready dict without ``None`` fields."""
+        content = asdict(self)
+        stages = [_without_none(stage) for stage in content["stages"]]
+        return _without_none(content) | {"stages": tuple(stages)}
 
 
-def _spoken(content: dict) -> dict:
+def _without_none(content: dict) -> dict:
     return {name: value for name, value in content.items() if value is not None}
 
 
@@ -243,39 +244,27 @@ def from_dict(content: dict) -> Experiment:
     known = {field.name for field in fields(Experiment)}
     if unknown := sorted(set(content) - known):
         raise ConfigError(f"unknown field {unknown[0]!r}; an experiment has {', '.join(known)}")
-    values = dict(content)
+    values = _with_tuples(content)
     if "stages" in values:
-        values["stages"] = tuple(
-            Stage(**{k: tuple(v) if isinstance(v, list) else v for k, v in stage.items()})
-            for stage in values["stages"]
-        )
-    if "scales" in values:
-        values["scales"] = tuple(values["scales"])
+        values["stages"] = tuple(Stage(**_with_tuples(stage)) for stage in values["stages"])
     if values.get("detections"):
-        found = values["detections"]
-        values["detections"] = Detections(**{**found, "extend": tuple(found["extend"])})
+        values["detections"] = Detections(**_with_tuples(values["detections"]))
     return Experiment(**values)
 
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+def _with_tuples(content: dict) -> dict:
+    """JSON's lists as the tuples that they were."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Execution:
+class Execution(_Checked):
     """What a machine decides about a run; its numbers stay the same up to rounding.
 
-    Attributes:
-        accumulate: shares that a process takes of its part of a batch, one after the other,
-            before it updates the weights: the same global batch in less memory.
-        precision: of the forward pass; ``auto`` is bfloat16 (autocast) for the paper's networks on
-            a GPU, float32 elsewhere.
-        recompute: compute activations again in the backward pass instead of keeping them; ``auto``
-            does so for the paper's networks with 64 frames.
-        pad: clips of different sizes to the largest of the whole ``batch``, which makes losses the
-            same for any number of processes, or of one's ``share``, which is less to compute;
-            ``auto`` is ``share`` at paper scale alone.
-        compile: let ``torch.compile`` build the backbone.
-        save_every: iterations between checkpoints; 0 is a tenth of the stage.
+    ``HELP`` says what the fields are. ``auto`` is for the paper's networks: on a GPU ``precision``
+    is bfloat16 (autocast), with 64 frames ``recompute`` is yes, and at paper scale ``pad`` is
+    share. Padding to the ``batch`` makes losses the same for any number of processes; padding to
+    a process's ``share`` is less to compute.
 
     Raises:
         ConfigError: an unknown word or a number below its least.
@@ -287,11 +276,17 @@ class Execution:
     pad: Literal["auto", "batch", "share"] = "auto"
     compile: bool = False
     save_every: int = 0
+    HELP: ClassVar[dict[str, str]] = {
+        "accumulate": "take a process's part of a batch in N turns: the same batch, less memory",
+        "precision": "of the forward pass: auto, float32, bfloat16",
+        "recompute": "compute activations again instead of keeping them: auto, yes, no",
+        "pad": "clips to the largest of: auto, batch, share",
+        "compile": "torch.compile the backbone",
+        "save_every": "iterations between checkpoints; 0: a tenth of the stage",
+    }
 
     def __post_init__(self) -> None:
-        check_word("precision", self.precision, PRECISIONS)
-        check_word("recompute", self.recompute, ("auto", "yes", "no"))
-        check_word("pad", self.pad, ("auto", "batch", "share"))
+        super().__post_init__()
         for name, least in (("accumulate", 1), ("save_every", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)}; give {least} or more")

@@ -1,25 +1,7 @@
-"""The numbers that differ between smoke, mini and paper, which are one code path. Floor 0.
+"""The numbers that differ between smoke, mini and paper, which are one code path.
 
-The person detectors v1, v2, v3 as literal values (paper sections 3.1 and 3.3, Table 4).
-
-The paper trains GFocalV2 on COCO's persons, then on AVA-Kinetics, and does not say in what its
-three versions differ. Its numbers do: from v1 to v2 Kinetics gains 4.7 AP and AVA 0.6, from v2 to
-v3 both gain where boxes must be precise. So v1 is finetuned on AVA alone, v2 on both and longer,
-v3 on both and longest.
-
-Floor 0, below the experiment, whose digest depends on how its detector was made.
-
-How a backbone learns to classify Kinetics' clips: numbers of a published recipe. Floor 0.
-
-The AVA paper names what its backbones were pretrained on (section 3.1 and Table 1: K400, K700) and
-gives **no number** of how: none of those at ``paper`` is the AVA paper's. They are SlowFast's, of
-the two configurations in its repository that train a SlowFast and a CSN of 101 layers from scratch
-and agree in all of them: ``configs/Kinetics/pytorchvideo/SLOWFAST_8x8_R101.yaml`` and
-``CSN_32x2_R101.yaml`` (facebookresearch/SlowFast). VMZ, where ir-CSN comes from, trains otherwise
-(defaults of its ``pt/vmz/func/opts.py``: 45 epochs, 10 of them warm-up, lr 0.01).
-
-What differs here from those files: the backbones are 152 layers deep, the set may be K700, and the
-linear layer's bias is not decayed.
+Three tables by scale: the study's own numbers, those of the person detectors, those of the
+pretraining. The field defaults of a table are the values of one scale; the others say what differs.
 """
 
 from __future__ import annotations
@@ -30,65 +12,38 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """The numbers that differ between smoke, mini and paper; nothing else may depend on a scale.
+    """The numbers that differ between scales; nothing else may depend on a scale.
 
     Frame counts and rates turn the paper's words into seconds: ``32x2`` is 32 frames, every
-    second one of a 30 Hz video; at ``mini`` a quarter of the frames of an 8 Hz video.
+    second one of a 30 Hz video; at ``mini`` a quarter of the frames of an 8 Hz video. The defaults
+    are those of ``mini``.
     """
 
-    world_version: int  # of the rendered data; 0: real data
-    frame_rate: float  # frames a second in which the input words count
-    frame_divisor: int  # 32x2 at mini is 32 / frame_divisor frames
-    short_side: int  # training input, pixels
-    long_side: int
-    test_sides: tuple[int, ...]
-    pad_multiple: int  # a batch's height and width are divisible by it
-    iterations: int  # of a full stage
-    batch: int
-    lr: float
-    drop: float  # factor at each of the schedule's four drops
-    backbone: Literal["paper", "mini"]
-    roi_size: int  # cells a side of a person's feature map
-    width: int  # of fused person features and of the relation head
+    world_version: int = 2  # of the rendered data; 0: real data
+    frame_rate: float = 8  # frames a second in which the input words count
+    frame_divisor: int = 4  # 32x2 at mini is 32 / frame_divisor frames
+    short_side: int = 64  # training input, pixels
+    long_side: int = 96
+    test_sides: tuple[int, ...] = (56, 64, 72)
+    pad_multiple: int = 8  # a batch's height and width are divisible by it
+    iterations: int = 1_000  # of a full stage
+    batch: int = 8
+    lr: float = 0.3
+    drop: float = 0.34  # factor at each of the schedule's four drops
+    backbone: Literal["paper", "mini"] = "mini"
+    roi_size: int = 4  # cells a side of a person's feature map
+    width: int = 64  # of fused person features and of the relation head
     max_persons: int = 10  # of a clip in training
-    num_workers: int = 0  # processes that decode and augment
-    pretrain_side: int = 0  # square clips, small enough that persons are as high as in movies
-    pretrain_iterations: int = 0
-    pretrain_batch: int = 0
-    pretrain_lr: float = 0.0
+    num_workers: int = 1  # processes that decode and augment
+    pretrain_side: int = 48  # square clips, small enough that people are as high as in movies
+    pretrain_iterations: int = 2_400
+    pretrain_batch: int = 16
+    pretrain_lr: float = 0.1
 
 
-_MINI = Scale(
-    world_version=2,
-    frame_rate=8,
-    frame_divisor=4,
-    short_side=64,
-    long_side=96,
-    test_sides=(56, 64, 72),
-    pad_multiple=8,
-    iterations=1_000,
-    batch=8,
-    lr=0.3,
-    drop=0.34,
-    num_workers=1,
-    backbone="mini",
-    roi_size=4,
-    width=64,
-    pretrain_side=48,
-    pretrain_iterations=2_400,
-    pretrain_batch=16,
-    pretrain_lr=0.1,
-)
 SCALES: dict[str, Scale] = {
-    "smoke": replace(
-        _MINI,
-        iterations=12,
-        batch=4,
-        num_workers=0,
-        pretrain_iterations=6,
-        pretrain_batch=8,
-    ),
-    "mini": _MINI,
+    "smoke": Scale(iterations=12, batch=4, num_workers=0, pretrain_iterations=6, pretrain_batch=8),
+    "mini": Scale(),
     "paper": Scale(
         world_version=0,
         frame_rate=30,
@@ -105,23 +60,31 @@ SCALES: dict[str, Scale] = {
         roi_size=7,
         width=512,
         num_workers=8,
+        pretrain_side=0,  # weights come from a file
+        pretrain_iterations=0,
+        pretrain_batch=0,
+        pretrain_lr=0.0,
     ),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorStage:
-    """One stretch of a detector's training.
+    """One stretch of a person detector's training.
 
-    ``data`` names lists that are drawn from in turns (in the paper 60 % of the keyframes are AVA's,
-    in the miniature world 96 %): ``stills`` (COCO's persons; at the miniature scales
-    a rendered set in COCO's layout), ``ava``, ``kinetics``. ``share`` is of the scale's iterations.
+    ``data`` names lists from which pictures are drawn in turns (in the paper 60 % of the keyframes
+    are AVA's, in the miniature world 96 %): ``stills`` (people of COCO; at the miniature scales a
+    rendered set in COCO's layout), ``ava``, ``kinetics``. ``share`` is of the scale's iterations.
     """
 
     data: tuple[str, ...]
     share: float = 1.0
 
 
+# Paper sections 3.1 and 3.3, Table 4. The paper trains GFocalV2 on the people of COCO, then on
+# AVA-Kinetics, and does not say how its three versions differ. Its numbers do: from v1 to v2
+# Kinetics gains 4.7 AP and AVA 0.6; from v2 to v3 both gain where boxes must be precise. So v1 is
+# finetuned on AVA alone, v2 on both and longer, v3 on both and longest.
 _STILLS = DetectorStage(data=("stills",))
 DETECTORS: dict[str, tuple[DetectorStage, ...]] = {
     "v1": (_STILLS, DetectorStage(data=("ava",), share=0.5)),
@@ -132,30 +95,22 @@ DETECTORS: dict[str, tuple[DetectorStage, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorScale:
-    """The numbers that differ between smoke, mini and paper."""
+    """Numbers of the detectors' training; the defaults are those of ``mini``."""
 
     version: int = 2  # of the rendered stills and the detector's code; 0: real data
-    body: str  # "mini", or the depth of a ResNet
-    short_sides: tuple[int, ...]  # drawn from in training; the last is that of testing
-    long_side: int
-    iterations: int  # of a stage whose share is 1
-    batch: int
-    lr: float
+    body: str = "mini"  # or the depth of a ResNet
+    short_sides: tuple[int, ...] = (64, 72, 88, 96, 80)  # drawn from; the last is that of testing
+    long_side: int = 144
+    iterations: int = 700  # of a stage whose share is 1
+    batch: int = 8
+    lr: float = 0.01
     drop: float = 0.3  # at each of the schedule's four drops
     weight_decay: float = 1e-4
 
 
-_MINI_DETECTOR = DetectorScale(
-    body="mini",
-    short_sides=(64, 72, 88, 96, 80),
-    long_side=144,
-    iterations=700,
-    batch=8,
-    lr=0.01,
-)
 DETECTOR_SCALES: dict[str, DetectorScale] = {
-    "smoke": DetectorScale(**{**asdict(_MINI_DETECTOR), "iterations": 20}),
-    "mini": _MINI_DETECTOR,
+    "smoke": DetectorScale(iterations=20),
+    "mini": DetectorScale(),
     # COCO's usual schedule (GFocalV2: 12 epochs of batch 16) and sizes.
     "paper": DetectorScale(
         version=0,
@@ -164,7 +119,6 @@ DETECTOR_SCALES: dict[str, DetectorScale] = {
         long_side=1333,
         iterations=90_000,
         batch=16,
-        lr=0.01,
     ),
 }
 
@@ -180,7 +134,16 @@ def made_of(name: str, scale: str, number: int | None = None) -> dict:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingRecipe:
-    """Numbers of one pretraining on real files; what an epoch is, the videos on disk decide."""
+    """How a backbone learns to classify Kinetics' clips; the defaults are those of ``paper``.
+
+    The AVA paper names what its backbones were pretrained on (section 3.1, Table 1) and gives **no
+    number** of how. These are SlowFast's, from the two of its configurations that train a SlowFast
+    and a CSN of 101 layers from scratch and agree in all of them
+    (``configs/Kinetics/pytorchvideo/SLOWFAST_8x8_R101.yaml`` and ``CSN_32x2_R101.yaml``). What
+    differs here: the backbones are 152 layers deep, the set may be K700, and the bias of the linear
+    layer is not decayed. VMZ, where ir-CSN comes from, trains otherwise (defaults of
+    ``pt/vmz/func/opts.py``: 45 epochs, 10 of them warm-up, lr 0.01).
+    """
 
     epochs: float = 196  # passes over the training videos, one random clip of each
     warm_up: float = 34 / 196  # share of them in which the learning rate rises ...
@@ -211,7 +174,7 @@ _MINI_PRETRAINING = PretrainingRecipe(
     settling=20,
 )
 RECIPES: dict[str, PretrainingRecipe] = {
-    # The mini networks on real files: to try files and command out, for no table.
+    # The mini networks on real files: to try files and command, for no table.
     "smoke": replace(_MINI_PRETRAINING, epochs=1, batch=8, settling=1),
     "mini": _MINI_PRETRAINING,
     "paper": PretrainingRecipe(),

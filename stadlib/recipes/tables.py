@@ -51,6 +51,18 @@ TABLE1 = (
     ("ir-csn-152", "K700", "32x2", "t-only", True),
     ("ir-csn-152", "K700", "64x1", "t-only", True),
 )
+# Table 3. Section 2.4: after normal training, the classifier alone, on class-balanced data.
+DECOUPLED = Stage(start="previous", train="classifier", sampler="class-balanced")
+TABLE3 = {  # what differs from it
+    "after": {},
+    "after, new classifier": {"start": "previous-but-classifier"},
+    "square-root": {"sampler": "square-root"},
+    "repeat-factor": {"sampler": "repeat-factor"},
+    "instance": {"sampler": "instance"},
+}
+DETECTORS = ("v1", "v2", "v3", "ground-truth")  # of Table 4
+THRESHOLDS = (0.05, 0.2, 0.35, 0.5)  # of a box's score, for the sweep
+SPANS, PERSONS = (2, 5, 10, 30), (1, 2, 3, 5)  # of the memory ablation; 30 and 5 are the tables'
 
 
 def table1(
@@ -73,24 +85,31 @@ def table1(
     for name, word in words.items():
         check_word("field of table 1", name, fields)
         check_word(name, word, (*(MEMORY_WORDS if name == "memory" else choices(name)), "all"))
-    written = [(*row[:4], MEMORY_WORDS[row[4]]) for row in TABLE1]
+    wanted = [words.get(name, "all") for name in fields]
     rows = [
         row
-        for row, texts in zip(TABLE1, written, strict=True)
-        if all(words.get(name, "all") in ("all", texts[i]) for i, name in enumerate(fields))
+        for row in TABLE1
+        if all(
+            a in ("all", b) for a, b in zip(wanted, (*row[:4], MEMORY_WORDS[row[4]]), strict=True)
+        )
     ]
     if not rows:
-        wanted = ", ".join(f"{name}={word}" for name, word in words.items() if word != "all")
-        check_word("row of table 1", wanted, tuple(dict.fromkeys(" ".join(r[:4]) for r in TABLE1)))
-    return tuple(_experiment(row, scale, seed, detector=detector) for row in rows)
+        named = ", ".join(f"{name}={word}" for name, word in words.items() if word != "all")
+        check_word("row of table 1", named, tuple(dict.fromkeys(" ".join(r[:4]) for r in TABLE1)))
+    return tuple(_table1_row(row, scale, seed, detector) for row in rows)
+
+
+def _table1_row(row: tuple, scale: str, seed: int, detector: str) -> Experiment:
+    stages = WITH_MEMORY if row[4] else (Stage(),)
+    return _experiment(row[:4], scale, seed, stages, detector)
 
 
 def table2(
     *, scale: str = "mini", seed: int = 0, backbone: str = "slowfast-152", head: str = "t-only"
 ) -> dict[str, Experiment]:
-    """The rows of Table 2 by the name of their strategy; the paper's are of SlowFast-152, t-only.
+    """The rows of Table 2 by strategy; the paper's are of SlowFast-152, t-only.
 
-    Boxes are the ground truth's, so that strategies differ in nothing but what is remembered.
+    Boxes are the ground truth's, so that strategies differ only in what is remembered.
 
     Args:
         scale: ``smoke``, ``mini`` or ``paper``.
@@ -101,14 +120,8 @@ def table2(
     Raises:
         ConfigError: an unknown word.
     """
-    check_word("backbone", backbone, choices("backbone"))
-    frames = "8x8+32x2" if backbone.startswith("slowfast") else "32x2"
-    row = (backbone, "K700", frames, head, True)
-    return {name: _experiment(row, scale, seed, stages) for name, stages in TABLE2.items()}
-
-
-# Section 2.4: after normal training, the classifier alone, on class-balanced data.
-DECOUPLED = Stage(start="previous", train="classifier", sampler="class-balanced")
+    words = _usual(backbone, head)
+    return {name: _experiment(words, scale, seed, stages) for name, stages in TABLE2.items()}
 
 
 def table3(
@@ -116,32 +129,17 @@ def table3(
 ) -> dict[str, Experiment]:
     """Before and after decoupled training (Table 3), and what it is compared with, by name.
 
-    The paper's are ir-CSN-152 with the T-only head, "before" being its row of Table 1; here boxes
-    are the ground truth's, so that an action's AP is the classifier's alone. The paper does not
-    say whether the classifier begins anew, as in its reference [11]; both are here, as are two
-    other samplers and, as the control, as much further training on data as it comes.
-
-    Raises:
-        ConfigError: an unknown word.
+    The paper's are ir-CSN-152 with the T-only head, and "before" is its row of Table 1. Here boxes
+    are the ground truth's, so that an action's AP depends on the classifier alone. The paper does
+    not say whether the classifier starts anew, as in its reference [11]; both are here, as are two
+    other samplers and, as the control, as much further training on the data as they come.
+    Arguments and errors as in :func:`table2`.
     """
-    check_word("backbone", backbone, choices("backbone"))
-    frames = "8x8+32x2" if backbone.startswith("slowfast") else "32x2"
-    row = (backbone, "K700", frames, head, False)
-    variants = {
-        "after": DECOUPLED,
-        "after, new classifier": replace(DECOUPLED, start="previous-but-classifier"),
-        "square-root": replace(DECOUPLED, sampler="square-root"),
-        "repeat-factor": replace(DECOUPLED, sampler="repeat-factor"),
-        "instance": replace(DECOUPLED, sampler="instance"),
-    }
-    rows = {"before": _experiment(row, scale, seed)}
-    for name, stage in variants.items():
-        rows[name] = _experiment(row, scale, seed, (Stage(), stage))
+    words = _usual(backbone, head)
+    rows = {"before": _experiment(words, scale, seed)}
+    for name, change in TABLE3.items():
+        rows[name] = _experiment(words, scale, seed, (Stage(), replace(DECOUPLED, **change)))
     return rows
-
-
-DETECTORS = ("v1", "v2", "v3", "ground-truth")
-THRESHOLDS = (0.05, 0.2, 0.35, 0.5)  # of a box's score, for the sweep
 
 
 def table4(
@@ -149,42 +147,29 @@ def table4(
 ) -> dict[str, Experiment]:
     """The rows of Table 4 by detector: one trained model, scored on four sets of boxes.
 
-    Raises:
-        ConfigError: an unknown word.
+    Arguments and errors as in :func:`table2`.
     """
-    check_word("backbone", backbone, choices("backbone"))
-    frames = "8x8+32x2" if backbone.startswith("slowfast") else "32x2"
-    row = (backbone, "K700", frames, head, False)
-    return {name: _experiment(row, scale, seed, detector=name) for name in DETECTORS}
+    words = _usual(backbone, head)
+    return {name: _experiment(words, scale, seed, detector=name) for name in DETECTORS}
 
 
 def box_uses(
     *, scale: str = "mini", seed: int = 0, backbone: str = "ir-csn-152", head: str = "t-only"
 ) -> dict[str, Experiment]:
-    """What else one may do with v3's boxes: other thresholds, larger boxes, a product of scores."""
+    """What else can be done with v3's boxes: other thresholds, larger boxes, a product of scores.
+
+    Arguments and errors as in :func:`table2`.
+    """
     row = table4(scale=scale, seed=seed, backbone=backbone, head=head)["v3"]
-    uses = {f"threshold {least}": replace(row.detections, threshold=least) for least in THRESHOLDS}
-    uses["extended"] = replace(row.detections, extend=EXTENSION)
-    uses["product of scores"] = replace(row.detections, product=True)
-    uses["trained on both"] = replace(row.detections, training="ground-truth+detected")
-    return {name: replace(row, detections=use) for name, use in uses.items()}
-
-
-def strategy(experiment: Experiment) -> str | None:
-    """The name in Table 2 of how an experiment keeps its memory; None if it is none of them."""
-    words = [_words(stage) for stage in experiment.stages]
-    for name, stages in TABLE2.items():
-        if words == [_words(stage) for stage in stages]:
-            return name
-    return None
-
-
-def _words(stage: Stage) -> tuple:
-    """What of a stage is not a number."""
-    return stage.data, stage.memory, stage.start, stage.train, stage.sampler
-
-
-SPANS, PERSONS = (2, 5, 10, 30), (1, 2, 3, 5)  # of the ablation; 30 and 5 are the tables'
+    changes = {f"threshold {least}": {"threshold": least} for least in THRESHOLDS} | {
+        "extended": {"extend": EXTENSION},
+        "product of scores": {"product": True},
+        "trained on both": {"training": "ground-truth+detected"},
+    }
+    return {
+        name: replace(row, detections=replace(row.detections, **change))
+        for name, change in changes.items()
+    }
 
 
 def memory_ablation(
@@ -192,8 +177,9 @@ def memory_ablation(
 ) -> dict[tuple[int, int], Experiment]:
     """How much is remembered, by (span in seconds, persons of a second); (0, 0) is nothing.
 
-    All are Table 2's second strategy, whose first stage knows nothing of memory: they share it, and
-    differ in what one and the same backbone's new head may look at.
+    All are Table 2's second strategy. They share its first stage, which has no memory, and differ
+    in what the new head of this one backbone can attend to. Arguments and errors as in
+    :func:`table2`.
     """
     whole = table2(scale=scale, seed=seed, backbone=backbone, head=head)["A+K first, new head"]
     without = tuple(replace(stage, memory=()) for stage in whole.stages)
@@ -201,6 +187,16 @@ def memory_ablation(
     rows |= {(span, REMEMBERED): replace(whole, span=span) for span in SPANS}
     rows |= {(SPAN, persons): replace(whole, remembered=persons) for persons in PERSONS}
     return rows
+
+
+def strategy(experiment: Experiment) -> str | None:
+    """The strategy of Table 2 that an experiment follows; None if it follows none of them."""
+
+    def words(stages: tuple[Stage, ...]) -> list[tuple]:
+        return [(s.data, s.memory, s.start, s.train, s.sampler) for s in stages]
+
+    names = (name for name, stages in TABLE2.items() if words(stages) == words(experiment.stages))
+    return next(names, None)
 
 
 def ensemble1(*, scale: str = "mini", seed: int = 0, **words: str) -> tuple[Experiment, ...]:
@@ -220,7 +216,7 @@ def ensemble1(*, scale: str = "mini", seed: int = 0, **words: str) -> tuple[Expe
     rows = table1(scale=scale, seed=seed, **words)
     if any(word != "all" for word in words.values()):
         return rows
-    return (*rows, _experiment(TABLE1[-1], scale, seed=seed + 1, detector="v3"))
+    return (*rows, _table1_row(TABLE1[-1], scale, seed + 1, "v3"))
 
 
 def at(experiment: Experiment, scale: str) -> Experiment:
@@ -231,47 +227,44 @@ def at(experiment: Experiment, scale: str) -> Experiment:
     """
     check_word("scale", scale, tuple(SCALES))
     here, there = SCALES[experiment.scale], SCALES[scale]
-    stages = tuple(
-        replace(
-            stage,
-            iterations=max(1, round(stage.iterations * _share(stage, experiment.scale, scale))),
-            batch=there.batch,
-            lr=stage.lr * there.lr / here.lr,
-            drop=there.drop,
-        )
-        for stage in experiment.stages
-    )
-    return replace(experiment, scale=scale, stages=stages, scales=there.test_sides)
+    stages = []
+    for stage in experiment.stages:
+        if stage.train == "all":
+            share = there.iterations / here.iterations
+        else:
+            share = HEAD_ITERATIONS[scale] / HEAD_ITERATIONS[experiment.scale]
+        numbers = {
+            "iterations": max(1, round(stage.iterations * share)),
+            "batch": there.batch,
+            "lr": stage.lr * there.lr / here.lr,
+            "drop": there.drop,
+        }
+        stages.append(replace(stage, **numbers))
+    return replace(experiment, scale=scale, stages=tuple(stages), scales=there.test_sides)
 
 
-def _share(stage: Stage, here: str, there: str) -> float:
-    """How many iterations there stand for one here."""
-    if stage.train == "all":
-        return SCALES[there].iterations / SCALES[here].iterations
-    return HEAD_ITERATIONS[there] / HEAD_ITERATIONS[here]
+def _usual(backbone: str, head: str) -> tuple[str, str, str, str]:
+    """The words of a row of Tables 2 to 4: K700 and the backbone's usual input."""
+    check_word("backbone", backbone, choices("backbone"))
+    frames = "8x8+32x2" if backbone.startswith("slowfast") else "32x2"
+    return backbone, "K700", frames, head
 
 
 def _experiment(
-    row: tuple,
+    words: tuple[str, str, str, str],
     scale: str,
     seed: int,
-    stages: tuple[Stage, ...] | None = None,
+    stages: tuple[Stage, ...] = (Stage(),),
     detector: str = "ground-truth",
 ) -> Experiment:
-    """A row of Table 1, or its words with other stages than the table's."""
-    backbone, pretrain, frames, head, memory = row
-    stages = stages or (WITH_MEMORY if memory else (Stage(),))
-    remembers = any(stage.memory for stage in stages)
+    """An experiment at a scale by its four words and its stages."""
+    memory = any(stage.memory for stage in stages)
     paper = Experiment(
-        backbone=backbone,
-        pretrain=pretrain,
-        frames=frames,
-        head=head,
+        **dict(zip(WORDS, words, strict=True)),
         stages=stages,
-        span=SPAN if remembers else None,
-        remembered=REMEMBERED if remembers else None,
+        span=SPAN if memory else None,
+        remembered=REMEMBERED if memory else None,
         detector=detector,
         seed=seed,
-        scale="paper",
     )
     return at(paper, scale)

@@ -1,8 +1,13 @@
-"""``stadlib report``: the committed notebooks and the ledger of claims as web pages."""
+"""``stadlib report``: the committed notebooks and the ledger of claims as web pages.
+
+nbconvert's template ``basic`` renders the cells; the page around them asks for nothing from
+elsewhere, so that it can be read offline.
+"""
 
 from __future__ import annotations
 
 import re
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -18,6 +23,28 @@ _OPENING = """\
 These pages were run at the scale `mini`, on a *miniature world* that the study renders itself. They
 show what this implementation does, **not** that the paper's claims hold on real video.
 
+"""
+_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ max-width: 80rem; margin: 0 auto; padding: 1rem; font-family: sans-serif; }}
+p, li, blockquote {{ max-width: 46rem; line-height: 1.5; }}
+img, video {{ max-width: 100%; height: auto; }}
+pre, .output_html, .rendered_html {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-size: 0.85rem; }}
+th, td {{ padding: 0.3rem 0.6rem; border-bottom: 1px solid #d9dfe5; text-align: left; }}
+.prompt, .anchor-link {{ display: none; }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
 """
 _LEDGER = """\
 ## The ledger of claims
@@ -48,10 +75,12 @@ def write_pages(out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
     texts = (_OPENING + links, _LEDGER, claims.markdown(), "## Table 1", table1.readme_table())
     cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
     pages = {"index": nbformat.v4.new_notebook(cells=cells), **pages}
+    exporter = HTMLExporter(template_name="basic", embed_images=True)
     with whole_folder(out) as folder:
         for name, page in pages.items():
-            resources = {"metadata": {"name": titles.get(name, "stadlib")}}
-            html, _ = HTMLExporter(embed_images=True).from_notebook_node(page, resources)
+            body, _ = exporter.from_notebook_node(page)
+            title = escape(titles.get(name, "stadlib"))
+            html = _PAGE.format(title=title, body=body)
             (folder / f"{name}.html").write_text(html, encoding="utf-8")
     return [out / f"{name}.html" for name in pages]
 
