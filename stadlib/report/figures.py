@@ -186,7 +186,7 @@ def class_differences(
     axes.axvline(0, color="black", lw=0.8)
     axes.set_xlabel(of)
     _class_rows(axes, table.index)
-    name_groups(axes)
+    name_groups(axes, apart=0.19)
     return figure
 
 
@@ -337,7 +337,7 @@ def class_frequencies(table: pd.DataFrame) -> NotebookFigure:
     for place, (name, color) in enumerate({"instance": GREY, "class-balanced": "black"}.items()):
         right.plot(100 * table[name], rows, "o", ms=3, color=color)
         style = {"transform": right.transAxes, "color": color}
-        right.text(0.02 + 0.25 * place, 1.01, f"● {name}", **style)
+        right.text(0.02 + 0.28 * place, 1.01, f"● {name}", **style)
     right.set(xscale="log", xlabel="draws that show the class, %")
     right.xaxis.set_major_formatter("{x:g}")
     _class_rows(left, table.index)
@@ -401,6 +401,8 @@ def _lines(axes: Axes, table: pd.DataFrame, x: str, columns: Mapping[str, str]) 
     ends = []
     for column, dash in columns.items():
         shown = table.dropna(subset=column)
+        if shown.empty:
+            continue
         style = {"ls": dash, "marker": "o", "ms": 3.5, "lw": 1.4, "mec": "none"}
         lines = {"hue": "source", "palette": SOURCE_COLORS, "estimator": None, "legend": False}
         seaborn.lineplot(shown, x=x, y=column, ax=axes, **lines, **style)

@@ -237,7 +237,7 @@ def clip(journey: Journey) -> NotebookFigure:
     rows = [shown[first : first + 4] for first in range(0, len(shown), 4)]
     rows += 2 * [["boxes", "boxes", "persons", "persons"]]
     shape = journey.frames.shape[2] / journey.frames.shape[1]
-    size = (WIDTH, len(rows) * (WIDTH / 4 / shape + 0.2) + 0.3)
+    size = (WIDTH, len(rows) * (WIDTH / 4 / shape + 0.12) + 0.5)
     figure, axes = plt.subplot_mosaic(rows, FigureClass=NotebookFigure, figsize=size)
     for number, panel in axes.items():
         if isinstance(number, int):
@@ -268,7 +268,7 @@ def feature_map(journey: Journey, channels: int = 4) -> NotebookFigure:
     moment = _moment(journey)
     columns = max(len(frames), channels)
     shape = journey.frames.shape[2] / journey.frames.shape[1]
-    figure, axes = panels(2 * (WIDTH / columns / shape + 0.35) + 0.3, 2, columns)
+    figure, axes = panels(2 * (WIDTH / columns / shape + 0.1) + 0.4, 2, columns)
     for panel in axes.flat[[*range(len(frames), columns), *range(columns + channels, 2 * columns)]]:
         panel.axis("off")
     for step, strong_HW in enumerate(_strength(map_CTHW, 0)):
@@ -286,8 +286,8 @@ def feature_map(journey: Journey, channels: int = 4) -> NotebookFigure:
     for panel in [*axes[0, : len(frames)], *axes[1, :channels]]:
         for person, (x1, y1, x2, y2) in enumerate(journey.boxes):
             panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, ec=person_color(person), fill=0))
-    axes[0, 0].set_ylabel("all channels")
-    axes[1, 0].set_ylabel("one channel")
+    axes[0, 0].set_ylabel("all channels,\nbright is strong", fontsize=7)
+    axes[1, 0].set_ylabel("the channels\nthat vary most", fontsize=7)
     _head(figure, "feature map", map_CTHW.shape, "channels × moments × rows × columns")
     return figure
 
@@ -307,6 +307,8 @@ def persons(journey: Journey) -> NotebookFigure:
         _heat(channels, lines / np.abs(lines).max(axis=1, keepdims=True), -1, SIGNED)
         channels.hlines((0.5, 1.5), *channels.get_xlim(), color="white", lw=4)
         channels.set_yticks((0, 1, 2), ("person", "+ scene", "→ fused"))
+        channels.tick_params(length=0)
+        channels.grid(visible=False)
     _title(axes[0, 1], "strength of all channels, moment by moment")
     _title(axes[0, 2], f"the {lines.shape[1]} channels (orange above, purple below zero)")
     counts = "persons × channels × moments × rows × columns"
@@ -324,18 +326,17 @@ def sequences(journey: Journey) -> NotebookFigure:
     strong_NThw = _strength(fused_NCThw.numpy(), 1)
     places_Nhw = _strength(s_only_NLC.numpy(), 2).reshape(N, h, w)
     moments_NT = _strength(t_only_NLC.numpy(), 2)
-    figure, axes = panels(0.8 + N * 0.8, N, 4, width_ratios=(0.8, 2, 1.6, 1.8))
+    figure, axes = panels(0.9 + N * 0.8, N, 4, width_ratios=(0.8, 2, 1.6, 1.6))
     for person, (portrait, fused, s_only, t_only) in enumerate(axes):
         _portrait(portrait, journey, person)
         _heat(fused, _side_by_side(strong_NThw[person]))
         _heat(s_only, places_Nhw[person])
         _heat(t_only, moments_NT[person][None])
-        fused.set_box_aspect(1 / T)
-        s_only.set(box_aspect=1, anchor="W")
-        t_only.set_box_aspect(1 / T)
-    _name(axes[0, 1], "fused", fused_NCThw.shape, f"{T} moments of {h} × {w} places", "\n")
-    _name(axes[0, 2], "S-only", s_only_NLC.shape, f"{h * w} places, mean over time", "\n")
-    _name(axes[0, 3], "T-only", t_only_NLC.shape, f"{T} moments, mean over places", "\n")
+        for panel, shape in ((portrait, 1), (fused, 1 / T), (s_only, 1), (t_only, 1 / T)):
+            panel.set(box_aspect=shape, anchor="NW")
+    _name(axes[0, 1], "fused", fused_NCThw.shape, f"{T} moments of {h} × {w} places")
+    _name(axes[0, 2], "S-only", s_only_NLC.shape, f"{h * w} places, mean over time")
+    _name(axes[0, 3], "T-only", t_only_NLC.shape, f"{T} moments, mean over places")
     _sequence(axes[:, 2], (w // 2, h // 2), "one sequence: one place")
     _sequence(axes[:, 3], (_moment(journey), 0), "one sequence: one moment")
     return figure
@@ -363,7 +364,9 @@ def attention(journey: Journey) -> NotebookFigure:
     style["path_effects"] = [withStroke(linewidth=2, foreground="white")]
     for person, panel in enumerate(axes[0]):
         show_picture(panel, 0.45 + 0.55 * journey.frames[journey.now] / 255)
-        panel.set_title(f"person {person + 1} looks at", loc="left", weight="bold", pad=24)
+        panel.set_title(
+            f"person {person + 1} looks at", loc="left", weight="bold", pad=24, fontsize=8
+        )
         for other, (x1, y1, x2, _) in enumerate(journey.boxes):
             draw_mark(panel, person_mark(other, journey.boxes[other]))
             words = "itself\n" * (other == person) + f"{shares[person, other]:.0f} %"
@@ -512,13 +515,16 @@ def _head(figure: NotebookFigure, name: str, shape: Sequence[int], counts: str) 
     words = f"{name}: {' × '.join(map(str, shape))}"
     title = figure.suptitle(words, x=0.008, ha="left", weight="bold", fontsize=9)
     style = {"xycoords": title, "textcoords": "offset points", "color": GREY, "in_layout": False}
+    figure.get_layout_engine().set(h_pad=0.06)
     figure.axes[0].annotate(counts, (1, 0), (8, 1), **style)
 
 
-def _name(axes: Axes, name: str, shape: Sequence[int], counts: str, between: str = "   ") -> None:
-    """The same above a panel."""
-    words = f"{name}: {' × '.join(map(str, shape))}{between}{counts}"
-    axes.set_title(words, loc="left", fontsize=8, weight="bold")
+def _name(axes: Axes, name: str, shape: Sequence[int], counts: str) -> None:
+    """The same above a panel, in two lines."""
+    _title(axes, counts)
+    words = f"{name}: {' × '.join(map(str, shape))}"
+    style = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 9}
+    axes.annotate(words, (0, 1), (0, 13), weight="bold", **style)
 
 
 def _title(axes: Axes, words: str, strong: bool = False) -> None:
