@@ -134,12 +134,9 @@ def _draw(axes: Axes, frame: Frame) -> None:
             x = end + 7
 
 
-def show_picture(
-    axes: Axes, picture: np.ndarray, interpolation: str | None = "nearest", cmap: str | None = None
-) -> None:
+def show_picture(axes: Axes, picture: np.ndarray, interpolation: str | None = "nearest") -> None:
     """A picture (H, W, 3) in its shape, without ticks; its corners are 0 and 1 as boxes' are."""
-    options = {"interpolation": interpolation, "cmap": cmap, "extent": (0, 1, 1, 0)}
-    axes.imshow(picture, aspect="auto", **options)
+    axes.imshow(picture, aspect="auto", extent=(0, 1, 1, 0), interpolation=interpolation)
     axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_box_aspect(picture.shape[0] / picture.shape[1])

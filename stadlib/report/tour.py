@@ -261,31 +261,30 @@ def clip(journey: Journey) -> NotebookFigure:
 
 
 @in_style
-def feature_map(journey: Journey, channels: int = 4) -> NotebookFigure:
-    """Show where the backbone's map is strong at every moment, and some of its channels."""
+def feature_map(journey: Journey) -> NotebookFigure:
+    """Show where the backbone's map is strong at every moment, and as many of its channels."""
     map_CTHW = journey.walk.map_BCTHW[0].numpy()
     frames = np.array_split(np.arange(len(journey.frames)), map_CTHW.shape[1])
     moment = _moment(journey)
-    columns = max(len(frames), channels)
     shape = journey.frames.shape[2] / journey.frames.shape[1]
-    figure, axes = panels(2 * (WIDTH / columns / shape + 0.1) + 0.4, 2, columns)
-    for panel in axes.flat[[*range(len(frames), columns), *range(columns + channels, 2 * columns)]]:
-        panel.axis("off")
+    figure, axes = panels(2 * (WIDTH / len(frames) / shape + 0.1) + 0.4, 2, len(frames))
+    style = {"cmap": HEAT, "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    style |= {"extent": (0, 1, 1, 0), "aspect": "auto"}
     for step, strong_HW in enumerate(_strength(map_CTHW, 0)):
         show_picture(axes[0, step], journey.frames[frames[step]].mean(axis=0) / 255)
-        axes[0, step].imshow(
-            strong_HW, HEAT, alpha=0.6, vmin=0, vmax=1, extent=(0, 1, 1, 0), aspect="auto"
-        )
+        axes[0, step].imshow(strong_HW, alpha=0.6, **style)
         first, last = journey.times[frames[step][[0, -1]]]
         _title(axes[0, step], f"{_seconds(first)} to {_seconds(last)}", step == moment)
-    liveliest = np.argsort(-map_CTHW.std(axis=(1, 2, 3)), kind="stable")[:channels]
+    liveliest = np.argsort(-map_CTHW.std(axis=(1, 2, 3)), kind="stable")
     for panel, channel in zip(axes[1], liveliest, strict=False):
-        show_picture(panel, map_CTHW[channel, moment] / map_CTHW[channel].max(), cmap=HEAT)
-        panel.set_box_aspect(1 / shape)
+        show_picture(panel, journey.frames[journey.now])
+        panel.imshow(map_CTHW[channel, moment] / map_CTHW[channel].max(), **style)
         _title(panel, f"channel {channel}")
-    for panel in [*axes[0, : len(frames)], *axes[1, :channels]]:
+    for panel in axes.flat:
         for person, (x1, y1, x2, y2) in enumerate(journey.boxes):
-            panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, ec=person_color(person), fill=0))
+            panel.add_patch(
+                Rectangle((x1, y1), x2 - x1, y2 - y1, ec=person_color(person), fill=False)
+            )
     axes[0, 0].set_ylabel("all channels,\nbright is strong", fontsize=7)
     axes[1, 0].set_ylabel("the channels\nthat vary most", fontsize=7)
     _head(figure, "feature map", map_CTHW.shape, "channels × moments × rows × columns")
