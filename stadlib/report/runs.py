@@ -145,7 +145,10 @@ def box_examples(record: Record, count: int = 6) -> list[Frame]:
     Raises:
         InputError: the run is not on this machine.
     """
+    from stadlib.data.keyframes import detections  # noqa: PLC0415  (torch)
+
     stages, run = _opened(record)
+    experiment = run.experiment
     sources = [source for source in stages.SOURCES if run.has(source, "val")]
     frames = []
     for number, source in enumerate(sources):
@@ -153,30 +156,21 @@ def box_examples(record: Record, count: int = 6) -> list[Frame]:
         share = count * (number + 1) // len(sources) - count * number // len(sources)
         share = min(share, len(keyframes))
         places = ((np.arange(share) + 0.5) * len(keyframes) / max(1, share)).astype(int)
-        detections = _used_boxes(run, source)
+        if experiment.detected:
+            run.require_boxes(source, "val")
+            used = (experiment.boxes_name, experiment.detections.threshold)
+            by_moment = detections(run.layout, source, "val", *used)
         for keyframe in [keyframes[place] for place in places]:
-            boxes, scores = keyframe.boxes.astype(float), np.ones(len(keyframe.boxes))
-            if detections is not None:
-                found = detections.get((keyframe.video, f"{keyframe.timestamp:.6f}"))
-                empty = pd.DataFrame(columns=[*BOX, "score"], dtype=float)
-                found = empty if found is None else found
-                boxes, scores = found[list(BOX)].to_numpy(), found["score"].to_numpy()
+            truth = keyframe.boxes.astype(float)
+            boxes, scores = truth, np.ones(len(truth))
+            if experiment.detected:
+                rows = by_moment.get((keyframe.video, f"{keyframe.timestamp:.6f}"))
+                boxes = np.empty((0, 4)) if rows is None else rows[list(BOX)].to_numpy()
+                scores = np.empty(0) if rows is None else rows["score"].to_numpy()
             title = f"{SOURCES[source]}: {keyframe.video}, {keyframe.timestamp:g} s"
-            marks = _box_marks(keyframe.boxes.astype(float), boxes, scores)
+            marks = _box_marks(truth, boxes, scores)
             frames.append(Frame(title, _picture(run.layout, keyframe), marks))
     return frames
-
-
-def _used_boxes(run, source: str) -> dict | None:
-    """A source's boxes by moment, as the run's experiment used them; None: the annotated ones."""
-    from stadlib.data.keyframes import detections  # noqa: PLC0415  (torch)
-
-    experiment = run.experiment
-    if not experiment.detected:
-        return None
-    run.require_boxes(source, "val")
-    threshold = experiment.detections.threshold
-    return detections(run.layout, source, "val", experiment.boxes_name, threshold)
 
 
 def _box_marks(truth: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[Mark]:
