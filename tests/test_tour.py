@@ -1,4 +1,4 @@
-"""One clip's journey: its tensors are the model's, its clip is the rule's."""
+"""One clip's journey: tensors are the model's, the clip is the rule's, figures are whole."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from reading import require_apart, require_readable, texts, words
 
 from stadlib import recipes
-from stadlib.base import InputError, Progress
+from stadlib.base import InputError, Progress, published_dir
 from stadlib.data.clips import Batch
-from stadlib.data.labels import group
+from stadlib.data.labels import LASTING, group
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import MemoryTokens
 from stadlib.recipes.experiment import from_dict
 from stadlib.report import tour
-from stadlib.report.tour import walk
+from stadlib.report.tour import Journey, Walk, walk
 from stadlib.training import build, stages
 
 ACTIONS, REMEMBERED = 7, 5
@@ -61,17 +62,6 @@ def test_a_walk_ends_where_the_model_does(head):
     assert found.attention_NLES.shape[-1] == 3 + REMEMBERED
 
 
-def test_sequences_have_the_heads_sizes():
-    model, batch, memory = made("t-only")
-    found = walk(model, batch, memory)
-    for head, tokens_NLC in (("s-only", found.s_only_NLC), ("t-only", found.t_only_NLC)):
-        row = recipes.table2(scale="smoke", backbone="ir-csn-152", head=head)["A first"]
-        assert tokens_NLC.shape == (4, *build.token_size(row, model))
-    fused = found.fused_NCThw
-    assert torch.allclose(found.s_only_NLC[1, 0], fused[1, :, :, 0, 0].mean(dim=1), atol=1e-6)
-    assert torch.allclose(found.t_only_NLC[1, 0], fused[1, :, 0].mean(dim=(1, 2)), atol=1e-6)
-
-
 def test_fusion_is_what_its_halves_give():
     """The figure's equation: normalise the sum, cut off what is negative."""
     model, batch, memory = made("t-only")
@@ -99,9 +89,9 @@ def test_a_journey_is_the_trained_models(journey, with_memory):
         logits = model(clip, boxes, torch.tensor([len(boxes)]), places, journey.memory)
     assert torch.allclose(journey.walk.scores_NA, logits.sigmoid(), atol=1e-5)
     assert journey.attention.sum(axis=1) == pytest.approx(1, abs=1e-5)
-    for head, tokens in (("s-only", "s_only_NLC"), ("t-only", "t_only_NLC")):
-        size = build.token_size(replace(experiment, head=head), model)
-        assert getattr(journey.walk, tokens).shape[1:] == size
+    for head, name in (("s-only", "S-only"), ("t-only", "T-only")):
+        shape = (len(boxes), *build.token_size(replace(experiment, head=head), model))
+        assert f"{name}: {' × '.join(map(str, shape))}" in words(tour.sequences(journey))
 
 
 def test_the_clip_is_the_first_of_the_rule(journey, with_memory):
@@ -118,14 +108,22 @@ def test_the_clip_is_the_first_of_the_rule(journey, with_memory):
     assert np.array_equal(journey.actions, middle.actions)
     assert np.allclose(journey.boxes, middle.boxes, atol=1e-6)
     assert journey.times[journey.now] == 0
-    assert set(journey.truth(journey.related)) & set(relating)
+    assert set(journey.truth(journey.person)) & set(relating)
 
 
-def test_every_remembered_second_has_a_picture(journey):
-    seconds = journey.memory.seconds_BM[0].tolist()
+@pytest.mark.parametrize("shows", ["relation", "lasting"])
+def test_memory_has_pictures_and_knows_the_person(shows, with_memory):
+    found = tour.journey(with_memory, shows)
+    seconds = found.memory.seconds_BM[0].tolist()
     assert seconds and 0 not in seconds
-    assert set(journey.recalled) == set(seconds)
-    assert all(frame.dtype == np.uint8 for frame in journey.recalled.values())
+    assert set(found.pictures) == {0, *seconds}
+    assert all(frame.dtype == np.uint8 for frame in found.pictures.values())
+    N = len(found.boxes)
+    assert found.same_S[:N].tolist() == [person == found.person for person in range(N)]
+    own = np.array(seconds)[found.same_S[N:]]
+    assert len(own) and len(set(own)) == len(own)  # once a second at most
+    if shows == "lasting":
+        assert N > 1 and LASTING & set(found.truth(found.person))
 
 
 def test_a_run_that_remembers_nothing_is_refused(smoke_record, with_memory):
@@ -134,6 +132,126 @@ def test_a_run_that_remembers_nothing_is_refused(smoke_record, with_memory):
             tour.journey(record)
 
 
-def test_no_movie_like_that_is_said_in_one_line():
-    with pytest.raises(InputError, match="two of whom act on others; add one"):
-        tour._chosen([], (12, 80))
+@pytest.mark.parametrize("shows", ["relation", "lasting"])
+def test_no_movie_that_fits_is_said_in_one_line(shows, with_memory, monkeypatch):
+    monkeypatch.setattr(stages, "annotated", lambda layout, sources, split: [])
+    with pytest.raises(InputError, match=r"no validation movie .* add one"):
+        tour.journey(with_memory, shows)
+
+
+IDS = (11, 12, 17, 74, 78, 79, 80)
+MINI = {"frames": 8, "side": 64, "channels": 128, "width": 64, "grid": 4, "span": 12, "persons": 3}
+PAPER = {
+    "frames": 32, "side": 256, "channels": 2048, "width": 512, "grid": 7, "span": 30, "persons": 5,
+}  # fmt: skip
+FIGURES = (
+    tour.clip,
+    tour.feature_map,
+    tour.persons,
+    tour.sequences,
+    tour.attention,
+    tour.attention_timeline,
+    tour.scores,
+)
+
+
+@pytest.fixture(params=[MINI, PAPER], ids=["mini", "paper"])
+def drawn(request) -> Journey:
+    """Random tensors of a scale's sizes."""
+    n = request.param
+    torch.manual_seed(0)
+    rows, columns, grid = n["side"] // 16, n["side"] // 16 * 3 // 2, n["grid"]
+    seconds = [s for s in range(-n["span"], n["span"] + 1) if s for _ in range(n["persons"])]
+    M = len(seconds)
+    actions = np.zeros((3, len(IDS)), bool)
+    actions[0, [0, 2, 4]], actions[1, [1, 5]] = True, True
+    return Journey(
+        title="ava: a, 902 s",
+        times=(np.arange(n["frames"]) - n["frames"] // 2) / 15,
+        frames=np.zeros((n["frames"], n["side"], n["side"] * 3 // 2, 3), np.uint8),
+        boxes=np.array([[0.02, 0.0, 0.2, 0.9], [0.4, 0.2, 0.5, 0.8], [0.6, 0.7, 1.0, 1.0]]),
+        ids=IDS,
+        actions=actions,
+        person=1,
+        walk=Walk(
+            map_BCTHW=torch.rand(1, n["channels"], 4, rows, columns),
+            persons_NCThw=torch.randn(3, n["width"], 4, grid, grid),
+            scene_BCThw=torch.randn(1, n["width"], 4, grid, grid),
+            fused_NCThw=torch.rand(3, n["width"], 4, grid, grid),
+            attention_NLES=torch.rand(3, 4, 8, 3 + M).softmax(dim=-1),
+            scores_NA=torch.rand(3, len(IDS)),
+        ),
+        memory=Memory(
+            tokens_BMLC=torch.rand(1, M, 4, n["width"]),
+            mask_BM=torch.ones(1, M, dtype=torch.bool),
+            seconds_BM=torch.tensor([seconds]),
+            boxes_BM4=torch.tensor([0.1, 0.1, 0.3, 0.9]).repeat(1, M, 1),
+        ),
+        same_S=np.arange(3 + M) % n["persons"] == 1,
+        pictures={second: np.zeros((80, 120, 3), np.uint8) for second in {0, *seconds}},
+    )
+
+
+@pytest.mark.parametrize("draw", FIGURES, ids=lambda draw: draw.__name__)
+def test_figures_have_room_for_their_words(drawn, draw):
+    figure = draw(drawn)
+    require_readable(figure, most_bytes=90_000)
+    ticks = {tick for axes in figure.axes for tick in axes.get_yticklabels()}
+    require_apart([text for text in texts(figure) if text not in ticks], least=2)
+
+
+def test_headings_are_the_tensors_shapes(drawn):
+    shown = {word for draw in FIGURES for word in words(draw(drawn))}
+    steps = drawn.walk
+    for name, shape in {
+        "clip": drawn.frames.shape,
+        "boxes": (3, 4),
+        "feature map": steps.map_BCTHW.shape[1:],
+        "person features": steps.persons_NCThw.shape,
+        "fused": steps.fused_NCThw.shape,
+        "attention": steps.attention_NLES.shape,
+        "memory": drawn.memory.tokens_BMLC.shape[1:],
+        "scores": steps.scores_NA.shape,
+    }.items():
+        assert f"{name}: {' × '.join(map(str, shape))}" in shown
+
+
+def test_attention_that_is_drawn_sums_to_all_of_it(drawn):
+    """A person's panel and the line below it name shares that make 100 %, up to rounding."""
+    for person, axes in enumerate(tour.attention(drawn).axes):
+        shares = [text.get_text().split()[-2] for text in axes.texts if "%" in text.get_text()]
+        expected = 100 * drawn.attention[person]
+        assert list(map(int, shares)) == expected[:3].round().astype(int).tolist()
+        assert axes.get_xlabel().endswith(f": {expected[3:].sum():.0f} %")
+
+
+def test_bars_of_the_timeline_are_the_persons_attention(drawn):
+    figure = tour.attention_timeline(drawn)
+    bars = figure.axes[1].patches
+    seconds = sorted(drawn.pictures)
+    own, others = bars[: len(seconds)], bars[len(seconds) :]
+    assert sum(bar.get_height() for bar in bars) == pytest.approx(100, abs=1e-3)
+    shares = 100 * drawn.attention[drawn.person]
+    assert sum(bar.get_height() for bar in own) == pytest.approx(shares[drawn.same_S].sum())
+    now = seconds.index(0)
+    here = own[now].get_height() + others[now].get_height()
+    assert here == pytest.approx(shares[:3].sum(), abs=1e-3)
+    total = shares[drawn.same_S].sum()
+    assert {f"the person itself {total:.0f} %", f"others {100 - total:.0f} %"} <= words(figure)
+    assert "now" in [tick.get_text() for tick in figure.axes[1].get_xticklabels()]
+
+
+def test_scores_are_sorted_and_true_ones_are_marked(drawn):
+    for person, axes in enumerate(tour.scores(drawn).axes[3:]):
+        scores_A = drawn.walk.scores_NA[person]
+        assert [bar.get_width() for bar in axes.patches] == sorted(scores_A.tolist())[:-7:-1]
+        marked = [text.get_text() for text in axes.texts if "✓" in text.get_text()]
+        best = np.argsort(-scores_A.numpy())[:6]
+        assert len(marked) == drawn.actions[person, best].sum()
+
+
+def test_the_overview_is_the_readmes_figure():
+    assert "<svg" in tour.overview().data
+    assert (
+        "](results/pipeline.svg)" in (published_dir("paper").parents[1] / "README.md").read_text()
+    )

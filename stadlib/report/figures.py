@@ -1,20 +1,13 @@
-"""Names written beside their points so that they cover neither each other nor the points.
+"""The figures of notebooks 01 to 04: one function a figure, which returns it closed.
 
-A bar a class with its interval: differences in AP, the largest at the top.
-
-Figures of the study, in one style: 7 in wide, colour-blind-safe, direct labels, units.
-
-Every function returns a closed figure, which a notebook shows once, as the value of its cell.
-Colours mean AVA's groups of classes throughout, and classes stand in one order: by group, then by
-AVA's id.
+Colours mean AVA's groups of classes, or, where no class is shown, the sources. Classes stand by
+group, then by AVA's id, unless a figure sorts them by what it shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import isnan
+from collections.abc import Iterable, Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn
@@ -23,358 +16,483 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 
 from stadlib.data.labels import group
-from stadlib.evaluation.diagnosis import KINDS
-from stadlib.recipes.experiment import choices
-from stadlib.report.scores import GROUPS, SOURCES, by_class, by_group, interval
+from stadlib.recipes.experiment import Detections, choices
+from stadlib.report.scores import SOURCES, by_class, interval
 from stadlib.report.style import (
     COLORS,
     GREY,
     GROUP_NAMES,
-    STYLE,
-    WIDTH,
     NotebookFigure,
-    closed,
+    in_style,
     name_groups,
+    panels,
     short_name,
     unrun,
 )
 from stadlib.study import Record
 
-# Places round a point, the best first: near before far, right and left before above and below.
-_STEPS = np.array([0, 8, 2, 6, 14, 10, 4, 12, 1, 7, 15, 9, 3, 5, 13, 11]) * np.pi / 8
-_RADII = np.array([5.0, 9, 14, 20, 28, 38, 50, 64])  # points
-_LINE_FROM = 12  # a name farther off than this gets a leader line
-_DOT = 3  # half the width of a point's mark, in points
+Curves = Mapping[int, tuple[np.ndarray, np.ndarray]]
+
+SOURCE_COLORS = {"AVA": "#0072B2", "Kinetics": "#C04A00", "A+K": "#333333"}
+DARK = "#333333"
+USED = Detections().threshold  # in Table 4's rows
 
 
-def annotate_points(
-    axes: Axes,
-    xs: Sequence[float],
-    ys: Sequence[float],
-    names: Sequence[str],
-    *,
-    colors: Sequence[str],
-    size: float = 7,
-    spans: Sequence[tuple[float, float]] = (),
-) -> list[Annotation]:
-    """Write each point's name at the nearest free place, crowded points first.
-
-    Call it last: limits and layout must be final. A name for which no place is free takes the
-    place that is covered least.
-
-    Args:
-        axes: where the points are drawn.
-        xs: of the points.
-        ys: of the points.
-        names: to be written.
-        colors: of the names.
-        size: of the names, in points.
-        spans: the points' intervals (low, high) along y, which the names should not cover either.
-
-    Returns:
-        The annotations, in the order of the points.
-    """
-    axes.figure.draw_without_rendering()
-    pixels = axes.figure.dpi / 72
-    dots = axes.transData.transform(np.column_stack([xs, ys]))
-    taken = [np.concatenate([dot - _DOT * pixels, dot + _DOT * pixels]) for dot in dots]
-    for x, span in zip(xs, spans, strict=bool(spans)):
-        low, high = axes.transData.transform([(x, end) for end in span])
-        taken.append(np.array([low[0] - 2, low[1], high[0] + 2, high[1]]))
-    written: dict[int, Annotation] = {}
-    for index in _crowded_first(dots):
-        at = (xs[index], ys[index])
-        text = axes.annotate(names[index], at, (0, 0), textcoords="offset points", fontsize=size)
-        text.set(color=colors[index], path_effects=[withStroke(linewidth=1.8, foreground="white")])
-        extent = text.get_window_extent()
-        places = _places(dots[index], extent.width, extent.height, pixels)
-        best = int(np.argmin(_covered(places, np.array(taken), axes.bbox.extents)))
-        taken.append(places[best])
-        text.set(position=(places[best, :2] - dots[index]) / pixels, va="bottom")
-        if _RADII[best // len(_STEPS)] > _LINE_FROM:
-            _lead(
-                text, (dots[index].clip(places[best, :2], places[best, 2:]) - dots[index]) / pixels
-            )
-        written[int(index)] = text
-    return [written[index] for index in range(len(names))]
+# Notebook 01: heads
 
 
-def _crowded_first(dots: np.ndarray) -> np.ndarray:
-    """Indices of the points by their distance to the three nearest others."""
-    apart = np.sort(np.linalg.norm(dots[:, None] - dots[None], axis=-1), axis=1)
-    return np.argsort(apart[:, :4].sum(axis=1), kind="stable")
-
-
-def _places(dot: np.ndarray, width: float, height: float, pixels: float) -> np.ndarray:
-    """Boxes (places, 4) x0 y0 x1 y1 of a text round its point, in pixels."""
-    size = np.array([width, height])
-    ways = np.column_stack([np.cos(_STEPS), np.sin(_STEPS)])
-    corners = dot + _RADII[:, None, None] * pixels * ways + (ways - 1) / 2 * size
-    corners = corners.reshape(-1, 2)
-    return np.concatenate([corners, corners + size], axis=1)
-
-
-def _covered(places: np.ndarray, taken: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Area of each place that is taken already, or, which is worse, outside the axes."""
-    areas = np.prod(places[:, 2:] - places[:, :2], axis=1)
-    outside = areas - _overlaps(places, inside[None]).sum(axis=1)
-    return np.round(_overlaps(places, taken).sum(axis=1) + 4 * outside, 6)
-
-
-def _overlaps(places: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Areas (places, others) that boxes share."""
-    low = np.maximum(places[:, None, :2], others[None, :, :2])
-    high = np.minimum(places[:, None, 2:], others[None, :, 2:])
-    return np.prod((high - low).clip(0), axis=-1)
-
-
-def _lead(text: Annotation, offset: np.ndarray) -> None:
-    """A thin line from a far name, so many points off, to its point."""
-    line = {"arrowstyle": "-", "color": text.get_color(), "lw": 0.5, "alpha": 0.6, "shrinkB": 3}
-    where = {"textcoords": "offset points", "arrowprops": line}
-    text.axes.annotate("", text.xy, tuple(offset), **where)
-
-
-def class_bars(axes: Axes, table: pd.DataFrame, xlabel: str) -> None:
-    """Draw them.
-
-    Args:
-        axes: where.
-        table: by action id, columns ``gain``, ``low``, ``high`` in points.
-        xlabel: says what the difference is of.
-    """
-    table = table.sort_values("gain")
-    rows = np.arange(len(table))
-    colors = [COLORS[group(action)] for action in table.index]
-    axes.barh(rows, table["gain"], color=colors, alpha=0.75, height=0.72)
-    axes.hlines(rows, table["low"], table["high"], color="#333333", lw=0.9)
-    axes.axvline(0, color="black", lw=0.8)
-    axes.set_yticks(rows, [short_name(action) for action in table.index])
-    for tick, color in zip(axes.get_yticklabels(), colors, strict=True):
-        tick.set_color(color)
-    axes.set(xlabel=xlabel, ylim=(-0.6, len(table) - 0.4))
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
-
-
+@in_style
 def training_curve(log: pd.DataFrame) -> NotebookFigure:
     """Plot the loss of a run and, below it, the learning rate.
 
     Args:
         log: columns ``iteration``, ``loss``, ``lr``, as in a run's ``log.jsonl``.
     """
-    with plt.rc_context(STYLE):
-        figure, (upper, lower) = plt.subplots(
-            2,
-            1,
-            FigureClass=NotebookFigure,
-            figsize=(WIDTH, 3.2),
-            sharex=True,
-            height_ratios=(3, 1),
-        )
-        smooth = log["loss"].ewm(span=max(2, len(log) / 15)).mean()
-        upper.plot(log["iteration"], log["loss"], color=COLORS["pose"], alpha=0.3, lw=0.8)
-        upper.plot(log["iteration"], smooth, color=COLORS["pose"], lw=1.8)
-        upper.set(ylabel="loss (binary cross entropy)", ylim=(0, None))
-        end = (log["iteration"].iloc[-1], smooth.iloc[-1])
-        upper.annotate(
-            f"{end[1]:.3f}", end, (4, 0), textcoords="offset points", va="center", weight="bold"
-        )
-        lower.plot(log["iteration"], log["lr"], color=GREY, lw=1.4)
-        lower.set(ylabel="learning rate", xlabel="iteration", ylim=(0, None))
-        return closed(figure)
+    figure, (upper, lower) = panels(3.2, 2, sharex=True, height_ratios=(3, 1))
+    smooth = log["loss"].ewm(span=max(2, len(log) / 15)).mean()
+    upper.plot(log["iteration"], log["loss"], color=COLORS["pose"], alpha=0.3, lw=0.8)
+    upper.plot(log["iteration"], smooth, color=COLORS["pose"], lw=1.8)
+    upper.set(ylabel="loss (binary cross entropy)", ylim=(0, None))
+    x, y = log["iteration"].iloc[-1], smooth.iloc[-1]
+    _name_ends(upper, [(x, y, f"{y:.3f}", "black")])
+    lower.plot(log["iteration"], log["lr"], color=GREY, lw=1.4)
+    lower.set(ylabel="learning rate", xlabel="iteration", ylim=(0, None))
+    return figure
 
 
+@in_style
 def ap_by_class(records: Iterable[Record], source: str = "ava+kinetics") -> NotebookFigure:
     """Plot the AP of every class as bars, one a head, with 95 % intervals over seeds."""
-    values = _by_head(records, lambda metrics: by_class(metrics, source))
-    actions = sorted({action for head in values.values() for action in head})
-    if not actions:
+    rows = [
+        (record.experiment["head"], action, ap)
+        for record in records
+        for action, ap in by_class(record.metrics, source).items()
+    ]
+    if not rows:
         raise ValueError("no record to plot")
-    with plt.rc_context(STYLE):
-        height = 0.8 + len(actions) * (0.12 + 0.085 * len(values))
-        figure, axes = plt.subplots(FigureClass=NotebookFigure, figsize=(WIDTH, height))
-        _bars(axes, values, actions, [COLORS[group(action)] for action in actions])
-        axes.set_yticks(range(len(actions)), [short_name(action) for action in actions])
-        for tick, action in zip(axes.get_yticklabels(), actions, strict=True):
-            tick.set_color(COLORS[group(action)])
-        axes.set_xlabel(f"AP@0.5 on {SOURCES[source]}, %")
-        _name_groups(axes, [group(action) for action in actions])
-        return closed(figure)
+    values = pd.DataFrame(rows, columns=["head", "action", "AP"])
+    bounds = values.groupby(["action", "head"])["AP"].agg(interval).unstack()
+    bounds = bounds[[head for head in choices("head") if head in bounds]]
+    actions = bounds.index.tolist()
+    figure, axes = panels(0.8 + len(actions) * (0.12 + 0.085 * len(bounds.columns)))
+    means, halves = (bounds.map(lambda bound, i=i: bound[i]) for i in (0, 1))
+    _bars(axes, means, halves, [COLORS[group(action)] for action in actions], "{:.0f}", named=1)
+    _class_rows(axes, actions)
+    axes.set(xlim=(0, 108), xlabel=f"AP@0.5 on {SOURCES[source]}, %")
+    groups = [group(action) for action in actions]
+    for name in dict.fromkeys(groups):
+        first, count = groups.index(name), groups.count(name)
+        axes.axhline(first - 0.5, color=COLORS[name], lw=0.6)
+        style = {"rotation": 270, "weight": "bold", "ha": "center", "va": "center"}
+        style |= {"color": COLORS[name], "transform": axes.get_yaxis_transform()}
+        axes.text(1.02, first + (count - 1) / 2, GROUP_NAMES[name], **style)
+    return figure
 
 
-def ap_by_group(records: Iterable[Record], source: str = "ava+kinetics") -> NotebookFigure:
-    """Plot the mean AP of AVA's three groups of classes, one bar a head."""
-    values = _by_head(records, lambda metrics: by_group(metrics, source))
-    groups = [name for name in GROUPS if any(name in head for head in values.values())]
-    if not groups:
-        raise ValueError("no record to plot")
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            FigureClass=NotebookFigure, figsize=(WIDTH, 0.8 + 0.25 * len(groups) * len(values))
-        )
-        _bars(axes, values, groups, [COLORS[name] for name in groups])
-        axes.set_yticks(range(len(groups)), [GROUP_NAMES[name] for name in groups])
-        axes.set_xlabel(f"mAP@0.5 on {SOURCES[source]}, %")
-        return closed(figure)
-
-
+@in_style
 def gain_by_frequency(gains: pd.DataFrame, counts: Mapping[int, int]) -> NotebookFigure:
-    """Plot what the relation head gains over linear in each class, against its frequency.
+    """Plot what each class gains, with its interval, against how often it occurs.
 
     Args:
-        gains: by action id, columns ``gain``, ``low``, ``high`` in points of AP
-            (``report.paired_difference(head, by="class")``).
+        gains: by action id, columns ``gain``, ``low``, ``high`` in points of AP.
         counts: training instances by action id.
     """
     gains = gains[[counts.get(action, 0) > 0 for action in gains.index]]
     if gains.empty:
         return unrun()
-    xs = [counts[action] for action in gains.index]
-    colors = [COLORS[group(action)] for action in gains.index]
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(FigureClass=NotebookFigure, figsize=(WIDTH, 4.6))
-        axes.axhline(0, color="black", lw=0.8)
-        axes.vlines(xs, gains["low"], gains["high"], colors=colors, alpha=0.25, lw=2)
-        axes.scatter(xs, gains["gain"], c=colors, s=22, zorder=3)
-        axes.set(
-            xscale="log", xlabel="training instances of the class", ylabel="gain in AP, points"
-        )
-        axes.margins(x=0.12, y=0.08)
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        name_groups(axes)
-        names = [short_name(action) for action in gains.index]
-        spans = list(zip(gains["low"], gains["high"], strict=True))
-        spans = [] if gains["low"].isna().any() else spans
-        annotate_points(axes, xs, gains["gain"].tolist(), names, colors=colors, spans=spans)
-        return closed(figure)
+    figure, axes, xs, colors = _by_frequency(gains.index, counts, "gain in AP, points")
+    axes.axhline(0, color="black", lw=0.8)
+    axes.vlines(xs, gains["low"], gains["high"], colors=colors, alpha=0.25, lw=2)
+    axes.scatter(xs, gains["gain"], c=colors, s=22, zorder=3)
+    names = [short_name(action) for action in gains.index]
+    label_points(
+        axes, list(zip(xs, gains["gain"], strict=True)), names, colors, spans=gains[["low", "high"]]
+    )
+    return figure
 
 
+# Notebook 02: memory
+
+
+@in_style
+def memory_amount(effect: pd.DataFrame, full: tuple[int, int] = (30, 5)) -> NotebookFigure:
+    """Plot mAP against the seconds of memory, and against the persons of a second.
+
+    Args:
+        effect: by ``span``, ``persons`` and ``source``: ``mAP``, ``low``, ``high``.
+        full: the span and persons that the tables use; each panel varies one of them.
+    """
+    if effect.empty:
+        return unrun()
+    table = effect.reset_index()
+    varied = {
+        "span": ("seconds remembered to each side", table["persons"] == full[1]),
+        "persons": ("persons remembered of a second", table["span"] == full[0]),
+    }
+    figure, axes = panels(3.0, 1, 2, sharey=True)
+    for panel, (name, (xlabel, chosen)) in zip(axes, varied.items(), strict=True):
+        shown = table[chosen | (table["span"] == 0)]
+        amounts = sorted(shown[name].unique())
+        shown = shown.assign(place=[amounts.index(value) for value in shown[name]])
+        panel.set_xticks(range(len(amounts)), [str(value) for value in amounts])
+        panel.set(xlim=(-0.2, len(amounts) - 0.35), xlabel=xlabel)
+        _lines(panel, shown, "place", {"mAP": "-"})
+        panel.set_ylabel("mAP@0.5, %")
+        panel.label_outer()
+    return figure
+
+
+# Notebook 03: decoupled training
+
+
+@in_style
+def before_and_after(changes: pd.DataFrame, counts: Mapping[int, int]) -> NotebookFigure:
+    """Plot the AP of every class before (ring) and after (dot) against its training instances.
+
+    Args:
+        changes: by action id, columns ``before`` and ``after`` in %.
+        counts: training instances by action id.
+    """
+    changes = changes[[counts.get(action, 0) > 0 for action in changes.index]]
+    if changes.empty:
+        return unrun()
+    figure, axes, xs, colors = _by_frequency(changes.index, counts, "AP@0.5, %")
+    axes.vlines(xs, changes["before"], changes["after"], colors=colors, lw=1.4)
+    axes.scatter(xs, changes["before"], facecolors="white", edgecolors=colors, s=18, zorder=3)
+    axes.scatter(xs, changes["after"], c=colors, s=20, zorder=4)
+    axes.text(0.0, 1.02, "○ before   ● after", transform=axes.transAxes, color=GREY)
+    names = [short_name(action) for action in changes.index]
+    label_points(axes, list(zip(xs, changes["after"], strict=True)), names, colors)
+    return figure
+
+
+@in_style
+def class_differences(
+    table: pd.DataFrame, of: str = "difference in AP@0.5, points"
+) -> NotebookFigure:
+    """Plot what each class gains, sorted, with its interval.
+
+    Args:
+        table: by action id, columns ``gain``, ``low``, ``high`` in points.
+        of: says what is subtracted from what.
+    """
+    if table.empty:
+        return unrun()
+    table = table.sort_values("gain", ascending=False)
+    rows, colors = range(len(table)), [COLORS[group(action)] for action in table.index]
+    figure, axes = panels(1.0 + 0.17 * len(table))
+    axes.barh(rows, table["gain"], color=colors, alpha=0.75, height=0.72)
+    axes.hlines(rows, table["low"], table["high"], color=DARK, lw=0.9)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set_xlabel(of)
+    _class_rows(axes, table.index)
+    name_groups(axes, apart=0.19)
+    return figure
+
+
+@in_style
+def precision_recall(before: Curves, after: Curves) -> NotebookFigure:
+    """Plot precision against recall of a few classes, before in grey and after in black."""
+    lines = -(-len(after) // 3)
+    options = {"sharex": True, "sharey": True, "squeeze": False}
+    figure, axes = panels(0.4 + 1.9 * lines, lines, 3, **options)
+    for panel in axes.flat[len(after) :]:
+        panel.set_axis_off()
+    for panel, action in zip(axes.flat, after, strict=False):
+        for curves, color in ((before, "#AAAAAA"), (after, "black")):
+            recall, precision = curves[action]
+            panel.plot(100 * recall, 100 * precision, color=color, lw=1.1)
+        panel.set_title(short_name(action), color=COLORS[group(action)], fontsize=8)
+        panel.set(xlim=(0, 100), ylim=(0, 102), xlabel="recall, %", ylabel="precision, %")
+        panel.label_outer()
+    first = axes[0, 0]
+    first.text(0.97, 0.9, "after", transform=first.transAxes, ha="right")
+    first.text(0.97, 0.78, "before", transform=first.transAxes, ha="right", color="#888888")
+    return figure
+
+
+@in_style
+def overfitting(training: pd.Series, validation: pd.Series) -> NotebookFigure:
+    """Plot the change in AP on validation against that on training data, a point a class.
+
+    Below the dotted diagonal a class gains more on what it was trained on. In the lower right
+    corner it gains there and loses on validation, which is overfitting.
+
+    Args:
+        training: difference in AP by action id, points.
+        validation: the same on validation.
+    """
+    points = pd.DataFrame({"x": training, "y": validation}).dropna()
+    colors = [COLORS[group(action)] for action in points.index]
+    figure, axes = panels(4.6)
+    axes.axhline(0, color="black", lw=0.8)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.axline((0, 0), slope=1, color=GREY, lw=0.8, ls=":")
+    axes.scatter(points["x"], points["y"], c=colors, s=22, zorder=3)
+    axes.set(xlabel="difference on training data, points", ylabel="on validation, points")
+    axes.margins(0.12)
+    name_groups(axes)
+    label_points(axes, points.to_numpy(), map(short_name, points.index), colors)
+    return figure
+
+
+# Notebook 04: person boxes
+
+
+@in_style
+def detector_curve(ours: pd.DataFrame, paper: pd.DataFrame) -> NotebookFigure:
+    """Plot mAP of actions against AP of the person boxes, the paper's numbers and ours apart.
+
+    Args:
+        ours: by source and detector: ``AP``, ``mAP``, ``low``, ``high``.
+        paper: the same.
+    """
+    figure, axes = panels(3.3, 1, 2)
+    titles = {"mini": ours, "paper (AVA-Kinetics)": paper}
+    for panel, (title, table) in zip(axes, titles.items(), strict=True):
+        panel.set_title(title, fontsize=8, weight="bold")
+        panel.set(xlabel="AP@0.5 of person boxes, %", ylabel="mAP@0.5 of actions, %")
+        if table.empty:
+            panel.text(0.5, 0.5, "not run", color=GREY, ha="center", transform=panel.transAxes)
+            continue
+        rows = table.reset_index()
+        for source, own in rows.groupby("source"):
+            detected = own[own["detector"] != "GT"]  # no detector reaches ground truth: dotted
+            panel.plot(own["AP"], own["mAP"], color=SOURCE_COLORS[source], lw=1, ls=":")
+            panel.plot(detected["AP"], detected["mAP"], color=SOURCE_COLORS[source], lw=1.6)
+        colors = rows["source"].map(SOURCE_COLORS).tolist()
+        panel.vlines(rows["AP"], rows["low"], rows["high"], colors=colors, alpha=0.3, lw=3)
+        panel.scatter(rows["AP"], rows["mAP"], c=colors, s=20, zorder=3)
+        panel.margins(0.12)
+        last = ~rows["source"].duplicated(keep="last")
+        names = rows["detector"].where(~last, rows["detector"] + ", " + rows["source"])
+        spans = rows[["low", "high"]]
+        label_points(panel, rows[["AP", "mAP"]].to_numpy(), names, colors, spans=spans)
+    return figure
+
+
+@in_style
+def box_thresholds(table: pd.DataFrame) -> NotebookFigure:
+    """Plot recall and precision of v3's boxes against their least score, and mAP below.
+
+    Args:
+        table: by ``source`` and ``threshold``: ``recall``, ``precision``, ``mAP``, ``low``,
+            ``high`` in %.
+    """
+    if table.empty:
+        return unrun()
+    table = table.reset_index()
+    least = table["threshold"]
+    figure, (upper, lower) = panels(4.8, 2, sharex=True)
+    lower.set_xlim(least.min() - 0.02, least.max() + 0.17)
+    for panel, columns in ((upper, {"recall": "-", "precision": "--"}), (lower, {"mAP": "-"})):
+        panel.axvline(USED, color=GREY, lw=0.8, ls=":")
+        _lines(panel, table, "threshold", columns)
+    lower.text(USED, 0.02, " in Table 4", color=GREY, transform=lower.get_xaxis_transform())
+    upper.set_ylabel("at IoU 0.5, %")
+    lower.set(ylabel="mAP@0.5 of actions, %", xlabel="least score of a used box of v3")
+    return figure
+
+
+@in_style
+def lost_ap(tables: Mapping[str, pd.DataFrame]) -> NotebookFigure:
+    """Plot what AP is lost to which kind of error, a panel a source, a bar a kind of boxes.
+
+    Args:
+        tables: by whose boxes they are, the best last: by source, a column each kind of error.
+    """
+    if not tables:
+        return unrun()
+    tables = {("GT" if name == "ground-truth" else name): t for name, t in tables.items()}
+    sources, kinds = next(iter(tables.values())).axes
+    options = {"sharex": True, "sharey": True, "squeeze": False}
+    height = 0.8 + len(kinds) * (0.12 + 0.15 * len(tables))
+    figure, axes = panels(height, 1, len(sources), **options)
+    for panel, source in zip(axes[0], sources, strict=True):
+        gains = pd.DataFrame({name: table.loc[source] for name, table in tables.items()})
+        _bars(panel, gains, 0 * gains, SOURCE_COLORS[source], "{:.1f}", named=len(kinds))
+        panel.set_title(source, color=SOURCE_COLORS[source], weight="bold", fontsize=8)
+        panel.set(yticks=range(len(kinds)), yticklabels=kinds)
+        panel.set_xlabel("mAP@0.5 that mending it brings, points")
+        panel.margins(x=0.3)
+    return figure
+
+
+# A file of annotations: stadlib classes
+
+
+@in_style
 def class_frequencies(table: pd.DataFrame) -> NotebookFigure:
     """Plot how long-tailed a file is, and the share of draws that show each class, by sampler.
 
     Args:
-        table: ``class_statistics.class_statistics``'s.
+        table: by action id: ``persons``, and a share for every sampler (``runs.class_statistics``).
     """
     table = table[table["persons"] > 0]
-    rows = range(len(table))
-    colors = [COLORS[group(action)] for action in table.index]
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(
-            1,
-            2,
-            FigureClass=NotebookFigure,
-            figsize=(WIDTH, 1.0 + 0.15 * len(table)),
-            sharey=True,
-        )
-        left.barh(rows, table["persons"], color=colors, alpha=0.8)
-        left.set(xscale="log", xlabel="persons with the label")
-        left.xaxis.set_major_formatter("{x:,.0f}")
-        left.set_yticks(rows, [short_name(action) for action in table.index], fontsize=6.5)
-        for tick, color in zip(left.get_yticklabels(), colors, strict=True):
-            tick.set_color(color)
-        for word, color in (("instance", GREY), ("class-balanced", "#000000")):
-            right.plot(100 * table[word], rows, "o", ms=3, color=color)
-            place = (0.04, 0.965 if word == "instance" else 0.94)
-            right.text(*place, f"● {word}", color=color, transform=right.transAxes)
-        right.set(
-            xscale="log", xlabel="draws that show the class, %", ylim=(len(table) - 0.4, -0.6)
-        )
-        right.xaxis.set_major_formatter("{x:g}")
-        return closed(figure)
+    rows, colors = range(len(table)), [COLORS[group(action)] for action in table.index]
+    figure, (left, right) = panels(1.0 + 0.15 * len(table), 1, 2, sharey=True)
+    left.barh(rows, table["persons"], color=colors, alpha=0.8)
+    left.set(xscale="log", xlabel="persons with the label")
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    for place, (name, color) in enumerate({"instance": GREY, "class-balanced": "black"}.items()):
+        right.plot(100 * table[name], rows, "o", ms=3, color=color)
+        style = {"transform": right.transAxes, "color": color}
+        right.text(0.02 + 0.28 * place, 1.01, f"● {name}", **style)
+    right.set(xscale="log", xlabel="draws that show the class, %")
+    right.xaxis.set_major_formatter("{x:g}")
+    _class_rows(left, table.index)
+    return figure
 
 
-def lost_ap(lost: pd.DataFrame) -> NotebookFigure:
-    """Plot what AP every class loses to each kind of error, as a coloured table.
-
-    Args:
-        lost: ``stadlib.metrics.diagnose``'s table: by action id, gains as fractions.
-    """
-    lost = lost.sort_index()
-    points = 100 * lost[list(KINDS)].astype(float)
-    with plt.rc_context(STYLE):
-        height = 0.9 + 0.19 * len(points)
-        figure, axes = plt.subplots(FigureClass=NotebookFigure, figsize=(WIDTH, height))
-        seaborn.heatmap(
-            points,
-            ax=axes,
-            annot=True,
-            fmt=".1f",
-            annot_kws={"size": 6.5},
-            cmap="Blues",
-            vmin=0,
-            cbar=False,
-            linewidths=0.6,
-            yticklabels=[short_name(action) for action in points.index],
-        )
-        for tick, action in zip(axes.get_yticklabels(), points.index, strict=True):
-            tick.set_color(COLORS[group(action)])
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0)
-        axes.grid(visible=False)
-        axes.set(ylabel="", xlabel="AP that mending this one kind of error would bring, points")
-        _name_groups(axes, [group(action) for action in points.index], offset=0.5)
-        return closed(figure)
+# What several figures draw
 
 
-def _by_head(
-    records: Iterable[Record], measure: Callable[[dict], dict]
-) -> dict[str, dict[object, list[float]]]:
-    """Values over seeds by head and by what ``measure`` returns."""
-    values: dict[str, dict[object, list[float]]] = {}
-    for record in sorted(
-        records, key=lambda record: choices("head").index(record.experiment["head"])
-    ):
-        head = values.setdefault(record.experiment["head"], {})
-        for key, value in measure(record.metrics).items():
-            head.setdefault(key, []).append(value)
-    return values
+def _by_frequency(actions: pd.Index, counts: Mapping[int, int], ylabel: str) -> tuple:
+    """An empty plot against training instances, and the places and colours of the classes."""
+    xs, colors = [counts[a] for a in actions], [COLORS[group(a)] for a in actions]
+    figure, axes = panels(4.6)
+    axes.set(xscale="log", xlabel="training instances of the class", ylabel=ylabel)
+    axes.margins(x=0.12, y=0.08)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    name_groups(axes)
+    return figure, axes, xs, colors
+
+
+def _class_rows(axes: Axes, actions: Iterable[int]) -> None:
+    """Names of classes in their groups' colours at the left of rows, from top to bottom."""
+    actions = list(actions)
+    axes.set_yticks(range(len(actions)), [short_name(action) for action in actions])
+    for tick, action in zip(axes.get_yticklabels(), actions, strict=True):
+        tick.set_color(COLORS[group(action)])
+    axes.set_ylim(len(actions) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
 
 
 def _bars(
     axes: Axes,
-    values: dict[str, dict[object, list[float]]],
-    keys: Sequence[object],
-    colors: Sequence[str],
+    values: pd.DataFrame,
+    halves: pd.DataFrame,
+    colors: str | Sequence[str],
+    text: str,
+    *,
+    named: int,
 ) -> None:
-    """Horizontal bars: a row a key from top to bottom, in it a bar a head, the last the darkest."""
-    height = 0.8 / len(values)
-    for place, (head, rows) in enumerate(values.items()):
-        strength = (place + 1) / len(values)
-        for row, (key, color) in enumerate(zip(keys, colors, strict=True)):
-            mean, half = interval(rows.get(key, ()))
-            if isnan(mean):
-                continue
-            y = row - 0.4 + height * (place + 0.5)
-            axes.barh(y, mean, height * 0.92, color=color, alpha=0.25 + 0.6 * strength)
-            if not isnan(half):
-                axes.errorbar(mean, y, xerr=half, color="#333333", lw=0.8, capsize=0)
-            end = mean + (0 if isnan(half) else half)
-            label = f"{mean:.0f}" + (f"  {head}" if row == 0 else "")
-            axes.annotate(
-                label, (end, y), (3, 0), textcoords="offset points", va="center", fontsize=6
-            )
-    axes.grid(visible=False, axis="y")
-    axes.set(xlim=(0, 108), ylim=(len(keys) - 0.4, -0.6))
+    """Horizontal bars: a row a row from top to bottom, in it a bar a column, the last the darkest.
+
+    Each carries its value, those of the first ``named`` rows their column's name, too.
+    """
+    size = 0.8 / len(values.columns)
+    for place, name in enumerate(values):
+        rows = np.arange(len(values)) - 0.4 + size * (place + 0.5)
+        style = {"color": colors, "alpha": 0.25 + 0.6 * (place + 1) / len(values.columns)}
+        errors = {"xerr": halves[name].fillna(0), "error_kw": {"ecolor": DARK, "elinewidth": 0.8}}
+        bars = axes.barh(rows, values[name], size * 0.92, **style, **errors)
+        labels = [text.format(value) for value in values[name]]
+        labels[:named] = [f"{label}  {name}" for label in labels[:named]]
+        axes.bar_label(bars, labels, padding=3, fontsize=6.5)
+    axes.set_ylim(len(values) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
 
 
-def _name_groups(axes: Axes, groups: Sequence[str], offset: float = 0.0) -> None:
-    """Each group's name at the right of its classes, whose row i stands at i + ``offset``."""
-    for name in dict.fromkeys(groups):
-        rows = [row for row, other in enumerate(groups) if other == name]
-        axes.axhline(rows[0] - 0.5 + offset, color=COLORS[name], lw=0.6)
-        place = {
-            "x": 1.02,
-            "y": (rows[0] + rows[-1]) / 2 + offset,
-            "rotation": 270,
-            "weight": "bold",
-        }
-        axes.text(
-            s=GROUP_NAMES[name],
-            transform=axes.get_yaxis_transform(),
-            ha="center",
-            va="center",
-            color=COLORS[name],
-            **place,
-        )
+def _lines(axes: Axes, table: pd.DataFrame, x: str, columns: Mapping[str, str]) -> None:
+    """A line a source and column (a dash each), named at its end; around mAP the interval."""
+    ends = []
+    for column, dash in columns.items():
+        shown = table.dropna(subset=column)
+        if shown.empty:
+            continue
+        style = {"ls": dash, "marker": "o", "ms": 3.5, "lw": 1.4, "mec": "none"}
+        lines = {"hue": "source", "palette": SOURCE_COLORS, "estimator": None, "legend": False}
+        seaborn.lineplot(shown, x=x, y=column, ax=axes, **lines, **style)
+        for source, own in shown.sort_values(x).groupby("source"):
+            color = SOURCE_COLORS[source]
+            if column == "mAP":
+                axes.fill_between(own[x], own["low"], own["high"], color=color, alpha=0.13, lw=0)
+            name = source if len(columns) == 1 else f"{source}: {column}"
+            ends.append((own[x].iloc[-1], own[column].iloc[-1], name, color))
+    if ends:
+        _name_ends(axes, ends)
+    else:
+        axes.text(0.25, 0.5, "not run", color=GREY, ha="center", transform=axes.transAxes)
+
+
+def _name_ends(axes: Axes, ends: Iterable[tuple[float, float, str, str]]) -> None:
+    """Names at the right of lines, pushed up where one would cover the one below."""
+    axes.figure.draw_without_rendering()
+    free = -np.inf
+    for x, y, name, color in sorted(ends, key=lambda end: end[1]):
+        height = axes.transData.transform((x, y))[1] * 72 / axes.figure.dpi
+        free = max(height, free)
+        style = {"textcoords": "offset points", "va": "center", "weight": "bold", "color": color}
+        axes.annotate(name, (x, y), (6, free - height), **style)
+        free += 9
+
+
+def label_points(
+    axes: Axes,
+    points: np.ndarray | Sequence[tuple[float, float]],
+    names: Iterable[str],
+    colors: Sequence[str],
+    *,
+    spans: pd.DataFrame | None = None,
+) -> list[Annotation]:
+    """Write each point's name at the nearest free place, crowded points first.
+
+    Call it last: limits and layout must be final. A name for which no place is free takes the one
+    that is covered least.
+
+    Args:
+        axes: where the points are drawn.
+        points: (n, 2).
+        names: to be written.
+        colors: of the names.
+        spans: the points' intervals ``low``, ``high`` along y, which names should not cover either.
+
+    Returns:
+        The annotations, in the order of the points.
+    """
+    points, names = np.asarray(points, float), list(names)
+    axes.figure.draw_without_rendering()
+    pixel = axes.figure.dpi / 72
+    dots = axes.transData.transform(points)
+    taken = [np.concatenate([dot - 3 * pixel, dot + 3 * pixel]) for dot in dots]
+    if spans is not None and spans.notna().all(axis=None):
+        for x, span in zip(points[:, 0], spans.to_numpy(), strict=True):
+            low, high = axes.transData.transform([(x, end) for end in span])
+            taken.append(np.array([low[0] - 2, low[1], high[0] + 2, high[1]]))
+    # Ways round a point, the best first: right and left before above and below; near before far.
+    angles = np.array([0, 8, 2, 6, 14, 10, 4, 12, 1, 7, 15, 9, 3, 5, 13, 11]) * np.pi / 8
+    ways = np.column_stack([np.cos(angles), np.sin(angles)])
+    radii = np.array([5.0, 9, 14, 20, 28, 38, 50, 64])  # points
+    distances = np.linalg.norm(dots[:, None] - dots[None], axis=-1)
+    crowded = np.sort(distances, axis=1)[:, :4].sum(axis=1)
+    written = {}
+    for index in np.argsort(crowded, kind="stable"):
+        style = {"textcoords": "offset points", "fontsize": 7, "color": colors[index]}
+        style["path_effects"] = [withStroke(linewidth=1.8, foreground="white")]
+        text = axes.annotate(names[index], points[index], (0, 0), va="bottom", **style)
+        extent = text.get_window_extent()
+        size = np.array([extent.width, extent.height])
+        corners = dots[index] + radii[:, None, None] * pixel * ways + (ways - 1) / 2 * size
+        places = np.concatenate([corners, corners + size], axis=-1).reshape(-1, 4)
+        inside = _overlaps(places, axes.bbox.extents[None])
+        covered = _overlaps(places, np.array(taken)) + 4 * (size.prod() - inside)
+        best = int(np.argmin(covered.round(6)))
+        taken.append(places[best])
+        text.set_position((places[best, :2] - dots[index]) / pixel)
+        if radii[best // len(ways)] > 12:  # a thin line leads from a far name to its point
+            end = (dots[index].clip(places[best, :2], places[best, 2:]) - dots[index]) / pixel
+            line = {"arrowstyle": "-", "color": colors[index], "lw": 0.5, "alpha": 0.6}
+            where = {"textcoords": "offset points", "arrowprops": line | {"shrinkB": 3}}
+            axes.annotate("", points[index], tuple(end), **where)
+        written[index] = text
+    return [written[index] for index in range(len(names))]
+
+
+def _overlaps(places: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The area of each place (n, 4), x0 y0 x1 y1, that others (m, 4) cover."""
+    low = np.maximum(places[:, None, :2], others[None, :, :2])
+    high = np.minimum(places[:, None, 2:], others[None, :, 2:])
+    return np.prod((high - low).clip(0), axis=-1).sum(axis=1)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import re
 import sys
+from collections.abc import Callable
+from functools import wraps
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -59,22 +61,39 @@ class NotebookFigure(Figure):
         return stored.getvalue()
 
 
+def in_style(draw: Callable[..., NotebookFigure]) -> Callable[..., NotebookFigure]:
+    """Give a function that draws a figure the study's style, and close what it returns."""
+
+    @wraps(draw)
+    def styled(*args: object, **kwargs: object) -> NotebookFigure:
+        with plt.rc_context(STYLE):
+            return closed(draw(*args, **kwargs))
+
+    return styled
+
+
+def panels(height: float, rows: int = 1, columns: int = 1, **options: object) -> tuple:
+    """Return a figure of the study's width, ``height`` in inches, and its axes (as pyplot does)."""
+    size = (WIDTH, height)
+    return plt.subplots(rows, columns, FigureClass=NotebookFigure, figsize=size, **options)
+
+
 def name_groups(axes: Axes, apart: float = 0.15) -> None:
     """AVA's three groups of classes in their colours, above a plot at the right: its legend.
 
     ``apart`` is a share of the plot's width from the end of a name to the next's.
     """
     for place, (name, color) in enumerate(COLORS.items()):
-        where = {"transform": axes.transAxes, "ha": "right", "weight": "bold"}
-        axes.text(1 - (2 - place) * apart, 1.02, GROUP_NAMES[name], color=color, **where)
+        style = {"transform": axes.transAxes, "ha": "right", "weight": "bold", "color": color}
+        axes.text(1 - (2 - place) * apart, 1.02, GROUP_NAMES[name], **style)
 
 
+@in_style
 def unrun() -> NotebookFigure:
     """A figure in the place of one whose numbers nobody has measured yet."""
-    with plt.rc_context(STYLE):
-        figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, 0.5))
-        figure.text(0.5, 0.5, "not run", color=GREY, ha="center", va="center")
-        return closed(figure)
+    figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, 0.5))
+    figure.text(0.5, 0.5, "not run", color=GREY, ha="center", va="center")
+    return figure
 
 
 def closed(figure: NotebookFigure) -> NotebookFigure:

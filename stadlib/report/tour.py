@@ -1,66 +1,110 @@
-"""One clip's journey through a trained model, for notebook 00: pictures, boxes, every tensor.
+"""One clip's journey through a trained model: every tensor on the way, drawn.
 
-torch is imported only when a journey is made.
-
-The model's forward pass one step after the other, every tensor kept.
-
-Legend: B clips, N persons of the batch, M remembered, S = P + M, C channels, T time, H, W (of a
-person's grid: h, w), L sequences, E attention heads, A actions.
-
-Figures of one clip's journey: frames, boxes, features, sequences. All show real tensors.
-
-Figures of one clip's journey: who looks at whom, whom the clip remembers, what comes out.
-
-What one person's memory looks at: the attention of a trained head, second by second.
-
-torch is imported only when a head is loaded.
+Legend: B clips, N persons of the clip, M persons in memory, S = N + M, C channels, T time, H, W (of
+a person's grid: h, w), L sequences, E attention heads, A actions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.patches import ConnectionPatch, Rectangle
 from matplotlib.patheffects import withStroke
 from torch import Tensor
-from torch.nn import functional as F
 
-from stadlib.base import InputError, Progress
+from stadlib.base import InputError, published_dir
 from stadlib.data.clips import Batch
+from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import LASTING, group
+from stadlib.data.video import read_frames
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.heads import MemoryTokens, RelationHead
+from stadlib.models.heads import Memory
 from stadlib.recipes.experiment import from_dict
 from stadlib.report.frames import (
-    HEAT,
-    INNER,
-    Sheet,
-    heat,
-    mark_person,
+    draw_mark,
     person_color,
-    sheet,
+    person_mark,
+    plate,
     show_person,
     show_picture,
-    strength,
-    tag_person,
+    view_of,
 )
-from stadlib.report.style import COLORS, GREY, GROUP_NAMES, NotebookFigure, short_name
-from stadlib.study import Record
-from stadlib.training.build import AVERAGED
+from stadlib.report.style import (
+    COLORS,
+    GREY,
+    GROUP_NAMES,
+    WIDTH,
+    NotebookFigure,
+    in_style,
+    panels,
+    short_name,
+)
+from stadlib.study import Record, open_run
+from stadlib.training import build, stages
 
-if TYPE_CHECKING:
-    from stadlib.data.keyframes import Keyframe
-    from stadlib.training.stages import Run
+PERSONS = 3  # on the keyframe of "relation": enough for relations, few enough to follow
+FRAMES, ACTIONS, SECONDS = 8, 6, 25  # shown at most: of a clip, scores of a person, of memory
+HEAT, SIGNED = "magma", "PuOr_r"  # colour-blind-safe; of SIGNED white is zero
+BLUE, SAME, OTHER = "#0072B2", "#007A5A", "#E69F00"
 
-PERSONS = 3  # on the keyframe: enough for relations, few enough to follow
+
+class Walk(NamedTuple):
+    """What a model with a relation head computes on its way from a clip to scores.
+
+    Attributes:
+        map_BCTHW: the backbone's features.
+        persons_NCThw: a person's half of the fusion, which RoIAlign cuts out.
+        scene_BCThw: the scene's half, averaged down to a person's grid.
+        fused_NCThw: both in one.
+        attention_NLES: of the head; rows sum to 1.
+        scores_NA: in [0, 1].
+    """
+
+    map_BCTHW: Tensor
+    persons_NCThw: Tensor
+    scene_BCThw: Tensor
+    fused_NCThw: Tensor
+    attention_NLES: Tensor
+    scores_NA: Tensor
+
+
+@torch.inference_mode()
+def walk(model: ActionDetector, batch: Batch, memory: Memory) -> Walk:
+    """Run a model once, in evaluation mode, and keep what its parts return, on the CPU."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        return lambda part, inputs, output: kept.update({name: output.cpu()})
+
+    def keep_attention(attention, inputs, output):
+        kept["attention_NLES"] = attention.weights(*inputs).cpu()
+
+    parts = {
+        "map_BCTHW": model.backbone,
+        "persons_NCThw": model.roi,
+        "scene_BCThw": model.fusion.scene,
+        "fused_NCThw": model.fusion,
+    }
+    hooks = [part.register_forward_hook(keep(name)) for name, part in parts.items()]
+    hooks.append(model.head.attention.register_forward_hook(keep_attention))
+    device = next(model.parameters()).device
+    batch, memory = batch.to(device), memory.to(device)
+    inputs = (batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4)
+    logits_NA = model.eval()(*inputs, memory)
+    for hook in hooks:
+        hook.remove()
+    return Walk(**kept, scores_NA=logits_NA.sigmoid().cpu())
 
 
 @dataclass(frozen=True, eq=False)
 class Journey:
-    """A clip of T frames with N persons, and what the model made of them.
+    """A clip of T frames with N persons, its memory, and what the model made of them.
 
     Attributes:
         title: says which keyframe it is.
@@ -69,9 +113,11 @@ class Journey:
         boxes: (N, 4), x1 y1 x2 y2 as fractions of those frames.
         ids: action ids, the columns of ``actions`` and of the scores.
         actions: (N, A) bool, the annotated ones.
+        person: the one whose attention is followed, a place among the N.
         walk: every step's tensor.
-        memory: whom the clip remembers, M persons.
-        recalled: a picture (H, W, 3) of every second that is remembered, relative to the keyframe.
+        memory: M persons.
+        same_S: (N + M,) bool, whether it is that person, by the annotations.
+        pictures: (H, W, 3) of every second that is remembered, relative to the keyframe, and of 0.
     """
 
     title: str
@@ -80,9 +126,11 @@ class Journey:
     boxes: np.ndarray
     ids: tuple[int, ...]
     actions: np.ndarray
+    person: int
     walk: Walk
-    memory: MemoryTokens
-    recalled: dict[int, np.ndarray]
+    memory: Memory
+    same_S: np.ndarray
+    pictures: dict[int, np.ndarray]
 
     @property
     def now(self) -> int:
@@ -91,42 +139,51 @@ class Journey:
 
     @property
     def attention(self) -> np.ndarray:
-        """(N, N + M) how much a person looks at whom, mean over sequences and attention heads."""
+        """(N, N + M) how much a person attends to whom, mean over sequences and heads."""
         return self.walk.attention_NLES.mean(dim=(1, 2)).numpy()
-
-    @property
-    def related(self) -> int:
-        """Place of the first person that acts on another."""
-        return int(np.flatnonzero(_acts_on_others(self.actions, self.ids))[0])
 
     def truth(self, person: int) -> list[int]:
         """Ids of what a person does, by the annotations."""
         return [action for action, does in zip(self.ids, self.actions[person], strict=True) if does]
 
 
-def journey(record: Record) -> Journey:
+def journey(record: Record, shows: Literal["relation", "lasting"] = "relation") -> Journey:
     """Take one validation clip through a run's model.
 
-    Which one does not depend on scores: it is around the middle keyframe of the first movie on
-    which three persons are and two or more of them act on others (AVA's person-person group).
+    Which one does not depend on scores: the middle keyframe of the first movie that fits.
+
+    Args:
+        record: of a run with a relation head and memory, on this machine.
+        shows: ``relation``: three persons, two or more of whom act on others (AVA's person-person
+            group); ``lasting``: two persons or more, one of whom does what lasts
+            (``labels.LASTING``). The first such person is the one that is followed.
 
     Raises:
-        InputError: the run is not on this machine, has no relation head or remembers nothing, or no
-            movie is like that.
+        InputError: the run is another one, or no movie fits.
     """
-    from stadlib.data.keyframes import read_keyframes  # noqa: PLC0415
-    from stadlib.training import build, stages  # noqa: PLC0415  (torch)
-
     experiment = from_dict(record.experiment)
     if record.folder is None or not experiment.stages[-1].memory or experiment.head == "linear":
         raise InputError(f"record {record.digest}: give a run with memory that is on this machine")
-    run = stages.open_run(experiment, record.folder, Progress)
-    ids = run.layout.label_map().ids
-    keyframe = _chosen(read_keyframes(run.layout, "ava", "val"), ids)
+    _, run = open_run(record)
+    layout, ids = run.layout, run.layout.label_map().ids
+    keyframes = stages.annotated(layout, ["ava"], "val")
+    keyframe, person = _first(keyframes, ids, shows)
+    # The clip in one plain view, and memory out of the bank of the validation split.
     view = [build.plain_view(experiment)]
-    ((batch,),) = build.test_batches(experiment, run.layout, [keyframe], view)
+    ((batch,),) = build.test_batches(experiment, layout, [keyframe], view)
     model = stages.trained_model(run)
-    memory = _memory(run, model, keyframe)
+    bank = run.banks(len(experiment.stages)).seconds(model, "ava", "val")
+    remember = stages.remember_out_of(run, {"ava": bank})
+    memory = remember([("ava", keyframe.video, keyframe.timestamp)])
+    # A picture of every second that is in memory, and who is the followed person in it.
+    seconds = sorted({0, *memory.seconds_BM[0].tolist()})
+    now = keyframe.timestamp - layout.video_start("ava", keyframe.video)
+    pictures = read_frames(layout.video_file("ava", keyframe.video), [now + s for s in seconds])
+    others = {k.timestamp - keyframe.timestamp: k for k in keyframes if k.video == keyframe.video}
+    same = [
+        _is_person(others.get(second), box, keyframe.person_ids[person])
+        for second, box in zip(memory.seconds_BM[0].tolist(), memory.boxes_BM4[0], strict=True)
+    ]
     return Journey(
         title=f"ava: {keyframe.video}, {keyframe.timestamp:g} s",
         times=np.array(build.sampling(experiment).times(0.0)),
@@ -134,287 +191,317 @@ def journey(record: Record) -> Journey:
         boxes=batch.boxes_N4.numpy() / np.tile(batch.clips_BCTHW.shape[:2:-1], 2),
         ids=ids,
         actions=keyframe.actions,
+        person=person,
         walk=walk(model, batch, memory),
         memory=memory,
-        recalled=_pictures(run, keyframe, sorted(set(memory.seconds_BM[0].tolist()))),
+        same_S=np.array([*(np.arange(len(keyframe.boxes)) == person), *same]),
+        pictures={s: f.permute(1, 2, 0).numpy() for s, f in zip(seconds, pictures, strict=True)},
     )
 
 
-def _chosen(keyframes: list[Keyframe], ids: tuple[int, ...]) -> Keyframe:
-    """The middle keyframe of the first movie like that."""
+def _first(keyframes: Sequence[Keyframe], ids: Sequence[int], shows: str) -> tuple[Keyframe, int]:
+    """The middle keyframe of the first movie that fits, and its first person that does."""
     videos: dict[str, list[Keyframe]] = {}
     for keyframe in keyframes:
         videos.setdefault(keyframe.video, []).append(keyframe)
+    relation = shows == "relation"
+    wanted = [group(action) == "person" if relation else action in LASTING for action in ids]
     for those in videos.values():
         middle = those[len(those) // 2]
-        if len(middle.boxes) == PERSONS and _acts_on_others(middle.actions, ids).sum() > 1:
-            return middle
-    raise InputError(
-        f"no validation movie whose middle keyframe shows {PERSONS} persons, two of whom act on "
-        "others; add one"
-    )
+        able, count = np.flatnonzero(middle.actions[:, wanted].any(axis=1)), len(middle.boxes)
+        if (count == PERSONS and len(able) > 1) if relation else (count > 1 and len(able)):
+            return middle, int(able[0])
+    persons = f"{PERSONS} persons, two of whom act on others" if relation else "two persons"
+    raise InputError(f"no validation movie whose middle keyframe shows {persons}; add one")
 
 
-def _acts_on_others(actions: np.ndarray, ids: tuple[int, ...]) -> np.ndarray:
-    """(N,) whether a person's actions are of AVA's person-person group."""
-    return actions[:, [group(action) == "person" for action in ids]].any(axis=1)
+def _is_person(keyframe: Keyframe | None, box: Tensor, person_id: int) -> bool:
+    """Whether a box is that person's on its keyframe; an unannotated second tells nothing."""
+    own = keyframe.boxes[keyframe.person_ids == person_id] if keyframe else np.empty((0, 4))
+    return len(own) > 0 and bool(np.abs(own[0] - box.numpy()).max() < 1e-4)
 
 
-def _memory(run: Run, model, keyframe: Keyframe) -> MemoryTokens:
-    """Whom the keyframe remembers out of the bank of the validation split."""
-    from stadlib.models.heads import no_memory  # noqa: PLC0415
-    from stadlib.training.bank import windows  # noqa: PLC0415  (torch)
+def overview():
+    """The system in one figure, as README shows it (``results/pipeline.svg``)."""
+    from IPython.display import SVG  # noqa: PLC0415
 
-    experiment = run.experiment
-    bank = run.banks(len(experiment.stages)).seconds(model, keyframe.source, "val")
-    keys = [(keyframe.source, keyframe.video, keyframe.timestamp)]
-    empty = no_memory(1, bank.width)
-    return windows({keyframe.source: bank}, keys, experiment.span, experiment.remembered, empty)
+    return SVG(filename=published_dir("pipeline.svg"))
 
 
-def _pictures(run: Run, keyframe: Keyframe, seconds: list[int]) -> dict[int, np.ndarray]:
-    """A picture of some seconds relative to the keyframe."""
-    from stadlib.data.video import read_frames  # noqa: PLC0415  (torch)
-
-    layout = run.layout
-    now = keyframe.timestamp - layout.video_start(keyframe.source, keyframe.video)
-    path = layout.video_file(keyframe.source, keyframe.video)
-    frames = read_frames(path, [now + second for second in seconds]) if seconds else []
-    return {s: f.permute(1, 2, 0).numpy() for s, f in zip(seconds, frames, strict=True)}
-
-
-class Walk(NamedTuple):
-    """What a model with a relation head computes on its way from a clip to scores.
-
-    Attributes:
-        map_BCTHW: the backbone's features.
-        persons_NCThw: cut out of the projected map by RoIAlign: a person's half of the fusion.
-        scene_BCThw: the scene's half, averaged down to a person's grid.
-        fused_NCThw: both in one.
-        s_only_NLC: the fused features as s-only's sequences read them, L = h*w.
-        t_only_NLC: the same for t-only, L = T.
-        attention_NLES: of the model's own head; rows sum to 1.
-        scores_NA: in [0, 1].
-    """
-
-    map_BCTHW: Tensor
-    persons_NCThw: Tensor
-    scene_BCThw: Tensor
-    fused_NCThw: Tensor
-    s_only_NLC: Tensor
-    t_only_NLC: Tensor
-    attention_NLES: Tensor
-    scores_NA: Tensor
-
-
-@torch.inference_mode()
-def walk(model: ActionDetector, batch: Batch, memory: MemoryTokens) -> Walk:
-    """Run a model step by step; the scores are those of its ``forward``.
-
-    Args:
-        model: its head must be a relation head; set to evaluation mode here.
-        batch: clips and persons.
-        memory: what the clips remember.
-
-    Returns:
-        Every step's tensor, on the CPU.
-    """
-    model.eval()
-    where = next(model.parameters()).device
-    batch, memory = batch.to(where), memory.to(where)
-    fusion, head, counts_B = model.fusion, model.head, batch.counts_B
-    map_BCTHW = model.backbone(model.normalize(batch.clips_BCTHW))
-    persons_NCThw = model.roi(fusion.project(map_BCTHW), batch.boxes_N4, counts_B)
-    grid = persons_NCThw.shape[2:]
-    fused_NCThw = fusion(persons_NCThw, map_BCTHW, counts_B)
-    inputs = (head.tokens(fused_NCThw), batch.boxes_norm_N4, counts_B, memory)
-    found = Walk(
-        map_BCTHW=map_BCTHW,
-        persons_NCThw=persons_NCThw,
-        scene_BCThw=fusion.scene(F.adaptive_avg_pool3d(map_BCTHW, grid)),
-        fused_NCThw=fused_NCThw,
-        s_only_NLC=_tokens("s-only", fused_NCThw),
-        t_only_NLC=_tokens("t-only", fused_NCThw),
-        attention_NLES=head.attention_weights(*inputs),
-        scores_NA=head(*inputs).sigmoid(),
-    )
-    return Walk(*(tensor.cpu() for tensor in found))
-
-
-def _tokens(head: str, fused_NCThw: Tensor) -> Tensor:
-    """The sequences of a head by its word, whichever the model has; they need no weights."""
-    width = fused_NCThw.shape[1]
-    return RelationHead(width, 1, AVERAGED[head], num_heads=1).tokens(fused_NCThw)
-
-
-_BLUE = "#0072B2"
-_FRAMES, _COLUMNS = 8, 4  # shown of a clip at most; side by side
-_GAP = 0.08  # inches between panels
-_PARTS = ("person", "+ scene", "→ fused")
-_SIGNED = "PuOr_r"  # colour-blind-safe; white is zero
-
-
+@in_style
 def clip(journey: Journey) -> NotebookFigure:
     """Show the frames of the clip, and its keyframe with the persons and what they do."""
-    high, wide = journey.frames.shape[1:3]
-    shown = _evenly(len(journey.frames), journey.now)
-    width = (INNER - (_COLUMNS - 1) * _GAP) / _COLUMNS
-    height = width * high / wide
-    below = 0.3 + -(-len(shown) // _COLUMNS) * (height + 0.24)
-    large = 3.4 * high / wide
-    with sheet(below + 0.35 + large) as page:
-        page.heading(0.04, "clip", journey.frames.shape, "frames × height × width × colours")
-        for place, number in enumerate(shown):
-            row, column = divmod(place, _COLUMNS)
-            where = (column * (width + _GAP), 0.44 + row * (height + 0.24), width, height)
-            axes = page.panel(*where)
-            show_picture(axes, journey.frames[number])
-            words = f"{_seconds(journey.times[number])}"
-            _title(axes, words + ": the keyframe" * (number == journey.now), number == journey.now)
-        page.heading(below + 0.08, "boxes", journey.boxes.shape, "persons × corners")
-        axes = page.panel(0, below + 0.3, 3.4, large)
-        show_picture(axes, journey.frames[journey.now])
-        for person, box in enumerate(journey.boxes):
-            mark_person(axes, person, box)
-            _describe(page, journey, person, below + 0.3 + 0.45 * person)
-    return page.figure
+    step = max(1, len(journey.frames) // FRAMES)
+    shown = list(range(journey.now % step, len(journey.frames), step))[:FRAMES]
+    shown += ["."] * (-len(shown) % 4)
+    rows = [shown[first : first + 4] for first in range(0, len(shown), 4)]
+    rows += 2 * [["boxes", "boxes", "persons", "persons"]]
+    shape = journey.frames.shape[2] / journey.frames.shape[1]
+    size = (WIDTH, len(rows) * (WIDTH / 4 / shape + 0.12) + 0.5)
+    figure, axes = plt.subplot_mosaic(rows, FigureClass=NotebookFigure, figsize=size)
+    for number, panel in axes.items():
+        if isinstance(number, int):
+            show_picture(panel, journey.frames[number])
+            words = _seconds(journey.times[number]) + ": the keyframe" * (number == journey.now)
+            _title(panel, words, number == journey.now)
+    show_picture(axes["boxes"], journey.frames[journey.now])
+    _name(axes["boxes"], "boxes", journey.boxes.shape, "persons × corners")
+    axes["persons"].axis("off")
+    for person, box in enumerate(journey.boxes):
+        draw_mark(axes["boxes"], person_mark(person, box))
+        x1, y1, x2, y2 = box * np.tile(journey.frames.shape[2:0:-1], 2)
+        corner, y = (0.03, 0.9 - 0.2 * person), 0.9 - 0.2 * person
+        plate(axes["persons"], str(person + 1), person_color(person), corner, offset=(0, 0))
+        words = ", ".join(map(short_name, journey.truth(person))) or "no action"
+        axes["persons"].text(0.11, y, words, fontsize=9)
+        words = f"x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f} pixels"
+        axes["persons"].text(0.11, y - 0.075, words, fontsize=7, color=GREY)
+    _head(figure, "clip", journey.frames.shape, "frames × height × width × colours")
+    return figure
 
 
-def _describe(page: Sheet, journey: Journey, person: int, top: float) -> None:
-    """Beside the keyframe: a person's number, what it does, and where."""
-    x1, y1, x2, y2 = journey.boxes[person] * np.tile(journey.frames.shape[2:0:-1], 2)
-    axes = page.panel(3.6, top, 0.2, 0.2)
-    axes.axis("off")
-    tag_person(axes, person, (2, 3), size=8)
-    words = ", ".join(short_name(action) for action in journey.truth(person)) or "no action"
-    page.write(3.85, top + 0.02, words, fontsize=9)
-    where = f"x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f} pixels"
-    page.write(3.85, top + 0.2, where, color=GREY, fontsize=7)
-
-
-def feature_map(journey: Journey, channels: int = 4) -> NotebookFigure:
-    """Show where the backbone's map is strong at every moment, and some of its channels."""
+@in_style
+def feature_map(journey: Journey) -> NotebookFigure:
+    """Show where the backbone's map is strong at every moment, and as many of its channels."""
     map_CTHW = journey.walk.map_BCTHW[0].numpy()
     frames = np.array_split(np.arange(len(journey.frames)), map_CTHW.shape[1])
     moment = _moment(journey)
-    width = (INNER - (max(len(frames), channels) - 1) * _GAP) / max(len(frames), channels)
-    height = width * journey.frames.shape[1] / journey.frames.shape[2]
-    liveliest = np.argsort(-map_CTHW.std(axis=(1, 2, 3)), kind="stable")[:channels]
-    with sheet(2 * height + 1.02) as page:
-        counts = "channels × moments × rows × columns"
-        page.heading(0.04, "feature map", map_CTHW.shape, counts)
-        page.write(0, 0.24, "over the frames: strength of all channels together (bright is strong)")
-        for step, strong_HW in enumerate(strength(map_CTHW, 0)):
-            axes = page.panel(step * (width + _GAP), 0.56, width, height)
-            show_picture(axes, journey.frames[frames[step]].mean(axis=0) / 255)
-            _over(axes, strong_HW, 0.6)
-            _outline(axes, journey)
-            first, last = journey.times[frames[step][[0, -1]]]
-            _title(axes, f"{_seconds(first)} to {_seconds(last)}", step == moment)
-        words = f"below: {channels} of the channels alone, those that vary most, at the keyframe"
-        page.write(0, height + 0.65, words)
-        for place, channel in enumerate(liveliest):
-            axes = page.panel(place * (width + _GAP), height + 0.97, width, height)
-            _over(axes, map_CTHW[channel, moment] / map_CTHW[channel].max(), 1)
-            _outline(axes, journey)
-            _title(axes, f"channel {channel}")
-    return page.figure
+    shape = journey.frames.shape[2] / journey.frames.shape[1]
+    figure, axes = panels(2 * (WIDTH / len(frames) / shape + 0.1) + 0.4, 2, len(frames))
+    style = {"cmap": HEAT, "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+    style |= {"extent": (0, 1, 1, 0), "aspect": "auto"}
+    for step, strong_HW in enumerate(_strength(map_CTHW, 0)):
+        show_picture(axes[0, step], journey.frames[frames[step]].mean(axis=0) / 255)
+        axes[0, step].imshow(strong_HW, alpha=0.6, **style)
+        first, last = journey.times[frames[step][[0, -1]]]
+        _title(axes[0, step], f"{_seconds(first)} to {_seconds(last)}", step == moment)
+    liveliest = np.argsort(-map_CTHW.std(axis=(1, 2, 3)), kind="stable")
+    for panel, channel in zip(axes[1], liveliest, strict=False):
+        show_picture(panel, journey.frames[journey.now])
+        panel.imshow(map_CTHW[channel, moment] / map_CTHW[channel].max(), **style)
+        _title(panel, f"channel {channel}")
+    for panel in axes.flat:
+        for person, (x1, y1, x2, y2) in enumerate(journey.boxes):
+            panel.add_patch(
+                Rectangle((x1, y1), x2 - x1, y2 - y1, ec=person_color(person), fill=False)
+            )
+    axes[0, 0].set_ylabel("all channels,\nbright is strong", fontsize=7)
+    axes[1, 0].set_ylabel("the channels\nthat vary most", fontsize=7)
+    _head(figure, "feature map", map_CTHW.shape, "channels × moments × rows × columns")
+    return figure
 
 
+@in_style
 def persons(journey: Journey) -> NotebookFigure:
     """Show each person's features over time, and how the scene is fused with them."""
-    own_NCThw = journey.walk.persons_NCThw.numpy()
-    fused = journey.walk.fused_NCThw.numpy()
-    parts = (own_NCThw, journey.walk.scene_BCThw.numpy().repeat(len(fused), axis=0), fused)
-    T = own_NCThw.shape[2]
-    cell = (0.56 * INNER - 0.9) / T
-    left = 0.95 + T * cell + 0.3
-    with sheet(0.46 + len(fused) * (cell + 0.2)) as page:
-        counts = "persons × channels × moments × rows × columns"
-        page.heading(0.04, "person features", own_NCThw.shape, counts)
-        _above(page, 0.95, "strength of all channels, moment by moment")
-        _above(page, left, f"the {own_NCThw.shape[1]} channels (orange above, purple below zero)")
-        for person, strong_Thw in enumerate(strength(own_NCThw, 1)):
-            top = 0.58 + person * (cell + 0.2)
-            _portrait(page.panel(0, top, 0.8, cell), journey, person)
-            for step, strong_hw in enumerate(strong_Thw):
-                heat(page.panel(0.95 + step * cell, top, cell - 0.05, cell), strong_hw)
-            for place, (name, part) in enumerate(zip(_PARTS, parts, strict=True)):
-                line = part[person].mean(axis=(1, 2, 3))[None]
-                axes = page.panel(
-                    left + 0.5, top + place * cell / 3, INNER - left - 0.5, cell / 3 - 0.05
-                )
-                heat(axes, line, -np.abs(line).max(), np.abs(line).max(), _SIGNED)
-                page.write(left, top + (place + 0.15) * cell / 3, name, fontsize=7)
-    return page.figure
+    steps = journey.walk
+    parts = (steps.persons_NCThw, steps.scene_BCThw.expand(steps.fused_NCThw.shape), steps[3])
+    strong_NThw = _strength(steps.persons_NCThw.numpy(), 1)
+    N, T = strong_NThw.shape[:2]
+    figure, axes = panels(0.6 + N * 0.85, N, 3, width_ratios=(0.8, 0.75 * T, 2.7))
+    for person, (portrait, places, channels) in enumerate(axes):
+        _portrait(portrait, journey, person)
+        _heat(places, _side_by_side(strong_NThw[person]))
+        lines = np.stack([part[person].mean(dim=(1, 2, 3)).numpy() for part in parts])
+        _heat(channels, lines / np.abs(lines).max(axis=1, keepdims=True), -1, SIGNED)
+        channels.hlines((0.5, 1.5), *channels.get_xlim(), color="white", lw=4)
+        channels.set_yticks((0, 1, 2), ("person", "+ scene", "→ fused"))
+        channels.tick_params(length=0)
+        channels.grid(visible=False)
+    _title(axes[0, 1], "strength of all channels, moment by moment")
+    _title(axes[0, 2], f"the {lines.shape[1]} channels (orange above, purple below zero)")
+    counts = "persons × channels × moments × rows × columns"
+    _head(figure, "person features", steps.persons_NCThw.shape, counts)
+    return figure
 
 
+@in_style
 def sequences(journey: Journey) -> NotebookFigure:
     """Show which tokens s-only and t-only make of the fused features, and what a sequence is."""
-    strong_NThw = strength(journey.walk.fused_NCThw.numpy(), 1)
-    N, T, h, w = strong_NThw.shape
-    s_only = strength(journey.walk.s_only_NLC.numpy(), 2).reshape(N, h, w)
-    t_only = strength(journey.walk.t_only_NLC.numpy(), 2)[:, None]
-    side, step = 0.72, 0.4
-    lefts = 0.9, 0.9 + T * step + 0.6, INNER - T * side / 2 - 0.55
-    rows = [0.5 + person * (side + 0.12) for person in range(N)]
-    named = {"fused": "fused_NCThw", "S-only": "s_only_NLC", "T-only": "t_only_NLC"}
-    counts = (
-        f"{T} moments of {h} × {w} places",
-        f"{h * w} places, mean over time",
-        (f"{T} moments, mean over places"),
-    )
-    with sheet(rows[-1] + side + 0.32) as page:
-        for left, (name, field), words in zip(lefts, named.items(), counts, strict=True):
-            numbers = " × ".join(map(str, getattr(journey.walk, field).shape))
-            page.write(left, 0.04, f"{name}: {numbers}", weight="bold", fontsize=9)
-            page.write(left, 0.22, words, color=GREY, fontsize=7)
-        for person, top in enumerate(rows):
-            _portrait(page.panel(0, top, side, side), journey, person)
-            for moment in range(T):
-                where = lefts[0] + moment * step, top + side / 4, side / 2, side / 2
-                heat(page.panel(*where), strong_NThw[person, moment])
-            heat(page.panel(lefts[1], top, side, side), s_only[person])
-            heat(page.panel(lefts[2], top + side / 4, T * side / 2, side / 2), t_only[person])
-        row, column = h // 2, w // 2
-        bottom = rows[-1] + side
-        x, y = lefts[1] + (column + 0.5) * side / w, (row + 0.5) * side / h
-        _sequence(page, x, [top + y for top in rows], bottom, "one sequence: one place")
-        x = lefts[2] + (_moment(journey) + 0.5) * side / 2
-        _sequence(page, x, [top + side / 2 for top in rows], bottom, "one sequence: one moment")
-    return page.figure
+    fused_NCThw = journey.walk.fused_NCThw
+    s_only_NLC = fused_NCThw.mean(dim=2).flatten(2).transpose(1, 2)  # L = h * w
+    t_only_NLC = fused_NCThw.mean(dim=(3, 4)).transpose(1, 2)  # L = T
+    N, _, T, h, w = fused_NCThw.shape
+    strong_NThw = _strength(fused_NCThw.numpy(), 1)
+    places_Nhw = _strength(s_only_NLC.numpy(), 2).reshape(N, h, w)
+    moments_NT = _strength(t_only_NLC.numpy(), 2)
+    figure, axes = panels(0.9 + N * 0.8, N, 4, width_ratios=(0.8, 2, 1.6, 1.6))
+    for person, (portrait, fused, s_only, t_only) in enumerate(axes):
+        _portrait(portrait, journey, person)
+        _heat(fused, _side_by_side(strong_NThw[person]))
+        _heat(s_only, places_Nhw[person])
+        _heat(t_only, moments_NT[person][None])
+        for panel, shape in ((portrait, 1), (fused, 1 / T), (s_only, 1), (t_only, 1 / T)):
+            panel.set(box_aspect=shape, anchor="NW")
+    _name(axes[0, 1], "fused", fused_NCThw.shape, f"{T} moments of {h} × {w} places")
+    _name(axes[0, 2], "S-only", s_only_NLC.shape, f"{h * w} places, mean over time")
+    _name(axes[0, 3], "T-only", t_only_NLC.shape, f"{T} moments, mean over places")
+    _sequence(axes[:, 2], (w // 2, h // 2), "one sequence: one place")
+    _sequence(axes[:, 3], (_moment(journey), 0), "one sequence: one moment")
+    return figure
 
 
-def _sequence(page: Sheet, x: float, tops: list[float], bottom: float, words: str) -> None:
+def _sequence(column: Sequence[Axes], token: tuple[float, float], words: str) -> None:
     """A line through the tokens of a sequence, one a person, and what it is below."""
     for color, width in (("black", 3.6), ("#56B4E9", 2)):
-        page.line([(x, top) for top in tops], color=color, lw=width, marker="o", ms=2 + width)
-    page.write(x, bottom + 0.1, words, color=_BLUE, weight="bold", ha="center")
+        ends = {"coordsA": column[0].transData, "coordsB": column[-1].transData}
+        line = ConnectionPatch(token, token, **ends, color=color, lw=width)
+        column[0].figure.add_artist(line)
+        for axes in column:
+            axes.plot(*token, "o", color=color, ms=2 + width)
+    column[-1].set_xlabel(words, color=BLUE, weight="bold")
 
 
-def _over(axes: Axes, values_HW: np.ndarray, alpha: float) -> None:
-    """Shares as colours over a picture, or alone."""
-    how = {"vmin": 0, "vmax": 1, "interpolation": "nearest", "aspect": "auto"}
-    axes.imshow(values_HW, HEAT, alpha=alpha, extent=(0, 1, 1, 0), **how)
-    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
+@in_style
+def attention(journey: Journey) -> NotebookFigure:
+    """Show in the picture how much each person attends to whom: one panel a person."""
+    N, shares = len(journey.boxes), 100 * journey.attention
+    shape = journey.frames.shape[2] / journey.frames.shape[1]
+    figure, axes = panels(WIDTH / N / shape + 1.0, 1, N, squeeze=False)
+    middles = journey.boxes.reshape(-1, 2, 2).mean(axis=1)
+    style = {"textcoords": "offset points", "ha": "center", "va": "bottom", "weight": "bold"}
+    style["path_effects"] = [withStroke(linewidth=2, foreground="white")]
+    for person, panel in enumerate(axes[0]):
+        show_picture(panel, 0.45 + 0.55 * journey.frames[journey.now] / 255)
+        panel.set_title(
+            f"person {person + 1} looks at", loc="left", weight="bold", pad=24, fontsize=8
+        )
+        for other, (x1, y1, x2, _) in enumerate(journey.boxes):
+            draw_mark(panel, person_mark(other, journey.boxes[other]))
+            words = "itself\n" * (other == person) + f"{shares[person, other]:.0f} %"
+            panel.annotate(words, (np.clip((x1 + x2) / 2, 0.09, 0.91), y1), (0, 2), **style)
+            if other != person:  # an arc as thick as the share
+                bow = -0.35 * np.sign(middles[other, 0] - middles[person, 0])
+                arc = {"arrowstyle": "-", "connectionstyle": f"arc3,rad={bow}", "shrinkA": 0}
+                arc |= {"shrinkB": 0, "color": person_color(person)}
+                arc["lw"] = 0.25 * shares[person, other]
+                panel.annotate("", middles[other], middles[person], arrowprops=arc)
+        past = f"at the {shares.shape[1] - N} in memory: {shares[person, N:].sum():.0f} %"
+        panel.set_xlabel(past, color=GREY, loc="left")
+    counts = "persons × sequences × attention heads × persons looked at"
+    _head(figure, "attention", journey.walk.attention_NLES.shape, counts)
+    return figure
 
 
-def _outline(axes: Axes, journey: Journey) -> None:
-    """Where the persons are on the keyframe, as thin lines."""
-    for person, (x1, y1, x2, y2) in enumerate(journey.boxes):
-        axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=person_color(person), lw=1)
+@in_style
+def attention_timeline(journey: Journey) -> NotebookFigure:
+    """Show who is in memory, second by second, and where the followed person's attention goes."""
+    person, memory = journey.person, journey.memory
+    shares_S = 100 * journey.attention[person]
+    seconds_S = np.array([0] * len(journey.boxes) + memory.seconds_BM[0].tolist())
+    boxes_S4 = np.concatenate([journey.boxes, memory.boxes_BM4[0].numpy()])
+    first, last = int(seconds_S.min()), int(seconds_S.max())
+    step = -(-(last - first + 1) // SECONDS)
+    shown = range(first + -first % step, last + 1, step)
+    most = max(int((seconds_S == second).sum()) for second in shown)
+    figure, (above, below) = panels(
+        0.62 * most + 1.9, 2, sharex=True, height_ratios=(0.62 * most, 1.1)
+    )
+    # Above a person a tile: its line is green or orange, and as thick as the attention.
+    tile = (0.86 * step, 0.9)
+    shape = tile[0] / tile[1] * (WIDTH - 0.7) / (last - first + step) / 0.62
+    for second in shown:
+        for row, place in enumerate(np.flatnonzero(seconds_S == second)):
+            corner = (second - tile[0] / 2, row + 0.05)
+            picture = journey.pictures[second]
+            left, top, width, height = view_of(picture, boxes_S4[place], shape)
+            x, y = tile[0] / width, tile[1] / height
+            ends = (corner[0] - left * x, corner[0] + (1 - left) * x)
+            ends += (corner[1] + (1 - top) * y, corner[1] - top * y)
+            color = SAME if journey.same_S[place] else OTHER
+            line = 0.5 + 3 * shares_S[place] / shares_S.max()
+            above.add_patch(Rectangle(corner, *tile, color="#EEEEEE", lw=0, zorder=-1))
+            image = above.imshow(picture, extent=ends, aspect="auto", interpolation="nearest")
+            image.set_clip_path(Rectangle(corner, *tile, transform=above.transData))
+            above.add_patch(Rectangle(corner, *tile, fill=False, ec=color, lw=line, zorder=2))
+    above.set(ylim=(most, 0), yticks=[])
+    above.tick_params(length=0)
+    above.grid(visible=False)
+    above.spines[:].set_visible(False)
+    does = ", ".join(map(short_name, journey.truth(person)))
+    _title(above, f"person {person + 1} of {journey.title}, who does: {does}")
+    # Below a bar a second: attention to the person itself, on it that to others.
+    seconds = np.unique(seconds_S)
+    own = np.array([shares_S[(seconds_S == s) & journey.same_S].sum() for s in seconds])
+    total = np.array([shares_S[seconds_S == s].sum() for s in seconds])
+    below.bar(seconds, own, 0.7, color=SAME)
+    bars = below.bar(seconds, total - own, 0.7, bottom=own, color=OTHER)
+    labels = [f"{value:.0f}" if value >= 0.1 * total.max() else "" for value in total]
+    below.bar_label(bars, labels, fontsize=7)
+    words = {"others": OTHER, "the person itself": SAME}
+    for place, (name, color) in enumerate(words.items()):
+        share = own.sum() if color == SAME else 100 - own.sum()
+        style = {"ha": "right", "weight": "bold", "transform": below.transAxes}
+        below.text(1, 0.85 - 0.2 * place, f"{name} {share:.0f} %", color=color, **style)
+    ticks = [f"{second:+d}" if second else "now" for second in shown]
+    below.set_xticks(shown, ticks, fontsize=7)
+    below.set(xlabel="seconds from the keyframe", ylabel="attention, %")
+    below.set(xlim=(first - 0.6 * step, last + 0.6 * step), ylim=(0, 1.15 * total.max()))
+    below.grid(visible=False, axis="x")
+    counts = "persons in memory × sequences × channels"
+    _head(figure, "memory", memory.tokens_BMLC.shape[1:], counts)
+    return figure
 
 
-def _portrait(axes: Axes, journey: Journey, person: int) -> None:
+@in_style
+def scores(journey: Journey) -> NotebookFigure:
+    """Show the highest scores of every person; what the annotations say too is bold."""
+    N = len(journey.boxes)
+    figure, axes = panels(3.2, 2, N, squeeze=False, height_ratios=(0.8, 2))
+    for person in range(N):
+        portrait, bars = axes[:, person]
+        _portrait(portrait, journey, person, grid=False)
+        portrait.set_anchor("W")
+        truth = ",\n".join(map(short_name, journey.truth(person))) or "no action"
+        style = {"transform": portrait.transAxes, "va": "top", "in_layout": False}
+        portrait.text(1.1, 1, "annotated:", fontsize=7, color=GREY, **style)
+        portrait.text(1.1, 0.8, truth, weight="bold", **style)
+        scores_A = journey.walk.scores_NA[person].numpy()
+        for place, column in enumerate(np.argsort(-scores_A, kind="stable")[:ACTIONS]):
+            action, true = journey.ids[column], bool(journey.actions[person, column])
+            bars.barh(place + 0.2, scores_A[column], 0.3, color=COLORS[group(action)])
+            words = f"{short_name(action)} {scores_A[column]:.2f}" + " ✓" * true
+            look = {"weight": "bold"} if true else {"color": GREY}
+            bars.annotate(words, (0, place), (3, 1), textcoords="offset points", **look)
+        bars.set(xlim=(0, 1), ylim=(ACTIONS - 0.5, -0.5), xticks=[], yticks=[])
+        bars.spines[["bottom"]].set_visible(False)
+    for place, (name, color) in zip((0.66, 0.72, 0.86), COLORS.items(), strict=True):
+        figure.text(place, 0.99, GROUP_NAMES[name], color=color, weight="bold", va="top")
+    _head(figure, "scores", journey.walk.scores_NA.shape, "persons × actions; a full bar is 1")
+    return figure
+
+
+def _portrait(axes: Axes, journey: Journey, person: int, grid: bool = True) -> None:
     """A person on the keyframe, with the grid that RoIAlign lays into the box."""
     x1, y1, x2, y2 = journey.boxes[person]
     show_person(axes, journey.frames[journey.now], journey.boxes[person])
     rows, columns = journey.walk.fused_NCThw.shape[3:]
     style = {"colors": person_color(person), "lw": 0.8}
-    axes.hlines(np.linspace(y1, y2, rows + 1), x1, x2, **style)
-    axes.vlines(np.linspace(x1, x2, columns + 1), y1, y2, **style)
-    tag_person(axes, person, (2, -8), (0, 1))
+    if grid:
+        axes.hlines(np.linspace(y1, y2, rows + 1), x1, x2, **style)
+        axes.vlines(np.linspace(x1, x2, columns + 1), y1, y2, **style)
+    plate(
+        axes, str(person + 1), person_color(person), (0, 1), offset=(2, -8), coords="axes fraction"
+    )
+
+
+def _heat(axes: Axes, values: np.ndarray, low: float = 0, cmap: str = HEAT) -> None:
+    """A grid of numbers (rows, columns), at most 1, as colours without ticks."""
+    axes.imshow(values, cmap, vmin=low, vmax=1, interpolation="nearest", aspect="auto")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _strength(features: np.ndarray, axis: int) -> np.ndarray:
+    """The length of the vector of all channels, as shares of the largest: 0 to 1."""
+    length = np.linalg.norm(features, axis=axis)
+    return length / max(float(length.max()), 1e-9)
+
+
+def _side_by_side(values_Thw: np.ndarray) -> np.ndarray:
+    """The grids of all moments in one, a gap of half a cell between two."""
+    wide = np.pad(values_Thw.repeat(2, axis=2), ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)
+    return np.concatenate(wide, axis=1)[:, :-1]
 
 
 def _moment(journey: Journey) -> int:
@@ -422,271 +509,27 @@ def _moment(journey: Journey) -> int:
     return journey.now * journey.walk.map_BCTHW.shape[2] // len(journey.frames)
 
 
-def _above(page: Sheet, left: float, words: str) -> None:
-    page.write(left, 0.36, words, color=GREY, fontsize=7)
+def _head(figure: NotebookFigure, name: str, shape: Sequence[int], counts: str) -> None:
+    """A tensor's name and shape above a figure, and what the numbers of the shape count."""
+    words = f"{name}: {' × '.join(map(str, shape))}"
+    title = figure.suptitle(words, x=0.008, ha="left", weight="bold", fontsize=9)
+    style = {"xycoords": title, "textcoords": "offset points", "color": GREY, "in_layout": False}
+    figure.get_layout_engine().set(h_pad=0.06)
+    figure.axes[0].annotate(counts, (1, 0), (8, 1), **style)
+
+
+def _name(axes: Axes, name: str, shape: Sequence[int], counts: str) -> None:
+    """The same above a panel, in two lines."""
+    _title(axes, counts)
+    words = f"{name}: {' × '.join(map(str, shape))}"
+    style = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 9}
+    axes.annotate(words, (0, 1), (0, 13), weight="bold", **style)
 
 
 def _title(axes: Axes, words: str, strong: bool = False) -> None:
-    style = {"color": _BLUE, "weight": "bold"} if strong else {"color": GREY}
+    style = {"color": BLUE, "weight": "bold"} if strong else {"color": GREY}
     axes.set_title(words, fontsize=7, loc="left", pad=2, **style)
 
 
 def _seconds(time: float) -> str:
     return f"{time:+.2f} s" if abs(time) > 1e-6 else "0 s"
-
-
-def _evenly(count: int, now: int) -> list[int]:
-    """Places of the frames that are shown, ascending, ``now`` among them."""
-    step = max(1, count // _FRAMES)
-    return list(range(now % step, count, step))[:_FRAMES]
-
-
-_SECONDS = 25  # columns of remembered persons at most
-_ACTIONS = 6  # highest scores written a person
-
-
-def attention(journey: Journey) -> NotebookFigure:
-    """Show in the picture how much each person looks at whom: one panel a person."""
-    N = len(journey.boxes)
-    shares = 100 * journey.attention
-    gap = 0.1
-    width = (INNER - (N - 1) * gap) / N
-    height = width * journey.frames.shape[1] / journey.frames.shape[2]
-    shape = journey.walk.attention_NLES.shape
-    with sheet(height + 1.02) as page:
-        counts = "persons × sequences × attention heads × persons looked at"
-        page.heading(0.04, "attention", shape, counts)
-        for person in range(N):
-            left = person * (width + gap)
-            axes = page.panel(left, 0.75, width, height)
-            show_picture(axes, 0.45 + 0.55 * journey.frames[journey.now] / 255)
-            for other, box in enumerate(journey.boxes):
-                mark_person(axes, other, box)
-            _looks(axes, journey.boxes, person, shares[person])
-            page.write(left, 0.32, f"person {person + 1} looks at", weight="bold")
-            past = f"at the {shares.shape[1] - N} remembered: {shares[person, N:].sum():.0f} %"
-            page.write(left, height + 0.8, past, color=GREY)
-    return page.figure
-
-
-def _looks(axes: Axes, boxes_N4: np.ndarray, person: int, shares: np.ndarray) -> None:
-    """Arcs from a person to the others, as thick as the shares in %, which stand at their ends."""
-    tops = np.column_stack([boxes_N4[:, ::2].mean(axis=1), boxes_N4[:, 1]])
-    middles = boxes_N4.reshape(-1, 2, 2).mean(axis=1)
-    above = {"textcoords": "offset points", "ha": "center", "va": "bottom", "weight": "bold"}
-    above["path_effects"] = [withStroke(linewidth=2, foreground="white")]
-    for other, (place, top) in enumerate(zip(middles, tops, strict=True)):
-        words = f"{shares[other]:.0f} %"
-        if other == person:
-            words = f"itself\n{words}"
-        else:
-            bow = -0.35 * np.sign(place[0] - middles[person, 0])
-            arc = {"arrowstyle": "-", "connectionstyle": f"arc3,rad={bow}", "shrinkA": 0}
-            arc |= {"shrinkB": 0, "color": person_color(person), "lw": 0.25 * shares[other]}
-            axes.annotate("", place, middles[person], arrowprops=arc)
-        axes.annotate(words, (np.clip(top[0], 0.09, 0.91), top[1]), (0, 2), **above)
-
-
-def remembered(journey: Journey) -> NotebookFigure:
-    """Show whom the clip remembers, second by second, and where one person's attention goes."""
-    person, N = journey.related, len(journey.boxes)
-    shares = 100 * journey.attention[person]
-    when = np.concatenate([np.zeros(N, int), journey.memory.seconds_BM[0].numpy()])
-    boxes = np.concatenate([journey.boxes, journey.memory.boxes_BM4[0].numpy()])
-    seconds, step = _columns(when)
-    most = max(int((when == second).sum()) for second in seconds)
-    width, height = INNER / len(seconds), 0.62
-    with sheet(0.6 + most * height + 1.35) as page:
-        counts = "remembered persons × sequences × channels; above them the second"
-        page.heading(0.04, "memory", journey.memory.tokens_BMLC.shape[1:], counts)
-        for column, second in enumerate(seconds):
-            frame = journey.recalled.get(second, journey.frames[journey.now])
-            for row, number in enumerate(np.flatnonzero(when == second)):
-                where = column * width, 0.52 + row * height, width - 0.04, height - 0.05
-                show_person(page.panel(*where), frame, boxes[number])
-            words = "now" if second == 0 else f"{second:+d}"
-            style = {"weight": "bold"} if second == 0 else {"color": GREY}
-            page.write((column + 0.45) * width, 0.34, words, fontsize=7, ha="center", **style)
-        top = 0.6 + most * height
-        page.write(0, top, f"person {person + 1}'s attention, % of all, second by second")
-        axes = page.panel(0, top + 0.22, INNER - 0.04, 0.85)
-        _bars(axes, when, shares, person)
-        axes.set_xlim(seconds[0] - 0.45 * step, seconds[-1] + 0.55 * step)
-    return page.figure
-
-
-def _columns(when: np.ndarray) -> tuple[list[int], int]:
-    """Evenly spaced seconds from the first to the last, 0 among them, and their distance."""
-    first, last = int(when.min()), int(when.max())
-    step = -(-(last - first + 1) // _SECONDS)
-    return list(range(first + -first % step, last + 1, step)), step
-
-
-def _bars(axes: Axes, when: np.ndarray, shares: np.ndarray, person: int) -> None:
-    """What goes to the persons of each second, all of them together."""
-    seconds = sorted(set(when.tolist()))
-    sums = [shares[when == second].sum() for second in seconds]
-    axes.bar(seconds, sums, 0.7, color=person_color(person))
-    for second, total in zip(seconds, sums, strict=True):
-        if total >= 0.1 * max(sums):
-            axes.annotate(f"{total:.0f}", (second, total), (0, 1), fontsize=7, ha="center",
-                          textcoords="offset points")  # fmt: skip
-    axes.set(xticks=[], yticks=[], ylim=(0, 1.2 * max(sums)))
-    axes.spines["left"].set_visible(False)
-
-
-def scores(journey: Journey) -> NotebookFigure:
-    """Show the highest scores of every person; what the annotations say too is bold."""
-    N = len(journey.boxes)
-    width = INNER / N
-    with sheet(1.25 + _ACTIONS * 0.3) as page:
-        counts = "persons × actions; a full bar is 1"
-        page.heading(0.04, "scores", journey.walk.scores_NA.shape, counts)
-        for left, (name, color) in zip((4.6, 5.0, 5.95), COLORS.items(), strict=True):
-            page.write(left, 0.05, GROUP_NAMES[name], color=color, weight="bold")
-        for person in range(N):
-            left = person * width
-            portrait = page.panel(left, 0.36, 0.6, 0.72)
-            show_person(portrait, journey.frames[journey.now], journey.boxes[person])
-            tag_person(portrait, person, (2, -8), (0, 1))
-            truth = ", ".join(map(short_name, journey.truth(person))) or "no action"
-            page.write(left + 0.68, 0.36, "annotated:", color=GREY, fontsize=7)
-            page.write(left + 0.68, 0.52, truth.replace(", ", ",\n"), weight="bold")
-            _score_bars(page, journey, person, left, width - 0.15)
-    return page.figure
-
-
-def _score_bars(page: Sheet, journey: Journey, person: int, left: float, width: float) -> None:
-    """A bar an action, the highest first; its name stands above it."""
-    scores_A = journey.walk.scores_NA[person].numpy()
-    axes = page.panel(left, 1.2, width, _ACTIONS * 0.3)
-    for place, column in enumerate(np.argsort(-scores_A, kind="stable")[:_ACTIONS]):
-        action, true = journey.ids[column], bool(journey.actions[person, column])
-        axes.barh(place + 0.2, scores_A[column], 0.3, color=COLORS[group(action)])
-        words = f"{short_name(action)} {scores_A[column]:.2f}" + " ✓" * true
-        style = {"weight": "bold"} if true else {"color": GREY}
-        axes.annotate(words, (0, place), (3, 1), textcoords="offset points", fontsize=7.5, **style)
-    axes.set(xlim=(0, 1), ylim=(_ACTIONS - 0.5, -0.5), xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.axvline(0, color=GREY, lw=0.8)
-
-
-@dataclass(frozen=True)
-class Recollection:
-    """A person on a keyframe, and how much it looks at whom and when.
-
-    Attributes:
-        title: says which keyframe it is.
-        actions: ids of what the person does.
-        seconds: (K,) of the pictures, relative to the keyframe, ascending; 0 is the keyframe.
-        frames: K pictures, (H, W, 3) uint8.
-        boxes: of each picture, (n, 4) in [0, 1].
-        weights: of each picture, (n,), shares of the attention; all of them sum to 1.
-        same: of each picture, (n,) whether a box is the person's own.
-        present: place of the person among the boxes of the keyframe.
-    """
-
-    title: str
-    actions: tuple[int, ...]
-    seconds: np.ndarray
-    frames: list[np.ndarray]
-    boxes: list[np.ndarray]
-    weights: list[np.ndarray]
-    same: list[np.ndarray]
-    present: int
-
-
-def recollection(record: Record, skip: int = 0) -> Recollection:
-    """Return what a run's head looks at in a validation movie.
-
-    Which one does not depend on scores or attention: the middle keyframe of the first movie, after
-    ``skip`` others, on which somebody of two or more does what lasts (``labels.LASTING``).
-
-    Raises:
-        InputError: the run is not on this machine, remembers nothing, or no movie is like that.
-    """
-    from stadlib.data.video import read_frames  # noqa: PLC0415
-    from stadlib.training import stages  # noqa: PLC0415  (torch)
-
-    experiment = from_dict(record.experiment)
-    if record.folder is None or not experiment.stages[-1].memory:
-        raise InputError(f"record {record.digest}: give a run with memory that is on this machine")
-    run = stages.open_run(experiment, record.folder, Progress)
-    layout = run.layout
-    ids = np.array(layout.label_map().ids)
-    keyframes = stages.annotated(layout, ["ava"], "val")
-    keyframe, person = _chosen_person(keyframes, ids, skip)
-    memory, weights = _attention(run, keyframe, person)
-    known = {round(k.timestamp): k for k in keyframes if k.video == keyframe.video}
-    path = layout.video_file("ava", keyframe.video)
-    start = layout.video_start("ava", keyframe.video)
-    seconds = sorted({0, *memory.seconds_BM[0].tolist()})
-    here = keyframe.boxes
-    found = {"boxes": [], "weights": [], "same": []}
-    for second in seconds:
-        mine = memory.seconds_BM[0].numpy() == second
-        boxes = memory.boxes_BM4[0].numpy()[mine] if second else here
-        shares = weights[len(here) :][mine] if second else weights[: len(here)]
-        found["boxes"].append(boxes)
-        found["weights"].append(shares)
-        there = known.get(round(keyframe.timestamp) + second)
-        found["same"].append(_same(there, boxes, keyframe.person_ids[person]))
-    times = [keyframe.timestamp - start + second for second in seconds]
-    frames = [frame.permute(1, 2, 0).numpy() for frame in read_frames(path, times)]
-    return Recollection(
-        title=f"ava: {keyframe.video}, {keyframe.timestamp:g} s",
-        actions=tuple(ids[keyframe.actions[person]].tolist()),
-        seconds=np.array(seconds),
-        frames=frames,
-        present=person,
-        **found,
-    )
-
-
-def _chosen_person(keyframes: list, ids: np.ndarray, skip: int) -> tuple:
-    """A keyframe, and its first person that does what lasts."""
-    videos: dict[str, list] = {}
-    for keyframe in keyframes:
-        videos.setdefault(keyframe.video, []).append(keyframe)
-    for those in videos.values():
-        middle = those[len(those) // 2]
-        lasting = np.isin(ids, list(LASTING))
-        able = np.flatnonzero((middle.actions & lasting).any(axis=1))
-        if len(middle.boxes) > 1 and len(able):
-            if not skip:
-                return middle, int(able[0])
-            skip -= 1
-    raise InputError("no further validation movie with two persons and an action that lasts")
-
-
-def _attention(run, keyframe, person: int) -> tuple:
-    """What the keyframe remembers, and one person's mean attention over sequences and heads."""
-    import torch  # noqa: PLC0415
-
-    from stadlib.models.heads import no_memory  # noqa: PLC0415
-    from stadlib.training import stages  # noqa: PLC0415
-    from stadlib.training.bank import windows  # noqa: PLC0415
-    from stadlib.training.memory import feature_batch, second_key  # noqa: PLC0415
-
-    experiment = run.experiment
-    model = stages.trained_model(run)
-    bank = run.banks(len(experiment.stages)).seconds(model, "ava", "val")
-    keys = [(keyframe.source, keyframe.video, keyframe.timestamp)]
-    empty = no_memory(1, bank.width)
-    past = windows({"ava": bank}, keys, experiment.span, experiment.remembered, empty)
-    batch = feature_batch([keyframe], {"ava": bank}, second_key)
-    with torch.inference_mode():
-        attention = model.head.eval().attention_weights(
-            batch.tokens_NLC, batch.boxes_norm_N4, batch.counts_B, past
-        )
-    return past, attention[person].mean(dim=(0, 1)).numpy()
-
-
-def _same(keyframe, boxes: np.ndarray, person_id: int) -> np.ndarray:
-    """(n,) whether a box is that person's, by the annotations; unannotated seconds tell nothing."""
-    if keyframe is None:
-        return np.zeros(len(boxes), bool)
-    own = keyframe.boxes[keyframe.person_ids == person_id]
-    if not len(own):
-        return np.zeros(len(boxes), bool)
-    return np.abs(boxes - own[0]).max(axis=1) < 1e-4
