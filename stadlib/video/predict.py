@@ -161,7 +161,7 @@ SHORT_SIDES = (360, 720)  # pixels of the drawn video: text must be legible, 4K 
 PARAMETERS = ("video", "weights", "detector", "every", "scale")
 
 
-def check_parameters(namespace: Mapping[str, object]) -> None:
+def check_parameters(namespace: dict[str, object]) -> None:
     """Refuse a notebook's unknown parameter, and what cannot be predicted.
 
     Args:
