@@ -472,8 +472,8 @@ def class_counts(record: Record) -> pd.DataFrame:
     """
     import pandas as pd  # noqa: PLC0415
 
-    from stadlib.data.keyframes import annotated  # noqa: PLC0415
     from stadlib.data.layout import SOURCES  # noqa: PLC0415
+    from stadlib.training.stages import annotated  # noqa: PLC0415  (torch)
 
     layout = open_run(record).layout
     labels = layout.label_map()

@@ -52,7 +52,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     )
     scored = [k for keyframes in data.values() for k in keyframes]
     run = SimpleNamespace(layout=layout, scored=scored)
-    monkeypatch.setattr(study, "open_run", lambda record: (stages, run))
+    monkeypatch.setattr(study, "open_run", lambda record: run)
     monkeypatch.setattr(
         video,
         "read_frames",
@@ -92,7 +92,7 @@ def test_examples_show_every_persons_own_scores(record: Record):
 
 
 def test_a_detected_person_has_the_actions_of_the_one_it_overlaps(record: Record, monkeypatch):
-    stages, run = study.open_run(record)
+    run = study.open_run(record)
     moved = BOXES.copy()
     moved[0] += 0.01  # still the first person; the second box is moved away from all
     moved[1] = [0.8, 0.0, 0.9, 0.1]

@@ -49,8 +49,10 @@ def _folder(record: Record) -> Path:
 
 def _opened(record: Record) -> tuple:
     """The module that opens runs, and the record's run."""
+    from stadlib.training import stages  # noqa: PLC0415  (torch)
+
     _folder(record)
-    return study.open_run(record)
+    return stages, study.open_run(record)
 
 
 def training_log(record: Record) -> pd.DataFrame:

@@ -164,7 +164,7 @@ def journey(record: Record, shows: Literal["relation", "lasting"] = "relation") 
     experiment = from_dict(record.experiment)
     if record.folder is None or not experiment.stages[-1].memory or experiment.head == "linear":
         raise InputError(f"record {record.digest}: give a run with memory that is on this machine")
-    _, run = open_run(record)
+    run = open_run(record)
     layout, ids = run.layout, run.layout.label_map().ids
     keyframes = stages.annotated(layout, ["ava"], "val")
     keyframe, person = _first(keyframes, ids, shows)

@@ -1,29 +1,21 @@
-"""Contact sheet of a watched video: frames at even distances, who is there and does what.
+"""Your own video: people found, followed and scored every second; files and figures that show it.
 
-What was seen in a video, as notebooks show it: figures and tables out of the files.
-
-Somebody's own video: persons found, followed and scored every second; files that show it.
-
-Everything streams: memory does not grow with the length of the video, what is found goes to disk
-as it comes, and an interrupted call goes on where it was. torch is imported only once the words
-and the video are known to be sound.
+Everything streams: memory does not grow with the length of the video, results go to disk as they
+come, and an interrupted call resumes. torch is imported only once the words and the video were
+checked.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import Video
-from matplotlib.axes import Axes
 
 from stadlib import study
 from stadlib.base import (
@@ -38,117 +30,11 @@ from stadlib.base import (
 )
 from stadlib.data.stream import Stream, around, picture_at
 from stadlib.recipes.scales import DETECTORS
-from stadlib.report.style import GREY, STYLE, WIDTH, NotebookFigure, closed, shortened, unrun
-from stadlib.video import sightings, time_line
-from stadlib.video.drawing import parts_folder, write_annotated, write_clip
-from stadlib.video.sightings import Seen, Sighting, SightingFile, shown_actions
-from stadlib.video.time_line import color_of, warn
-
-ROWS = 3
-_LINE, _GAP = 0.13, 0.26  # inches of a caption's line; for a title and between rows
-_FONT = 6.5
-_MOST = 6  # persons that are described below a picture
-
-
-def columns(size: tuple[int, int]) -> int:
-    """Pictures of this (height, width) side by side."""
-    return 3 if size[1] >= size[0] else 4
-
-
-def contact_sheet(
-    pictures: Sequence[tuple[float, np.ndarray, Sequence[Seen]]],
-    names: Mapping[int, str],
-    warning: str = "",
-) -> NotebookFigure:
-    """Show pictures with the persons in them; below, what each of them does, with its score.
-
-    Args:
-        pictures: seconds, (H, W, 3) uint8, and who is seen there; row by row.
-        names: of the actions, by id.
-        warning: stands in red above all.
-    """
-    if not pictures:
-        return unrun()
-    high, wide = pictures[0][1].shape[:2]
-    count = columns((high, wide))
-    cell = WIDTH / count
-    tall = 0.97 * cell * high / wide
-    rows = [pictures[start : start + count] for start in range(0, len(pictures), count)]
-    heights = [tall + _GAP + _LINE * _lines(row) for row in rows]
-    head = 0.25 if warning else 0.0
-    total = sum(heights) + head
-    with plt.rc_context({**STYLE, "axes.grid": False, "figure.constrained_layout.use": False}):
-        figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, total))
-        warn(figure, warning)
-        for index, row in enumerate(rows):
-            bottom = total - head - sum(heights[:index]) - _GAP + 0.08 - tall
-            for column, (second, picture, persons) in enumerate(row):
-                box = ((column + 0.015) * cell, bottom, 0.97 * cell, tall)
-                axes = figure.add_axes(
-                    [a / b for a, b in zip(box, (WIDTH, total) * 2, strict=True)]
-                )
-                _picture(axes, picture, f"{second:g} s", persons)
-                _describe(axes, persons, names)
-        return closed(figure)
-
-
-def _lines(row: Sequence[tuple]) -> int:
-    """Lines of the longest caption of a row."""
-    return max(1, *(min(len(persons), _MOST + 1) for _, _, persons in row))
-
-
-def _picture(axes: Axes, picture: np.ndarray, title: str, persons: Sequence[Seen]) -> None:
-    axes.imshow(picture, interpolation="bicubic", extent=(0, 1, 1, 0), aspect="auto")
-    axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=_FONT, loc="left", pad=2, color=GREY)
-    for seen in persons:
-        x1, y1, x2, y2 = seen.box
-        for line, width in (("black", 2.4), (color_of(seen.number), 1.3)):
-            axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=line, lw=width)
-        _tag(axes, seen.number, (min(max(x1, 0), 0.94), max(y1, 0)), "data", (1.5, -6.5))
-
-
-def _describe(axes: Axes, persons: Sequence[Seen], names: Mapping[int, str]) -> None:
-    """A line a person below the picture."""
-    if not persons:
-        _write(axes, (1, -8), "nobody found", GREY)
-    for place, seen in enumerate(persons):
-        y = -8 - place * _LINE * 72
-        if place == _MOST and len(persons) > _MOST + 1:
-            _write(axes, (1, y), f"and {len(persons) - place} more", GREY)
-            return
-        _tag(axes, seen.number, (0, 0), "axes fraction", (1.5, y))
-        words = [f"{shortened(names[a])} {s:.2f}".replace(" 0.", " .") for a, s in seen.actions]
-        if words:
-            _write_fitting(axes, (13, y), words)
-        else:
-            _write(axes, (13, y), "nothing sure", GREY)
-
-
-def _write_fitting(axes: Axes, place: tuple[float, float], words: list[str]) -> None:
-    """Words in a row, as many as there is room for, the first at least."""
-    text = _write(axes, place, "", "black")
-    for count in range(len(words), 0, -1):
-        text.set_text(", ".join(words[:count]))
-        wide = text.get_window_extent().width * 72 / axes.figure.dpi
-        if place[0] + wide <= axes.bbox.width * 72 / axes.figure.dpi:
-            return
-
-
-def _write(axes: Axes, place: tuple[float, float], text: str, color: str):
-    where = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "baseline"}
-    return axes.annotate(text, (0, 0), place, fontsize=_FONT, color=color, **where)
-
-
-def _tag(
-    axes: Axes, number: int, place: tuple[float, float], coords: str, offset: tuple[float, float]
-) -> None:
-    """A person's number on the person's colour, so many points from a place."""
-    box = {"boxstyle": "square,pad=0.12", "facecolor": color_of(number), "edgecolor": "none"}
-    where = {"xycoords": coords, "textcoords": "offset points", "bbox": box}
-    axes.annotate(str(number), place, offset, fontsize=_FONT - 1, weight="bold", **where)
-
+from stadlib.report.frames import Frame, Line, frame_grid, person_mark
+from stadlib.report.style import NotebookFigure, shortened
+from stadlib.video import time_line
+from stadlib.video.drawing import write_annotated, write_clip
+from stadlib.video.sightings import Sighting, SightingFile, shown_actions, write_tables
 
 _FILES = {
     "annotated.mp4": "the video, drawn on, without sound",
@@ -158,7 +44,8 @@ _FILES = {
     "tracks.csv": "which box is whose, the detector's scores",
     "seconds.jsonl": "all that was seen, a line a second",
 }
-_SIDE = 240  # pixels of a contact sheet's pictures, the short side
+SIDE = 240  # pixels of a contact sheet's pictures, the short side
+ROWS, DESCRIBED = 3, 6  # of a contact sheet; persons that are described below a picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,11 +78,6 @@ class Prediction:
         """All scores in AVA's form: video, second, corners, action, score."""
         return self.folder / "detections.csv"
 
-    @property
-    def tracks(self) -> Path:
-        """Whose box is whose: video, second, corners, person, the detector's score."""
-        return self.folder / "tracks.csv"
-
     def clip(self, seconds: float = 12.0) -> Video:
         """The beginning of the drawn video, to be embedded in a notebook."""
         path = self.folder / "clip.mp4"
@@ -203,20 +85,22 @@ class Prediction:
         return Video(path.read_bytes(), embed=True, mimetype="video/mp4")
 
     def contact_sheet(self) -> NotebookFigure:
-        """Frames at even distances, not picked, with their persons."""
-        stream = Stream(self.video, largest=_SIDE)
-        number = ROWS * columns(stream.size)
+        """Frames at even distances, not picked; below, what each person does, with its score."""
+        stream = Stream(self.video, largest=SIDE)
+        columns = 3 if stream.size[1] >= stream.size[0] else 4
         count = sum(1 for _ in self.sightings)
-        places = {int((i + 0.5) * count / min(number, count)) for i in range(min(number, count))}
-        chosen = (s for place, s in enumerate(self.sightings) if place in places)
-        pictures = [(s.second, picture_at(stream, s.second), self._seen(s)) for s in chosen]
-        return contact_sheet(pictures, self.names, self.warning)
+        number = min(ROWS * columns, count)
+        places = {int((i + 0.5) * count / number) for i in range(number)}
+        frames = [
+            self._frame(stream, sighting)
+            for place, sighting in enumerate(self.sightings)
+            if place in places
+        ]
+        return frame_grid(frames, columns, warning=self.warning)
 
     def time_line(self) -> NotebookFigure:
-        """The persons seen longest, and when they do what."""
-        ids = list(self.names)
-        found = time_line.read_time_line(lambda: self.sightings, len(ids), self.every)
-        return time_line.time_line(found, ids, self.names, self.warning)
+        """The people seen longest, and when they do what."""
+        return time_line.time_line(lambda: self.sightings, self.names, self.every, self.warning)
 
     def persons(self) -> pd.DataFrame:
         """Return the persons by number: first and last second, in how many they were scored, and
@@ -251,13 +135,20 @@ class Prediction:
         words["stadlib"] = version("stadlib")
         return pd.DataFrame({"": words.values()}, index=pd.Index(words, name="made of"))
 
-    def _seen(self, sighting: Sighting) -> list[Seen]:
-        look, ids = sighting.looks[0], list(self.names)
-        persons = zip(look.numbers, look.boxes, sighting.actions, strict=True)
-        return sorted(
-            (Seen(number, box, shown_actions(scores, ids)) for number, box, scores in persons),
-            key=lambda seen: seen.number,
-        )
+    def _frame(self, stream: Stream, sighting: Sighting) -> Frame:
+        look, lines, marks = sighting.looks[0], [], []
+        for place in np.argsort(look.numbers):
+            person = look.numbers[place] - 1
+            marks.append(person_mark(person, look.boxes[place]))
+            shown = shown_actions(sighting.actions[place], list(self.names))
+            words = [(f"{shortened(self.names[a])} {s:.2f}", "plain") for a, s in shown]
+            lines.append(Line(words or [("nothing sure", "faint")], person))
+        if len(lines) > DESCRIBED + 1:
+            more = [(f"and {len(lines) - DESCRIBED} more", "faint")]
+            lines = [*lines[:DESCRIBED], Line(more)]
+        picture = picture_at(stream, sighting.second)
+        lines = lines or [Line([("no person found", "faint")])]
+        return Frame(f"{sighting.second:g} s", picture, marks, lines)
 
     def _words(self, scores: np.ndarray) -> str:
         shown = shown_actions(scores, list(self.names))
@@ -270,7 +161,7 @@ SHORT_SIDES = (360, 720)  # pixels of the drawn video: text must be legible, 4K 
 PARAMETERS = ("video", "weights", "detector", "every", "scale")
 
 
-def check_parameters(namespace: Mapping[str, object]) -> None:
+def check_parameters(namespace: dict[str, object]) -> None:
     """Refuse a notebook's unknown parameter, and what cannot be predicted.
 
     Args:
@@ -330,7 +221,7 @@ def predict(
 def watch(
     path: Path, networks, *, every: float = EVERY, out: Path | None = None, progress: MakeProgress
 ) -> Prediction:
-    """The same with networks that are open (:class:`stadlib.own_video.scorer.Networks`)."""
+    """The same with networks that are open (:class:`stadlib.video.scorer.Networks`)."""
     from stadlib.video.scorer import Scorer  # noqa: PLC0415  (torch)
 
     stream = Stream(path, largest=SHORT_SIDES[1])
@@ -344,7 +235,6 @@ def watch(
         print(f"\n*** {networks.warning} ***\n", flush=True)
     if not sightings.complete:
         found.annotated.unlink(missing_ok=True)
-        shutil.rmtree(parts_folder(found.annotated), ignore_errors=True)
         _look_on(stream, sightings, Scorer(networks, every), progress(f"watch {path.name}"))
     _write_files(found, progress)
     return found
@@ -376,9 +266,8 @@ def _look_on(stream: Stream, sightings: SightingFile, scorer, report: Report) ->
 
 def _write_files(found: Prediction, progress: MakeProgress) -> None:
     """Tables, the drawn video unless it is there, and figures."""
-    ids, video = list(found.names), found.video.stem
-    sightings.write_detections(found.sightings, video, ids, found.detections)
-    sightings.write_tracks(found.sightings, video, found.tracks)
+    tables = found.detections, found.folder / "tracks.csv"
+    write_tables(found.sightings, found.video.stem, list(found.names), *tables)
     if not found.annotated.exists():
         write_annotated(
             Stream(found.video, *SHORT_SIDES),

@@ -1,13 +1,6 @@
-"""What a model remembers while a video runs: persons of the seconds before the present.
+"""People of a video found, followed and scored, second by second, by the networks of a run.
 
-The study's banks also know the seconds after (:mod:`stadlib.memory`); a video that is being
-watched has none yet.
-
-The detector and the model that look at somebody's own video, and what to think of them there.
-
-Persons of a running video found, followed and scored, second by second.
-
-Legend: N persons of a second, A actions, T frames of a clip.
+Legend: N persons of a second, A actions, T frames of a clip, C channels of tokens.
 """
 
 from __future__ import annotations
@@ -47,8 +40,10 @@ from stadlib.video.tracks import Tracks
 class Past:
     """Tokens of the persons of the last seconds, in the order of time.
 
+    The study's banks also know the seconds after. A video that is being watched has none yet.
+
     Args:
-        span: seconds back; 0 remembers nobody.
+        span: seconds back; 0: there is no memory.
         max_persons: of a second.
         width: C of the tokens.
     """
@@ -58,9 +53,9 @@ class Past:
         self._seconds: deque[tuple[int, Tensor, Tensor]] = deque()
 
     def keep(self, second: int, tokens_NLC: Tensor, boxes_N4: Tensor) -> None:
-        """Remember the persons of a second, the surest first; of two moments in it, the first's.
+        """Keep the persons of a second, the surest first, rounded as banks round them.
 
-        Tokens are rounded as banks round them.
+        Of two moments in one second the first is kept.
         """
         if not self.span or (self._seconds and self._seconds[-1][0] == second):
             return
@@ -70,13 +65,13 @@ class Past:
             self._seconds.popleft()
 
     def before(self, second: int) -> MemoryTokens:
-        """What a clip of that second remembers, B = 1."""
-        those = [s for s in self._seconds if second - self.span <= s[0] < second and len(s[2])]
-        if not those:
+        """The memory of a clip of that second, B = 1."""
+        kept = [s for s in self._seconds if second - self.span <= s[0] < second and len(s[2])]
+        if not kept:
             return no_memory(1, self.width)
-        seconds, tokens, boxes = zip(*those, strict=True)
-        when = [s - second for s, own in zip(seconds, boxes, strict=True) for _ in own]
-        seconds_BM = torch.tensor([when], device=boxes[0].device)
+        seconds, tokens, boxes = zip(*kept, strict=True)
+        offsets = [s - second for s, own in zip(seconds, boxes, strict=True) for _ in own]
+        seconds_BM = torch.tensor([offsets], device=boxes[0].device)
         mask_BM = torch.ones_like(seconds_BM, dtype=torch.bool)
         return MemoryTokens(torch.cat(tokens)[None], mask_BM, seconds_BM, torch.cat(boxes)[None])
 
@@ -127,7 +122,7 @@ def open_networks(
             "detector": name,
             "threshold": threshold,
         },
-        warning=warning(experiment, detector, in_miniature(video)),
+        warning=warning(experiment, detector, video),
     )
 
 
@@ -136,7 +131,7 @@ def _run(weights: str, scale: str) -> tuple[Experiment, Path]:
     if weights == MINIATURE:
         (row,) = recipes.table1(scale=scale, memory="no", **_WORDS)
         return row, study.run(row).folder
-    public = [row.name for row in PUBLISHED]
+    public = [source.name for source in PUBLISHED]
     if weights in public or Path(weights).suffix in _FILES or Path(weights).is_file():
         raise InputError(
             f"{weights}: a file of weights is read as a backbone alone, which scores no actions; "
@@ -154,37 +149,28 @@ def a_movie(scale: str, progress: MakeProgress) -> Path:
     return layout.video_file("ava", layout.videos("ava", "val")[0])
 
 
-def in_miniature(video: Path) -> bool:
-    """Whether a video is one that the package rendered."""
-    home = data_dir().resolve()
-    return any(part.name.startswith("miniature-") and part.parent == home
-               for part in video.resolve().parents)  # fmt: skip
-
-
-def warning(experiment: Experiment, detector: str, miniature: bool) -> str:
+def warning(experiment: Experiment, detector: str, video: Path) -> str:
     """What must be said wherever the results are shown; empty if there is nothing.
 
     Args:
         experiment: what the model was trained in.
         detector: the word for it.
-        miniature: whether the video is of the miniature world.
+        video: its path tells whether the package rendered it.
     """
+    home = data_dir().resolve()
+    folders = [part for part in video.resolve().parents if part.parent == home]
+    miniature = any(folder.name.startswith("miniature-") for folder in folders)
     drawn = experiment.scale != "paper" and not experiment.dataset
     finds_drawn = detector in DETECTORS and experiment.scale != "paper"
-    what = {
-        (True, True): ("MODEL", "Boxes and actions mean"),
-        (True, False): ("MODEL", "Its actions mean"),
-        (False, True): ("DETECTOR", "Its boxes mean"),
-    }
     if not miniature and (drawn or finds_drawn):
-        name, results = what[drawn, finds_drawn]
-        return (
-            f"MINIATURE {name} ON REAL VIDEO: it knows only drawn figures. {results} nothing here."
+        name = "MODEL" if drawn else "DETECTOR"
+        results = (
+            "Its boxes" if not drawn else "Boxes and actions" if finds_drawn else "Its actions"
         )
+        text = "it knows only drawn figures."
+        return f"MINIATURE {name} ON REAL VIDEO: {text} {results} mean nothing here."
     if experiment.scale == "smoke":
-        return (
-            "SMOKE SCALE: trained for seconds, to try things out. Boxes and actions mean nothing."
-        )
+        return "SMOKE SCALE: trained for seconds, to try things out. The results mean nothing."
     return ""
 
 
@@ -273,24 +259,20 @@ class Scorer:
 
     def _persons(self, pictures: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Boxes (N, 4) as fractions of the frame and scores (N,), the surest first."""
-        where = next(self.networks.detector.parameters()).device
-        images = [_channels_first(picture[None])[0].to(where).float() / 255 for picture in pictures]
-        return [
-            self._sure(one, image)
-            for one, image in zip(self.networks.detector(images), images, strict=True)
-        ]
-
-    def _sure(self, found: dict[str, Tensor], image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        height, width = image.shape[1:]
-        size_4 = found["boxes"].new_tensor([width, height, width, height])
-        boxes_N4 = (found["boxes"] / size_4).clamp(0, 1)
-        real_N = (boxes_N4[:, 2:] > boxes_N4[:, :2] + 1e-5).all(dim=1)  # six decimals are written
-        least = self.networks.threshold
-        keep_N = real_N & (found["labels"] == PERSON) & (found["scores"] >= least)
-        order_N = found["scores"][keep_N].argsort(descending=True, stable=True)
-        rows = (values[keep_N][order_N] for values in (boxes_N4, found["scores"]))
-        boxes, scores = (values.cpu().double().numpy().round(6) for values in rows)
-        return boxes, scores
+        device = next(self.networks.detector.parameters()).device
+        images = [_channels_first(picture[None])[0].to(device) / 255 for picture in pictures]
+        persons = []
+        for found, image in zip(self.networks.detector(images), images, strict=True):
+            height, width = image.shape[1:]
+            size_4 = found["boxes"].new_tensor([width, height, width, height])
+            boxes_N4 = (found["boxes"] / size_4).clamp(0, 1)
+            wide_N = (boxes_N4[:, 2:] > boxes_N4[:, :2] + 1e-5).all(dim=1)  # in six decimals
+            sure_N = (found["labels"] == PERSON) & (found["scores"] >= self.networks.threshold)
+            keep_N = wide_N & sure_N
+            order_N = found["scores"][keep_N].argsort(descending=True, stable=True)
+            rows = (values[keep_N][order_N] for values in (boxes_N4, found["scores"]))
+            persons.append(tuple(values.cpu().double().numpy().round(6) for values in rows))
+        return persons
 
     def _actions(self, moment: Moment, boxes: np.ndarray) -> np.ndarray:
         """(N, A) scores of the persons in the boxes."""
@@ -323,8 +305,8 @@ class Scorer:
             person_ids_N=torch.full((len(boxes),), -1),
             key=("", "", moment.time),
         )
-        where = next(self.networks.model.parameters()).device
-        return collate([clip], self.networks.multiple).to(where)
+        device = next(self.networks.model.parameters()).device
+        return collate([clip], self.networks.multiple).to(device)
 
 
 def _channels_first(pictures_THWC: np.ndarray) -> Tensor:

@@ -2,8 +2,8 @@
 
 Greedy matching by IoU, as SORT without its motion model (Bewley et al. 2016), for looks that come
 several times a second. On thirty validation movies of the miniature world, with v3's boxes four
-times a second, 7 of 100 persons have another number than a second before; a model of velocity
-or the use of low-scoring boxes changed that by less than one. People who cross may swap numbers.
+times a second, 7 of 100 people have another number than a second before. A model of velocity or the
+use of low-scoring boxes changed that by less than one. People who cross may swap numbers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from stadlib.evaluation.matching import overlaps
 
-LEAST = 0.1  # IoU of a box with where its person was last: persons walk between looks
-GONE = 1.0  # seconds without a box, after which whoever appears there is somebody new
+LEAST = 0.1  # IoU of a box with where its person was last: people walk between looks
+GONE = 1.0  # seconds without a box, after which a person gets a new number
 
 
 @dataclass
@@ -41,13 +41,19 @@ class Tracks:
             N numbers, all different.
         """
         self.known = {n: at for n, at in self.known.items() if time - at[0] <= GONE + 1e-6}
-        found: dict[int, int] = {}
-        for box, number in self._pairs(boxes):
-            if box not in found and number not in found.values():
-                found[box] = number
-        fresh = [box for box in range(len(boxes)) if box not in found]
-        found |= {box: self.number + place for place, box in enumerate(fresh, 1)}
-        numbers = [found[box] for box in range(len(boxes))]
+        joined: dict[int, int] = {}  # place of a box: number
+        if self.known and len(boxes):
+            names, last = list(self.known), np.stack([box for _, box in self.known.values()])
+            pairs = np.repeat(boxes, len(last), axis=0), np.tile(last, (len(boxes), 1))
+            iou = overlaps(*pairs)
+            for pair in np.argsort(-iou, kind="stable"):  # the largest overlap first
+                place, number = int(pair) // len(last), names[pair % len(last)]
+                free = place not in joined and number not in joined.values()
+                if free and iou[pair] >= LEAST:
+                    joined[place] = number
+        new = [place for place in range(len(boxes)) if place not in joined]
+        joined |= {place: self.number + count for count, place in enumerate(new, 1)}
+        numbers = [joined[place] for place in range(len(boxes))]
         self.replay(time, numbers, boxes)
         return numbers
 
@@ -55,17 +61,3 @@ class Tracks:
         """Take note of a look whose persons are known, as an interrupted call left it."""
         self.number = max([self.number, *numbers])
         self.known |= {n: (time, box) for n, box in zip(numbers, boxes, strict=True)}
-
-    def _pairs(self, boxes: np.ndarray) -> list[tuple[int, int]]:
-        """(box, number) of whatever overlaps enough, the largest overlap first."""
-        if not self.known or not len(boxes):
-            return []
-        there = np.stack([box for _, box in self.known.values()])
-        pairs = np.repeat(boxes, len(there), axis=0), np.tile(there, (len(boxes), 1))
-        iou = overlaps(*pairs).reshape(len(boxes), len(there))
-        order = np.argsort(-iou, axis=None, kind="stable")
-        order = order[iou.ravel()[order] >= LEAST]
-        names = list(self.known)
-        return [
-            (int(i), names[j]) for i, j in zip(*np.unravel_index(order, iou.shape), strict=True)
-        ]
