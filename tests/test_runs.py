@@ -22,6 +22,7 @@ from stadlib.data.labels import AVA_ACTIONS, LabelMap
 from stadlib.recipes.experiment import Detections, Experiment
 from stadlib.report import frames, runs
 from stadlib.study import Record, make_record, write_record
+from stadlib.training import stages
 
 LABELS = LabelMap({action: AVA_ACTIONS[action] for action in (12, 79, 80)})
 BOXES = np.array([[0.1, 0.2, 1 / 3, 0.9], [0.5, 0.2, 0.7, 0.9]], dtype=np.float32)
@@ -40,11 +41,10 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
         "ava": [keyframe("ava", 902 + i, 1 + i % 2) for i in range(8)],
         "kinetics": [keyframe("kinetics", 5.016949 + i) for i in range(4)],
     }
-    stages = SimpleNamespace(
-        SOURCES=("ava", "kinetics"),
-        annotated=lambda layout, sources, split: [k for s in sources for k in data[s]],
-        validation_keyframes=lambda run: scored,
+    monkeypatch.setattr(
+        stages, "annotated", lambda layout, sources, split: [k for s in sources for k in data[s]]
     )
+    monkeypatch.setattr(stages, "validation_keyframes", lambda run: scored)
     layout = SimpleNamespace(
         label_map=lambda: LABELS,
         video_file=lambda source, video: Path(f"{video}.mp4"),

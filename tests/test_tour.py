@@ -181,7 +181,7 @@ def drawn(request) -> Journey:
             attention_NLES=torch.rand(3, 4, 8, 3 + M).softmax(dim=-1),
             scores_NA=torch.rand(3, len(IDS)),
         ),
-        memory=Memory(
+        memory=MemoryTokens(
             tokens_BMLC=torch.rand(1, M, 4, n["width"]),
             mask_BM=torch.ones(1, M, dtype=torch.bool),
             seconds_BM=torch.tensor([seconds]),

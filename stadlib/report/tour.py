@@ -24,7 +24,7 @@ from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import LASTING, group
 from stadlib.data.video import read_frames
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.heads import Memory
+from stadlib.models.heads import MemoryTokens
 from stadlib.recipes.experiment import from_dict
 from stadlib.report.frames import (
     draw_mark,
@@ -75,7 +75,7 @@ class Walk(NamedTuple):
 
 
 @torch.inference_mode()
-def walk(model: ActionDetector, batch: Batch, memory: Memory) -> Walk:
+def walk(model: ActionDetector, batch: Batch, memory: MemoryTokens) -> Walk:
     """Run a model once, in evaluation mode, and keep what its parts return, on the CPU."""
     kept: dict[str, Tensor] = {}
 
@@ -128,7 +128,7 @@ class Journey:
     actions: np.ndarray
     person: int
     walk: Walk
-    memory: Memory
+    memory: MemoryTokens
     same_S: np.ndarray
     pictures: dict[int, np.ndarray]
 
