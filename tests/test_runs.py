@@ -22,6 +22,7 @@ from stadlib.data.labels import AVA_ACTIONS, LabelMap
 from stadlib.recipes.experiment import Detections, Experiment
 from stadlib.report import frames, runs
 from stadlib.study import Record, make_record, write_record
+from stadlib.training import stages
 
 LABELS = LabelMap({action: AVA_ACTIONS[action] for action in (12, 79, 80)})
 BOXES = np.array([[0.1, 0.2, 1 / 3, 0.9], [0.5, 0.2, 0.7, 0.9]], dtype=np.float32)
@@ -40,11 +41,10 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
         "ava": [keyframe("ava", 902 + i, 1 + i % 2) for i in range(8)],
         "kinetics": [keyframe("kinetics", 5.016949 + i) for i in range(4)],
     }
-    stages = SimpleNamespace(
-        SOURCES=("ava", "kinetics"),
-        annotated=lambda layout, sources, split: [k for s in sources for k in data[s]],
-        validation_keyframes=lambda run: scored,
-    )
+    annotated = lambda layout, sources, split: [k for s in sources for k in data[s]]  # noqa: E731
+    monkeypatch.setattr(stages, "annotated", annotated)
+    monkeypatch.setattr("stadlib.data.keyframes.annotated", annotated, raising=False)
+    monkeypatch.setattr(stages, "scored_keyframes", lambda run: run.scored)
     layout = SimpleNamespace(
         label_map=lambda: LABELS,
         video_file=lambda source, video: Path(f"{video}.mp4"),
@@ -52,7 +52,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     )
     scored = [k for keyframes in data.values() for k in keyframes]
     run = SimpleNamespace(layout=layout, scored=scored)
-    monkeypatch.setattr(study, "open_run", lambda record: (stages, run))
+    monkeypatch.setattr(study, "open_run", lambda record: run)
     monkeypatch.setattr(
         video,
         "read_frames",
@@ -92,14 +92,14 @@ def test_examples_show_every_persons_own_scores(record: Record):
 
 
 def test_a_detected_person_has_the_actions_of_the_one_it_overlaps(record: Record, monkeypatch):
-    stages, run = study.open_run(record)
+    run = study.open_run(record)
     moved = BOXES.copy()
     moved[0] += 0.01  # still the first person; the second box is moved away from all
     moved[1] = [0.8, 0.0, 0.9, 0.1]
     first = run.scored[1]
     nothing, ids = np.zeros((2, 3), dtype=bool), np.full(2, -1)
     found = Keyframe("ava", first.video, first.timestamp, moved, nothing, ids)
-    monkeypatch.setattr(stages, "validation_keyframes", lambda run: [found])
+    monkeypatch.setattr(stages, "scored_keyframes", lambda run: [found])
     (frame,) = runs.examples(record, count=1)
     assert frame.lines[0].words == FIRST[0]
     assert frame.lines[2].words == [("is: no label", "plain")]
