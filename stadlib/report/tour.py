@@ -96,7 +96,7 @@ def walk(model: ActionDetector, batch: Batch, memory: MemoryTokens) -> Walk:
     device = next(model.parameters()).device
     batch, memory = batch.to(device), memory.to(device)
     inputs = (batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4)
-    logits_NA = model.eval()(*inputs, memory)
+    logits_NA, _ = model.eval()(*inputs, memory)
     for hook in hooks:
         hook.remove()
     return Walk(**kept, scores_NA=logits_NA.sigmoid().cpu())
@@ -173,7 +173,7 @@ def journey(record: Record, shows: Literal["relation", "lasting"] = "relation") 
     ((batch,),) = build.test_batches(experiment, layout, [keyframe], view)
     model = stages.trained_model(run)
     bank = run.banks(len(experiment.stages)).seconds(model, "ava", "val")
-    remember = stages.remember_out_of(run, {"ava": bank})
+    remember = stages.remember_from(run, {"ava": bank})
     memory = remember([("ava", keyframe.video, keyframe.timestamp)])
     # A picture of every second that is in memory, and who is the followed person in it.
     seconds = sorted({0, *memory.seconds_BM[0].tolist()})
@@ -429,10 +429,10 @@ def attention_timeline(journey: Journey) -> NotebookFigure:
     labels = [f"{value:.0f}" if value >= 0.1 * total.max() else "" for value in total]
     below.bar_label(bars, labels, fontsize=7)
     words = {"others": OTHER, "the person itself": SAME}
-    for place, (name, color) in enumerate(words.items()):
+    for place, (name, color) in zip((1, 0.86), words.items(), strict=True):
         share = own.sum() if color == SAME else 100 - own.sum()
         style = {"ha": "right", "weight": "bold", "transform": below.transAxes}
-        below.text(1, 0.85 - 0.2 * place, f"{name} {share:.0f} %", color=color, **style)
+        below.text(place, 1.02, f"{name} {share:.0f} %", color=color, **style)
     ticks = [f"{second:+d}" if second else "now" for second in shown]
     below.set_xticks(shown, ticks, fontsize=7)
     below.set(xlabel="seconds from the keyframe", ylabel="attention, %")
