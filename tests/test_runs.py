@@ -44,7 +44,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     monkeypatch.setattr(
         stages, "annotated", lambda layout, sources, split: [k for s in sources for k in data[s]]
     )
-    monkeypatch.setattr(stages, "validation_keyframes", lambda run: scored)
+    monkeypatch.setattr(stages, "scored_keyframes", lambda run: scored)
     layout = SimpleNamespace(
         label_map=lambda: LABELS,
         video_file=lambda source, video: Path(f"{video}.mp4"),
@@ -99,7 +99,7 @@ def test_a_detected_person_has_the_actions_of_the_one_it_overlaps(record: Record
     first = run.scored[1]
     nothing, ids = np.zeros((2, 3), dtype=bool), np.full(2, -1)
     found = Keyframe("ava", first.video, first.timestamp, moved, nothing, ids)
-    monkeypatch.setattr(stages, "validation_keyframes", lambda run: [found])
+    monkeypatch.setattr(stages, "scored_keyframes", lambda run: [found])
     (frame,) = runs.examples(record, count=1)
     assert frame.lines[0].words == FIRST[0]
     assert frame.lines[2].words == [("is: no label", "plain")]

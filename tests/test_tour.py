@@ -86,7 +86,7 @@ def test_a_journey_is_the_trained_models(journey, with_memory):
     places = torch.from_numpy(journey.boxes).float()
     boxes = places * torch.tensor([wide, high, wide, high])
     with torch.inference_mode():
-        logits = model(clip, boxes, torch.tensor([len(boxes)]), places, journey.memory)
+        logits, _ = model(clip, boxes, torch.tensor([len(boxes)]), places, journey.memory)
     assert torch.allclose(journey.walk.scores_NA, logits.sigmoid(), atol=1e-5)
     assert journey.attention.sum(axis=1) == pytest.approx(1, abs=1e-5)
     for head, name in (("s-only", "S-only"), ("t-only", "T-only")):

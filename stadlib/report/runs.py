@@ -77,7 +77,7 @@ def examples(record: Record, count: int = 6) -> list[Frame]:
     annotated one that it overlaps by half. Where nobody was detected, there is no example.
     """
     stages, run = _opened(record)
-    layout, keyframes = run.layout, stages.validation_keyframes(run)
+    layout, keyframes = run.layout, stages.scored_keyframes(run)
     annotated = {k.key: k for k in stages.annotated(layout, stages.SOURCES, "val")}
     several = [keyframe for keyframe in keyframes if len(keyframe.boxes) > 1] or keyframes
     places = np.linspace(0, len(several) - 1, count).astype(int) if several else []
@@ -279,9 +279,9 @@ def training_ap(record: Record, source: str = "ava") -> pd.Series:
     model, labels = stages.trained_model(run), run.layout.label_map()
     keyframes = one_a_second(stages.annotated(run.layout, [source], "train"))
     bank = run.banks(len(run.experiment.stages)).trained_on(model, source, keyframes)
-    no_memory = stages.remember_out_of(run, {})
-    known = [{source: bank}]
-    rows = stages.score_features(model.head, keyframes, known, no_memory, labels, key=second_key)
+    no_memory = stages.remember_from(run, {})
+    known = stages.feature_views(keyframes, [{source: bank}], second_key)
+    rows = stages.score_persons(model.head, known, no_memory, labels)
     truth = stages.groundtruth(run.layout, source, "train")
     aps = average_precision.frame_map(truth, rows, labels).AP
     return 100 * pd.Series(aps, dtype=float).rename_axis("action_id")

@@ -96,7 +96,7 @@ def walk(model: ActionDetector, batch: Batch, memory: MemoryTokens) -> Walk:
     device = next(model.parameters()).device
     batch, memory = batch.to(device), memory.to(device)
     inputs = (batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4)
-    logits_NA = model.eval()(*inputs, memory)
+    logits_NA, _ = model.eval()(*inputs, memory)
     for hook in hooks:
         hook.remove()
     return Walk(**kept, scores_NA=logits_NA.sigmoid().cpu())
@@ -173,7 +173,7 @@ def journey(record: Record, shows: Literal["relation", "lasting"] = "relation") 
     ((batch,),) = build.test_batches(experiment, layout, [keyframe], view)
     model = stages.trained_model(run)
     bank = run.banks(len(experiment.stages)).seconds(model, "ava", "val")
-    remember = stages.remember_out_of(run, {"ava": bank})
+    remember = stages.remember_from(run, {"ava": bank})
     memory = remember([("ava", keyframe.video, keyframe.timestamp)])
     # A picture of every second that is in memory, and who is the followed person in it.
     seconds = sorted({0, *memory.seconds_BM[0].tolist()})
