@@ -41,9 +41,9 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
         "ava": [keyframe("ava", 902 + i, 1 + i % 2) for i in range(8)],
         "kinetics": [keyframe("kinetics", 5.016949 + i) for i in range(4)],
     }
-    annotated = lambda layout, sources, split: [k for s in sources for k in data[s]]  # noqa: E731
-    monkeypatch.setattr(stages, "annotated", annotated)
-    monkeypatch.setattr("stadlib.data.keyframes.annotated", annotated, raising=False)
+    monkeypatch.setattr(
+        stages, "annotated", lambda layout, sources, split: [k for s in sources for k in data[s]]
+    )
     monkeypatch.setattr(stages, "scored_keyframes", lambda run: run.scored)
     layout = SimpleNamespace(
         label_map=lambda: LABELS,
