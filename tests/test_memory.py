@@ -25,14 +25,14 @@ L, C = 2, 3
 WHAT = {"backbone": "abc", "detector": "ground-truth", "threshold": 0.8}
 
 
-def persons(video: str, second: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tokens, boxes and scores that tell where they belong; all exact in float16."""
+def persons(video: str, second: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and boxes that tell where they belong; all exact in float16."""
     name = float(ord(video) % 16)
     tokens = torch.zeros(count, L, C)
     tokens[..., 0], tokens[..., 1] = name, second
     tokens[..., 2] = torch.arange(count)[:, None]
     boxes = torch.tensor([[0.0, 0.0, 0.5, 1.0]]).repeat(count, 1) + torch.arange(count)[:, None] / 8
-    return tokens, boxes, torch.arange(count) % 3 / 2.0
+    return tokens, boxes
 
 
 def create(folder, seconds: dict[tuple[str, int], int]) -> FeatureBank:
@@ -58,9 +58,7 @@ def by_loops(seconds: dict, skip: set, key: tuple[str, int], span: int, most: in
     for offset in range(-span, span + 1):
         other = (key[0], key[1] + offset)
         if offset and other in seconds and other not in skip:
-            scores = persons(*other, seconds[other])[2].tolist()
-            best = sorted(range(seconds[other]), key=lambda n: -scores[n])[:most]
-            remembered += [(offset, number) for number in sorted(best)]
+            remembered += [(offset, number) for number in range(seconds[other])[:most]]
     return remembered
 
 
@@ -97,8 +95,8 @@ def test_what_is_read_was_written_in_half_precision(tmp_path):
     read, counts = FeatureBank(tmp_path, WHAT).read([("a", 1), ("b", 7)])
     assert counts.tolist() == [2, 1]
     assert torch.equal(read, tokens[[1, 2, 0]].half().float())
-    tokens, boxes, scores = persons("a", 1, 2)  # of a network in bfloat16
-    bank.write([("a", 1)], torch.tensor([2]), tokens.bfloat16(), boxes, scores)
+    tokens, boxes = persons("a", 1, 2)  # of a network in bfloat16
+    bank.write([("a", 1)], torch.tensor([2]), tokens.bfloat16(), boxes)
     assert torch.equal(bank.read([("a", 1)])[0], tokens)
 
 
