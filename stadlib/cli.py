@@ -618,10 +618,11 @@ def readme(
     path: Annotated[Path | None, "of the README"] = None,
 ) -> None:
     """Write results/ into the tables of README and of results/claims.csv."""
-    from stadlib.report import claims, table1  # noqa: PLC0415  (pandas)
+    from stadlib.report import claims  # noqa: PLC0415  (pandas)
+    from stadlib.report.readme import update_readme  # noqa: PLC0415
 
     path = path or published_dir("paper").parents[1] / "README.md"
-    table1.update_readme(path)
+    update_readme(path)
     claims.update(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import chain
 from math import isnan, nan
@@ -13,8 +14,8 @@ import pytest
 from stadlib import base, recipes, study
 from stadlib.base import InputError
 from stadlib.recipes.experiment import Experiment
-from stadlib.report import claims, scores, table1
-from stadlib.report.claims import CLAIMS, Claim, Comparison, Measured, verdict
+from stadlib.report import claims, scores, tables
+from stadlib.report.claims import Claim, Measured, Place, verdict
 from stadlib.study import Record, make_record, write_record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +50,7 @@ def reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     here = lambda kind: published(kind) if kind == "paper" else tmp_path / kind  # noqa: E731
     monkeypatch.setattr(claims, "published_dir", here)
     monkeypatch.setattr(study, "published_dir", here)
-    monkeypatch.setattr(table1, "published_dir", here)
+    monkeypatch.setattr(tables, "published_dir", here)
     return folder
 
 
@@ -59,8 +60,9 @@ def found(text: str) -> list[Measured]:
 
 
 def one(kind: str, *values: float) -> Measured:
-    place = Comparison(where="here", plus=("a",), minus=("b",))
-    return Measured("Table 1", Claim("so", kind, (place,)), place, nan, values, ())
+    place = Place(where="here", plus=("a",), minus=("b",))
+    claim = Claim(table="Table 1", text="so", kind=kind, places=(place,))
+    return Measured(claim, place, nan, values, ())
 
 
 @pytest.mark.parametrize(
@@ -102,12 +104,11 @@ def test_one_seed_bounds_nothing():
 def test_seeds_that_would_decide(kind):
     undecided = one(kind, -1.9, 0.2, 2.6)
     assert undecided.verdict == "not shown"
-    needed = claims._needed_seeds(undecided)
+    needed = int(re.search(r"about (\d+) would decide", claims.reason(undecided))[1])
     mean, scatter = 0.3, pd.Series(undecided.values).std()
     for count, decided in ((needed - 1, False), (needed, True)):
-        half = scores.t95(count - 1) * scatter / count**0.5
+        half = scores.half_width(count, scatter)
         assert (verdict(kind, mean - half, mean + half) != "not shown") == decided
-    assert f"about {needed} would decide" in claims.reason(undecided)
 
 
 def test_why_counts_the_seeds_that_contradict():
@@ -120,15 +121,13 @@ def test_why_counts_the_seeds_that_contradict():
 def test_every_row_and_measure_has_a_name():
     rows, points = claims.committed(), claims.printed()
     known = {row for row, _ in points} | set(rows)
-    for table, group in CLAIMS.items():
-        for claim in group:
-            for place in claim.places:
-                assert set(place.plus + place.minus) <= known, (table, claim.text)
-            named = {place.where: "x" for place in claim.places}
-            assert "{" not in claim.because.format(**named)
-    assert len({claim.text for group in CLAIMS.values() for claim in group}) == sum(
-        map(len, CLAIMS.values())
-    )
+    everything = claims.read_claims()
+    for claim in everything:
+        for place in claim.places:
+            assert {*place.plus, *place.minus} <= known, claim.text
+        named = {place.where: "x" for place in claim.places}
+        assert "{" not in claim.because.format(**named)
+    assert len({claim.text for claim in everything}) == len(everything)
 
 
 def test_the_papers_numbers_are_those_of_its_tables():
@@ -212,7 +211,7 @@ def test_ledger_tells_what_is_not_shown():
     places = claims.measured()
     table = claims.ledger(places)
     assert list(table) == ["where", "paper", "mini", "seeds", "verdict", "notes"]
-    assert len(table) == len(places) == sum(map(len, CLAIMS.values()))
+    assert len(table) == len(places) == len(claims.read_claims())
     assert (
         not table.astype(str)
         .apply(lambda column: column.str.contains("|", regex=False))
@@ -241,7 +240,7 @@ def test_update_writes_both(reference, monkeypatch, tmp_path):
     assert text.startswith("a\n") and text.endswith("\nb\n") and "old" not in text
     assert "**shown**" in text
     table = pd.read_csv(tmp_path / "claims.csv")
-    assert len(table) == sum(len(c.places) for group in CLAIMS.values() for c in group)
+    assert len(table) == sum(len(claim.places) for claim in claims.read_claims())
     readme.write_text("nothing")
     with pytest.raises(InputError, match="claims:start"):
         claims.update(readme)

@@ -71,7 +71,7 @@ def test_unknown_field_is_named():
 def test_words_are_refused_before_torch_is_imported():
     code = (
         "import sys; from stadlib import recipes, study\n"
-        "from stadlib.report import figures, table1\n"
+        "from stadlib.report import figures, tables\n"
         "try: study.check_parameters({'head': 'tonly'}, 'head')\n"
         "except ValueError as error: print(error)\n"
         "print('torch' in sys.modules)"

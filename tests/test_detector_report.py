@@ -13,7 +13,7 @@ from stadlib.base import InputError
 from stadlib.evaluation import persons
 from stadlib.recipes.experiment import Detections, Experiment
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS
-from stadlib.report import table4
+from stadlib.report import tables
 from stadlib.study import Record, make_record
 
 T95 = 4.3027  # two degrees of freedom
@@ -70,17 +70,17 @@ def boxes() -> dict[str, Record]:
 
 
 def test_the_papers_table_is_as_printed():
-    table = table4.paper_table()
-    assert table.index.tolist() == list(table4.ROWS)
+    table = tables.paper(4)
+    assert table.index.tolist() == list(tables.PAPER_ROWS)
     assert table.loc["det-v2"].tolist() == ["95.1", "36.16", "81.7", "33.84"]
     assert table.loc["GT"].tolist() == ["-", "43.53", "-", "48.49"]
-    curve = table4.paper_by_detector()
+    curve = tables.paper_by_detector()
     assert curve.loc[("AVA", "v1"), ["AP", "mAP"]].tolist() == [94.5, 35.72]
     assert curve.loc[("Kinetics", "GT"), ["AP", "mAP"]].tolist() == [100, 48.49]
 
 
 def test_reference_has_boxes_and_actions(committed, boxes):
-    table = table4.reference(committed, boxes)
+    table = tables.reference(4, records=committed, detectors=boxes)
     half = T95 * 1 / sqrt(3)  # 30, 31 and 32 %
     assert table.loc["det-v1"].to_dict() == {
         "AVA AP@0.5": "90.00",
@@ -94,7 +94,7 @@ def test_reference_has_boxes_and_actions(committed, boxes):
     assert table.loc["GT", "AVA mAP@0.5"] == f"42.00 ± {2 * half:.2f}"
     assert table.loc["GT", "AVA AP@0.5"] == "-"
     few = [r for r in committed if r.experiment["detector"] == "v2" and r.experiment["seed"] == 1]
-    table = table4.reference(few, {})
+    table = tables.reference(4, records=few, detectors={})
     assert table.loc["det-v2", ["AVA AP@0.5", "AVA mAP@0.5"]].tolist() == ["not run", "32.00"]
     assert table.loc["det-v3", "Kinetics mAP@0.5"] == "not run"
     assert table["seeds"].tolist() == [0, 1, 0, 0]
@@ -106,21 +106,21 @@ def test_other_scales_backbones_and_uses_do_not_count(boxes):
     others = [record(row, 0, 0.5) for row in rows.values()]
     others += [record(recipes.table4(scale="smoke")["v3"], 0, 0.5)]
     others += [record(recipes.box_uses()["extended"], 0, 0.5)]
-    table = table4.reference(others, smoke)
+    table = tables.reference(4, records=others, detectors=smoke)
     assert (table.drop(columns="seeds").isin(["not run", "-"])).all(axis=None)
-    table = table4.reference(others, boxes, backbone="slowfast-152")
+    table = tables.reference(4, records=others, detectors=boxes, backbone="slowfast-152")
     assert table.loc["det-v1", "AVA mAP@0.5"] == "50.00"
 
 
 def test_versions_say_what_they_are_trained_on(boxes):
-    table = table4.person_boxes(boxes)
+    table = tables.person_boxes(boxes)
     assert table.index.tolist() == ["v1", "v2", "v3"]
     full = DETECTOR_SCALES["mini"].iterations
     first, second = (round(full * stage.share) for stage in DETECTORS["v1"])
     assert table.loc["v1", "iterations"] == f"{first} on stills, {second} on ava"
     assert table.loc["v3", "iterations"].endswith(" on ava + kinetics")
     assert table.loc["v2", ["AVA AP@0.75", "Kinetics AP@0.5"]].tolist() == ["75.00", "85.00"]
-    assert (table4.person_boxes({}).drop(columns="iterations") == "not run").all(axis=None)
+    assert (tables.person_boxes({}).drop(columns="iterations") == "not run").all(axis=None)
 
 
 def test_three_kinds_of_numbers_stand_apart(committed, boxes, monkeypatch):
@@ -133,7 +133,8 @@ def test_three_kinds_of_numbers_stand_apart(committed, boxes, monkeypatch):
     monkeypatch.setattr(study, "detector_record", look)
     rows = recipes.table4(scale="smoke")
     runs = {name: record(rows[name], 0, 0.2) for name in ("v2", "ground-truth")}
-    table = table4.beside_paper(runs, committed, boxes)
+    reference = {"records": committed, "detectors": boxes}
+    table = tables.beside_paper(runs, table=4, **reference)
     assert asked == [("v2", "smoke")]
     assert table["paper"].loc["det-v3", "AVA mAP@0.5"] == "36.41"
     assert table["reference: mini"].loc["det-v2", "AVA AP@0.5"] == "95.00"
@@ -142,14 +143,16 @@ def test_three_kinds_of_numbers_stand_apart(committed, boxes, monkeypatch):
     assert own.loc["GT"].tolist() == ["-", "20.00", "-", "30.00"]
     assert (own.loc[["det-v1", "det-v3"]] == "not run").all(axis=None)
     with pytest.raises(InputError, match="mini and smoke in one column"):
-        table4.beside_paper({**runs, "v1": committed[0]}, committed, boxes)
-    assert "this run" in table4.beside_paper({}, committed, boxes)
+        tables.beside_paper(
+            {**runs, "v1": committed[0]}, table=4, records=committed, detectors=boxes
+        )
+    assert "this run" in tables.beside_paper({}, table=4, records=committed, detectors=boxes)
 
 
 def test_differences_are_paired_by_seed(committed):
     rows = recipes.box_uses()
     extended = [record(rows["extended"], seed, 0.34 + 0.01 * seed) for seed in (0, 2)]
-    table = table4.differences([*committed, *extended])
+    table = tables.differences(4, records=[*committed, *extended])
     comparisons = table.index.get_level_values("comparison").unique().tolist()
     assert comparisons == ["v2 − v1", "v3 − v2", "v3 − v1", "GT − v3", "extended − v3"]
     assert table.loc[("v2 − v1", "AVA")].tolist() == [1, 1, 1, 3]
@@ -158,38 +161,38 @@ def test_differences_are_paired_by_seed(committed):
     assert (gain, seeds) == (8, 3)
     assert (low, high) == pytest.approx((8 - half, 8 + half), abs=0.01)
     assert table.loc[("extended − v3", "Kinetics"), ["gain", "seeds"]].tolist() == [1, 2]
-    assert table4.differences([]).empty
+    assert tables.differences(4, records=[]).empty
 
 
 def test_curve_of_ours_ends_at_ground_truth(committed, boxes):
-    table = table4.by_detector(committed, boxes)
+    table = tables.by_detector(committed, boxes)
     assert table.loc["AVA", "AP"].tolist() == pytest.approx([90, 95, 96, 100])
     assert table.loc["Kinetics", "AP"].tolist() == pytest.approx([80, 85, 86, 100])
     assert table.loc["AVA", "mAP"].tolist() == pytest.approx([31, 32, 34, 42])
     del boxes["v1"]  # not measured: no place on the axis
-    fewer = table4.by_detector([r for r in committed if r.experiment["seed"] == 0], boxes)
+    fewer = tables.by_detector([r for r in committed if r.experiment["seed"] == 0], boxes)
     assert fewer.loc["AVA"].index.tolist() == ["v2", "v3", "GT"]
     assert fewer["low"].isna().all()
-    assert table4.by_detector([], boxes).empty
+    assert tables.by_detector([], boxes).empty
 
 
 def test_thresholds_have_boxes_and_actions(committed, boxes):
     rows = recipes.box_uses()
     low, high, used = recipes.THRESHOLDS[0], recipes.THRESHOLDS[-1], Detections().threshold
     some = [record(rows[f"threshold {low}"], seed, 0.3) for seed in range(3)]
-    table = table4.by_threshold([*committed, *some], boxes)
+    table = tables.by_threshold([*committed, *some], boxes)
     assert table.loc["AVA"].index.tolist() == list(persons.THRESHOLDS)
     assert set(recipes.THRESHOLDS) < set(persons.THRESHOLDS)
     wanted = [100 - 100 * low, 100 * low, 30, 30, 30, 3]
     assert table.loc[("AVA", low)].tolist() == pytest.approx(wanted)
-    of_table4 = table.loc[("Kinetics", used), ["recall", "mAP", "seeds"]]
-    assert of_table4.tolist() == pytest.approx([100 - 100 * used, 44, 3])
+    of_tables = table.loc[("Kinetics", used), ["recall", "mAP", "seeds"]]
+    assert of_tables.tolist() == pytest.approx([100 - 100 * used, 44, 3])
     assert table.loc[("AVA", high), ["precision", "mAP"]].isna().all()
     assert table.loc[("AVA", high), "seeds"] == 0
-    without = table4.by_threshold(some, {})
+    without = tables.by_threshold(some, {})
     assert without.index.tolist() == [("AVA", low), ("Kinetics", low)]
     assert without["recall"].isna().all()
-    assert table4.by_threshold([], {}).empty
+    assert tables.by_threshold([], {}).empty
 
 
 def test_classes_that_lose_most_come_first(committed):
@@ -198,9 +201,9 @@ def test_classes_that_lose_most_come_first(committed):
         for name, ap in (("v3", 0.2), ("ground-truth", 0.5 if seed else 0.4)):
             (mine,) = (r for r in committed if r.digest == replace(rows[name], seed=seed).digest)
             mine.metrics["ava+kinetics"]["AP"]["17"] = ap
-    table = table4.class_losses(committed)
+    table = tables.by_class(4, records=committed)
     assert table.index.tolist() == [17, 12, 80]
     assert table.loc[17, ["gain", "seeds"]].tolist() == pytest.approx([80 / 3, 3])
     assert table.loc[12, "gain"] == pytest.approx(8)
     assert table.loc[80, "group"] == "person"
-    assert table4.class_losses([]).empty
+    assert tables.by_class(4, records=[]).empty

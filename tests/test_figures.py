@@ -13,7 +13,7 @@ from matplotlib.collections import PathCollection
 from reading import require_apart, require_readable, texts, words
 
 from stadlib.data import labels
-from stadlib.report import figures, scores, table4
+from stadlib.report import figures, scores, tables
 from stadlib.report.style import COLORS, short_name
 
 ACTIONS = (1, 5, 8, 11, 12, 14, 15, 17, 27, 29, 36, 47, 48, 57, 61, 64, 65, 69, 74, 78, 79, 80)
@@ -216,7 +216,7 @@ def by_detector(names: list[str]) -> pd.DataFrame:
 
 
 def test_detector_curve_names_every_point_in_both_panels():
-    ours, paper = by_detector(["v1", "v2", "v3", "GT"]), table4.paper_by_detector()
+    ours, paper = by_detector(["v1", "v2", "v3", "GT"]), tables.paper_by_detector()
     figure = figures.detector_curve(ours, paper)
     require_readable(figure)
     assert [axes.get_title() for axes in figure.axes] == ["mini", "paper (AVA-Kinetics)"]
@@ -228,9 +228,9 @@ def test_detector_curve_names_every_point_in_both_panels():
 
 
 def test_detector_curve_of_few_rows_names_its_source():
-    paper = table4.paper_by_detector()
+    paper = tables.paper_by_detector()
     assert {"v3, AVA", "v3, Kinetics"} <= words(figures.detector_curve(by_detector(["v3"]), paper))
-    nothing = figures.detector_curve(table4.by_detector([], {}), paper)
+    nothing = figures.detector_curve(tables.by_detector([], {}), paper)
     assert "not run" in [text.get_text() for text in nothing.axes[0].texts]
     assert len(points(nothing.axes[1])) == 8
 

@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from stadlib.report.scores import interval, t95
+from stadlib.report.scores import half_width, interval
 
 
 @pytest.mark.parametrize(
     ("degrees", "quantile"), [(1, 12.7062), (4, 2.7764), (11, 2.2010), (30, 2.0423), (1000, 1.9623)]
 )
 def test_quantiles(degrees: int, quantile: float) -> None:
-    assert t95(degrees) == pytest.approx(quantile, abs=3e-3)
+    assert half_width(degrees + 1, 1) * math.sqrt(degrees + 1) == pytest.approx(quantile, abs=1e-4)
 
 
 def test_interval_of_five() -> None:

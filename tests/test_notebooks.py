@@ -107,13 +107,13 @@ def test_paper_comes_before_ours(path: Path, notebook: NotebookNode) -> None:
     sources = [cell.source for cell in notebook.cells]
     calls = {
         call: next(index for index, source in enumerate(sources) if f"report.{call}(" in source)
-        for call in ("paper_table", "beside_paper")
+        for call in ("paper", "beside_paper")
     }
     question, trials = (
         next(index for index, source in enumerate(sources) if f"## {heading}" in source)
         for heading in ("The question", "The experiments")
     )
-    assert question < calls["paper_table"] < trials < calls["beside_paper"]
+    assert question < calls["paper"] < trials < calls["beside_paper"]
 
 
 def test_cells_are_few_and_short(notebook: NotebookNode) -> None:
@@ -168,7 +168,7 @@ def test_published_numbers_are_compared(path: Path, notebook: NotebookNode) -> N
     if path.name[:2] in ("00", "05"):
         pytest.skip("no table of the paper")
     checked = [c for c in code(notebook) if "nbval-check-output" in c.metadata.get("tags", [])]
-    assert any("report.paper_table(" in cell.source for cell in checked)
+    assert any("report.paper(" in cell.source for cell in checked)
     for cell in checked:
         assert "study.run" not in cell.source
         assert "beside_paper" not in cell.source

@@ -81,7 +81,7 @@ def test_scales_name_the_world_they_are_of():
 
 
 def test_readme_holds_the_commands_and_the_current_table():
-    from stadlib.report import table1
+    from stadlib.report import readme as report
 
     readme = (ROOT / "README.md").read_text()
     command = (
@@ -89,5 +89,5 @@ def test_readme_holds_the_commands_and_the_current_table():
     )
     assert f"pip install uv && {command}" in readme
     assert "uv run pytest" in readme
-    table = readme.split(table1.START)[1].split(table1.END)[0].strip()
-    assert table == table1.readme_table()
+    table = readme.split(report.START)[1].split(report.END)[0].strip()
+    assert table == report.readme_table()

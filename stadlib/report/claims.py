@@ -1,291 +1,45 @@
-"""What the paper says, as comparisons of rows of its tables.
+"""The ledger: every claim of the paper, its number, ours at ``mini``, and a verdict.
 
-Numbers are not here: the paper's stand in ``results/paper``, ours in ``results/reference``. What it
-only supposes ("may attribute to") is left out.
+``claims.toml`` has the claims. A row of Table 1 is named by its words (``ir-csn-152 K700 32x2
+t-only +M``), with ``, ground-truth boxes`` where it is not scored on v3's; those of the other
+tables as in :mod:`stadlib.recipes`. Beside them stand ``ensemble``, ``best single model``, ``single models``,
+``new head without memory`` and ``boxes v1`` to ``v3``; ``, test`` is the test split. A measure is a
+source (mAP), a third of the classes or one class (AP on AVA), or ``ava AP@0.5`` of person boxes.
 
-What a measurement says about a claim.
+Differences are in points, paired by seed where all else is equal. The rules (:func:`verdict`) look
+at the 95 % interval over seeds:
 
-The rules (:func:`verdict`) look at the 95 % interval over seeds:
-
-- *not measured*: no seed was run on both sides, or one only, which bounds nothing.
-- *shown*: the whole interval lies on the claim's side of zero; for "level", within
-  :data:`MARGIN` points around zero; for "kept", above minus that margin.
+- *not measured*: fewer than two seeds on both sides, or a height, which is AVA-Kinetics' own.
+- *shown*: the whole interval lies on the claim's side of zero; for "level", within :data:`MARGIN`
+  points around zero; for "kept", above minus that margin.
 - *contradicted*: the whole interval lies on the other side, or outside the margin.
 - *not shown*: neither; more seeds would tell.
 
-A claim about a table's height is never measured at ``mini``: heights are those of AVA-Kinetics. The
-interval bounds what other seeds would give on the same miniature world, not what other movies
+The interval bounds what other seeds would give on the same miniature world, not what other movies
 would, and nothing corrects for the number of claims.
-
-The numbers behind the claims by row and measure: the paper's, and ours by seed.
-
-A row of Table 1 is named by its words (``ir-csn-152 K700 32x2 t-only +M``), with ``, ground-truth
-boxes`` where it is not scored on v3's; those of the other tables as in :mod:`stadlib.recipes`.
-Beside them stand ``ensemble``, ``best single model``, ``new head without memory`` and ``boxes v1``
-to ``v3``. ``, test`` is the test split. A measure is a source (mAP), a third of the classes or one
-class (AP on AVA), or ``ava AP@0.5`` of person boxes. All in %.
-
-Ours are committed records at ``mini``. Beyond those of the runs: ``ensembles/*.json``, records
-whose experiment has the ``seed`` of the members; ``ensembles/members/*.json``, the members' own,
-which may be of another machine, and thereby of another pretrained backbone, than the rows; and
-``test/*.json``, records of a member or an ensemble, under the same digest, with the metrics of the
-test split.
-
-The ledger: every claim of the paper, its number, ours at ``mini``, and a verdict.
-
-Differences in points, paired by seed where all else is equal but the words of the rows compared;
-intervals are Student's t over seeds, 95 %. :mod:`stadlib.verdicts` has the rules of the verdicts.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import tomllib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from math import inf, isnan, nan, sqrt
+from math import inf, isnan, nan
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Literal
 
 import pandas as pd
 
 from stadlib import recipes, study
 from stadlib.base import published_dir, write_whole
 from stadlib.data.labels import AVA_ACTIONS
-from stadlib.report import scores, table1
-from stadlib.report.scores import NOT_RUN, SOURCES, interval, percent, t95
-from stadlib.report.table3 import thirds
+from stadlib.report import scores, tables
+from stadlib.report.readme import rewrite
+from stadlib.report.scores import NOT_RUN, SOURCES, half_width, interval, percent
 from stadlib.study import Record, read_records
 
-Kind = Literal["above", "below", "level", "kept", "height"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One place where a claim can be seen.
-
-    Rows and measures are those of :mod:`stadlib.claim_values`: the points of ``plus`` are added,
-    those of ``minus`` taken off.
-    """
-
-    where: str
-    plus: tuple[str, ...]
-    minus: tuple[str, ...] = ()
-    measure: str = "ava+kinetics"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence of the paper.
-
-    Attributes:
-        text: what is claimed.
-        kind: ``above`` zero, ``below`` zero, ``level`` (zero within a margin), ``kept`` (no loss
-            beyond the margin), or ``height`` (of a table, not a difference).
-        places: where it can be seen. The first is where the ledger looks; the others are told
-            beside it.
-        words: the paper's own for how much.
-        because: why the first place may look otherwise here. The text of another place's
-            measurement is named in braces: ``{ground-truth boxes}``.
-    """
-
-    text: str
-    kind: Kind
-    places: tuple[Comparison, ...]
-    words: str = ""
-    because: str = ""
-
-
-_TRUNKS = {
-    "ir-CSN-152, K700": "ir-csn-152 K700 32x2",
-    "SlowFast-152, K700": "slowfast-152 K700 8x8+32x2",
-    "ir-CSN-152, K400+IG65M": "ir-csn-152 K400+IG65M 32x2",
-}
-_CSN, _SLOWFAST, _K400 = _TRUNKS.values()
-_FINE_CSN, _FINE_SLOWFAST = (
-    f"{trunk} t-only +M" for trunk in ("ir-csn-152 K700 64x1", "slowfast-152 K700 16x4+64x1")
-)
-_HEADS = ("t-only", "linear", "s-only", "t-only +M")
-_PLACES = {"ava": "AVA", "kinetics": "Kinetics"}
-
-
-def _of(where: str, plus: str, minus: str, measure: str = "ava+kinetics") -> Comparison:
-    return Comparison(where=where, plus=(plus,), minus=(minus,), measure=measure)
-
-
-def _heads(better: str, plain: str) -> tuple[Comparison, ...]:
-    """Two heads on every backbone of Table 1, and on boxes that miss nobody."""
-    rows = [_of(name, f"{trunk} {better}", f"{trunk} {plain}") for name, trunk in _TRUNKS.items()]
-    found = "ground-truth boxes"
-    return (*rows, _of(found, f"{_CSN} {better}, {found}", f"{_CSN} {plain}, {found}"))
-
-
-def _trunks(better: str, plain: str) -> tuple[Comparison, ...]:
-    """Two backbones under every head."""
-    return tuple(_of(head, f"{better} {head}", f"{plain} {head}") for head in _HEADS)
-
-
-def _both(better: str, plain: str) -> tuple[Comparison, ...]:
-    return tuple(_of(place, better, plain, source) for source, place in _PLACES.items())
-
-
-def _after(measure: str, *others: str) -> tuple[Comparison, ...]:
-    """Decoupled training as the paper measures it, and against as much training without balance."""
-    return (
-        _of("AVA, after − before", "after", "before", measure),
-        _of("against equal training", "after", "instance", measure),
-        *(_of(other, "after", "before", other) for other in others),
-    )
-
-
-_TABLE1_paper_claims = (
-    Claim(
-        "S-only is above the linear head",
-        "above",
-        _heads("s-only", "linear"),
-        "great improvement",
-    ),
-    Claim(
-        "T-only is above the linear head",
-        "above",
-        _heads("t-only", "linear"),
-        "great improvement",
-    ),
-    Claim(
-        "T-only and S-only are level",
-        "level",
-        _heads("t-only", "s-only"),
-        "similar results",
-        because="on ground-truth boxes T-only differs by {ground-truth boxes}",
-    ),
-    Claim(
-        "Memory adds to T-only",
-        "above",
-        (
-            *_heads("t-only +M", "t-only"),
-            _of("equal training", "A+K first, new head", "new head without memory"),
-        ),
-        "about 0.8",
-    ),
-    Claim(
-        "Twice the temporal resolution adds",
-        "above",
-        (
-            _of("ir-CSN-152", _FINE_CSN, f"{_CSN} t-only +M"),
-            _of("SlowFast-152", _FINE_SLOWFAST, f"{_SLOWFAST} t-only +M"),
-        ),
-        "around 0.6",
-    ),
-    Claim("K700 pretraining is above K400+IG65M", "above", _trunks(_CSN, _K400), "generally 1"),
-    Claim(
-        "ir-CSN-152 is above SlowFast-152",
-        "above",
-        (
-            *_trunks(_CSN, _SLOWFAST),
-            _of("t-only +M, twice the resolution", _FINE_CSN, _FINE_SLOWFAST),
-        ),
-        "better",
-    ),
-    Claim(
-        "The ensemble is above the best single model",
-        "above",
-        (_of("the best of each seed", "ensemble", "best single model"),),
-    ),
-    Claim(
-        "From validation to test little is lost",
-        "kept",
-        (
-            _of("ensemble", "ensemble, test", "ensemble"),
-            _of("single models", "single models, test", "single models"),
-        ),
-        "only drop 0.3",
-    ),
-    Claim(
-        "The ensemble's height on the test set of AVA-Kinetics",
-        "height",
-        (Comparison(where="ensemble", plus=("ensemble, test",)),),
-        "1st place",
-    ),
-)
-_FIRST, _NEW, _EMPTY = "A first", "A+K first, new head", "A+K first, empty Kinetics bank"
-_TABLE2 = (
-    Claim(
-        "Trained on AVA first, Kinetics stays poor: below the new head",
-        "below",
-        (_of("Kinetics", _FIRST, _NEW, "kinetics"),),
-        "a large margin",
-    ),
-    Claim(
-        "Trained on AVA first, AVA is satisfying: level with the new head",
-        "level",
-        (_of("AVA", _FIRST, _NEW, "ava"),),
-        "satisfying",
-    ),
-    Claim("The empty Kinetics bank is above the new head", "above", _both(_EMPTY, _NEW), "best"),
-    Claim("The empty Kinetics bank is above AVA first", "above", _both(_EMPTY, _FIRST), "best"),
-)
-_DROPPED = ("work on a computer", "give/serve (an object) to (a person)", "get up")
-_TABLE3_paper_claims = (
-    Claim(
-        "Decoupled training lifts the rarest third of the classes",
-        "above",
-        _after("bottom third"),
-        "improvement of 1.05",
-    ),
-    Claim("The most frequent third hardly drops", "kept", _after("top third"), "almost"),
-    Claim("All classes together gain", "above", _after("all")),
-    Claim(
-        "Single classes gain much: cut above all",
-        "above",
-        _after("cut", "write", "text on/look at a cellphone"),
-        "great improvement",
-    ),
-    Claim(
-        "Single classes drop: work on computer above all",
-        "below",
-        _after(*_DROPPED),
-        "dropped performance",
-        because="against equal training the difference is {against equal training}",
-    ),
-)
-_TABLE4_paper_claims = (
-    Claim("Better boxes, better actions: v2 above v1", "above", _both("v2", "v1"), "about 1"),
-    Claim(
-        "More precise boxes, better actions: v3 above v2",
-        "above",
-        _both("v3", "v2"),
-        "corresponding gains",
-    ),
-    Claim("Ground-truth boxes are above v3's", "above", _both("ground-truth", "v3")),
-    Claim(
-        "The detector is a bottleneck: from v3 to ground truth is farther than from v1 to v3",
-        "above",
-        tuple(
-            Comparison(where=place, plus=("ground-truth", "v1"), minus=("v3", "v3"), measure=source)
-            for source, place in _PLACES.items()
-        ),
-        "one of bottleneck modules",
-    ),
-    Claim(
-        "v3's boxes are level with v2's at AP@0.5 on AVA",
-        "level",
-        (_of("AVA's persons", "boxes v3", "boxes v2", "ava AP@0.5"),),
-        "similar",
-    ),
-    Claim(
-        "v3's boxes are better than v2's at AP@0.5:0.95 on AVA",
-        "above",
-        (_of("AVA's persons", "boxes v3", "boxes v2", "ava AP@0.5:0.95"),),
-        "better performance",
-    ),
-)
-CLAIMS = {
-    "Table 1, A+K": _TABLE1_paper_claims,
-    "Table 2 (ours: ir-CSN-152)": _TABLE2,
-    "Table 3": _TABLE3_paper_claims,
-    "Table 4": _TABLE4_paper_claims,
-}
 MARGIN = 1.0  # points; the gain that the paper calls significant (section 3.3)
 SHOWN, NOT_SHOWN, CONTRADICTED, NOT_MEASURED = VERDICTS = (
     "shown",
@@ -293,10 +47,62 @@ SHOWN, NOT_SHOWN, CONTRADICTED, NOT_MEASURED = VERDICTS = (
     "contradicted",
     "not measured",
 )
-_MOST_SEEDS = 1_000
+START, END = "<!-- claims:start -->", "<!-- claims:end -->"
+CSV = published_dir("claims.csv")
+MOST_SEEDS = 1_000
+TABLE1 = [" ".join([*row[:4], *["+M"] * row[4]]) for row in recipes.TABLE1]
+SHORT = {  # the paper's short words in Table 3, where ours differ
+    **{printed: name for name, printed in tables.THIRDS.items()},
+    "text on cellphone": "text on/look at a cellphone",
+    "give/serve to": "give/serve (an object) to (a person)",
+    "work on computer": "work on a computer",
+}
+ACTIONS = {name: action for action, name in AVA_ACTIONS.items()}
 
 
-def verdict(kind: Kind, low: float, high: float) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One place where a claim can be seen: the points of ``plus`` minus those of ``minus``."""
+
+    where: str
+    plus: Sequence[str]
+    minus: Sequence[str] = ()
+    measure: str = "ava+kinetics"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A sentence of the paper.
+
+    Attributes:
+        table: of the paper.
+        text: what is claimed.
+        kind: ``above`` zero, ``below`` zero, ``level`` (zero within a margin), ``kept`` (no loss
+            beyond the margin), or ``height`` (of a table, not a difference).
+        places: where it can be seen. The ledger shows the first, and the others beside it.
+        words: the paper's own for how much.
+        because: why the first place may look otherwise here. Another place's name in braces stands
+            for its measurement: ``{ground-truth boxes}``.
+    """
+
+    table: str
+    text: str
+    kind: str
+    places: tuple[Place, ...]
+    words: str = ""
+    because: str = ""
+
+
+def read_claims() -> list[Claim]:
+    """Read the claims, in the paper's order."""
+    content = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    return [
+        Claim(**{**claim, "places": tuple(Place(**place) for place in claim["places"])})
+        for claim in content["claim"]
+    ]
+
+
+def verdict(kind: str, low: float, high: float) -> str:
     """Judge an interval by the rules above; a NaN is an interval that is not there."""
     if isnan(low) or kind == "height":
         return NOT_MEASURED
@@ -314,7 +120,6 @@ class Measured:
     """A claim at one place, with its numbers.
 
     Attributes:
-        table: of the paper.
         claim: what is claimed.
         place: where it is looked at.
         paper: the paper's difference in points; NaN where it prints none.
@@ -322,9 +127,8 @@ class Measured:
         missing: rows of the comparison for which no record has the measure.
     """
 
-    table: str
     claim: Claim
-    place: Comparison
+    place: Place
     paper: float
     values: tuple[float, ...]
     missing: tuple[str, ...]
@@ -332,7 +136,7 @@ class Measured:
     @property
     def where(self) -> str:
         """The place, with its table."""
-        return f"{self.table}: {self.place.where}"
+        return f"{self.claim.table}: {self.place.where}"
 
     @property
     def bounds(self) -> tuple[float, float, float]:
@@ -353,13 +157,20 @@ class Measured:
             return NOT_RUN
         return f"{mean:+.2f}" + ("" if isnan(low) else f" ({low:+.2f} to {high:+.2f})")
 
+    @property
+    def printed(self) -> str:
+        """``+0.80 (“about 0.8”)``, the paper's; a height has no sign."""
+        sign = "" if self.claim.kind == "height" else "+"
+        number = "-" if isnan(self.paper) else f"{self.paper:{sign}.2f}"
+        return f"{number} (“{self.claim.words}”)" if self.claim.words else number
+
 
 def reason(one: Measured) -> str:
     """Return why a place does not show its claim, in a sentence; empty where it does."""
-    mean, count = one.bounds[0], len(one.values)
+    (mean, *_), count, kind = one.bounds, len(one.values), one.claim.kind
     if one.verdict == SHOWN:
         return ""
-    if one.claim.kind == "height":
+    if kind == "height":
         return "a height on AVA-Kinetics; no record is of that data"
     if count == 0:
         rows = " and of ".join(one.missing or ("one seed on both sides",))
@@ -367,87 +178,76 @@ def reason(one: Measured) -> str:
     if count == 1:
         return f"there is one difference, {mean:+.2f}, and one bounds nothing"
     if one.verdict == CONTRADICTED:
-        against = sum(verdict(one.claim.kind, x, x) == CONTRADICTED for x in one.values)
-        side = "outside the margin" if one.claim.kind in ("level", "kept") else "on the other side"
+        against = sum(verdict(kind, value, value) == CONTRADICTED for value in one.values)
+        side = "outside the margin" if kind in ("level", "kept") else "on the other side"
         return f"{against} of {count} seeds lie {side}, at {mean:+.2f} on average"
-    needed = _needed_seeds(one)
-    decides = f"about {needed} would decide" if needed else f"{_MOST_SEEDS} would not decide"
-    scatter = f"{stdev(one.values):.2f} (standard deviation)"
-    return f"{count} seeds scatter by {scatter} around {mean:+.2f}; {decides}"
+    scatter, decides = stdev(one.values), f"{MOST_SEEDS} would not decide"
+    for needed in range(count, MOST_SEEDS + 1):  # if mean and scatter stay as they are
+        half = half_width(needed, scatter)
+        if verdict(kind, mean - half, mean + half) != NOT_SHOWN:
+            decides = f"about {needed} would decide"
+            break
+    return (
+        f"{count} seeds scatter by {scatter:.2f} (standard deviation) around {mean:+.2f}; {decides}"
+    )
 
 
-def _needed_seeds(one: Measured) -> int | None:
-    """How many seeds decide if mean and scatter stay as they are."""
-    mean, scatter = one.bounds[0], stdev(one.values)
-    for count in range(len(one.values), _MOST_SEEDS + 1):
-        half = t95(count - 1) * scatter / sqrt(count)
-        if verdict(one.claim.kind, mean - half, mean + half) != NOT_SHOWN:
-            return count
-    return None
-
-
-Points = dict[tuple[str, str], float]  # by row and measure
-_TABLE1_claim_values = [" ".join([*row[:4], *["+M"] * row[4]]) for row in recipes.TABLE1]
-_TABLE3_claim_values = {  # the paper's short words, where ours differ
-    "top-20": "top third",
-    "bottom-20": "bottom third",
-    "all-60": "all",
-    "text on cellphone": "text on/look at a cellphone",
-    "give/serve to": "give/serve (an object) to (a person)",
-    "work on computer": "work on a computer",
-}
-_TABLE4_claim_values = {"det-v1": "v1", "det-v2": "v2", "det-v3": "v3", "GT": "ground-truth"}
-_ACTIONS = {name: action for action, name in AVA_ACTIONS.items()}
-
-
-def printed() -> Points:
-    """The paper's numbers. Table 3 prints differences, so "before" is 0 there."""
-    points: Points = {}
-    tables = [None, *(pd.read_csv(published_dir("paper") / f"table{n}.csv") for n in (1, 2, 3, 4))]
-    for name, (_, row) in zip(
-        [*_TABLE1_claim_values, "ensemble"], tables[1].iterrows(), strict=True
-    ):
+def printed() -> dict[tuple[str, str], float]:
+    """The paper's numbers by row and measure; Table 3 has differences, so "before" is 0 there."""
+    points: dict[tuple[str, str], float] = {}
+    first, second, third, fourth = (
+        pd.read_csv(published_dir("paper") / f"table{number}.csv") for number in (1, 2, 3, 4)
+    )
+    for name, (_, row) in zip([*TABLE1, "ensemble"], first.iterrows(), strict=True):
         points |= {(name, source): row[source] for source in SOURCES}
-    points["ensemble, test", "ava+kinetics"] = tables[1]["ava+kinetics_test"].iloc[-1]
+    points["ensemble, test", "ava+kinetics"] = first["ava+kinetics_test"].iloc[-1]
     for source in SOURCES:
-        points["best single model", source] = max(
-            points[name, source] for name in _TABLE1_claim_values
-        )
-    for name, (_, row) in zip(recipes.TABLE2, tables[2].iterrows(), strict=True):
-        points |= {(name, source): row[source] for source in ("ava", "kinetics")}
-    for word, gain in tables[3].itertuples(index=False):
-        measure = _TABLE3_claim_values.get(word, word)
+        points["best single model", source] = max(points[name, source] for name in TABLE1)
+    for name, (_, row) in zip(recipes.TABLE2, second.iterrows(), strict=True):
+        points |= {(name, source): row[source] for source in tables.PLACES}
+    for word, gain in third.itertuples(index=False):
+        measure = SHORT.get(word, word)
         points |= {("after", measure): gain, ("before", measure): 0.0}
-    for _, row in tables[4].iterrows():
-        name = _TABLE4_claim_values[row["detector"]]
-        points |= {(name, source): row[source] for source in ("ava", "kinetics")}
+    for _, row in fourth.iterrows():
+        name = tables.PAPER_ROWS[row["detector"]]
+        points |= {(name, source): row[source] for source in tables.PLACES}
         points[f"boxes {name}", "ava AP@0.5"] = row["ava_person_AP"]
     return points
 
 
 def committed() -> dict[str, list[Record]]:
-    """Our records by row; a row that nobody ran has none, or is not named.
+    """Our records at ``mini`` by row; a row without records is empty or missing.
+
+    ``ensembles/members`` may be of another pretrained backbone than the rows. ``test`` holds
+    records of a member or an ensemble, under the same digest, with the test split's metrics.
 
     Raises:
-        InputError: a file is not a record, or as :func:`stadlib.report.reference_ensembles`.
+        InputError: a file is not a record, or an ensemble does not say its seed.
     """
     folder = published_dir("reference")
     records = read_records(folder)
-    tests = {record.digest: record for record in read_records(folder / "test")}
-    found = _runs(records)
+    truth = recipes.table1(detector="ground-truth")
+    rows = dict(zip(TABLE1, recipes.table1(), strict=True))
+    rows |= {f"{name}, ground-truth boxes": row for name, row in zip(TABLE1, truth, strict=True)}
+    runs = {name: scores.of_experiment(row, records) for name, row in rows.items()}
+    for table in (2, 3, 4):
+        runs |= tables.records_of(table, records)
     members = [r for r in read_records(folder / "ensembles/members") if r.scale == "mini"]
-    found["best single model"] = _best(members)
-    found["ensemble"] = table1.reference_ensembles()
-    found["single models"] = [record for record in members if record.digest in tests]
+    members.sort(key=lambda record: record.metrics["ava+kinetics"]["mAP"])
+    best = {record.experiment["seed"]: record for record in members}  # the last one of a seed
+    runs["best single model"] = list(best.values())
+    runs["ensemble"] = tables.reference_ensembles()
+    tests = {record.digest: record for record in read_records(folder / "test")}
+    runs["single models"] = [record for record in members if record.digest in tests]
     for name in ("ensemble", "single models"):
-        found[f"{name}, test"] = [tests[r.digest] for r in found[name] if r.digest in tests]
+        runs[f"{name}, test"] = [tests[r.digest] for r in runs[name] if r.digest in tests]
     for version, record in study.reference_detectors().items():
-        found[f"boxes {version}"] = [record]
-    return found
+        runs[f"boxes {version}"] = [record]
+    return runs
 
 
 def by_seed(records: Iterable[Record], measure: str, counts: Mapping[int, int]) -> dict[int, float]:
-    """What records measure, by seed; several of one seed are averaged.
+    """What the records of one row measure, by seed; several of one seed are averaged.
 
     A seed whose records lack the class is left out.
 
@@ -456,81 +256,46 @@ def by_seed(records: Iterable[Record], measure: str, counts: Mapping[int, int]) 
         measure: as in the module's text.
         counts: training instances by action id, which make the thirds.
     """
-    values: dict[int, list[float]] = {}
+    values = defaultdict(list)
     for record in records:
-        seed = record.experiment.get("seed", 0)  # a detector has none: there is one of each
-        if (value := _value(record, measure, counts)) is not None:
-            values.setdefault(seed, []).append(value)
-    return {seed: fmean(found) for seed, found in values.items()}
+        if measure in SOURCES:
+            value = percent(record.metrics[measure]["mAP"])
+        elif " AP@" in measure:
+            source, name = measure.split(" ")
+            value = percent(record.metrics[source][name])
+        else:
+            ap = scores.by_class(record.metrics, "ava")
+            if measure in ACTIONS:
+                value = ap.get(ACTIONS[measure])
+            else:
+                value = fmean(ap[a] for a in tables.thirds(counts)[measure] if a in ap)
+        if value is not None:
+            values[record.experiment.get("seed", 0)].append(value)  # a detector has no seed
+    return {seed: fmean(those) for seed, those in values.items()}
 
 
-def _value(record: Record, measure: str, counts: Mapping[int, int]) -> float | None:
-    if measure in SOURCES:
-        return percent(record.metrics[measure]["mAP"])
-    if " AP@" in measure:
-        source, name = measure.split(" ")
-        return percent(record.metrics[source][name])
-    ap = scores.by_class(record.metrics, "ava")
-    if measure in _ACTIONS:
-        return ap.get(_ACTIONS[measure])
-    return fmean(ap[action] for action in thirds(counts)[measure] if action in ap)
-
-
-def _runs(records: list[Record]) -> dict[str, list[Record]]:
-    """The records of every row that a recipe names."""
-    rows = dict(zip(_TABLE1_claim_values, recipes.table1(), strict=True))
-    truth = recipes.table1(detector="ground-truth")
-    rows |= {
-        f"{name}, ground-truth boxes": row
-        for name, row in zip(_TABLE1_claim_values, truth, strict=True)
-    }
-    backbone = "ir-csn-152"
-    rows |= recipes.table2(backbone=backbone) | recipes.table3(backbone=backbone)
-    rows |= recipes.table4(backbone=backbone)
-    rows["new head without memory"] = recipes.memory_ablation(backbone=backbone)[0, 0]
-    return {name: scores.of_experiment(row, records) for name, row in rows.items()}
-
-
-def _best(singles: list[Record]) -> list[Record]:
-    """Of each seed the record that validates best: the hardest to beat."""
-    best: dict[int, Record] = {}
-    for record in sorted(singles, key=lambda r: r.metrics["ava+kinetics"]["mAP"]):
-        best[record.experiment["seed"]] = record
-    return list(best.values())
-
-
-START, END = "<!-- claims:start -->", "<!-- claims:end -->"
-CSV = published_dir("claims.csv")
-Places = list[list[Measured]]  # by claim
-
-
-def measured() -> Places:
-    """Measure every place of every claim on the committed records.
+def measured() -> list[list[Measured]]:
+    """Measure every place of every claim on the committed records, by claim.
 
     Raises:
-        InputError: as :func:`stadlib.claim_values.committed`.
+        InputError: as :func:`committed`.
     """
     points, records = printed(), committed()
-    counts = table1.reference_counts().to_dict()
+    counts = tables.reference_counts().to_dict()
 
-    def one(table: str, claim: Claim, place: Comparison) -> Measured:
+    def at(claim: Claim, place: Place) -> Measured:
         signs = [(1, row) for row in place.plus] + [(-1, row) for row in place.minus]
         ours = {row: by_seed(records.get(row, []), place.measure, counts) for _, row in signs}
         seeds = sorted(set.intersection(*map(set, ours.values())))
         return Measured(
-            table=table,
             claim=claim,
             place=place,
             paper=sum(sign * points.get((row, place.measure), nan) for sign, row in signs),
             values=tuple(sum(sign * ours[row][seed] for sign, row in signs) for seed in seeds),
-            missing=tuple(row for row, found in ours.items() if not found),
+            missing=tuple(row for row, values in ours.items() if not values),
         )
 
-    return [
-        [one(table, claim, place) for place in claim.places]
-        for table, claims in CLAIMS.items()
-        for claim in claims
-    ]
+    return [[at(claim, place) for place in claim.places] for claim in read_claims()]
 
 
 class Ledger(pd.DataFrame):
@@ -541,7 +306,7 @@ class Ledger(pd.DataFrame):
             return super()._repr_html_()
 
 
-def ledger(found: Places | None = None) -> Ledger:
+def ledger(found: list[list[Measured]] | None = None) -> Ledger:
     """Return the ledger as text, one claim a row.
 
     Args:
@@ -554,41 +319,42 @@ def ledger(found: Places | None = None) -> Ledger:
     """
     rows = {}
     for lead, *others in measured() if found is None else found:
+        notes = []
+        if why := reason(lead):
+            if lead.values and lead.claim.because:
+                texts = {one.place.where: one.text for one in others}
+                why += "; " + lead.claim.because.format(**texts)
+            notes.append(f"{why[0].upper()}{why[1:]}.")
+        for word in VERDICTS:
+            names = [
+                one.place.where + (f" {one.bounds[0]:+.2f}" if one.values else "")
+                for one in others
+                if one.verdict == word
+            ]
+            notes += [f"Elsewhere {word}: {'; '.join(names)}."] if names else []
         rows[lead.claim.text] = {
             "where": lead.where,
-            "paper": _printed(lead),
+            "paper": lead.printed,
             "mini": lead.text,
             "seeds": len(lead.values),
             "verdict": lead.verdict,
-            "notes": " ".join([*_why(lead, others), *_elsewhere(others)]),
+            "notes": " ".join(notes),
         }
     return Ledger(pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns="claim"))
 
 
-def places(found: Places | None = None) -> pd.DataFrame:
+def places(found: list[list[Measured]] | None = None) -> pd.DataFrame:
     """Return every place of every claim in numbers, one a row: ``results/claims.csv``."""
     rows = []
     for one in chain.from_iterable(measured() if found is None else found):
-        mean, low, high = one.bounds
-        rows.append(
-            {
-                "claim": one.claim.text,
-                "kind": one.claim.kind,
-                "where": one.where,
-                "paper_words": one.claim.words,
-                "paper": one.paper,
-                "mini": mean,
-                "low": low,
-                "high": high,
-                "seeds": len(one.values),
-                "verdict": one.verdict,
-                "why": reason(one),
-            }
-        )
+        row = {"claim": one.claim.text, "kind": one.claim.kind, "where": one.where}
+        row |= {"paper_words": one.claim.words, "paper": one.paper}
+        row |= dict(zip(("mini", "low", "high"), one.bounds, strict=True))
+        rows.append(row | {"seeds": len(one.values), "verdict": one.verdict, "why": reason(one)})
     return pd.DataFrame(rows).round(2)
 
 
-def markdown(found: Places | None = None) -> str:
+def markdown(found: list[list[Measured]] | None = None) -> str:
     """Return the ledger in Markdown, with the number of verdicts of each kind before it."""
     table = ledger(found)
     tally = Counter(table["verdict"])
@@ -600,7 +366,7 @@ def markdown(found: Places | None = None) -> str:
     return f"Of {len(table)} claims: {words}.\n\n{rows}"
 
 
-def csv(found: Places | None = None) -> str:
+def csv(found: list[list[Measured]] | None = None) -> str:
     """Return :func:`places` as the text of a CSV file."""
     return places(found).to_csv(index=False, lineterminator="\n")
 
@@ -612,35 +378,5 @@ def update(readme: Path) -> None:
         InputError: the file lacks the two ``claims`` marks.
     """
     found = measured()
-    table1.rewrite(readme, (START, END), markdown(found))
+    rewrite(readme, (START, END), markdown(found))
     write_whole(CSV, csv(found))
-
-
-def _printed(one: Measured) -> str:
-    """``+0.80 (“about 0.8”)``; a height has no sign."""
-    sign = "" if one.claim.kind == "height" else "+"
-    number = "-" if isnan(one.paper) else f"{one.paper:{sign}.2f}"
-    return f"{number} (“{one.claim.words}”)" if one.claim.words else number
-
-
-def _why(lead: Measured, others: Sequence[Measured]) -> list[str]:
-    """One sentence, or none where the claim is shown."""
-    if not (why := reason(lead)):
-        return []
-    if lead.values and lead.claim.because:
-        texts = {one.place.where: one.text for one in others}
-        why += "; " + lead.claim.because.format(**texts)
-    return [f"{why[0].upper()}{why[1:]}."]
-
-
-def _elsewhere(others: Sequence[Measured]) -> list[str]:
-    """``Elsewhere shown: Kinetics +4.05.``, one sentence a verdict."""
-    sentences = []
-    for word in VERDICTS:
-        names = [
-            one.place.where + (f" {one.bounds[0]:+.2f}" if one.values else "")
-            for one in others
-            if one.verdict == word
-        ]
-        sentences += [f"Elsewhere {word}: {'; '.join(names)}."] if names else []
-    return sentences
