@@ -2,9 +2,10 @@
 
 ``claims.toml`` has the claims. A row of Table 1 is named by its words (``ir-csn-152 K700 32x2
 t-only +M``), with ``, ground-truth boxes`` where it is not scored on v3's; those of the other
-tables as in :mod:`stadlib.recipes`. Beside them stand ``ensemble``, ``best single model``, ``single models``,
-``new head without memory`` and ``boxes v1`` to ``v3``; ``, test`` is the test split. A measure is a
-source (mAP), a third of the classes or one class (AP on AVA), or ``ava AP@0.5`` of person boxes.
+tables as in :mod:`stadlib.recipes`. Beside them stand ``ensemble``, ``best single model``,
+``single models``, ``new head without memory`` and ``boxes v1`` to ``v3``; ``, test`` is the test
+split. A measure is a source (mAP), a third of the classes or one class (AP on AVA), or
+``ava AP@0.5`` of person boxes.
 
 Differences are in points, paired by seed where all else is equal. The rules (:func:`verdict`) look
 at the 95 % interval over seeds:
