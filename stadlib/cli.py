@@ -615,15 +615,13 @@ def predict_command(
 
 def readme(
     *,
-    path: Annotated[Path | None, "of the README"] = None,
+    root: Annotated[Path | None, "a checkout; default: this one"] = None,
 ) -> None:
-    """Write results/ into the tables of README and of results/claims.csv."""
-    from stadlib.report import claims  # noqa: PLC0415  (pandas)
-    from stadlib.report.readme import update_readme  # noqa: PLC0415
+    """Write results/ into the tables of the README and of the pages beside it."""
+    from stadlib.report.readme import update  # noqa: PLC0415  (pandas)
 
-    path = path or published_dir("paper").parents[1] / "README.md"
-    update_readme(path)
-    claims.update(path)
+    for path in update(root or published_dir("paper").parents[1]):
+        print(path)
 
 
 def report(

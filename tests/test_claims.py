@@ -14,7 +14,7 @@ import pytest
 from stadlib import base, recipes, study
 from stadlib.base import InputError
 from stadlib.recipes.experiment import Experiment
-from stadlib.report import claims, scores, tables
+from stadlib.report import claims, readme, scores, tables
 from stadlib.report.claims import Claim, Measured, Place, verdict
 from stadlib.study import Record, make_record, write_record
 
@@ -223,24 +223,15 @@ def test_ledger_tells_what_is_not_shown():
     assert longest.replace("&", "&amp;") in table._repr_html_()
 
 
-def test_readme_and_csv_hold_what_results_give():
+def test_the_committed_ledger_is_what_results_give():
     places = claims.measured()
-    readme = (ROOT / "README.md").read_text()
-    section = readme.split(claims.START)[1].split(claims.END)[0].strip()
+    section = readme.section_of(ROOT / "results" / "claims.md", "claims")
     assert section == claims.markdown(places), "run: stadlib readme"
-    assert claims.CSV.read_text() == claims.csv(places), "run: stadlib readme"
+    assert (ROOT / "results" / "claims.csv").read_text() == claims.csv(places)
 
 
-def test_update_writes_both(reference, monkeypatch, tmp_path):
-    monkeypatch.setattr(claims, "CSV", tmp_path / "claims.csv")
-    readme = tmp_path / "README.md"
-    readme.write_text(f"a\n{claims.START}\nold\n{claims.END}\nb\n")
-    claims.update(readme)
-    text = readme.read_text()
-    assert text.startswith("a\n") and text.endswith("\nb\n") and "old" not in text
-    assert "**shown**" in text
+def test_every_place_is_a_line_of_the_csv(reference, tmp_path):
+    (tmp_path / "claims.csv").write_text(claims.csv())
     table = pd.read_csv(tmp_path / "claims.csv")
     assert len(table) == sum(len(claim.places) for claim in claims.read_claims())
-    readme.write_text("nothing")
-    with pytest.raises(InputError, match="claims:start"):
-        claims.update(readme)
+    assert "shown" in set(table["verdict"]) and "**shown**" in claims.markdown()

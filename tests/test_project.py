@@ -81,7 +81,7 @@ def test_scales_name_the_world_they_are_of():
 
 
 def test_readme_holds_the_commands_and_the_current_table():
-    from stadlib.report import readme as report
+    from stadlib.report.readme import full_table, section_of, short_table
 
     readme = (ROOT / "README.md").read_text()
     command = (
@@ -89,5 +89,8 @@ def test_readme_holds_the_commands_and_the_current_table():
     )
     assert f"pip install uv && {command}" in readme
     assert "uv run pytest" in readme
-    table = readme.split(report.START)[1].split(report.END)[0].strip()
-    assert table == report.readme_table()
+    assert section_of(ROOT / "README.md", "results") == short_table()
+    assert section_of(ROOT / "results" / "table1.md", "results") == full_table()
+    assert len(readme.split()) <= 1500
+    for page in ("guide", "cost", "paper_scale", "table1", "claims"):
+        assert f"results/{page}.md" in readme

@@ -16,14 +16,16 @@ from stadlib import cli, study
 from stadlib.base import runs_dir
 from stadlib.cli import main
 from stadlib.recipes.experiment import Experiment
-from stadlib.report import claims
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+WRITTEN = ("README.md", "results/table1.md", "results/claims.md", "results/claims.csv")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "results").glob("*.md"))]
+TEXT = "\n".join(path.read_text() for path in PAGES)
 
 
 def commands() -> list[str]:
     """What follows ``stadlib`` in every line of the README's shell blocks, without remarks."""
-    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     found = [re.search(r"(?:^|-m )stadlib (.*)", line) for line in lines]
     return [" ".join(shlex.split(match[1].rstrip("'"), comments=True)) for match in found if match]
@@ -61,7 +63,7 @@ def test_every_command_is_named(capsys):
         main(["--help"])
     names = re.findall(r"^    (\w+) ", capsys.readouterr().out, flags=re.MULTILINE)
     assert len(names) > 12
-    text = README.read_text()
+    text = TEXT
     assert [name for name in names if f"stadlib {name}" not in text] == []
 
 
@@ -92,10 +94,19 @@ def test_an_ensemble_needs_runs(tmp_path, monkeypatch, capsys):
     assert "0 of Table 1's rows were run; train more" in answered.err
 
 
-def test_readme_is_what_the_command_writes(tmp_path, monkeypatch):
-    copy = tmp_path / "README.md"
-    shutil.copy(README, copy)
-    monkeypatch.setattr(claims, "CSV", tmp_path / "claims.csv")
-    assert main(["readme", "--path", str(copy)]) == 0
-    assert copy.read_bytes() == README.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "claims.csv"]
+def test_the_pages_are_what_the_command_writes(tmp_path):
+    for name in WRITTEN:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    assert main(["readme", "--root", str(tmp_path)]) == 0
+    for name in WRITTEN:
+        assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes(), "run: stadlib readme"
+    assert (tmp_path / "results" / "pictures" / "gain.png").stat().st_size > 1_000
+
+
+def test_links_of_the_pages_lead_to_files():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)|src=\"([^\"]+)\"", page.read_text()):
+            target = link[0] or link[1]
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), (page.name, target)

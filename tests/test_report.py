@@ -91,7 +91,7 @@ def test_reference_has_means_intervals_and_seeds(committed: list[Record]) -> Non
 
 def test_committed_ensembles_are_the_last_row(committed: list[Record], tmp_path: Path) -> None:
     assert tables.reference(1).iloc[-1].tolist() == ["not run"] * 3 + [0]
-    assert "Our ensemble" not in readme.readme_table()
+    assert "Our ensemble" not in readme.full_table()
     for seed in range(2):
         content = {"members": {}, "scale": "mini", "seed": seed}
         one = replace(record(row_of("t-only"), seed), experiment=content)
@@ -101,7 +101,7 @@ def test_committed_ensembles_are_the_last_row(committed: list[Record], tmp_path:
     assert row.tolist() == [*(scores.mean_text(same, source) for source in scores.SOURCES), 2]
     for member in committed[:2] + committed[5:7]:  # two seeds of two heads
         write_record(member, tmp_path / "reference/ensembles/members" / f"{member.digest}.json")
-    last = readme.readme_table().splitlines()[-1]
+    last = readme.full_table().splitlines()[-1]
     assert last.startswith(
         "Our ensemble averages 2 models of one seed, alone (A+K): ir-csn-152 K700"
     )
@@ -175,20 +175,21 @@ def test_experiments_show_what_differs() -> None:
     assert one.columns.tolist() == ["backbone", "pretrain", "input", "head", "+M"]
 
 
-def test_readme_section_is_rewritten_in_place(committed: list[Record], tmp_path: Path) -> None:
+def test_a_section_is_rewritten_in_place(committed: list[Record], tmp_path: Path) -> None:
     path = tmp_path / "README.md"
-    path.write_text(f"# Title\n{readme.START}\nold\n{readme.END}\nThe end.\n")
-    readme.update_readme(path)
+    path.write_text("# Title\n<!-- results:start -->\nold\n<!-- results:end -->\nThe end.\n")
+    readme.rewrite(path, "results", readme.full_table())
     once = path.read_text()
     assert once.startswith("# Title\n") and once.endswith("\nThe end.\n")
     assert "old" not in once
     assert once.count("\n|") == 17
     assert "52.00 ± 1.96" in once
-    readme.update_readme(path)
+    assert readme.section_of(path, "results") == readme.full_table()
+    readme.rewrite(path, "results", readme.full_table())
     assert path.read_text() == once
     path.write_text("# Title\n")
     with pytest.raises(InputError, match=r"README\.md: the lines .* are missing"):
-        readme.update_readme(path)
+        readme.rewrite(path, "results", "")
 
 
 def test_provenance_names_every_record() -> None:

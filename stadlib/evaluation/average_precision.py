@@ -60,7 +60,7 @@ def frame_map(
     """Evaluate detections against ground truth: :func:`match`, then :func:`result`.
 
     A+K is both datasets' files at once, not the mean of two results. Arguments and errors as in
-    :func:`stadlib.metrics.matching.match`.
+    :func:`stadlib.evaluation.matching.match`.
     """
     how = {"iou": iou, "ties": ties, "excluded": excluded}
     return result(match(groundtruth, detections, label_map, rules, **how))

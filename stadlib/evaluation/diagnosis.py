@@ -35,7 +35,7 @@ def diagnose(
     """What AP each class would gain if one kind of error were mended, by the official rules.
 
     Args:
-        groundtruth: as in :func:`stadlib.metrics.match`.
+        groundtruth: as in :func:`stadlib.evaluation.matching.match`.
         detections: the same, with scores.
         label_map: the classes that are evaluated.
         iou: the least IoU of a match.

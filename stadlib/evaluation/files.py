@@ -40,9 +40,9 @@ def measure(
         labels: label map of the evaluated actions.
         exclude: files of keyframes that nobody scores.
         compare: other detections of the same ground truth; adds their paired difference.
-        protocol: whose rules (:mod:`stadlib.metrics.protocols`).
+        protocol: whose rules (:mod:`stadlib.evaluation.matching`).
         iou: the least IoU of a match.
-        ties: ``file`` or ``official`` (:mod:`stadlib.metrics.matching`).
+        ties: ``file`` or ``official`` (:mod:`stadlib.evaluation.matching`).
         num_resamples: of the bootstrap over videos; 0: no intervals.
         diagnose: add what AP is lost to each kind of error (official rules only).
         progress: makes the progress of a named task.
@@ -53,7 +53,7 @@ def measure(
         equal scores could lead), with several ground-truth files ``datasets``, the mAP of each
         file's videos by its name, and where asked for ``interval`` and
         ``difference`` with ``low`` and ``high``, the 95 % interval over videos, and ``lost``
-        by action id (:func:`stadlib.metrics.diagnose`).
+        by action id (:func:`stadlib.evaluation.diagnosis.diagnose`).
 
     Raises:
         InputError: a file cannot be read; names file, row and column.
@@ -134,7 +134,7 @@ def _by_dataset(matches: matching.Matches, groundtruth: Sequence[Path]) -> dict[
 
 
 def measure_persons(groundtruth: Sequence[Path], boxes: Sequence[Path]) -> dict[str, float]:
-    """AP of person boxes (:func:`stadlib.metrics.person_ap`), of all files jointly.
+    """AP of person boxes (:func:`stadlib.evaluation.persons.person_ap`), of all files jointly.
 
     Args:
         groundtruth: CSV files in AVA's layout.

@@ -1,45 +1,26 @@
-"""What the circulating evaluators disagree on, as four words.
+"""Which predictions are right, by the rules of the official evaluator or of three others.
 
-``official`` is ActivityNet's ``get_ava_performance.py`` (HEAD), the challenge's; the others are
-the files that ACAR, SlowFast (also LFB, AlphAction) and mmaction2 carry. Papers compare numbers
-from all of them.
-
-In which order the official evaluator lists detections before it sorts them by an unstable sort.
-
-Only that order, down to the layout of its heaps, makes the same sort give the same number where
-scores are tied. Keyframes stand in the order of their first evaluated row; a keyframe's detections
-of a class from the highest score down, equal ones as its heap lists them.
-
-The rows of two files that an evaluation looks at: keyframes that count, boxes that stay.
-
-Rules 1 to 3 and 5 of ActivityNet's ``get_ava_performance.py``; 1 to 3 are where other evaluators
-differ (:mod:`stadlib.metrics.protocols`):
+The rules of ActivityNet's ``get_ava_performance.py`` (HEAD), the challenge's:
 
 1. A keyframe is ``video,%.6f`` of its timestamp: 0902, 902 and 902.0 are one.
 2. A keyframe counts if any ground-truth row names it, rows of two columns (no label) and rows of
-   classes outside the label map included. Detections elsewhere are ignored.
-3. Of a keyframe at most 50 detection rows of the label map's classes are kept. They pass through
-   a heap ordered by (score, class, y1, x1, y2, x2), which a newcomer enters only if its score is
-   strictly greater than the smallest. Boxes with x1 >= x2 or y1 >= y2 are dropped afterwards.
+   classes outside the label map included. Predictions elsewhere are ignored.
+3. Of a keyframe at most 50 prediction rows of the label map's classes are kept. They pass through a
+   heap ordered by (score, class, y1, x1, y2, x2), which a row enters only if its score is strictly
+   greater than the smallest. Boxes with x1 >= x2 or y1 >= y2 are dropped afterwards.
+4. A prediction looks at the ground-truth box of its class with the highest IoU (float64). It is
+   right if that IoU is at least 0.5 and no prediction before it took the same box.
 5. Ground truth passes through the same heap, without a cap, its eighth column as the score; this
    decides only which of several equal IoUs is taken.
 
-Legend: K keyframes.
-
-Which detections are right: decided once, for every keyframe and class at the same time.
-
-Rule 4 of ActivityNet's ``get_ava_performance.py`` (the others: :mod:`stadlib.metrics.evaluated`):
-
-4. A detection looks at the ground-truth box of its class with the highest IoU (float64). It is
-   right if that IoU is at least 0.5 and no detection before it took the same box.
-
 **Tie rule.** The official evaluator sorts scores with an unstable sort, so its number for tied
 scores depends on the processor. Here equal scores keep the order in which ground truth first names
-their keyframes and, inside a keyframe, that of the detection file: one pair of files, one number.
-``ties="official"`` sorts as the official evaluator would on this machine, and gives its number;
-:func:`tie_interval` says how far any order of equal scores could move the number.
+their keyframes and, inside a keyframe, that of the file: one pair of files, one number.
+``ties="official"`` sorts as the official evaluator would on this machine, and gives its number:
+keyframes in the order of their first evaluated row, a keyframe's predictions of a class from the
+highest score down, equal ones as its heap lists them.
 
-Legend: D detections, G ground-truth boxes, R pairs of the two, V videos.
+Legend: K keyframes, D predictions, G ground-truth boxes, R pairs of the two, V videos.
 """
 
 from __future__ import annotations

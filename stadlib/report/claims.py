@@ -34,10 +34,9 @@ from statistics import fmean, stdev
 import pandas as pd
 
 from stadlib import recipes, study
-from stadlib.base import published_dir, write_whole
+from stadlib.base import published_dir
 from stadlib.data.labels import AVA_ACTIONS
 from stadlib.report import scores, tables
-from stadlib.report.readme import rewrite
 from stadlib.report.scores import NOT_RUN, SOURCES, half_width, interval, percent
 from stadlib.study import Record, read_records
 
@@ -48,8 +47,6 @@ SHOWN, NOT_SHOWN, CONTRADICTED, NOT_MEASURED = VERDICTS = (
     "contradicted",
     "not measured",
 )
-START, END = "<!-- claims:start -->", "<!-- claims:end -->"
-CSV = published_dir("claims.csv")
 MOST_SEEDS = 1_000
 TABLE1 = [" ".join([*row[:4], *["+M"] * row[4]]) for row in recipes.TABLE1]
 SHORT = {  # the paper's short words in Table 3, where ours differ
@@ -370,14 +367,3 @@ def markdown(found: list[list[Measured]] | None = None) -> str:
 def csv(found: list[list[Measured]] | None = None) -> str:
     """Return :func:`places` as the text of a CSV file."""
     return places(found).to_csv(index=False, lineterminator="\n")
-
-
-def update(readme: Path) -> None:
-    """Rewrite the ledger in a Markdown file, and ``results/claims.csv``.
-
-    Raises:
-        InputError: the file lacks the two ``claims`` marks.
-    """
-    found = measured()
-    rewrite(readme, (START, END), markdown(found))
-    write_whole(CSV, csv(found))

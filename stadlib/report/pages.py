@@ -72,7 +72,7 @@ def write_pages(out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
         name: page.cells[0].source.split("\n")[0].lstrip("# ") for name, page in pages.items()
     }
     links = "\n".join(f"- [{title}]({name}.html)" for name, title in titles.items())
-    texts = (_OPENING + links, _LEDGER, claims.markdown(), "## Table 1", readme.readme_table())
+    texts = (_OPENING + links, _LEDGER, claims.markdown(), "## Table 1", readme.full_table())
     cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
     pages = {"index": nbformat.v4.new_notebook(cells=cells), **pages}
     exporter = HTMLExporter(template_name="basic", embed_images=True)
