@@ -1,7 +1,7 @@
 """The heads that score actions: linear, s-only and t-only, and memory (paper 2.2 and 2.3).
 
 A head turns the features of each person into tokens, which a memory bank stores, and tokens into
-logits. The file reads from the heads down: relation head, attention, memory's bias, dropout.
+logits. The file reads from the memory to the heads, then down to attention, bias and dropout.
 
 Legend: B clips, N persons of the batch (those of clip 0 first), P persons of a clip (padded),
 M remembered persons of a clip (padded), S = P + M, L sequences (T or H*W), C channels, T time,
@@ -11,7 +11,6 @@ H, W, E attention heads, D = C / E, A actions.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -21,21 +20,18 @@ from torch.nn import functional as F
 
 from stadlib.models.roi_fusion import pad, unpad
 
+DROPOUT = 0.2
+PRIOR = 0.05  # probability of an action before training
+FFN_RATIO = 4  # width of the feed-forward layer, in widths of the tokens
+
 
 class MemoryTokens(NamedTuple):
-    """Persons remembered from the seconds around a clip; always passed, possibly of width 0.
+    """Persons remembered from the seconds around a clip; always passed, possibly of width 0."""
 
-    Attributes:
-        tokens_BMLC: the head's ``tokens()`` of them; anything in slots outside the mask.
-        mask_BM: True where a slot is written.
-        seconds_BM: int64, relative to the clip: -3 is three seconds before it.
-        boxes_BM4: x1, y1, x2, y2 as fractions of the frame.
-    """
-
-    tokens_BMLC: Tensor
-    mask_BM: Tensor
-    seconds_BM: Tensor
-    boxes_BM4: Tensor
+    tokens_BMLC: Tensor  # the head's tokens() of them; anything in slots outside the mask
+    mask_BM: Tensor  # True where a slot is written
+    seconds_BM: Tensor  # int64, relative to the clip: -3 is three seconds before it
+    boxes_BM4: Tensor  # x1, y1, x2, y2 as fractions of the frame
 
     def to(self, device: torch.device | str) -> MemoryTokens:
         """Move every tensor to ``device``."""
@@ -53,10 +49,7 @@ def no_memory(num_clips: int, width: int, device: torch.device | None = None) ->
 
 
 def gathered(parts: Sequence[tuple[Sequence[int], MemoryTokens]], num_clips: int) -> MemoryTokens:
-    """Join memories of parts of a batch, at least one, each given with its clips' indices.
-
-    Clips that no part names remember no one.
-    """
+    """Join memories of parts of a batch, given with their clips' indices; other clips get none."""
     width = max(memory.mask_BM.shape[1] for _, memory in parts)
     whole = [tensor.new_zeros(num_clips, width, *tensor.shape[2:]) for tensor in parts[0][1]]
     for clips, memory in parts:
@@ -66,65 +59,31 @@ def gathered(parts: Sequence[tuple[Sequence[int], MemoryTokens]], num_clips: int
     return MemoryTokens(*whole)
 
 
-class Head(nn.Module, ABC):
-    """Fused features to tokens, tokens to logits."""
-
-    @abstractmethod
-    def tokens(self, features_NCTHW: Tensor) -> Tensor:
-        """What the head reads of each person, and what a memory bank stores: (N, L, C)."""
-
-    @abstractmethod
-    def forward(
-        self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
-    ) -> Tensor:
-        """Score the actions of every person.
-
-        Args:
-            tokens_NLC: of the persons.
-            boxes_N4: x1, y1, x2, y2 as fractions of the frame, like the memory's boxes.
-            counts_B: persons of each clip; their sum is N.
-            memory: of the clips; :func:`no_memory` for none.
-
-        Returns:
-            (N, A) logits.
-        """
-
-
-class LinearHead(Head):
+class LinearHead(nn.Module):
     """Average over time and space, then a fully connected layer: the paper's baseline."""
 
-    def __init__(
-        self, width: int, num_actions: int, dropout: float = 0.2, prior: float = 0.05
-    ) -> None:
+    def __init__(self, width: int, num_actions: int) -> None:
         super().__init__()
-        self.dropout = PersonDropout(dropout)
-        self.classifier = _classifier(width, num_actions, prior)
+        self.dropout = PersonDropout(DROPOUT)
+        self.classifier = _classifier(width, num_actions)
 
     def tokens(self, features_NCTHW: Tensor) -> Tensor:
         """One token a person, (N, 1, C)."""
         return features_NCTHW.mean(dim=(2, 3, 4))[:, None]
 
-    def forward(
-        self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
-    ) -> Tensor:
-        """Logits (N, A) from each person's token alone."""
+    def forward(self, tokens_NLC: Tensor, *_: object) -> Tensor:
+        """Logits (N, A) from each person's token alone; takes what a relation head takes."""
         return self.classifier(self.dropout(tokens_NLC.mean(dim=1)))
 
 
-class RelationHead(Head):
+class RelationHead(nn.Module):
     """People attend to people, place by place or moment by moment (paper section 2.2).
 
-    Features are aggregated over the axes in ``average``, which leaves L tokens a person. The l-th
-    tokens of the persons of a clip form the l-th sequence. One pre-norm transformer encoder layer
-    is shared by all L sequences; its outputs are averaged and classified. Remembered persons are
-    keys and values only, because their own outputs are not used.
-
-    Args:
-        average: ``("H", "W")`` gives t-only, L = T; ``("T",)`` gives s-only, L = H*W.
-        aggregate: the paper's agg, "mean" or "max".
-        span: seconds to each side that memory reaches; 0 for a head that has no memory.
-        dropout: on both residual branches and before the classifier.
-        prior: probability of an action before training.
+    Features are aggregated over the axes in ``average``, which leaves L tokens a person:
+    ``("H", "W")`` gives t-only, L = T; ``("T",)`` gives s-only, L = H*W. The l-th tokens of the
+    persons of a clip form the l-th sequence. One pre-norm transformer encoder layer is shared by
+    all L sequences; its outputs are averaged and classified. Remembered persons are keys and
+    values only. ``span`` is the seconds to each side that memory reaches, 0 without memory.
     """
 
     def __init__(
@@ -132,13 +91,10 @@ class RelationHead(Head):
         width: int,
         num_actions: int,
         average: tuple[Literal["T", "H", "W"], ...],
-        aggregate: Literal["mean", "max"] = "mean",
+        aggregate: Literal["mean", "max"] = "mean",  # the paper's agg
         *,
         span: int = 0,
         num_heads: int = 8,
-        ffn_ratio: int = 4,
-        dropout: float = 0.2,
-        prior: float = 0.05,
     ) -> None:
         super().__init__()
         self.dimensions = tuple("NCTHW".index(axis) for axis in average)
@@ -147,12 +103,12 @@ class RelationHead(Head):
         self.attention = PersonAttention(width, num_heads)
         self.ffn_norm = nn.LayerNorm(width)
         self.ffn = nn.Sequential(
-            nn.Linear(width, ffn_ratio * width),
+            nn.Linear(width, FFN_RATIO * width),
             nn.ReLU(inplace=True),
-            _open(nn.Linear(ffn_ratio * width, width)),
+            _open(nn.Linear(FFN_RATIO * width, width)),
         )
-        self.dropout = PersonDropout(dropout)
-        self.classifier = _classifier(width, num_actions, prior)
+        self.dropout = PersonDropout(DROPOUT)
+        self.classifier = _classifier(width, num_actions)
         self.recall = Recall(width, num_heads, span) if span else None
 
     def tokens(self, features_NCTHW: Tensor) -> Tensor:
@@ -163,39 +119,38 @@ class RelationHead(Head):
     def forward(
         self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
     ) -> Tensor:
-        """Logits (N, A)."""
+        """Logits (N, A) of every person's actions.
+
+        ``boxes_N4`` are x1, y1, x2, y2 as fractions of the frame. ``counts_B`` are the persons of
+        each clip; their sum is N.
+        """
         x = tokens_NLC  # (N, L, C)
         others = self._others(boxes_N4, counts_B, memory)
-        # The transformer encoder layer: every sequence attends across the persons, ...
-        x = x + self.dropout(self.attention(self.attention_norm(x), counts_B, others))
-        # ... then every token passes the feed-forward layer.
+        # The encoder layer: in every sequence the persons attend to each other and to memory.
+        x = x + self.dropout(self.attention(self.attention_norm(x), counts_B, others))  # (N, L, C)
+        # Then every token passes the feed-forward layer.
         x = x + self.dropout(self.ffn(self.ffn_norm(x)))  # (N, L, C)
         # The mean over the sequences is the representation of the person.
         return self.classifier(self.dropout(x.mean(dim=1)))  # (N, A)
 
-    def attention_weights(
-        self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
-    ) -> Tensor:
-        """How much each person attends to each other, (N, L, E, S): first the P, then the M."""
-        others = self._others(boxes_N4, counts_B, memory)
-        return self.attention.weights(self.attention_norm(tokens_NLC), counts_B, others)
-
     def _others(self, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens) -> Others:
         """The remembered persons as the attention reads them."""
-        unwritten_BM = ~memory.mask_BM
+        tokens_BMLC, mask_BM, seconds_BM, boxes_BM4 = memory
         # Unwritten slots may hold NaN or infinity, which a weight of 0 would not remove.
-        tokens = memory.tokens_BMLC.masked_fill(unwritten_BM[:, :, None, None], 0.0)
-        tokens = self.attention_norm(tokens)
+        unwritten_BM = ~mask_BM
+        tokens_BMLC = tokens_BMLC.masked_fill(unwritten_BM[:, :, None, None], 0.0)
+        seconds_BM = seconds_BM.masked_fill(unwritten_BM, 0)
+        boxes_BM4 = boxes_BM4.masked_fill(unwritten_BM[..., None], 0.0)
+        # They pass the norm of the clip's persons, and get an embedding of their second.
+        tokens_BMLC = self.attention_norm(tokens_BMLC)
         if self.recall is None:
-            no_bias = tokens.new_zeros(len(counts_B), 1, 1, unwritten_BM.shape[1])
-            return tokens, memory.mask_BM, no_bias
-        seconds_BM = memory.seconds_BM.masked_fill(unwritten_BM, 0)
-        boxes_BM4 = memory.boxes_BM4.masked_fill(unwritten_BM[..., None], 0.0)
-        memory = memory._replace(seconds_BM=seconds_BM, boxes_BM4=boxes_BM4)
-        tokens = tokens + self.recall.embedding(seconds_BM)  # (B, M, L, C)
-        return tokens, memory.mask_BM, self.recall.bias(boxes_N4, counts_B, memory)
+            no_bias = tokens_BMLC.new_zeros(len(counts_B), 1, 1, mask_BM.shape[1])
+            return tokens_BMLC, mask_BM, no_bias
+        tokens_BMLC = tokens_BMLC + self.recall.embedding(seconds_BM)
+        return tokens_BMLC, mask_BM, self.recall.bias(boxes_N4, counts_B, seconds_BM, boxes_BM4)
 
 
+Head = LinearHead | RelationHead
 Others = tuple[Tensor, Tensor, Tensor]
 """Remembered persons: tokens (B, M, L, C), mask (B, M), bias (B, E or 1, P or 1, M)."""
 
@@ -205,9 +160,8 @@ class PersonAttention(nn.Module):
 
         attention(Q, K, V) = softmax(Q K^T / sqrt(D) + bias) V
 
-    in every clip, sequence and attention head. The P persons of the clip have queries; they and
-    the M remembered ones have keys and values. The bias is minus infinity on empty slots and
-    comes from :class:`Recall` on remembered persons.
+    The P persons of the clip have queries; they and the M remembered ones have keys and values.
+    The bias hides empty slots and is :class:`Recall`'s on remembered persons.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -221,13 +175,13 @@ class PersonAttention(nn.Module):
         """What each person gathers from the others, (N, L, C)."""
         query, key, value, bias = self._project(x_NLC, counts_B, others)
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)  # (B, L*E, P, D)
-        return self.output(self._unpad(x, counts_B).flatten(2))  # (N, L, C)
+        return self.output(self._unpad(x, counts_B).flatten(2))
 
     def weights(self, x_NLC: Tensor, counts_B: Tensor, others: Others) -> Tensor:
-        """The softmax of :meth:`forward`, (N, L, E, S); rows sum to 1."""
+        """The softmax of :meth:`forward`, (N, L, E, S): first the P, then the M."""
         query, key, _, bias = self._project(x_NLC, counts_B, others)
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])  # (B, L*E, P, S)
-        return self._unpad((scores + bias).softmax(dim=-1), counts_B)  # (N, L, E, S)
+        return self._unpad((scores + bias).softmax(dim=-1), counts_B)
 
     def _project(self, x_NLC: Tensor, counts_B: Tensor, others: Others) -> tuple[Tensor, ...]:
         """Query (B, L*E, P, D), key and value (B, L*E, S, D), bias (B, L*E or 1, P or 1, S)."""
@@ -239,8 +193,8 @@ class PersonAttention(nn.Module):
         # Memory of width 0 has L = 1; written memory has the head's L.
         remembered = self.key_value(memory_BMLC).expand(-1, -1, L, -1)  # (B, M, L, 2C)
         key, value = torch.cat((persons, remembered), dim=1).chunk(2, dim=-1)  # (B, S, L, C)
-        # Hide empty slots. A clip without any person attends to zeros: a softmax over nothing
-        # would be NaN.
+        # Hide empty slots. A clip without any person attends to zeros, since a softmax over
+        # nothing is NaN.
         mask_BS = torch.cat((mask_BP, mask_BM), dim=1)
         mask_BS = mask_BS | ~mask_BS.any(dim=1, keepdim=True)
         hidden_BS = torch.zeros_like(mask_BS, dtype=x_NLC.dtype).masked_fill(~mask_BS, -math.inf)
@@ -264,16 +218,15 @@ class Recall(nn.Module):
 
         bias = level - |slope| |seconds| + geometry(both boxes, seconds)
 
-    with which an attention head can look for the same person or for the recent past.
-
-    The fall with time is ALiBi's (Press et al. 2022), the geometry that of relation networks (Hu
-    et al. 2018). Both start low: many remembered persons must not drown those of the clip.
+    with which an attention head can look for the same person or for the recent past. The fall with
+    time is ALiBi's (Press et al. 2022), the geometry that of relation networks (Hu et al. 2018).
+    Both start low: many remembered persons must not drown those of the clip.
 
     mAP on A+K with frozen mini features, 3,000 iterations, one run each: no memory 46.9, memory
     alone 46.8, plus embedding 46.7, plus fall 48.1, plus geometry 51.2 (``bench_recall.py``).
     """
 
-    def __init__(self, width: int, num_heads: int, span: int, hidden: int = 32) -> None:
+    def __init__(self, width: int, num_heads: int, span: int) -> None:
         super().__init__()
         self.span = span
         self.time = nn.Embedding(2 * span + 1, width)
@@ -281,7 +234,7 @@ class Recall(nn.Module):
         self.slope = nn.Parameter(0.8 * 2.0 ** -torch.arange(num_heads, dtype=torch.float32))
         self.level = nn.Parameter(torch.full((num_heads,), -2.0))
         self.geometry = nn.Sequential(
-            nn.Linear(8, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, num_heads)
+            nn.Linear(8, 32), nn.ReLU(inplace=True), nn.Linear(32, num_heads)
         )
         nn.init.zeros_(self.geometry[-1].weight)
         nn.init.zeros_(self.geometry[-1].bias)
@@ -290,11 +243,13 @@ class Recall(nn.Module):
         """What is added to the remembered tokens, (B, M, 1, C)."""
         return self.time(seconds_BM + self.span)[:, :, None]
 
-    def bias(self, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens) -> Tensor:
+    def bias(
+        self, boxes_N4: Tensor, counts_B: Tensor, seconds_BM: Tensor, boxes_BM4: Tensor
+    ) -> Tensor:
         """What is added to the attention's scores, (B, E, P, M)."""
         boxes_BP4, _ = pad(boxes_N4, counts_B)
-        seconds_BM = memory.seconds_BM.to(boxes_N4.dtype)
-        learned = self.geometry(_relative(boxes_BP4, memory.boxes_BM4, seconds_BM))  # (B, P, M, E)
+        seconds_BM = seconds_BM.to(boxes_N4.dtype)
+        learned = self.geometry(_relative(boxes_BP4, boxes_BM4, seconds_BM))  # (B, P, M, E)
         fall_BEM = self.level[:, None] - self.slope.abs()[:, None] * seconds_BM[:, None].abs()
         return learned.permute(0, 3, 1, 2) + fall_BEM[:, :, None]
 
@@ -306,12 +261,12 @@ def _relative(boxes_BP4: Tensor, others_BM4: Tensor, seconds_BM: Tensor) -> Tens
     size = (high - low).clamp(min=0.01)
     other_size = (other_high - other_low).clamp(min=0.01)
     # Offset of the centres in units of the box, and the logarithm of the ratio of sizes.
-    offset = ((other_low + other_high - low - high) / (2 * size)).clamp(-4, 4)
-    ratio = torch.log(other_size / size)
+    offset = ((other_low + other_high - low - high) / (2 * size)).clamp(-4, 4)  # (B, P, M, 2)
+    ratio = torch.log(other_size / size)  # (B, P, M, 2)
     # IoU, and the seconds between.
     inter = (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0)
     inter = inter.prod(dim=-1)
-    iou = inter / (size.prod(dim=-1) + other_size.prod(dim=-1) - inter)
+    iou = inter / (size.prod(dim=-1) + other_size.prod(dim=-1) - inter)  # (B, P, M)
     seconds = seconds_BM[:, None, :, None].expand(*iou.shape, 1) / 10
     parts = (offset, offset[..., :1].abs(), ratio, iou[..., None], seconds, seconds.abs())
     return torch.cat(parts, dim=-1)
@@ -320,8 +275,7 @@ def _relative(boxes_BP4: Tensor, others_BM4: Tensor, seconds_BM: Tensor) -> Tens
 class PersonDropout(nn.Dropout):
     """Dropout of persons' features that does not depend on how a batch is shared.
 
-    Every process, or accumulation step, draws the noise of the whole global batch from the same
-    seed and uses the rows of its persons.
+    Every process draws the noise of the whole global batch and uses the rows of its persons.
     """
 
     rows_N: Tensor | None = None  # of these persons in the global batch; None: all of them
@@ -343,11 +297,11 @@ def set_share(module: nn.Module, rows: tuple[int, ...], total: int) -> None:
             part.rows_N, part.total = rows_N, total
 
 
-def _classifier(width: int, num_actions: int, prior: float) -> nn.Linear:
+def _classifier(width: int, num_actions: int) -> nn.Linear:
     """A linear layer that starts by calling every action rare (RetinaNet, section 4.1)."""
     classifier = nn.Linear(width, num_actions)
     nn.init.normal_(classifier.weight, std=0.01)
-    nn.init.constant_(classifier.bias, math.log(prior / (1 - prior)))
+    nn.init.constant_(classifier.bias, math.log(PRIOR / (1 - PRIOR)))
     return classifier
 
 

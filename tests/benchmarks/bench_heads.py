@@ -55,7 +55,7 @@ def _clips(
         bias = tokens.new_zeros(head.attention.num_heads, len(tokens), len(remembered))
         if head.recall is not None:
             remembered = remembered + head.recall.embedding(those.seconds_BM)[0]
-            bias = head.recall.bias(boxes, torch.tensor([len(boxes)]), those)[0]
+            bias = head.recall.bias(boxes, torch.tensor([len(boxes)]), *those[2:])[0]
         length = tokens.shape[1]
         found.append(
             (tokens.transpose(0, 1), remembered.transpose(0, 1).expand(length, -1, -1), bias)
@@ -110,7 +110,7 @@ def products(num_tokens: int, width: int) -> float:
 def compare(name: str, average: tuple[str, ...], loops: tuple[Callable[..., Tensor], ...]) -> None:
     """Check that loops and batched call agree to 1e-5, gradients too; print times and ratios."""
     torch.manual_seed(0)
-    head = RelationHead(512, 60, average=average, dropout=0.0)
+    head = RelationHead(512, 60, average=average).eval()
     for parameter in head.parameters():  # zero output projections would make attention idle
         torch.nn.init.normal_(parameter, std=0.03)
     counts = torch.randint(1, 11, (64,))
