@@ -1,9 +1,8 @@
 """Public backbone weights: the table of files, and fetching one of them, resumable and verified.
 
 ``published.csv`` was written down from the publishers' own lists: pytorchvideo's ``models/hub``,
-mmaction2's ``configs/recognition/csn`` (README.md and the configurations' ``pretrained``), VMZ's
-``pt/vmz/models/utils.py`` (the digits behind ``f`` in its file names are no hash). No weights are
-part of this package; each file comes under its publisher's licence.
+mmaction2's ``configs/recognition/csn``, VMZ's ``pt/vmz/models/utils.py`` (the digits behind ``f``
+in its file names are no hash). Each file comes under its publisher's licence.
 """
 
 from __future__ import annotations
@@ -47,11 +46,7 @@ PUBLISHED = tuple(Published(**row) for row in csv.DictReader(_TABLE))
 
 
 def find(name: str) -> Published:
-    """The row of a name.
-
-    Raises:
-        InputError: no such row; the names are listed.
-    """
+    """The row of a name; an unknown one is an InputError that lists the names."""
     rows = {row.name: row for row in PUBLISHED}
     if name not in rows:
         raise InputError(f"weights {name!r}: no such row; choose from {', '.join(rows)}")
@@ -59,16 +54,13 @@ def find(name: str) -> Published:
 
 
 def table() -> list[str]:
-    """The rows as text: name, network, pretraining, inputs, hash, publisher, URL, whether here."""
+    """The rows as text, three lines each."""
     lines = []
     for row in PUBLISHED:
         sha = f"sha256 {row.sha256}..." if row.sha256 else "sha256 not published"
-        lines += [
-            f"{row.name}: {row.backbone}, {row.pretraining}; inputs {row.inputs}; {sha}; "
-            f"{row.publisher}",
-            f"  {row.url}",
-            f"  {'here' if row.path.is_file() else 'not here'}: {row.path}",
-        ]
+        facts = f"{row.backbone}, {row.pretraining}; inputs {row.inputs}; {sha}; {row.publisher}"
+        here = "here" if row.path.is_file() else "not here"
+        lines += [f"{row.name}: {facts}", f"  {row.url}", f"  {here}: {row.path}"]
     return lines
 
 
@@ -83,12 +75,9 @@ def weights_stem(backbone: str, pretrain: str) -> str:
 
 
 def find_pretrained(backbone: str, pretrain: str) -> Path:
-    """The first file that exists with the weights of an experiment's backbone and pretraining.
+    """The first file that exists of ``<stem>.safetensors``, ``<stem>.pt`` and the table's files.
 
-    ``<backbone>_<pretrain>.safetensors``, then ``.pt``, then the table's files that fit.
-
-    Raises:
-        InputError: none is there; what to put there, or to fetch.
+    None is an InputError, which says what to put there or to fetch.
     """
     path = pretrained_dir() / f"{weights_stem(backbone, pretrain)}.safetensors"
     rows = [row for row in PUBLISHED if (row.backbone, row.pretraining) == (backbone, pretrain)]
@@ -106,8 +95,7 @@ def find_pretrained(backbone: str, pretrain: str) -> Path:
 def fetch(row: Published, progress: Progress) -> Report:
     """Download a row's file unless it is there, and check that it fits its network.
 
-    Raises:
-        InputError: no connection, a wrong hash, or weights that don't fit (the file stays).
+    A file that does not fit is an InputError, and stays.
     """
     import torch  # noqa: PLC0415  (the table is read without it)
 
@@ -124,9 +112,6 @@ def download(url: str, path: Path, sha256: str, progress: Progress) -> None:
     """Fetch a file into ``path`` by way of ``path`` + ``.part``, resuming what was cut off.
 
     ``path`` appears only when size and the first digits of the hash (empty: unknown) are right.
-
-    Raises:
-        InputError: one line with the URL and the place for the file.
     """
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +136,7 @@ def download(url: str, path: Path, sha256: str, progress: Progress) -> None:
 
 
 def _receive(url: str, part: Path, progress: Progress) -> tuple[int, int]:
-    """Append what is missing to ``part``; its size and the whole file's, in bytes."""
+    """Append what is missing to ``part``; its size and the whole file's (0: unknown), in bytes."""
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -159,15 +144,13 @@ def _receive(url: str, part: Path, progress: Progress) -> tuple[int, int]:
     except urllib.error.HTTPError as error:
         if error.code != REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        if error.headers.get("Content-Range", "").endswith(f"/{start}"):
-            return start, start  # the file was whole already
-        part.unlink()  # longer than the file: another one, begin again
+        part.unlink()  # nothing lies behind it, so that it may be another file: begin again
         return _receive(url, part, progress)
     with response:
         if response.status != PARTIAL_CONTENT:
             start = 0  # the server sends everything again
         length = response.headers.get("Content-Length")
-        total = start + int(length) if length else 0  # 0: not known
+        total = start + int(length) if length else 0
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
             while chunk := response.read(1 << 20):

@@ -28,17 +28,11 @@ _REMEDY = (
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of a checkpoint on the CPU, by the names of the library that wrote it.
+    """The tensors of a checkpoint by the names there, on the CPU, and the names of other entries.
 
-    Reads ``.safetensors`` and what torch reads with ``weights_only``. The weights may lie under
-    ``state_dict``, ``model_state`` or ``model``; DistributedDataParallel's ``module.`` is dropped.
-
-    Returns:
-        tensors by name; the names beside them that hold no tensor.
-
-    Raises:
-        InputError: no such file, or one that cannot be read safely (bare pickles such as
-            Caffe2's among them), or one without tensors, or damaged by its own digest.
+    Reads ``.safetensors`` and what torch reads with ``weights_only``; other pickles are refused.
+    The weights may lie under ``state_dict``, ``model_state`` or ``model``;
+    DistributedDataParallel's ``module.`` is dropped.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -93,12 +87,9 @@ def state_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_backbone(model: nn.Module, path: Path, *, pretraining: str) -> None:
-    """Write the weights of a backbone, or of a classifier's, to ``path`` with their digest.
+    """Write the weights of a backbone, or of a classifier's, as safetensors with their digest.
 
     ``pretraining`` is what it learned on, such as ``K700``; it is kept in the file's metadata.
-
-    Raises:
-        InputError: ``path`` does not end in ``.safetensors``.
     """
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: weights are written as .safetensors; rename it")
@@ -124,11 +115,9 @@ class Naming:
     def ours(self, name: str) -> str | None:
         """The name here of a weight there; None if it is left over or no rule knows it."""
         module, _, leaf = name.rpartition(".")
-        if not self.is_left_over(name):
-            for theirs, ours in self.rules:
-                if match := re.fullmatch(theirs, module):
-                    return f"{match.expand(ours)}.{leaf}"
-        return None
+        matches = ((re.fullmatch(theirs, module), ours) for theirs, ours in self.rules)
+        names = (f"{match.expand(ours)}.{leaf}" for match, ours in matches if match)
+        return None if self.is_left_over(name) else next(names, None)
 
     def is_left_over(self, name: str) -> bool:
         """Whether a weight is known to belong to no backbone."""
@@ -223,33 +212,28 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report in words, a line a fact."""
-        facts = {
-            f"left over on purpose: {_some(self.left_over)}": self.left_over,
-            f"unexpected, not used: {_some(self.unexpected)}": self.unexpected,
-            f"kernels widened in time by zeros (the same function): {_some(self.widened)}": (
-                self.widened
-            ),
-            f"batch norms of eps {self.eps}: variances moved (the same function)": self.eps,
-            f"no num_batches_tracked for {self.without_count} batch norms (harmless)": (
-                self.without_count
-            ),
-        }
-        first = f"{self.path}: {self.loaded} values of the backbone in {self.naming}'s names"
-        return [first, *(f"  {fact}" for fact, seen in facts.items() if seen)]
+        lines = [f"{self.path}: {self.loaded} values of the backbone in {self.naming}'s names"]
+        if self.left_over:
+            lines.append(f"  left over on purpose: {_some(self.left_over)}")
+        if self.unexpected:
+            lines.append(f"  unexpected, not used: {_some(self.unexpected)}")
+        if self.widened:
+            names = _some(self.widened)
+            lines.append(f"  kernels widened in time by zeros (the same function): {names}")
+        if self.eps:
+            lines.append(f"  batch norms of eps {self.eps}: variances moved (the same function)")
+        if self.without_count:
+            norms = f"{self.without_count} batch norms"
+            lines.append(f"  no num_batches_tracked for {norms} (harmless)")
+        return lines
 
 
 def read_backbone(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], Report]:
-    """Read the weights of a file for a backbone; its own values are not used.
+    """A whole state dict for a backbone (possibly on the meta device) from a file, and the report.
 
-    Every name and shape has to fit. Two differences are made up for, so that the network computes
-    the same function: kernels that are shorter in time, and another eps of the batch norms.
-
-    Returns:
-        a whole state dict of the backbone (possibly on the meta device), on the CPU; the report.
-
-    Raises:
-        InputError: a file that cannot be read, has names of no known library, is of another
-            network or holds values that are not finite.
+    Every name and shape has to fit, else it is an InputError. Two differences are made up for, so
+    that the network computes the same function: kernels that are shorter in time, and another eps
+    of the batch norms.
     """
     tensors, others = read_state(path)
     known = {naming: sum(map(bool, map(naming.ours, tensors))) for naming in NAMINGS}
@@ -306,11 +290,12 @@ def _fit(state: dict, wanted: dict, path: Path, naming: Naming) -> list[str]:
     ``R101_50_50`` at 1 frame in most blocks of the fourth stage where ours looks at 3.
     """
     read_as = f"of {len(wanted)}; read in {naming.library}'s names"
-    missing = [name for name in wanted if name not in state]
-    foreign = [name for name in state if name not in wanted]
-    if missing or foreign:
-        problems = [f"no value for {_some(missing)}"] * bool(missing)
-        problems += [f"values for what this backbone lacks, {_some(foreign)}"] * bool(foreign)
+    problems = []
+    if missing := [name for name in wanted if name not in state]:
+        problems.append(f"no value for {_some(missing)}")
+    if foreign := [name for name in state if name not in wanted]:
+        problems.append(f"values for what this backbone lacks, {_some(foreign)}")
+    if problems:
         raise InputError(
             f"{path}: {' and '.join(problems)} ({read_as}); "
             "give weights of the same network and depth"
