@@ -21,15 +21,12 @@ _SHIFT = 3  # binary digits behind the point in OpenCV's coordinates
 _FIXED = SUPERSAMPLE << _SHIFT
 
 
-# Primitives: frame pixels on a supersampled canvas, uint8 RGB, with sub-pixel positions.
-
-
 def _fixed(point: Point) -> tuple[int, int]:
     return int(point[0] * _FIXED), int(point[1] * _FIXED)
 
 
 def line(canvas: np.ndarray, a: Point, b: Point, colour: Colour, width: float) -> None:
-    """Draw a thick line with round ends."""
+    """Draw a thick line with round ends, in frame pixels on a supersampled canvas (uint8 RGB)."""
     thickness = max(1, round(width * SUPERSAMPLE))
     cv2.line(canvas, _fixed(a), _fixed(b), colour, thickness, cv2.LINE_8, _SHIFT)
 
@@ -107,8 +104,8 @@ def statue_look(rng: np.random.Generator) -> Look:
     """One stone or plaster colour all over: a thing in the shape of a person."""
     level = int(rng.integers(120, 215))
     stone = (level, int(level * 0.97), int(level * rng.uniform(0.8, 0.95)))
-    dark = tuple(int(c * 0.8) for c in stone)
-    return Look(stone, dark, stone, dark, dark, dark, "plain", False, None, True, False, True)  # type: ignore[arg-type]
+    dark = shade(stone, 0.8)
+    return Look(stone, dark, stone, dark, dark, dark, "plain", False, None, True, False, True)
 
 
 HEAD, NECK, TORSO, ARM, LEG = 0.118, 0.13, 0.305, 0.165, 0.22
@@ -172,10 +169,8 @@ def joints(pose: Pose, x: float, ground: float, height: float) -> Joints:
         return start[0] + sin(a) * length * (f + aside), start[1] + cos(a) * length
 
     # the lower foot touches the ground; who lies rests on it with the hip
-    extent = max(
-        cos(radians(pose.l_thigh)) + cos(radians(pose.l_shin)),
-        cos(radians(pose.r_thigh)) + cos(radians(pose.r_shin)),
-    )
+    angles = ((pose.l_thigh, pose.l_shin), (pose.r_thigh, pose.r_shin))
+    extent = max(cos(radians(thigh)) + cos(radians(shin)) for thigh, shin in angles)
     lifted = (1 - pose.roll) * (extent * leg + 0.03 * height) + pose.roll * 0.1 * height
     hip = (x, ground - lifted - pose.bob * height)
     lean, tilt = radians(pose.lean), radians(pose.lean * 0.8 + pose.nod)
@@ -191,7 +186,7 @@ def joints(pose: Pose, x: float, ground: float, height: float) -> Joints:
         shoulder = (neck[0] + sign * half * away, drop)
         elbow = limb(shoulder, upper, arm, sign * outer)
         points += [shoulder, elbow, limb(elbow, fore, arm, sign * inner)]
-    for sign, thigh, shin in ((-1, pose.l_thigh, pose.l_shin), (1, pose.r_thigh, pose.r_shin)):
+    for sign, (thigh, shin) in zip((-1, 1), angles, strict=True):
         joint = (hip[0] + sign * hips * away, hip[1])
         knee = limb(joint, thigh, leg, sign * splay)
         points += [joint, knee, limb(knee, shin, leg, sign * splay)]
@@ -200,13 +195,12 @@ def joints(pose: Pose, x: float, ground: float, height: float) -> Joints:
         angle = radians(86 * pose.roll) * turn
         c, s = cos(angle), sin(angle)
         px, py = hip
-        points = [
-            (px + (x - px) * c - (y - py) * s, py + (x - px) * s + (y - py) * c) for x, y in points
-        ]
+        offsets = [(x - px, y - py) for x, y in points]
+        points = [(px + dx * c - dy * s, py + dx * s + dy * c) for dx, dy in offsets]
         up = (s, -c)
-    hip, neck, head, *limbs = points
-    far_arm, near_arm, far_leg, near_leg = (tuple(limbs[k : k + 3]) for k in range(0, 12, 3))
-    arms, legs = (far_arm, near_arm), (far_leg, near_leg)
+    hip, neck, head, *ends = points
+    limbs = [tuple(ends[k : k + 3]) for k in range(0, 12, 3)]  # far arm, near arm, legs likewise
+    arms, legs = tuple(limbs[:2]), tuple(limbs[2:])
     return Joints(height, f, pose.back, pose.mouth, hip, neck, head, arms, legs, up)
 
 
@@ -262,13 +256,9 @@ def _between(a: Point, b: Point, share: float) -> Point:
 def _draw_torso(canvas: np.ndarray, j: Joints, look: Look) -> None:
     h, side = j.height, 1 - abs(j.facing)
     top, low = (0.125 * side + 0.095 * abs(j.facing)) * h, (0.09 * side + 0.075 * abs(j.facing)) * h
-    (rx, ry), neck, hip = (-j.up[1], j.up[0]), j.neck, j.hip  # r: across the body
-    corners = [
-        (neck[0] - rx * top, neck[1] - ry * top),
-        (neck[0] + rx * top, neck[1] + ry * top),
-        (hip[0] + rx * low, hip[1] + ry * low),
-        (hip[0] - rx * low, hip[1] - ry * low),
-    ]
+    neck, hip = j.neck, j.hip
+    sides = ((neck, -top), (neck, top), (hip, low), (hip, -low))  # how far across the body
+    corners = [(x - j.up[1] * by, y + j.up[0] * by) for (x, y), by in sides]
     polygon(canvas, corners, look.shirt)
     if look.skirt:
         x, y = _between(hip, _between(j.legs[0][1], j.legs[1][1], 0.5), 0.8)

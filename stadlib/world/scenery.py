@@ -26,6 +26,9 @@ from stadlib.world.figures import (
     statue_look,
 )
 
+MARGIN = 12  # pixels painted beyond the frame, for a moving camera
+Triple = tuple[float, float, float]
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -36,7 +39,7 @@ class Camera:
     shake: float = 0.0  # pixels
     period: float = 7.0  # seconds
     phase: float = 0.0
-    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)  # red, green, blue
+    gain: Triple = (1.0, 1.0, 1.0)  # red, green, blue
     lift: float = 0.0  # grey levels
     cut: float = 1e9  # second at which the light changes
     cut_gain: float = 1.0
@@ -46,7 +49,7 @@ class Camera:
         """Whether any frame differs from the resting view."""
         return bool(self.pan or self.zoom or self.shake)
 
-    def view(self, t: float) -> tuple[float, float, float]:
+    def view(self, t: float) -> Triple:
         """(zoom, dx, dy): a point p is seen at (p - centre) * zoom + centre + (dx, dy)."""
         slow = sin(2 * pi * t / self.period + self.phase)
         other = sin(2 * pi * t / (self.period * 1.37) + self.phase * 2)
@@ -55,15 +58,13 @@ class Camera:
         dx = self.pan * slow + self.shake * shake
         return 1 + self.zoom * other, dx, self.pan * 0.25 * other + self.shake * bump
 
-    def project(
-        self, x: float, y: float, size: tuple[int, int], t: float
-    ) -> tuple[float, float, float]:
+    def project(self, x: float, y: float, size: tuple[int, int], t: float) -> Triple:
         """Where a point is seen at ``t`` in a frame of ``size``, and the zoom."""
         zoom, dx, dy = self.view(t)
         cx, cy = size[0] / 2, size[1] / 2
         return (x - cx) * zoom + cx + dx, (y - cy) * zoom + cy + dy, zoom
 
-    def light(self, t: float) -> tuple[float, float, float]:
+    def light(self, t: float) -> Triple:
         """Gains of red, green and blue at ``t``."""
         k = self.cut_gain if t >= self.cut else 1.0
         return self.gain[0] * k, self.gain[1] * k, self.gain[2] * k
@@ -86,9 +87,6 @@ def random_camera(source: str, seconds: int, rng: np.random.Generator) -> Camera
     level = u(0.92, 1.1)
     gain = (level * 1.07, level, level * u(0.78, 0.95))
     return Camera(u(1.5, 5), u(0.02, 0.08), u(0.3, 0.9), period, phase, gain, lift=u(6, 20))
-
-
-MARGIN = 12  # pixels painted beyond the frame, for a moving camera
 
 
 def _colour(rng: np.random.Generator, low: int | Colour, high: int | Colour) -> Colour:
@@ -119,10 +117,10 @@ def _statue(canvas: np.ndarray, at: Point, height: float, look: Look, rng) -> No
 
 
 def _window(canvas: np.ndarray, x: float, y: float, rng: np.random.Generator) -> None:
-    w, h = rng.uniform(9, 16), rng.uniform(10, 18)
-    _box(canvas, (x - w - 1.5, y - h - 1.5, x + w + 1.5, y + h + 1.5), (225, 222, 215))
+    w, h, frame = rng.uniform(9, 16), rng.uniform(10, 18), (225, 222, 215)
+    _box(canvas, (x - w - 1.5, y - h - 1.5, x + w + 1.5, y + h + 1.5), frame)
     _box(canvas, (x - w, y - h, x + w, y + h), (150, 195, 225))
-    line(canvas, (x, y - h), (x, y + h), (225, 222, 215), 1.5)
+    line(canvas, (x, y - h), (x, y + h), frame, 1.5)
 
 
 def _picture(canvas: np.ndarray, x: float, y: float, rng: np.random.Generator) -> None:
@@ -159,9 +157,9 @@ def _plant(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator
 
 
 def _coat_stand(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator) -> None:
-    h, coat = rng.uniform(28, 40), _colour(rng, 40, 170)
-    line(canvas, (x, ground), (x, ground - h), (70, 48, 30), 2)
-    line(canvas, (x - 4, ground), (x + 4, ground), (70, 48, 30), 2)
+    h, coat, wood = rng.uniform(28, 40), _colour(rng, 40, 170), (70, 48, 30)
+    line(canvas, (x, ground), (x, ground - h), wood, 2)
+    line(canvas, (x - 4, ground), (x + 4, ground), wood, 2)
     top, low = ground - h * 0.8, ground - h * 0.25
     polygon(canvas, [(x - 5, top), (x + 5, top), (x + 7, low), (x - 7, low)], coat)
     disc(canvas, (x, ground - h), 4, _colour(rng, 40, 200))
@@ -171,8 +169,7 @@ def _house(canvas: np.ndarray, x: float, ground: float, rng: np.random.Generator
     w, h, colour = rng.uniform(14, 26), rng.uniform(24, 46), _colour(rng, 110, 210)
     eaves = ground - h
     _box(canvas, (x - w, eaves, x + w, ground), colour)
-    roof = [(x - w - 2, eaves), (x, eaves - 9), (x + w + 2, eaves)]
-    polygon(canvas, roof, shade(colour, 0.6))
+    polygon(canvas, [(x - w - 2, eaves), (x, eaves - 9), (x + w + 2, eaves)], shade(colour, 0.6))
     for dx in (-0.6, 0.0, 0.6):
         for y in np.arange(eaves + 4, ground - 8, 11):
             _box(canvas, (x + dx * w - 3, y, x + dx * w + 3, y + 6), (84, 108, 134))

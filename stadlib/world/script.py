@@ -48,7 +48,7 @@ class Person:
     ground: float
     look: Look
     segments: tuple[Segment, ...]
-    props: tuple[str, ...]
+    props: tuple[str, ...]  # furniture
     prop_x: float
     prop_side: int
 
@@ -87,9 +87,8 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
     for index, number in enumerate(deck(shares, count, rng)):
         layouts = WORLD["units"][number]
         units = layouts[int(rng.integers(len(layouts)))]
-        phases = 1
-        if source == "ava":
-            phases = 2 + int(spec.movie_seconds > 20 and rng.random() < 0.4)
+        long = source == "ava" and spec.movie_seconds > 20
+        phases = 1 + (source == "ava") + int(long and rng.random() < 0.4)
         plans.append(Plan(source, split, index, tuple(units), phases))
     _deal_stories(plans, rng)
     _deal_events(plans, rng)
@@ -151,9 +150,8 @@ def write_script(spec: WorldSpec, plan: Plan) -> Script:
     persons = dressed((actor for unit in units for actor in unit), sum(plan.units), rng)
     video = f"{plan.source}_{plan.split}_{plan.index:04d}"
     camera = random_camera(plan.source, seconds, rng)
-    return Script(
-        plan.source, video, seconds, start, keyframes, silent, excluded, persons, camera, seed
-    )
+    times = (start, keyframes, silent, excluded)
+    return Script(plan.source, video, seconds, *times, persons, camera, seed)
 
 
 def dressed(actors: Iterable[Actor], count: int, rng: np.random.Generator) -> tuple[Person, ...]:
@@ -162,12 +160,8 @@ def dressed(actors: Iterable[Actor], count: int, rng: np.random.Generator) -> tu
     for actor, look in zip(actors, random_looks(count, rng), strict=True):
         seated = any(s.posture == "sit" for s in actor.segments)
         props = tuple(sorted(actor.props | ({"chair"} if seated else set())))
-        segments, x = tuple(actor.segments), actor.segments[0].x0
-        persons.append(
-            Person(
-                actor.number, actor.height, actor.ground, look, segments, props, x, actor.prop_side
-            )
-        )
+        body = (actor.number, actor.height, actor.ground, look, tuple(actor.segments))
+        persons.append(Person(*body, props, actor.segments[0].x0, actor.prop_side))
     return tuple(persons)
 
 

@@ -62,12 +62,12 @@ def _stay(start: float, end: float, action: str, side: int, x: float, **more: ob
 
 
 def quiet(actor: Actor, span: Span, side: int) -> None:
-    """``actor`` only stands or sits, and looks to ``side``."""
+    """Only stand or sit, and look to ``side``."""
     actor.do(*span, "quiet", facing=side, phase=actor.number * 0.7)
 
 
 def talk(actor: Actor, span: Span, side: int, rng: np.random.Generator) -> None:
-    """``actor`` talks to ``side``, in bursts."""
+    """Talk to ``side``, in bursts."""
     actor.do(*span, "talk", facing=side, **_bursts("talk", rng))
 
 
@@ -80,10 +80,7 @@ def _bursts(action: str, rng: np.random.Generator) -> dict[str, float]:
 
 def perform(actor: Actor, span: Span, what: str, side: int, rng: np.random.Generator,
             *, steady: bool = False) -> None:  # fmt: skip
-    """``actor`` does ``what`` during ``span``, facing ``side`` where the activity leaves a choice.
-
-    ``steady`` shows it all the time instead of in bursts.
-    """
+    """Do ``what``, facing ``side`` where the activity leaves a choice; steadily or in bursts."""
     options: dict[str, object] = dict(_bursts(what, rng), facing=side)
     action = what
     if what in ("dance", "martial", "cut") or (what == "touch" and actor.posture == "sit"):
@@ -95,7 +92,7 @@ def perform(actor: Actor, span: Span, what: str, side: int, rng: np.random.Gener
         action = "touch"
     if what == "computer":
         options["posture"] = "sit"
-    if what == "hold":
+    elif what == "hold":
         options["item"] = str(rng.choice(ITEMS))
     if steady or (what == "hold" and rng.random() < 0.5):
         options["gap"] = 0.0
@@ -153,11 +150,11 @@ def _roam(actor: Actor, span: Span, width: float, rng: np.random.Generator, leav
     action = "hold" if item else "quiet"
     while t < end:
         stop = min(end, t + rng.uniform(2, 4.5))
-        gone = actor.x < 0 or actor.x > width
         facing = int(rng.choice([LEFT, RIGHT, FRONT]))
-        more = {"item": item} if item and not gone else {}
-        pause = "absent" if gone else action
-        actor.do(t, stop, pause, posture="stand", facing=facing, **more)
+        if actor.x < 0 or actor.x > width:
+            actor.do(t, stop, "absent", posture="stand", facing=facing)
+        else:
+            actor.do(t, stop, action, posture="stand", facing=facing, item=item)
         if stop >= end:
             return
         target = actor.home
@@ -175,9 +172,8 @@ def duo(kind: str, what: str, pair: list[Actor], span: Span, rng: np.random.Gene
     to_a = -to_b
     if kind == "talk":  # a talks and b listens; in half of the long talks they change over
         start, end = span
-        turn = end
-        if end - start > 11 and rng.random() < 0.5:
-            turn = (start + end) / 2
+        takes_turns = end - start > 11 and rng.random() < 0.5
+        turn = (start + end) / 2 if takes_turns else end
         talk(a, (start, turn), to_b, rng)
         quiet(b, (start, turn), to_a)
         if turn < end:
