@@ -78,16 +78,11 @@ def dfl(shares: list[float], distance: float) -> float:
 
 
 @settings(deadline=None)
-@given(
-    st.lists(st.tuples(st.floats(1e-3, 0.999), st.floats(0, 1)), min_size=1, max_size=20),
-    st.sampled_from([1.0, 2.0, 2.5]),
-)
-def test_quality_focal_loss_is_its_formula(pairs, beta):
+@given(st.lists(st.tuples(st.floats(1e-3, 0.999), st.floats(0, 1)), min_size=1, max_size=20))
+def test_quality_focal_loss_is_its_formula(pairs):
     scores, wanted = torch.tensor(pairs, dtype=torch.float64).unbind(dim=1)
-    expected = [
-        abs(y - s) ** beta * -((1 - y) * math.log(1 - s) + y * math.log(s)) for s, y in pairs
-    ]
-    loss = quality_focal_loss(scores, wanted, beta)
+    expected = [(y - s) ** 2 * -((1 - y) * math.log(1 - s) + y * math.log(s)) for s, y in pairs]
+    loss = quality_focal_loss(scores, wanted)
     torch.testing.assert_close(loss, torch.tensor(expected, dtype=torch.float64), **exact)
 
 
@@ -282,7 +277,7 @@ def test_scores_are_probabilities_and_cells_stand_level_by_level():
     for before, after in zip((scores, logits), again, strict=True):
         torch.testing.assert_close(after[:, :20], before[:, :20])
         torch.testing.assert_close(after[:, 20:], before[:, 20:].roll(1, dims=0))
-    untrained, _ = GFocalHead(16, num_levels=2)(maps)
+    untrained, _ = GFocalHead(16, num_levels=2, num_convs=1)(maps)
     assert (untrained < 0.02).all()  # probably background
 
 
@@ -408,14 +403,14 @@ def centre(box: list[float]) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def wanted_by(person: list[float], anchors: list, level_sizes: list[int], top_k: int) -> dict:
+def wanted_by(person: list[float], anchors: list, level_sizes: list[int]) -> dict:
     """The anchors that a person takes, with their IoU (Zhang et al. 2020, algorithm 1)."""
     candidates, first = [], 0
     px, py = centre(person)
     for size in level_sizes:
         level = range(first, first + size)
         near = sorted(level, key=lambda a: np.hypot(*np.subtract(centre(anchors[a]), (px, py))))
-        candidates += near[:top_k]
+        candidates += near[:9]
         first += size
     ious = {a: iou_and_giou(anchors[a], person)[0] for a in candidates}
     spread = np.std([*ious.values()], ddof=1) if len(ious) > 1 else 0.0
@@ -429,12 +424,10 @@ def wanted_by(person: list[float], anchors: list, level_sizes: list[int], top_k:
     }
 
 
-def assigned_by_definition(
-    anchors_A4: Tensor, level_sizes: list[int], boxes_G4: Tensor, top_k: int = 9
-) -> list[int]:
+def assigned_by_definition(anchors_A4: Tensor, level_sizes: list[int], boxes_G4: Tensor) -> list:
     anchors, best = anchors_A4.tolist(), [(0.0, BACKGROUND)] * len(anchors_A4)
     for number, person in enumerate(boxes_G4.tolist()):
-        for a, iou in wanted_by(person, anchors, level_sizes, top_k).items():
+        for a, iou in wanted_by(person, anchors, level_sizes).items():
             if best[a][1] == BACKGROUND or iou > best[a][0]:
                 best[a] = (iou, number)
     return [number for _, number in best]
@@ -449,8 +442,8 @@ def persons(seed: int, count: int, least: float = 3.0) -> Tensor:
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.sampled_from([1, 4, 9, 30]), st.booleans())
-def test_assignment_equals_the_definition(seed, count, top_k, crowd):
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.booleans())
+def test_assignment_equals_the_definition(seed, count, crowd):
     """Also where persons a few pixels apart want the same anchors: the higher IoU decides."""
     anchors, level_sizes = grid()
     boxes = persons(seed, count)
@@ -458,25 +451,9 @@ def test_assignment_equals_the_definition(seed, count, top_k, crowd):
         boxes = persons(seed, 1, least=20).repeat(count, 1)
         noise = np.random.default_rng(seed).normal(0, 2, tuple(boxes.shape))
         boxes += torch.from_numpy(noise)
-    person_A = assign(anchors, level_sizes, boxes, top_k)
+    person_A = assign(anchors, level_sizes, boxes)
     assert person_A.dtype == torch.int64 and person_A.shape == (len(anchors),)
-    assert person_A.tolist() == assigned_by_definition(anchors, level_sizes, boxes, top_k)
-
-
-def test_an_anchor_wanted_by_two_goes_to_whom_it_overlaps_most():
-    anchors, level_sizes = grid()
-    better = torch.tensor([[4.3, 4.1, 29.2, 28.9]], dtype=torch.float64)
-    both = torch.cat([better + 2.2, better])
-    alone = [assign(anchors, level_sizes, box[None]) != BACKGROUND for box in both]
-    contested = (alone[0] & alone[1]).nonzero().flatten().tolist()
-    found = assign(anchors, level_sizes, both)
-    winners = set()
-    for a in contested:
-        ious = [iou_and_giou(anchors[a].tolist(), box)[0] for box in both.tolist()]
-        assert found[a] == int(np.argmax(ious))
-        winners.add(int(found[a]))
-    assert len(contested) >= 2 and winners == {0, 1}
-    assert torch.equal(found != BACKGROUND, alone[0] | alone[1])
+    assert person_A.tolist() == assigned_by_definition(anchors, level_sizes, boxes)
 
 
 def test_the_order_of_persons_does_not_matter():
@@ -575,13 +552,6 @@ def test_the_papers_size_learns_and_detects_on_real_frames(large, shared):
         assert len(one["boxes"]) > 0 and torch.isfinite(one["boxes"]).all()
         assert (one["boxes"] >= 0).all()
         assert (one["boxes"] <= torch.tensor([width, height] * 2) + 1e-3).all()
-
-
-def test_the_miniatures_levels_are_as_far_apart_as_their_strides_say():
-    model = gfocal_mini((64,), 144).eval()
-    maps = model.body(torch.zeros(1, 3, 64, 96)).values()
-    expected = [(64 // stride, 96 // stride) for stride in model.strides]
-    assert [tuple(map_BCHW.shape[2:]) for map_BCHW in maps] == expected
 
 
 def test_an_unknown_detector_is_refused_with_the_choices():

@@ -5,7 +5,6 @@ import pickle
 import re
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -260,12 +259,6 @@ def test_a_malicious_pickle_is_refused_and_not_run(bare, tmp_path):
     assert not trace.exists() and "\n" not in str(e.value)
     if not bare:
         assert "it names posix.mkdir" in str(e.value)
-
-
-def test_a_bare_pickle_of_caffe2_says_what_to_do(tmp_path):
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"blobs": {"conv1_w": np.zeros(3)}}, protocol=2))
-    with pytest.raises(InputError, match=r"refused \(it names numpy.*torch\.save a plain dict of"):
-        read_state(tmp_path / "a.pkl")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, weights", b"\x80\x02"])

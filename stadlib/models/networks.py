@@ -43,8 +43,8 @@ class Backbone(nn.Module):
 class CSN(Backbone):
     """Interaction-reduced channel-separated network (Tran et al. 2019, "ir-CSN").
 
-    A residual network of bottlenecks whose 3x3x3 convolution is depthwise. Batch norms have the
-    eps of the released weights (VMZ), not torch's default. Tuples hold a number for each stage.
+    Bottlenecks whose 3x3x3 convolution is depthwise. Batch norms have the eps of the released
+    weights (VMZ), not torch's default. Tuples hold a number for each stage.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class CSN(Backbone):
         self.to(memory_format=torch.channels_last_3d)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
-        """Frames (B, 3, T, H, W) to features (B, C, T', H', W')."""
+        """Frames to features."""
         return self.net(clips_BCTHW)
 
 
@@ -136,7 +136,7 @@ class SlowFast(Backbone):
         self.to(memory_format=torch.channels_last_3d)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
-        """Frames (B, 3, T, H, W) to features (B, C, T', H', W')."""
+        """Frames to features."""
         # pytorchvideo puts its results into the list that it is given: always a fresh one.
         slow, fast = self.net([clips_BCTHW[:, :, :: self.temporal_stride], clips_BCTHW])
         return torch.cat((slow, F.avg_pool3d(fast, (self.temporal_stride, 1, 1))), dim=1)
@@ -145,9 +145,8 @@ class SlowFast(Backbone):
 def backbone(name: str, *, detection: bool = True) -> Backbone:
     """The paper's network of a name such as ``slowfast-101`` or ``ir-csn-152``.
 
-    For detection its features are 1/16 in space (SlowFast's AVA configurations, VMZ, TubeR). To
-    classify Kinetics they are 1/32: the last stage strides and does not dilate. The same weights
-    fit both.
+    For detection its features are 1/16 in space (SlowFast's AVA configurations, VMZ, TubeR), to
+    classify Kinetics 1/32: the last stage strides and does not dilate. The weights fit both.
     """
     family, depth = name.rsplit("-", 1)
     strides, dilations = ((1, 2, 2, 1), (1, 1, 1, 2)) if detection else ((1, 2, 2, 2), (1, 1, 1, 1))
@@ -158,33 +157,31 @@ def backbone(name: str, *, detection: bool = True) -> Backbone:
 
 def slowfast_mini() -> SlowFast:
     """A SlowFast of four blocks a path for figures of 40 pixels: 1/8 in space, alpha 2."""
-    return _open(
-        SlowFast(
-            depth=18,
-            alpha=2,
-            slow_width=12,
-            reduction=3,
-            stem_kernels=((1, 5, 5), (3, 5, 5)),
-            fusion_kernel=5,
-            spatial_strides=(1, 2, 1, 1),
-            dilations=(1, 1, 1, 1),
-        )
+    network = SlowFast(
+        depth=18,
+        alpha=2,
+        slow_width=12,
+        reduction=3,
+        stem_kernels=((1, 5, 5), (3, 5, 5)),
+        fusion_kernel=5,
+        spatial_strides=(1, 2, 1, 1),
+        dilations=(1, 1, 1, 1),
     )
+    return _open(network)
 
 
 def csn_mini() -> CSN:
     """An ir-CSN of five blocks for figures of 40 pixels: 1/8 in space, 1/2 in time."""
-    return _open(
-        CSN(
-            depths=(1, 2, 2),
-            stem_width=24,
-            stem_kernel=(3, 5, 5),
-            inner_widths=(32, 64, 64),
-            out_widths=(64, 128, 128),
-            spatial_strides=(1, 2, 1),
-            temporal_strides=(1, 1, 2),
-        )
+    network = CSN(
+        depths=(1, 2, 2),
+        stem_width=24,
+        stem_kernel=(3, 5, 5),
+        inner_widths=(32, 64, 64),
+        out_widths=(64, 128, 128),
+        spatial_strides=(1, 2, 1),
+        temporal_strides=(1, 1, 2),
     )
+    return _open(network)
 
 
 def _open(network: Backbone) -> Backbone:
@@ -200,18 +197,16 @@ def _open(network: Backbone) -> Backbone:
 
 
 class Normalize(nn.Module):
-    """Bytes to the numbers that Kinetics' networks expect: (byte / 255 - mean) / std.
+    """Bytes to the numbers that Kinetics' networks expect: (byte / 255 - 0.45) / 0.225."""
 
-    The clip is laid out channels last, in which CPUs convolve up to 1.7 times faster.
-    """
-
-    def __init__(self, mean: float = 0.45, std: float = 0.225) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(255 * mean), persistent=False)
-        self.register_buffer("scale", torch.tensor(1 / (255 * std)), persistent=False)
+        self.register_buffer("mean", torch.tensor(255 * 0.45), persistent=False)
+        self.register_buffer("scale", torch.tensor(1 / (255 * 0.225)), persistent=False)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
         """uint8 clips (B, 3, T, H, W) to floats of the same shape."""
+        # Laid out channels last, CPUs convolve up to 1.7 times faster.
         clips = clips_BCTHW.to(self.mean.dtype, memory_format=torch.channels_last_3d)
         return (clips - self.mean) * self.scale
 
@@ -233,20 +228,14 @@ class Classifier(nn.Module):
 
 
 def recompute_activations(network: Backbone) -> None:
-    """Keep only the inputs of residual blocks and compute the rest again in the backward pass.
-
-    Less memory for a third more time; names of weights and results stay the same.
-    """
+    """Keep only residual blocks' inputs for the backward pass: less memory, a third more time."""
     for block in network.modules():
         if isinstance(block, ResBlock):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 class FrozenBatchNorm3d(nn.BatchNorm3d):
-    """A batch norm that stays in evaluation mode and is computed by the convolution before it.
-
-    Its state keeps its names, so that weights can be loaded before or after freezing.
-    """
+    """A batch norm in evaluation mode, under its old names, that the convolution computes."""
 
     def train(self, mode: bool = True) -> FrozenBatchNorm3d:
         """Stay in evaluation mode."""
@@ -258,16 +247,12 @@ class FrozenBatchNorm3d(nn.BatchNorm3d):
 
 
 class FoldedConv3d(nn.Conv3d):
-    """A convolution and the frozen batch norm behind it in one: the norm scales the kernel.
-
-    Equal to the pair up to rounding, forward and backward, and saves two passes over the map.
-    """
+    """A convolution and the frozen batch norm behind it in one: the norm scales the kernel."""
 
     def __init__(self, conv: nn.Conv3d, norm: FrozenBatchNorm3d) -> None:
         shape = (conv.in_channels, conv.out_channels, conv.kernel_size)
-        super().__init__(
-            *shape, conv.stride, conv.padding, conv.dilation, conv.groups, bias=False, device="meta"
-        )
+        options = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        super().__init__(*shape, *options, bias=False, device="meta")
         self.weight = conv.weight
         self._norm = (norm,)  # a tuple, since the norm stays registered in its own place
 

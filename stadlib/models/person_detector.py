@@ -4,8 +4,7 @@ Every cell of a feature pyramid gives a box and a score. A side's distance from 
 a distribution over the whole numbers 0..reg_max of strides, whose expectation is the distance. The
 score is the quality of the box: the IoU that it should have with a person, 0 for background. A
 small network corrects it by the shape of the distributions, as sharp ones mean a well-placed box.
-ATSS chooses the cells that learn a person. All detectors take a list of images (3, H, W) in [0, 1]
-and give boxes, scores and labels.
+ATSS chooses the cells that learn a person.
 
 Legend: B images, A cells of all levels (one anchor each), G persons of an image, N cells that are
 looked at, D = reg_max + 1 numbers of a distribution; 4 sides: left, top, right, bottom.
@@ -96,15 +95,10 @@ class GFocalV2(nn.Module):
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> list[dict[str, Tensor]] | LossSums:
-        """Detect persons, or in training mode return the losses.
+        """Detect persons in images (3, H, W) in [0, 1], or in training return the losses.
 
-        Args:
-            images: (3, H, W) float in [0, 1], of any sizes.
-            targets: one an image, in training: ``boxes`` (G, 4) in pixels; G may be 0.
-
-        Returns:
-            An image's ``boxes`` (N, 4) in its own pixels, ``scores`` and ``labels`` (all 1),
-            the highest score first; or :class:`LossSums`.
+        Training needs every image's ``boxes`` (G, 4) in pixels; G may be 0. Detection gives
+        ``boxes`` (N, 4) in the image's pixels, ``scores`` and ``labels``, the best first.
         """
         sizes = [tuple(image.shape[-2:]) for image in images]
         batch, targets = self.transform(images, targets)
@@ -132,9 +126,7 @@ class GFocalV2(nn.Module):
 class GFocalHead(nn.Module):
     """Scores and distributions of every cell; the same weights on every level of the pyramid."""
 
-    def __init__(
-        self, channels: int, num_levels: int, num_convs: int = 4, reg_max: int = REG_MAX
-    ) -> None:
+    def __init__(self, channels: int, num_levels: int, num_convs: int, reg_max: int = REG_MAX):
         super().__init__()
         self.reg_max = reg_max
         self.score_tower = _tower(channels, num_convs)
@@ -179,21 +171,13 @@ def _tower(channels: int, num_convs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def assign(
-    anchors_A4: Tensor, level_sizes: Sequence[int], boxes_G4: Tensor, top_k: int = TOP_K
-) -> Tensor:
+def assign(anchors_A4: Tensor, level_sizes: Sequence[int], boxes_G4: Tensor) -> Tensor:
     """Adaptive Training Sample Selection: the person that each anchor learns (Zhang et al. 2020).
 
-    A person's candidates are the ``top_k`` anchors of every level whose centres are nearest. A
+    A person's candidates are the ``TOP_K`` anchors of every level whose centres are nearest. A
     candidate is taken if its IoU with the person reaches the candidates' mean plus their standard
-    deviation, and its centre lies inside the person. No threshold is set by hand.
-
-    Boxes are x1 y1 x2 y2 in pixels; G may be 0. ``level_sizes`` says how many anchors belong to
-    each level, one after the other.
-
-    Returns:
-        (A,) int64: index of the person, ``BACKGROUND`` for none. An anchor that several persons
-        take learns the one that it overlaps most.
+    deviation, and its centre lies inside the person. An anchor that several persons take learns
+    the one that it overlaps most. Returns their index, (A,) int64, or ``BACKGROUND``.
     """
     if not len(boxes_G4):
         return torch.full((len(anchors_A4),), BACKGROUND, device=anchors_A4.device)
@@ -203,7 +187,7 @@ def assign(
     # The K candidates of each person.
     nearest, offset = [], 0
     for distances in distance_AG.split(list(level_sizes)):
-        indices = distances.topk(min(top_k, len(distances)), dim=0, largest=False).indices
+        indices = distances.topk(min(TOP_K, len(distances)), dim=0, largest=False).indices
         nearest.append(indices + offset)
         offset += len(distances)
     candidates_KG = torch.cat(nearest)
@@ -269,20 +253,14 @@ def encode(points_N2: Tensor, boxes_N4: Tensor) -> Tensor:
     return torch.cat([points_N2 - low, high - points_N2], dim=-1)
 
 
-def quality_focal_loss(scores_N: Tensor, quality_N: Tensor, beta: float = BETA) -> Tensor:
-    """(N,) ``|y - s|^beta`` times the cross entropy of score s and quality y, both in [0, 1].
-
-    GFocalV2's score is a product of two probabilities, hence no logits here.
-    """
+def quality_focal_loss(scores_N: Tensor, quality_N: Tensor) -> Tensor:
+    """(N,) ``|y - s|^beta`` times the cross entropy of score s and quality y, both in [0, 1]."""
     entropy_N = F.binary_cross_entropy(scores_N, quality_N, reduction="none")
-    return (quality_N - scores_N).abs() ** beta * entropy_N
+    return (quality_N - scores_N).abs() ** BETA * entropy_N
 
 
 def distribution_focal_loss(logits_ND: Tensor, distance_N: Tensor) -> Tensor:
-    """(N,) cross entropy with the two whole numbers around a distance, weighted by nearness.
-
-    The distances are in strides, in [0, reg_max).
-    """
+    """(N,) cross entropy with the two whole numbers around a distance, weighted by nearness."""
     below_N = distance_N.floor().long()
     share_N = distance_N - below_N  # of the number above
     lower_N = F.cross_entropy(logits_ND, below_N, reduction="none")
@@ -328,9 +306,8 @@ def _select(cells: Cells, image_sizes: Sequence[tuple[int, int]]) -> list[dict[s
 def gfocal_resnet(depth: int, short_sides: Sequence[int], long_side: int) -> GFocalV2:
     """ResNet-50 or -101 with a pyramid of five levels, 256 channels: the paper's size.
 
-    Frozen batch norms and no pretrained weights: load some before training (torchvision's
-    ``ResNet50_Weights`` fit ``body.body``). Sides are in pixels: a short side is drawn for every
-    image in training, the last one is that of testing; ``long_side`` limits the longer side.
+    Batch norms are frozen: load torchvision's ``ResNet50_Weights`` into ``body.body``. A short side
+    in pixels is drawn for every image in training, the last one is that of testing.
     """
     check_word("depth", depth, (50, 101))
     body = resnet_fpn_backbone(
@@ -348,8 +325,7 @@ def gfocal_resnet(depth: int, short_sides: Sequence[int], long_side: int) -> GFo
 def gfocal_mini(short_sides: Sequence[int], long_side: int) -> GFocalV2:
     """A detector for pictures of some 100 pixels: six residual blocks, two levels, 64 channels.
 
-    Persons are 20 pixels high or more; a level of stride 4 would have three times the cells of
-    these two together.
+    Persons are 20 pixels high or more. A level of stride 4 would have thrice the cells of both.
     """
     widths = (24, 48, 96, 128)
     stem = nn.Conv2d(3, widths[0], 3, stride=2, padding=1, bias=False)
@@ -383,12 +359,7 @@ def _transform(short_sides: Sequence[int], long_side: int, multiple: int):
 
 
 def torchvision_detector(name: str) -> nn.Module:
-    """A detector that torchvision ships with weights of COCO, which are downloaded if need be.
-
-    Raises:
-        ConfigError: an unknown name; the message lists them.
-        InputError: the weights are not here and cannot be fetched.
-    """
+    """A detector that torchvision ships with weights of COCO, which are downloaded if need be."""
     check_word("torchvision detector", name, TORCHVISION)
     # One-stage detectors name it otherwise, and overlook options that they do not know.
     threshold = "box_score_thresh" if name.startswith("fasterrcnn") else "score_thresh"
