@@ -57,7 +57,7 @@ class Prediction:
         folder: of the results.
         names: of the actions, by id, in the order of the scores.
         every: seconds from one that was scored to the next.
-        warning: what must be said about it; empty if nothing.
+        warning: what must be said about it, if anything.
         sightings: second by second.
     """
 
@@ -91,11 +91,7 @@ class Prediction:
         count = sum(1 for _ in self.sightings)
         number = min(ROWS * columns, count)
         places = {int((i + 0.5) * count / number) for i in range(number)}
-        frames = [
-            self._frame(stream, sighting)
-            for place, sighting in enumerate(self.sightings)
-            if place in places
-        ]
+        frames = [self._frame(stream, s) for i, s in enumerate(self.sightings) if i in places]
         return frame_grid(frames, columns, warning=self.warning)
 
     def time_line(self) -> NotebookFigure:
@@ -103,8 +99,8 @@ class Prediction:
         return time_line.time_line(lambda: self.sightings, self.names, self.every, self.warning)
 
     def persons(self) -> pd.DataFrame:
-        """Return the persons by number: first and last second, in how many they were scored, and
-        what they do most, by the mean of their scores."""
+        """The persons by number: first and last second, in how many they were scored, and what they
+        do most, by the mean of their scores."""
         seconds, sums = defaultdict(list), defaultdict(float)
         for sighting in self.sightings:
             for number, scores in zip(sighting.numbers, sighting.actions, strict=True):
@@ -112,24 +108,20 @@ class Prediction:
                 seen = seconds[number][2] if seconds[number] else 0
                 seconds[number] = [*first, sighting.second, seen + 1]
                 sums[number] = sums[number] + scores
-        table = pd.DataFrame.from_dict(
-            seconds, orient="index", columns=["from second", "to", "scored"]
-        ).rename_axis("person")
+        columns = ["from second", "to", "scored"]
+        table = pd.DataFrame.from_dict(seconds, orient="index", columns=columns)
+        table = table.rename_axis("person")
         table["does"] = [self._words(sums[n] / scored) for n, scored in table["scored"].items()]
         return table.sort_index()
 
     def files(self) -> pd.DataFrame:
-        """Return the files of the folder, and what each is for."""
-        rows = {
-            name: (round((self.folder / name).stat().st_size / 1000, 1), words)
-            for name, words in _FILES.items()
-        }
-        return pd.DataFrame.from_dict(rows, orient="index", columns=["kB", "holds"]).rename_axis(
-            "file"
-        )
+        """The files of the folder, and what each is for."""
+        sizes = [round((self.folder / name).stat().st_size / 1000, 1) for name in _FILES]
+        index = pd.Index(_FILES, name="file")
+        return pd.DataFrame({"kB": sizes, "holds": list(_FILES.values())}, index)
 
     def provenance(self) -> pd.DataFrame:
-        """Return what the results were made of."""
+        """What the results were made of."""
         words = {k: v for k, v in self.sightings.made_by.items() if k != "actions"}
         words["model"], _, words["its digest"] = words["model"].rpartition("-")  # else cut in two
         words["stadlib"] = version("stadlib")
@@ -162,20 +154,13 @@ PARAMETERS = ("video", "weights", "detector", "every", "scale")
 
 
 def check_parameters(namespace: dict[str, object]) -> None:
-    """Refuse a notebook's unknown parameter, and what cannot be predicted.
-
-    Args:
-        namespace: the notebook's variables, with :data:`PARAMETERS` among them.
-
-    Raises:
-        ConfigError, InputError: one line that says what to do.
-    """
+    """Refuse a notebook's unknown parameter, and what cannot be predicted, in one line."""
     study.refuse_unknown(namespace, PARAMETERS)
     _check(*(namespace[name] for name in ("video", "detector", "every", "scale")))
 
 
 def _check(video: str, detector: str, every: float, scale: str) -> None:
-    """See that the words are words and the video is one, before anything slow is imported."""
+    """Refuse wrong words and files that are no video, before anything slow is imported."""
     if type(every) not in (int, float) or not 0 < every < math.inf:
         raise ConfigError(f"every={every!r}; give seconds, more than 0")
     check_word("scale", scale, ("smoke", "mini"))
@@ -221,7 +206,7 @@ def predict(
 def watch(
     path: Path, networks, *, every: float = EVERY, out: Path | None = None, progress: MakeProgress
 ) -> Prediction:
-    """The same with networks that are open (:class:`stadlib.video.scorer.Networks`)."""
+    """As :func:`predict`, with networks that are open (:class:`stadlib.video.scorer.Networks`)."""
     from stadlib.video.scorer import Scorer  # noqa: PLC0415  (torch)
 
     stream = Stream(path, largest=SHORT_SIDES[1])

@@ -38,14 +38,9 @@ from stadlib.video.tracks import Tracks
 
 
 class Past:
-    """Tokens of the persons of the last seconds, in the order of time.
+    """Tokens of the persons of the last ``span`` seconds (0: no memory), in the order of time.
 
     The study's banks also know the seconds after. A video that is being watched has none yet.
-
-    Args:
-        span: seconds back; 0: there is no memory.
-        max_persons: of a second.
-        width: C of the tokens.
     """
 
     def __init__(self, span: int, max_persons: int, width: int) -> None:
@@ -53,7 +48,7 @@ class Past:
         self._seconds: deque[tuple[int, Tensor, Tensor]] = deque()
 
     def keep(self, second: int, tokens_NLC: Tensor, boxes_N4: Tensor) -> None:
-        """Keep the persons of a second, the surest first, rounded as banks round them.
+        """Keep the surest ``max_persons`` of a second, rounded as banks round them.
 
         Of two moments in one second the first is kept.
         """
@@ -96,7 +91,7 @@ def open_networks(
         progress: makes the progress of a named task.
 
     Raises:
-        ConfigError, InputError: no such run, detector or weights; one line that says what to do.
+        ConfigError, InputError: no such run, detector or weights.
     """
     experiment, folder = _run(weights, scale)
     run = open_run(experiment, folder, progress)
@@ -106,6 +101,7 @@ def open_networks(
     memory = bool(experiment.stages[-1].memory)
     ours = not detector.startswith("torchvision:")
     threshold = (experiment.detections or Detections()).threshold if ours else SURE
+    made_by = {"model": folder.name, "weights": weights_digest(model)}
     return Networks(
         detector=finder,
         threshold=threshold,
@@ -116,12 +112,7 @@ def open_networks(
         multiple=build.numbers(experiment).pad_multiple,
         span=experiment.span if memory else 0,
         remembered=experiment.remembered if memory else 0,
-        made_by={
-            "model": folder.name,
-            "weights": weights_digest(model),
-            "detector": name,
-            "threshold": threshold,
-        },
+        made_by=made_by | {"detector": name, "threshold": threshold},
         warning=warning(experiment, detector, video),
     )
 
@@ -150,13 +141,7 @@ def a_movie(scale: str, progress: MakeProgress) -> Path:
 
 
 def warning(experiment: Experiment, detector: str, video: Path) -> str:
-    """What must be said wherever the results are shown; empty if there is nothing.
-
-    Args:
-        experiment: what the model was trained in.
-        detector: the word for it.
-        video: its path tells whether the package rendered it.
-    """
+    """What must be said wherever the results of a model and a detector on a video are shown."""
     home = data_dir().resolve()
     folders = [part for part in video.resolve().parents if part.parent == home]
     miniature = any(folder.name.startswith("miniature-") for folder in folders)
@@ -164,9 +149,8 @@ def warning(experiment: Experiment, detector: str, video: Path) -> str:
     finds_drawn = detector in DETECTORS and experiment.scale != "paper"
     if not miniature and (drawn or finds_drawn):
         name = "MODEL" if drawn else "DETECTOR"
-        results = (
-            "Its boxes" if not drawn else "Boxes and actions" if finds_drawn else "Its actions"
-        )
+        results = "Boxes and actions" if finds_drawn else "Its actions"
+        results = results if drawn else "Its boxes"
         text = "it knows only drawn figures."
         return f"MINIATURE {name} ON REAL VIDEO: {text} {results} mean nothing here."
     if experiment.scale == "smoke":
@@ -192,7 +176,7 @@ class Networks:
         span: seconds of memory; 0: the model has none.
         remembered: persons a second in it.
         made_by: names detector and model in files.
-        warning: said loudly wherever results are shown; empty where there is nothing to warn of.
+        warning: said wherever results are shown, if any.
     """
 
     detector: nn.Module
