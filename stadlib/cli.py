@@ -77,11 +77,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: list[str] | None = None) -> partial:
-    """The command that a command line names, with its options; call it to run it.
-
-    Raises:
-        ConfigError: an unknown command or option.
-    """
+    """The command that a command line names, with its options; call it to run it."""
     parser = _Parser(prog="stadlib", description="Every command of the study.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -148,9 +144,7 @@ def train(
     frames: Annotated[str | None, "8x8+32x2, 16x4+64x1, 32x2, 64x1, all"] = None,
     head: Annotated[str | None, "linear, s-only, t-only, all"] = None,
     memory: Annotated[str, "rows of Table 1: no, yes, all"] = "no",
-    detector: Annotated[
-        str | None, "ground-truth, v1, v2, v3; default: v3, for --data the first"
-    ] = None,
+    detector: Annotated[str | None, "ground-truth (default with --data), v1, v2, v3"] = None,
     amounts: Annotated[bool, "instead of Table 2: how much memory helps how much"] = False,
     uses: Annotated[bool, "instead of Table 4: what can be done with v3's boxes"] = False,
     scale: ScaleOption = "mini",
@@ -232,21 +226,18 @@ def pretrain_command(
     """Train a backbone to classify Kinetics' clips."""
     check_word("pretrain", pretrain, tuple(KINETICS))
     check_word("scale", scale, tuple(SCALES))
-    for name, number, least in (
-        ("iterations", iterations, 1),
-        ("seed", seed, 0),
-        ("processes", processes, 0),
-    ):
+    numbers = {"iterations": (iterations, 1), "seed": (seed, 0), "processes": (processes, 0)}
+    for name, (number, least) in numbers.items():
         if number is not None and number < least:
             raise InputError(f"--{name} {number}: give {least} or more")
     frames = frames or ("8x8+32x2" if backbone.startswith("slowfast") else "32x2")
-    experiment = Experiment(
-        backbone=backbone, pretrain=pretrain, frames=frames, scale=scale, seed=seed
-    )
+    words = {"backbone": backbone, "pretrain": pretrain, "frames": frames}
+    words |= {"scale": scale, "seed": seed}
+    experiment = Experiment(**words)
     rendered = data is None and scale != "paper"
     if rendered and (iterations or seed):
         raise InputError(
-            f"--iterations and --seed are for real files; name them with --data, or --scale paper "
+            "--iterations and --seed are for real files; name them with --data, or --scale paper "
             f"(weights of scale {scale} are shared by all rows that need them)"
         )
     from stadlib.training import pretraining  # noqa: PLC0415
@@ -259,8 +250,7 @@ def pretrain_command(
     if processes:
         if plan:
             plan.finished()
-        words = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "data": data}
-        words |= {"scale": scale, "iterations": iterations, "seed": seed}
+        words |= {"data": data, "iterations": iterations}
         options = [f"--{name}={word}" for name, word in words.items() if word is not None]
         command = ["pretrain", *options, *execution.words()]
         study.torchrun(command, processes, f"pretrain {backbone}")
@@ -276,10 +266,8 @@ def pretrain_command(
             record = pretraining.pretrain(plan, Progress, execution)
             lines = _pretrained(record, plan)
             if scale == "paper" and record["classes"] != classes:
-                lines.append(
-                    f"note: {record['classes']} classes, but {pretrain} has {classes}; "
-                    "what is trained on these weights should say so"
-                )
+                note = f"note: {record['classes']} classes, but {pretrain} has {classes}; "
+                lines.append(note + "what is trained on these weights should say so")
         if rank() == 0:
             print("\n".join(lines), flush=True)
 
@@ -379,19 +367,9 @@ def evaluate(
         report = files.measure_persons(groundtruth, detections)
         lines = files.person_lines(report)
     else:
-        report = files.measure(
-            groundtruth,
-            detections,
-            labels,
-            exclude=exclude,
-            compare=compare,
-            protocol=protocol,
-            iou=iou,
-            ties=ties,
-            num_resamples=bootstrap,
-            diagnose=diagnose,
-            progress=Progress,
-        )
+        options = {"exclude": exclude, "compare": compare, "diagnose": diagnose, "ties": ties}
+        options |= {"protocol": protocol, "iou": iou, "num_resamples": bootstrap}
+        report = files.measure(groundtruth, detections, labels, **options, progress=Progress)
         lines = files.lines(report)
     print("\n".join(lines))
     if json_:
@@ -589,9 +567,8 @@ def predict_command(
     """Show who does what in a video."""
     from stadlib.video import predict  # noqa: PLC0415  (torch, matplotlib, IPython)
 
-    prediction = predict.predict(
-        video, out=out, weights=weights, detector=detector, every=every, scale=scale
-    )
+    options = {"out": out, "weights": weights, "detector": detector, "every": every}
+    prediction = predict.predict(video, **options, scale=scale)
     table = prediction.persons()
     print(table.head(20).to_string() if len(table) else "no person found")
     for path in sorted(prediction.folder.iterdir()):

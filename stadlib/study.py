@@ -255,7 +255,6 @@ def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution 
         words = ["train", "--experiment", json.dumps(experiment.to_dict()), *execution.words()]
         torchrun(words, num_processes, experiment.name)
         return read_record(folder / "record.json")
-
     from stadlib.training import processes, stages  # noqa: PLC0415  (torch)
 
     started = time.monotonic()

@@ -61,9 +61,6 @@ def test_before_its_first_scored_second_a_person_has_the_scores_of_that_one():
     first = sighting([look(0.0), look(0.25, p5=LEFT)])
     playback = Playback([first, sighting([look(1.0, p5=LEFT)], (0, 0.6, 0))], IDS)
     assert playback.at(0.2)[0].actions == [(12, 0.6)]
-
-
-def test_no_sighting_no_person():
     assert Playback([], IDS).at(0.0) == []
 
 
@@ -103,12 +100,11 @@ def test_a_warning_stands_above_every_frame_without_covering_it():
 
 def test_a_crowd_at_the_edges_is_drawn():
     """Boxes that touch every edge, more persons than the panel has room for."""
-    boxes = np.random.default_rng(0).uniform(0, 1, (60, 4))
-    boxes = np.concatenate([np.minimum(boxes[:, :2], 0.99), np.ones((60, 2))], axis=1)
+    boxes = np.random.default_rng(0).uniform(0, 0.99, (60, 4))
+    boxes[:, 2:] = 1
     crowd = [seen(number, box) for number, box in enumerate(boxes, 1)]
-    overlay = Overlay((360, 360), NAMES, "")
-    few = overlay.draw(np.zeros((360, 360, 3), np.uint8), 0.0, crowd[:2])
-    many = overlay.draw(np.zeros((360, 360, 3), np.uint8), 0.0, crowd)
+    overlay, black = Overlay((360, 360), NAMES, ""), np.zeros((360, 360, 3), np.uint8)
+    few, many = (overlay.draw(black.copy(), 0.0, persons) for persons in (crowd[:2], crowd))
     assert many.shape == few.shape and (many[:, 360:] != few[:, 360:]).any()
 
 
@@ -206,10 +202,7 @@ def test_the_past_is_a_bank_s_window_without_its_future(tmp_path):
         bank.write([("v", second)], torch.tensor([count]), tokens, boxes)
         past.keep(second, tokens, boxes)
         past.keep(second, tokens + 1, boxes)  # a second moment in that second
-
-
-def test_without_a_span_nobody_is_remembered():
-    past = Past(span=0, max_persons=5, width=8)
+    past = Past(span=0, max_persons=5, width=8)  # without a span no person is remembered
     past.keep(0, torch.ones(1, 2, 8), torch.ones(1, 4))
     assert past.before(1).mask_BM.shape == (1, 0)
 
@@ -273,15 +266,12 @@ def test_a_notebook_s_wrong_words_are_refused(name, value, answer):
         ("slowfast-50-ava", "a file of weights is read as a backbone alone"),
         ("some/model.pyth", "a file of weights is read as a backbone alone"),
         ("no-such-run", "no run whose name contains 'no-such-run'"),
+        (".", "no finished run (no record.json)"),
     ],
 )
 def test_weights_that_score_no_actions_are_refused(weights, answer, tmp_path, monkeypatch):
     monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as error:
         scorer.open_networks(weights, "v3", "smoke", Path("v.mp4"), lambda title: print)
     assert answer in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_run_that_is_not_finished_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no finished run \(no record\.json\)"):
-        scorer.open_networks(str(tmp_path), "v3", "smoke", Path("v.mp4"), lambda title: print)

@@ -89,7 +89,7 @@ class Experiment(_Checked):
     """A row of a table: everything that decides its numbers.
 
     ``scale`` says on which data and at which size the words are meant: ``ir-csn-152`` at ``mini``
-    is the miniature member of the same family (see :class:`stadlib.scales.Scale`).
+    is the miniature member of the same family (see :class:`stadlib.recipes.scales.Scale`).
     """
 
     backbone: BackboneName = "ir-csn-152"

@@ -82,16 +82,8 @@ def open_networks(
 ) -> Networks:
     """The networks of a run, ready to look at a video.
 
-    Args:
-        weights: a run's folder, its name or part of it; ``miniature`` for the study's t-only row,
-            which is trained if need be.
-        detector: ``v1``, ``v2``, ``v3`` of the run's scale, ``torchvision:NAME``, or a ``FILE.pt``.
-        scale: of the miniature model: ``smoke`` or ``mini``.
-        video: what they shall look at; it decides on warnings alone.
-        progress: makes the progress of a named task.
-
-    Raises:
-        ConfigError, InputError: no such run, detector or weights.
+    Arguments and errors are those of :func:`stadlib.video.predict.predict`; the video decides on
+    warnings alone.
     """
     experiment, folder = _run(weights, scale)
     run = open_run(experiment, folder, progress)
@@ -163,41 +155,23 @@ LOOK = 0.25  # seconds from a look for persons to the next: they must overlap to
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """What looks at a video, ready for use.
+    """What looks at a video, ready for use."""
 
-    Attributes:
-        detector: pictures to boxes, scores and labels.
-        threshold: the least score of a person.
-        model: clip and boxes to actions.
-        labels: the actions' names, in the model's order.
-        sampling: the frames of a clip.
-        view: what the model sees of a clip.
-        multiple: height and width of a padded clip are divisible by it.
-        span: seconds of memory; 0: the model has none.
-        remembered: persons a second in it.
-        made_by: names detector and model in files.
-        warning: said wherever results are shown, if any.
-    """
-
-    detector: nn.Module
-    threshold: float
+    detector: nn.Module  # pictures to boxes, scores and labels
+    threshold: float  # the least score of a person
     model: ActionDetector
-    labels: LabelMap
-    sampling: Sampling
-    view: Transform
-    multiple: int
-    span: int = 0
-    remembered: int = 0
-    made_by: dict
-    warning: str = ""
+    labels: LabelMap  # in the model's order
+    sampling: Sampling  # the frames of a clip
+    view: Transform  # what the model sees of a clip
+    multiple: int  # height and width of a padded clip are divisible by it
+    span: int = 0  # seconds of memory; 0: the model has none
+    remembered: int = 0  # persons a second in it
+    made_by: dict  # names detector and model in files
+    warning: str = ""  # said wherever results are shown
 
 
 class Scorer:
-    """Scores one second after the other of one video.
-
-    Args:
-        networks: set to evaluation mode here.
-        every: seconds between scored ones.
+    """Scores one second after the other of one video, ``every`` so many seconds.
 
     Attributes:
         offsets: seconds, from a scored second, of the pictures that it needs.
@@ -215,8 +189,7 @@ class Scorer:
 
     @torch.inference_mode()
     def __call__(self, moment: Moment) -> Sighting:
-        """Find, follow and score the persons of the next second, whose pictures are those of
-        :attr:`offsets`."""
+        """Find, follow and score the persons of the next second."""
         second, end = moment.time, moment.end
         times = [second + offset for offset in self._looks if offset == 0 or second + offset <= end]
         found = self._persons(moment.pictures[: len(times)])
