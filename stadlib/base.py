@@ -39,11 +39,11 @@ class OneLineError(ValueError):
 
 
 class ConfigError(OneLineError):
-    """A word or number that the study does not know; the message names it and the choices."""
+    """A word or number that the study does not know; the message names the choices."""
 
 
 class InputError(OneLineError):
-    """A file or row that cannot be used; one line that names file, row, word and the remedy."""
+    """A file or row that cannot be used; the message names file, row, word and the remedy."""
 
 
 def check_word(field: str, word: object, choices: tuple) -> None:
@@ -225,8 +225,7 @@ class Progress:
         if self.bar is None:
             # A notebook paints stderr red; in a terminal stdout is for what a command answers.
             file = sys.stdout if _in_kernel() else sys.stderr
-            # Line 0, though the bar of an interrupted cell may still hold it: JupyterLab does
-            # not move the cursor up, and a bar on line 1 would be a new line with every refresh.
+            # Always line 0: JupyterLab does not move the cursor up to line 1.
             options = {"initial": self.first, "leave": False, "file": file, "position": 0}
             self.bar = tqdm(total=total, desc=self.title, **options)
         self.bar.set_postfix_str(text, refresh=False)

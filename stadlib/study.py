@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
     from stadlib.training.stages import Run
 
-# ------------------------------------------------------------------------------------- records
-
 
 @dataclass(frozen=True)
 class Record:
@@ -289,9 +287,6 @@ def torchrun(words: Sequence[str], num_processes: int, name: str) -> None:
             raise
     if process.returncode:
         raise InputError(f"{name}: torchrun failed; its messages stand above")
-
-
-# -------------------------------------------------------------------------- other measurements
 
 
 def _record_file(folder: Path, split: str) -> Path:

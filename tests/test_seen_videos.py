@@ -35,9 +35,6 @@ def sighting(looks: list[Look], *scores: tuple[float, ...]) -> Sighting:
     return Sighting(looks, np.ones(len(scores)), np.array(scores).reshape(len(scores), len(IDS)))
 
 
-# ----------------------------------------------------------------------- between looks and seconds
-
-
 def test_a_box_goes_straight_from_look_to_look_and_labels_change_half_way_between_seconds():
     first = sighting([look(0.0, p1=LEFT), look(0.5, p1=LEFT)], (0.9, 0, 0))
     second = sighting([look(1.0, p1=RIGHT)], (0, 0.8, 0))
@@ -66,9 +63,6 @@ def test_before_its_first_scored_second_a_person_has_the_scores_of_that_one():
 
 def test_what_is_shown_is_sure_enough_and_in_order():
     assert shown_actions(np.array([SHOWN, 0.9, SHOWN - 0.01]), IDS) == [(12, 0.9), (11, SHOWN)]
-
-
-# ------------------------------------------------------------------------------------- the drawing
 
 
 def seen(number: int, box: np.ndarray) -> Seen:
@@ -132,14 +126,8 @@ def test_a_drawn_video_has_every_frame_at_its_time_and_appears_whole(film, tmp_p
     assert [one.time for one in shown] == pytest.approx([i / 8 for i in range(40)])
     levels = [one.picture()[:48, :64].mean() for one in shown]
     np.testing.assert_allclose(levels, 60 + 3 * np.arange(40), atol=3)
-
-
-def test_a_clip_is_the_beginning(film, tmp_path):
-    drawing.write_clip(film, tmp_path / "clip.mp4", 1.5)
+    drawing.write_clip(film, tmp_path / "clip.mp4", 1.5)  # the beginning alone
     assert len(list(Stream(tmp_path / "clip.mp4").frames())) == 12
-
-
-# ------------------------------------------------------------------------------------- the figures
 
 
 def test_a_long_video_has_no_longer_a_time_line():
@@ -183,9 +171,6 @@ def test_a_contact_sheet_names_persons_and_what_they_do(film):
     assert "3 s" in words and "and 5 more" in words
 
 
-# -------------------------------------------------------------------------------------- the memory
-
-
 def test_the_past_is_a_bank_s_window_without_its_future(tmp_path):
     rng = torch.Generator().manual_seed(0)
     seconds = [("v", second, 4) for second in range(9)]
@@ -205,9 +190,6 @@ def test_the_past_is_a_bank_s_window_without_its_future(tmp_path):
     past = Past(span=0, max_persons=5, width=8)  # without a span no person is remembered
     past.keep(0, torch.ones(1, 2, 8), torch.ones(1, 4))
     assert past.before(1).mask_BM.shape == (1, 0)
-
-
-# ------------------------------------------------------------------------------------ what is said
 
 
 (MINI,) = recipes.table1(

@@ -86,11 +86,6 @@ def test_speed_is_that_of_the_process_that_runs_now(runs):
     assert status(folder)[1] == "stage 1 of 2: begun, nothing logged yet"
 
 
-def test_a_folder_of_no_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no experiment\.json; name the folder of a run"):
-        status(tmp_path)
-
-
 def test_runs_are_found_by_a_part_of_their_name(runs, tmp_path):
     folders = [start(runs, number)[0] for number in range(3)]
     for number, folder in enumerate(folders):
@@ -102,6 +97,8 @@ def test_runs_are_found_by_a_part_of_their_name(runs, tmp_path):
     with pytest.raises(InputError, match="no run whose name contains 'huge'; there") as caught:
         find_run("huge")
     assert folders[1].name in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"no experiment\.json; name the folder of a run"):
+        status(tmp_path)
 
 
 def test_command_and_nothing_is_touched(runs, capsys):

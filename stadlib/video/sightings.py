@@ -163,7 +163,7 @@ class Playback:
         """The persons of a frame; ``time`` must not go back.
 
         The nearest look says who is there, with boxes on the straight line from look to look. The
-        nearest second that scored a person says what the person does.
+        nearest scored second says what a person does.
         """
         while self._next is not None and self._next.second <= time:
             self._now, self._next = self._next, next(self._left, None)
