@@ -39,19 +39,15 @@ class OneLineError(ValueError):
 
 
 class ConfigError(OneLineError):
-    """A word or number that the study does not know; the message names it and the choices."""
+    """A word or number that the study does not know; the message names the choices."""
 
 
 class InputError(OneLineError):
-    """A file or row that cannot be used; one line that names file, row, word and the remedy."""
+    """A file or row that cannot be used; the message names file, row, word and the remedy."""
 
 
 def check_word(field: str, word: object, choices: tuple) -> None:
-    """Refuse ``word`` unless it is one of ``choices``.
-
-    Raises:
-        ConfigError: one line such as ``head='tonly'; choose from linear, s-only, t-only``.
-    """
+    """Refuse a word in one line: ``head='tonly'; choose from linear, s-only, t-only``."""
     if word not in choices:
         raise ConfigError(f"{field}={word!r}; choose from {', '.join(map(str, choices))}")
 
@@ -63,11 +59,7 @@ def digest(content: dict) -> str:
 
 
 def dataset_digest(folder: str, detector: str) -> str:
-    """Twelve hex digits of a dataset: annotations and boxes by content, videos by name and size.
-
-    Raises:
-        InputError: there is no such folder.
-    """
+    """Twelve hex digits of a dataset: annotations and boxes by content, videos by name and size."""
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; name a dataset in the official layout")
@@ -76,11 +68,11 @@ def dataset_digest(folder: str, detector: str) -> str:
         for path in root.glob(pattern):
             if not path.is_file() or path.name.startswith("."):
                 continue  # a folder, a desktop's notes, a file that is being written
-            found = path.stat().st_size
+            state = path.stat().st_size
             if not pattern.startswith("videos"):
                 with open(path, "rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-            content[str(path.relative_to(root))] = found
+                    state = hashlib.file_digest(file, "sha256").hexdigest()
+            content[str(path.relative_to(root))] = state
     return digest(content)
 
 
@@ -88,10 +80,7 @@ _CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def results_dir() -> Path:
-    """The folder of published, reference and own results: ``results/`` of the checkout.
-
-    Installed without a checkout, a folder of the user's data takes its place.
-    """
+    """``results/`` of the checkout; installed without one, a folder of the user's data."""
     if named := os.environ.get("STADLIB_RESULTS"):
         return Path(named).expanduser().resolve()
     if (_CHECKOUT / "pyproject.toml").is_file():
@@ -123,11 +112,7 @@ def data_dir() -> Path:
 
 @contextmanager
 def written_whole(path: Path):
-    """Yield a temporary path beside ``path``; it takes ``path``'s name only when all went well.
-
-    A reader sees the old file or the new one, never half of one, and a kill leaves at most a
-    stray temporary file.
-    """
+    """Yield a temporary path beside ``path``; it takes ``path``'s name only when all went well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -150,8 +135,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def whole_folder(path: Path):
     """Yield an empty folder beside ``path``; it takes ``path``'s name only when all went well.
 
-    Two processes may fill their folders at once: the first to finish wins. The next call on the
-    same machine removes what a killed process left.
+    Of two processes that fill it at once, the first to finish wins. The next call on the same
+    machine removes what a killed process left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{path.name}.*.part"):
@@ -175,19 +160,18 @@ def whole_folder(path: Path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-_PUBLISHED = (":(top,exclude)results/reference",)  # records that were just published are no code
-
-
 def provenance(device: str, seconds: float) -> dict:
     """Where a number comes from: code, libraries, device, cost."""
     commit = _git("rev-parse", "HEAD")
+    # Records that were just published are no code.
+    status = ("status", "--porcelain", "--", ":/", ":(top,exclude)results/reference")
     # Of this process and its largest child (a decoding worker), resident.
     usage = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     memory, unit = sum(u.ru_maxrss for u in usage), 1 if sys.platform == "darwin" else 1024
     return {
         "version": version("stadlib"),
         "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--", ":/", *_PUBLISHED)) if commit else None,
+        "dirty": bool(_git(*status)) if commit else None,
         "python": sys.version.split()[0],
         "torch": version("torch"),
         "device": device,
@@ -216,7 +200,7 @@ class Progress:
     """Callable as ``progress(done, total, text)``; one object a task.
 
     In a terminal or JupyterLab it is a live bar. Elsewhere (papermill, CI, a log file) it prints
-    some ten lines, because a stored notebook would keep every refresh.
+    some ten lines.
     """
 
     def __init__(self, title: str) -> None:
@@ -226,10 +210,12 @@ class Progress:
         self.bar, self.shown = None, -1
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
-        """Show that ``done`` of ``total`` are done, with a few words."""
+        """Show how far the task is."""
         if self.first is None:
             self.first, self.started = done, time.monotonic()
-        if _live():
+        # A terminal redraws; so does JupyterLab, whose server names its kernels' sessions.
+        terminal = not _in_kernel() and sys.stderr.isatty()
+        if "JPY_SESSION_NAME" in os.environ or terminal:
             self._draw(done, total, text)
         elif (step := done * LINES // max(total, 1)) > self.shown:
             self.shown = step
@@ -239,8 +225,7 @@ class Progress:
         if self.bar is None:
             # A notebook paints stderr red; in a terminal stdout is for what a command answers.
             file = sys.stdout if _in_kernel() else sys.stderr
-            # Line 0, though the bar of an interrupted cell may still hold it: JupyterLab does
-            # not move the cursor up, and a bar on line 1 would be a new line with every refresh.
+            # Always line 0: JupyterLab does not move the cursor up to line 1.
             options = {"initial": self.first, "leave": False, "file": file, "position": 0}
             self.bar = tqdm(total=total, desc=self.title, **options)
         self.bar.set_postfix_str(text, refresh=False)
@@ -263,8 +248,3 @@ class Progress:
 
 def _in_kernel() -> bool:
     return "ipykernel" in sys.modules
-
-
-def _live() -> bool:
-    """A terminal redraws; so does JupyterLab, whose server names its kernels' sessions."""
-    return "JPY_SESSION_NAME" in os.environ or (not _in_kernel() and sys.stderr.isatty())

@@ -1,9 +1,9 @@
 """``python -m stadlib`` (or ``stadlib``): every command of the study, and what torchrun starts.
 
 A command is a function. Its signature is its options: what stands before ``*`` is positional, the
-rest has two dashes. Its annotations and its docstring are its help. torch is imported inside the
-commands that compute, after their words were checked. A user's mistake ends with one line on
-standard error and exit status 1.
+rest has two dashes. Its annotations and its docstring are its help. Slow libraries are imported
+inside the commands, after their words were checked. A user's mistake ends with one line on standard
+error and exit status 1.
 """
 
 from __future__ import annotations
@@ -38,26 +38,33 @@ from stadlib.recipes.experiment import USUAL, Execution, Experiment, from_dict
 from stadlib.recipes.scales import DETECTORS, SCALES
 
 SPLITS = ("val", "test")
+PROTOCOLS = ("official", "acar", "slowfast", "mmaction2")  # as in evaluation.matching, pandas apart
 KINETICS = {"K400": ("kinetics-400", 400), "K700": ("kinetics-700", 700)}  # folder, classes
+# Options of several commands.
+ScaleOption = Annotated[str, "smoke, mini, paper"]
+SplitOption = Annotated[str, "val, test"]
+PublishOption = Annotated[bool, "copy to results/reference"]
+DetectorOption = Annotated[str, "v1, v2, v3; torchvision:NAME; or a FILE.pt of weights"]
+LabelsOption = Annotated[Path | None, "label map (.pbtxt) of the evaluated actions"]
+ProcessesOption = Annotated[int, "started with torchrun, each on its own GPU if any"]
+Table1Option = Annotated[str, "of Table 1's runs"]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the command, return the exit status."""
     try:
         parse(arguments)()
-    except OneLineError as error:
-        return _fail(str(error))
+        return 0
     except BrokenPipeError:  # the reader of a pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OneLineError as error:
+        line = str(error)
     except OSError as error:  # a full disk, a folder without permission
         path = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{path}{error.strerror or error}; free space or set STADLIB_RESULTS")
+        line = f"{path}{error.strerror or error}; free space or set STADLIB_RESULTS"
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command resumes from the last checkpoint")
-    return 0
-
-
-def _fail(line: str) -> int:
+        line = "interrupted; the same command resumes from the last checkpoint"
     print(f"stadlib: {line}", file=sys.stderr)
     return 1
 
@@ -70,11 +77,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: list[str] | None = None) -> partial:
-    """The command that a command line names, with its options; call it to run it.
-
-    Raises:
-        ConfigError: one line, such as ``unrecognized arguments: --haed; see stadlib --help``.
-    """
+    """The command that a command line names, with its options; call it to run it."""
     parser = _Parser(prog="stadlib", description="Every command of the study.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -114,16 +117,16 @@ def _add_option(parser: argparse.ArgumentParser, option: inspect.Parameter) -> N
     if get_origin(kind) in (list, Sequence):
         kind = get_args(kind)[0]
         settings["nargs"] = "+"
+    name = option.name.rstrip("_")
     if kind is bool:
         settings["action"] = "store_true"
     else:
-        name = option.name.rstrip("_").upper()
-        settings |= {"type": kind, "metavar": "PATH" if kind is Path else name}
+        settings |= {"type": kind, "metavar": "PATH" if kind is Path else name.upper()}
     needed = option.default is option.empty
     if not needed:
         settings["default"] = option.default
     if option.kind is option.KEYWORD_ONLY:
-        flag = "--" + option.name.rstrip("_").replace("_", "-")
+        flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, dest=option.name, required=needed, **settings)
         return
     if option.kind is option.VAR_POSITIONAL:
@@ -131,13 +134,6 @@ def _add_option(parser: argparse.ArgumentParser, option: inspect.Parameter) -> N
     elif not needed:
         settings["nargs"] = "?"
     parser.add_argument(option.name, **settings)
-
-
-def _at_least(least: float, **options: float | None) -> None:
-    """Refuse numbers below their least."""
-    for name, value in options.items():
-        if value is not None and not value >= least:
-            raise InputError(f"--{name.replace('_', '-')} {value}: give {least} or more")
 
 
 def train(
@@ -148,18 +144,16 @@ def train(
     frames: Annotated[str | None, "8x8+32x2, 16x4+64x1, 32x2, 64x1, all"] = None,
     head: Annotated[str | None, "linear, s-only, t-only, all"] = None,
     memory: Annotated[str, "rows of Table 1: no, yes, all"] = "no",
-    detector: Annotated[
-        str | None, "ground-truth, v1, v2, v3; default: v3, with --data ground-truth"
-    ] = None,
+    detector: Annotated[str | None, "ground-truth (default with --data), v1, v2, v3"] = None,
     amounts: Annotated[bool, "instead of Table 2: how much memory helps how much"] = False,
     uses: Annotated[bool, "instead of Table 4: what can be done with v3's boxes"] = False,
-    scale: Annotated[str, "smoke, mini, paper"] = "mini",
+    scale: ScaleOption = "mini",
     seed: Annotated[Sequence[int], "one run for each"] = (0,),
     data: Annotated[str, "a folder with a dataset of your own"] = "",
     iterations: Annotated[int | None, "of each stage, instead of the scale's"] = None,
-    processes: Annotated[int, "started with torchrun, each on its own GPU if any"] = 0,
+    processes: ProcessesOption = 0,
     execution: Execution = USUAL,
-    publish: Annotated[bool, "copy records to results/reference"] = False,
+    publish: PublishOption = False,
     experiment: Annotated[str | None, "an experiment as JSON (what torchrun is given)"] = None,
 ) -> None:
     """Train and evaluate rows of a table."""
@@ -172,17 +166,14 @@ def train(
         words = {name: word or getattr(default, name) for name, word in given.items()}
         if not frames and words["backbone"] != default.backbone:
             words["frames"] = "all"  # the default's are those of its backbone
-        boxes = detector or ("ground-truth" if data else "v3")
-        rows = [
-            row
-            for number in seed
-            for row in _rows(table, words, memory, boxes, amounts, uses, scale, number)
-        ]
-    dataset = str(Path(data).resolve()) if data else ""
+        words["detector"] = detector or ("ground-truth" if data else "v3")
+        options = {"scale": scale, "memory": memory, "amounts": amounts, "uses": uses}
+        rows = [row for one in seed for row in _rows(table, words, seed=one, **options)]
+    if data:
+        rows = [replace(row, dataset=str(Path(data).resolve())) for row in rows]
     if iterations:
         longer = [tuple(replace(s, iterations=iterations) for s in row.stages) for row in rows]
         rows = [replace(row, stages=stages) for row, stages in zip(rows, longer, strict=True)]
-    rows = [replace(row, dataset=dataset) if dataset else row for row in rows]
     from stadlib.training.processes import group, rank  # noqa: PLC0415
 
     with group():
@@ -196,24 +187,22 @@ def train(
             _measure_detectors(scale, publish)
 
 
-def _rows(table, words, memory, detector, amounts, uses, scale, seed) -> list[Experiment]:  # noqa: PLR0917
-    """The rows of a table that match the words, for one seed."""
-    options = {"scale": scale, "seed": seed}
+def _rows(table: int, words: dict, memory: str, amounts: bool, uses: bool, **numbers) -> list:
+    """The rows of a table that match the words, at a scale and for one seed."""
     if table == 1:
-        return list(recipes.table1(**options, **words, memory=memory, detector=detector))
+        return list(recipes.table1(**numbers, **words, memory=memory))
     rows = {2: recipes.table2, 3: recipes.table3, 4: recipes.table4}[table]
     rows = recipes.memory_ablation if amounts else recipes.box_uses if uses else rows
-    return list(rows(**options, backbone=words["backbone"], head=words["head"]).values())
+    return list(rows(**numbers, backbone=words["backbone"], head=words["head"]).values())
 
 
-def _means(record) -> str:
+def _means(record: study.Record) -> str:
     values = (f"{name} {100 * found['mAP']:.2f}" for name, found in record.metrics.items())
     return "mAP@0.5, %: " + ", ".join(values)
 
 
 def _measure_detectors(scale: str, publish: bool) -> None:
     """Print how good the boxes of Table 4 are, without regard to actions."""
-
     for version in DETECTORS:
         record = study.detector_record(version, scale)
         values = (f"{name} {100 * found['AP@0.5']:.2f}" for name, found in record.metrics.items())
@@ -228,25 +217,27 @@ def pretrain_command(
     pretrain: Annotated[str, "K400, K700"] = "K700",
     frames: Annotated[str | None, "default: 8x8+32x2 of SlowFast, 32x2 of ir-CSN"] = None,
     data: Annotated[Path | None, "Kinetics; default: where the data folder has it"] = None,
-    scale: Annotated[str, "smoke, mini, paper"] = "paper",
+    scale: ScaleOption = "paper",
     iterations: Annotated[int | None, "instead of the recipe's epochs"] = None,
     seed: Annotated[int, "of weights and order"] = 0,
-    processes: Annotated[int, "started with torchrun"] = 0,
+    processes: ProcessesOption = 0,
     execution: Execution = Execution(save_every=1000),  # noqa: B008
 ) -> None:
     """Train a backbone to classify Kinetics' clips."""
     check_word("pretrain", pretrain, tuple(KINETICS))
     check_word("scale", scale, tuple(SCALES))
-    _at_least(1, iterations=iterations)
-    _at_least(0, seed=seed, processes=processes)
+    numbers = {"iterations": (iterations, 1), "seed": (seed, 0), "processes": (processes, 0)}
+    for name, (number, least) in numbers.items():
+        if number is not None and number < least:
+            raise InputError(f"--{name} {number}: give {least} or more")
     frames = frames or ("8x8+32x2" if backbone.startswith("slowfast") else "32x2")
-    experiment = Experiment(
-        backbone=backbone, pretrain=pretrain, frames=frames, scale=scale, seed=seed
-    )
+    words = {"backbone": backbone, "pretrain": pretrain, "frames": frames}
+    words |= {"scale": scale, "seed": seed}
+    experiment = Experiment(**words)
     rendered = data is None and scale != "paper"
     if rendered and (iterations or seed):
         raise InputError(
-            f"--iterations and --seed are for real files; name them with --data, or --scale paper "
+            "--iterations and --seed are for real files; name them with --data, or --scale paper "
             f"(weights of scale {scale} are shared by all rows that need them)"
         )
     from stadlib.training import pretraining  # noqa: PLC0415
@@ -259,49 +250,36 @@ def pretrain_command(
     if processes:
         if plan:
             plan.finished()
-        words = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "data": data}
-        words |= {"scale": scale, "iterations": iterations, "seed": seed}
-        options = [(f"--{name}", str(word)) for name, word in words.items() if word is not None]
-        options = [word for pair in options for word in pair]
-        study.torchrun(
-            ["pretrain", *options, *execution.words()], processes, f"pretrain {backbone}"
-        )
+        words |= {"data": data, "iterations": iterations}
+        options = [f"--{name}={word}" for name, word in words.items() if word is not None]
+        command = ["pretrain", *options, *execution.words()]
+        study.torchrun(command, processes, f"pretrain {backbone}")
         return
     with group():
-        if rendered:
-            lines = _rendered_pretraining(experiment)
+        if rendered:  # as the rows of a miniature scale do by themselves
+            pretraining.pretrained_backbone(experiment, Progress)
+            folder = pretraining.pretrained_folder(experiment)
+            accuracy = json.loads((folder / "accuracy.json").read_text())
+            top1 = f"{100 * accuracy['top1']:.2f} % of {accuracy['classes']} classes"
+            lines = [f"{folder}: top-1 {top1} of the rendered set"]
         else:
             record = pretraining.pretrain(plan, Progress, execution)
-            lines = _real_pretraining(record, plan, pretrain, classes if scale == "paper" else None)
+            lines = _pretrained(record, plan)
+            if scale == "paper" and record["classes"] != classes:
+                note = f"note: {record['classes']} classes, but {pretrain} has {classes}; "
+                lines.append(note + "what is trained on these weights should say so")
         if rank() == 0:
             print("\n".join(lines), flush=True)
 
 
-def _rendered_pretraining(experiment: Experiment) -> list[str]:
-    """Do what rows of a miniature scale do by themselves."""
-    from stadlib.training import pretraining  # noqa: PLC0415  (torch)
-
-    pretraining.pretrained_backbone(experiment, Progress)
-    folder = pretraining.pretrained_folder(experiment)
-    accuracy = json.loads((folder / "accuracy.json").read_text())
-    top1 = f"{100 * accuracy['top1']:.2f} % of {accuracy['classes']} classes"
-    return [f"{folder}: top-1 {top1} of the rendered set"]
-
-
-def _real_pretraining(record: dict, plan, pretrain: str, classes: int | None) -> list[str]:
-    top1, top5 = (
-        f"{name} {100 * record[name.replace('-', '')]:.2f} %" for name in ("top-1", "top-5")
-    )
+def _pretrained(record: dict, plan) -> list[str]:
+    """What a pretraining on real files reached."""
+    top1, top5 = (f"top-{k} {100 * record[f'top{k}']:.2f} %" for k in (1, 5))
     clips, crops = record["views"]
     videos = f"{record['validation_videos']} videos, {clips} x {crops} views"
     lines = [f"{plan.weights}: {top1}, {top5}, {videos}"]
     if record["unreadable"]:
         lines.append(f"{plan.unreadable}: {record['unreadable']} videos could not be read")
-    if classes and record["classes"] != classes:
-        lines.append(
-            f"note: {record['classes']} classes, but {pretrain} has {classes}; "
-            "what is trained on these weights should say so"
-        )
     return lines
 
 
@@ -309,7 +287,7 @@ def watch(
     run: Annotated[str, "a folder, or part of a run's name; default: the newest"] = "",
     *,
     follow: Annotated[
-        float | None, "seconds between looks until the run ends; alone: 5", 5.0
+        float | None, "look every N seconds until the run ends; alone: 5", 5.0
     ] = None,
 ) -> None:
     """Show what a run is doing: stage, loss, speed, time left."""
@@ -335,7 +313,7 @@ def detect(
     data: Annotated[Path | None, "a dataset: all its seconds"] = None,
     source: Annotated[Sequence[str], "of the dataset: ava, kinetics"] = ("ava", "kinetics"),
     split: Annotated[Sequence[str], "of the dataset: train, val, test"] = ("val",),
-    detector: Annotated[str, "v1, v2, v3; torchvision:NAME; or a FILE.pt of weights"] = "v3",
+    detector: DetectorOption = "v3",
     scale: Annotated[str, "of v1, v2, v3: smoke, mini, paper"] = "mini",
     as_: Annotated[str | None, "the dataset's box files get this name"] = None,
     every: Annotated[float, "seconds between frames of a video"] = 1.0,
@@ -367,7 +345,7 @@ def evaluate(
     *,
     groundtruth: Annotated[list[Path], "CSV files in AVA's layout, evaluated jointly"],
     detections: Annotated[list[Path], "CSV files, a score in column 8"],
-    labels: Annotated[Path | None, "label map (.pbtxt) of the actions"] = None,
+    labels: LabelsOption = None,
     persons: Annotated[bool, "AP of the boxes, without regard to actions; no --labels"] = False,
     exclude: Annotated[Sequence[Path], "CSV files of video,timestamp"] = (),
     protocol: Annotated[str, "official, acar, slowfast, mmaction2"] = "official",
@@ -379,27 +357,19 @@ def evaluate(
     json_: Annotated[Path | None, "write the numbers into this file"] = None,
 ) -> None:
     """Measure frame mAP of prediction files, of any system."""
+    check_word("protocol", protocol, PROTOCOLS)
+    check_word("ties", ties, ("file", "official"))
+    if labels is None and not persons:
+        raise InputError("--labels is missing: name the label map, or ask for --persons")
     from stadlib.evaluation import files  # noqa: PLC0415  (pandas)
 
     if persons:
         report = files.measure_persons(groundtruth, detections)
         lines = files.person_lines(report)
-    elif labels is None:
-        raise InputError("--labels is missing: name the label map, or ask for --persons")
     else:
-        report = files.measure(
-            groundtruth,
-            detections,
-            labels,
-            exclude=exclude,
-            compare=compare,
-            protocol=protocol,
-            iou=iou,
-            ties=ties,
-            num_resamples=bootstrap,
-            diagnose=diagnose,
-            progress=Progress,
-        )
+        options = {"exclude": exclude, "compare": compare, "diagnose": diagnose, "ties": ties}
+        options |= {"protocol": protocol, "iou": iou, "num_resamples": bootstrap}
+        report = files.measure(groundtruth, detections, labels, **options, progress=Progress)
         lines = files.lines(report)
     print("\n".join(lines))
     if json_:
@@ -415,9 +385,7 @@ def _list(problems: list[str], name: Path, otherwise: str = "no problem found") 
     print(f"{name}: {otherwise}")
 
 
-def check(
-    folder: Annotated[Path, "of the dataset"],
-) -> None:
+def check(folder: Annotated[Path, "of the dataset"]) -> None:
     """Read a dataset in the official layout and list every problem."""
     from stadlib.data.check import check_dataset  # noqa: PLC0415  (torch)
 
@@ -463,7 +431,8 @@ def prepare(
 ) -> None:
     """Say what of AVA-Kinetics is there, and what is missing."""
     check_word("dataset", dataset, ("ava-kinetics",))
-    _at_least(0, workers=workers)
+    if workers < 0:
+        raise InputError(f"--workers {workers}: give 0 or more")
     from stadlib.data import prepare as steps  # noqa: PLC0415
     from stadlib.data.layout import AvaLayout  # noqa: PLC0415
 
@@ -486,15 +455,15 @@ def ensemble(
     *members: Annotated[Path, "prediction files"],
     out: Annotated[Path | None, "the mean, a CSV"] = None,
     table1: Annotated[bool, "instead: the members of Table 1's ensemble that were run"] = False,
-    backbone: Annotated[str, "of Table 1's runs"] = "all",
-    pretrain: Annotated[str, "of Table 1's runs"] = "all",
-    frames: Annotated[str, "of Table 1's runs"] = "all",
-    head: Annotated[str, "of Table 1's runs"] = "all",
-    memory: Annotated[str, "of Table 1's runs"] = "all",
+    backbone: Table1Option = "all",
+    pretrain: Table1Option = "all",
+    frames: Table1Option = "all",
+    head: Table1Option = "all",
+    memory: Table1Option = "all",
     seed: Annotated[int, "of Table 1's runs"] = 0,
-    scale: Annotated[str, "of Table 1's runs"] = "mini",
-    split: Annotated[str, "of Table 1's runs: val, test"] = "val",
-    publish: Annotated[bool, "copy to results/reference"] = False,
+    scale: ScaleOption = "mini",
+    split: SplitOption = "val",
+    publish: PublishOption = False,
 ) -> None:
     """Average prediction files of the same boxes."""
     if not table1:
@@ -509,7 +478,6 @@ def ensemble(
     words = {"backbone": backbone, "pretrain": pretrain, "frames": frames}
     words |= {"head": head, "memory": memory}
     wanted = recipes.ensemble1(scale=scale, seed=seed, **words)
-
     runs = [row for row in wanted if study.find(row)]
     for absent in (row for row in wanted if row not in runs):
         print(f"not run, left out: {absent.name}")
@@ -524,8 +492,8 @@ def ensemble(
 def score(
     run: Annotated[str, "a folder, or part of a run's name"],
     *,
-    split: Annotated[str, "val, test"] = "test",
-    publish: Annotated[bool, "copy to results/reference"] = False,
+    split: SplitOption = "test",
+    publish: PublishOption = False,
 ) -> None:
     """Score another split with a finished run's model."""
     check_word("split", split, SPLITS)
@@ -540,9 +508,8 @@ def score(
             _tell(record, "", split, publish)
 
 
-def _tell(record, kind: str, split: str, publish: bool) -> None:
+def _tell(record: study.Record | None, kind: str, split: str, publish: bool) -> None:
     """Print what was measured on a split, and publish it if wished."""
-
     if record is None:
         print(f"the {split} split has no annotations: its prediction files are written")
         return
@@ -554,7 +521,7 @@ def _tell(record, kind: str, split: str, publish: bool) -> None:
 def submit(
     *,
     detections: Annotated[list[Path] | None, "AVA's and Kinetics' prediction files"] = None,
-    labels: Annotated[Path | None, "label map (.pbtxt) of the evaluated actions"] = None,
+    labels: LabelsOption = None,
     out: Annotated[Path | None, "the submission file, a CSV"] = None,
     check: Annotated[Path | None, "list every problem of this file"] = None,
     data: Annotated[Path | None, "to check: the dataset"] = None,
@@ -591,20 +558,17 @@ def submit(
 def predict_command(
     video: Annotated[str, "a file; default: a drawn movie"] = "miniature",
     *,
-    out: Annotated[
-        Path | None, "a folder for the results; default: results/predictions/..."
-    ] = None,
+    out: Annotated[Path | None, "of the results; default: results/predictions/..."] = None,
     weights: Annotated[str, "a run's folder, its name or part of it"] = "miniature",
-    detector: Annotated[str, "v1, v2, v3; torchvision:NAME; FILE.pt"] = "v3",
+    detector: DetectorOption = "v3",
     every: Annotated[float, "seconds between two scored moments"] = 1.0,
     scale: Annotated[str, "of the miniature model: smoke, mini"] = "mini",
 ) -> None:
     """Show who does what in a video."""
     from stadlib.video import predict  # noqa: PLC0415  (torch, matplotlib, IPython)
 
-    prediction = predict.predict(
-        video, out=out, weights=weights, detector=detector, every=every, scale=scale
-    )
+    options = {"out": out, "weights": weights, "detector": detector, "every": every}
+    prediction = predict.predict(video, **options, scale=scale)
     table = prediction.persons()
     print(table.head(20).to_string() if len(table) else "no person found")
     for path in sorted(prediction.folder.iterdir()):
@@ -613,10 +577,7 @@ def predict_command(
         print(f"*** {prediction.warning} ***")
 
 
-def readme(
-    *,
-    root: Annotated[Path | None, "a checkout; default: this one"] = None,
-) -> None:
+def readme(*, root: Annotated[Path | None, "a checkout; default: this one"] = None) -> None:
     """Write results/ into the tables of the README and of the pages beside it."""
     from stadlib.report.readme import update  # noqa: PLC0415  (pandas)
 
@@ -624,10 +585,7 @@ def readme(
         print(path)
 
 
-def report(
-    *,
-    out: Annotated[Path, "a new folder"],
-) -> None:
+def report(*, out: Annotated[Path, "a new folder"]) -> None:
     """Write the committed notebooks and the ledger of claims as web pages."""
     from stadlib.report.pages import write_pages  # noqa: PLC0415  (nbconvert)
 

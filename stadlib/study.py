@@ -1,8 +1,6 @@
 """Run an experiment, or read its record: the one entrance for notebooks and the command line.
 
-A record is one experiment, its metrics and where they come from, as JSON on disk. It is the
-contract between training, notebooks and readers. torch is imported only inside the functions that
-compute, so that a wrong word is refused at once.
+torch is imported only inside the functions that compute, so that a wrong word is refused at once.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -40,12 +38,10 @@ if TYPE_CHECKING:
 
     from stadlib.training.stages import Run
 
-# ------------------------------------------------------------------------------------- records
-
 
 @dataclass(frozen=True)
 class Record:
-    """What a run found.
+    """One experiment, its metrics and where they come from, as JSON on disk.
 
     Attributes:
         experiment: the fields of :class:`stadlib.recipes.experiment.Experiment` as JSON has them.
@@ -53,7 +49,7 @@ class Record:
         scale: ``smoke``, ``mini`` or ``paper``; numbers of different scales are never mixed.
         metrics: by source (``ava``, ``kinetics``, ``ava+kinetics``): ``mAP`` and ``AP``, fractions;
             APs are keyed by action id, null where a class has no ground truth.
-        provenance: version, commit, dirty, torch, device, seconds, peak memory, time.
+        provenance: as :func:`stadlib.base.provenance` gives it.
         folder: where the run's log, weights and predictions lie; None for a bare record.
     """
 
@@ -66,24 +62,14 @@ class Record:
 
     def to_json(self) -> str:
         """The record as indented JSON, without the machine's folder."""
-        content = {name: getattr(self, name) for name in _FIELDS}
+        content = {name: word for name, word in vars(self).items() if name != "folder"}
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
-
-
-_FIELDS = ("experiment", "digest", "scale", "metrics", "provenance")
 
 
 def make_record(experiment: Experiment, metrics: dict, provenance: dict, folder: Path) -> Record:
     """A record of what was just measured; it equals what will be read from its JSON."""
-    content = json.loads(json.dumps({"experiment": experiment.to_dict(), "metrics": metrics}))
-    return Record(
-        experiment=content["experiment"],
-        digest=experiment.digest,
-        scale=experiment.scale,
-        metrics=content["metrics"],
-        provenance=provenance,
-        folder=folder,
-    )
+    content, metrics = json.loads(json.dumps([experiment.to_dict(), metrics]))
+    return Record(content, experiment.digest, experiment.scale, metrics, provenance, folder)
 
 
 def write_record(record: Record, path: Path) -> None:
@@ -92,14 +78,11 @@ def write_record(record: Record, path: Path) -> None:
 
 
 def read_record(path: Path) -> Record:
-    """Read a record.
-
-    Raises:
-        InputError: the file is not a record.
-    """
+    """Read a record; a file that is none raises an InputError."""
     try:
         content = json.loads(path.read_text())
-        return Record(**{name: content[name] for name in _FIELDS}, folder=path.parent)
+        names = (field.name for field in fields(Record) if field.name != "folder")
+        return Record(**{name: content[name] for name in names}, folder=path.parent)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a record ({error}); delete it and run again") from error
 
@@ -110,18 +93,13 @@ def read_records(folder: Path) -> list[Record]:
 
 
 def publish(record: Record, kind: str = "", name: str = "") -> None:
-    """Copy a run's record to ``results/reference`` or a folder in it.
-
-    The class counts of a row's training data go beside it, for the figures against frequency.
+    """Copy a record to ``results/reference``; one of uncommitted code is refused.
 
     Args:
         record: of a run, an ensemble or a detector on this machine.
-        kind: ``test``, ``ensembles``, ``ensembles/members``, ``detectors``; empty: a row of a
-            table.
+        kind: a folder in it: ``test``, ``ensembles``, ``ensembles/members``, ``detectors``. Empty:
+            a row of a table; the class counts of its training data are written too.
         name: of the file; empty: that of the run's folder.
-
-    Raises:
-        InputError: it was made with uncommitted code and cannot be reproduced.
     """
     name = name or record.folder.name
     if record.provenance["dirty"] is not False:
@@ -140,13 +118,12 @@ _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 def check_parameters(namespace: dict[str, object], *names: str) -> None:
     """Refuse a notebook parameter that does not exist, and a word that is not a choice.
 
-    Call it first with ``globals()``: papermill alone would run the defaults and exit 0.
+    papermill alone would run the defaults and exit 0.
 
     Args:
-        namespace: the notebook's variables.
+        namespace: the notebook's ``globals()``.
         names: its parameters. ``seed`` and ``gpus`` are whole numbers; ``scale`` one word; the
-            others are fields of an experiment, or ``memory`` (no, yes), where ``all`` is allowed
-            too.
+            others are fields of an experiment or ``memory``, where ``all`` is allowed too.
 
     Raises:
         ConfigError: one line that names the choices.
@@ -168,25 +145,22 @@ def refuse_unknown(namespace: dict[str, object], names: Sequence[str]) -> None:
     """Refuse a notebook's variable that is none of its parameters.
 
     When the cells run again in one kernel, the variables of the first time are still there. Then
-    only the names count that the cell before this one assigns, if it is a cell of parameters.
-
-    Raises:
-        ConfigError: one line that names the parameters.
+    only the names count that the last cell of parameters assigns.
     """
     if "_parameters_checked" in namespace and "In" in namespace:
         given = _assigned(list(namespace["In"]), names)
     else:
-        given = [name for name, value in namespace.items() if _is_plain(name, value)]
+        given = [
+            name
+            for name, value in namespace.items()
+            if not (name.startswith("_") or name in _IPYTHON)
+            and not (callable(value) or isinstance(value, ModuleType))
+        ]
     for name in given:
         if name not in names:
             namespace.pop(name, None)  # the corrected cell runs in the same kernel
             raise ConfigError(f"unknown parameter {name!r}; choose from {', '.join(names)}")
     namespace["_parameters_checked"] = True
-
-
-def _is_plain(name: str, value: object) -> bool:
-    special = name.startswith("_") or name in _IPYTHON
-    return not (special or callable(value) or isinstance(value, ModuleType))
 
 
 def _assigned(cells: list[str], names: Sequence[str]) -> list[str]:
@@ -227,10 +201,7 @@ def find(experiment: Experiment) -> Record | None:
 
 
 def find_run(name: str = "") -> Path:
-    """The folder of a run: a path, a name under ``results/runs`` or a part of one.
-
-    Args:
-        name: where several runs' names contain it, the newest is taken; empty: the newest of all.
+    """The folder of a run: a path, or the newest whose name contains ``name``.
 
     Raises:
         InputError: no such run; the line names the runs there are.
@@ -254,12 +225,7 @@ def open_run(record: Record) -> Run:
     return stages.open_run(from_dict(record.experiment), record.folder, Progress)
 
 
-def run(
-    experiment: Experiment,
-    *,
-    num_processes: int = 0,
-    execution: Execution = USUAL,
-) -> Record:
+def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution = USUAL) -> Record:
     """Train and evaluate an experiment, or read the record of having done so.
 
     An interrupted run resumes from its checkpoint and gives the same record. In a script, call it
@@ -267,8 +233,7 @@ def run(
 
     Args:
         experiment: a row of :mod:`stadlib.recipes`, or your own.
-        num_processes: from 1 on, ``torchrun`` is started on this node as a subprocess, which runs
-            as many, each on a GPU of its own where there are any; 0: the run happens here.
+        num_processes: from 1 on, torchrun starts as many, each on its own GPU if any.
         execution: what this machine decides; an existing record is read without regard to it.
 
     Raises:
@@ -288,7 +253,6 @@ def run(
         words = ["train", "--experiment", json.dumps(experiment.to_dict()), *execution.words()]
         torchrun(words, num_processes, experiment.name)
         return read_record(folder / "record.json")
-
     from stadlib.training import processes, stages  # noqa: PLC0415  (torch)
 
     started = time.monotonic()
@@ -307,13 +271,9 @@ def run(
 
 
 def torchrun(words: Sequence[str], num_processes: int, name: str) -> None:
-    """Start a ``stadlib`` command with torchrun, as a subprocess of this node.
+    """Start a ``stadlib`` command with torchrun, as a subprocess: CUDA forbids to fork a kernel.
 
-    A kernel that has touched CUDA cannot fork. What the processes print is passed on line by line,
-    into a notebook's cell too.
-
-    Raises:
-        InputError: a process failed.
+    What the processes print is passed on line by line, into a notebook's cell too.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc_per_node={num_processes}", "-m", "stadlib", *words]
@@ -329,28 +289,17 @@ def torchrun(words: Sequence[str], num_processes: int, name: str) -> None:
         raise InputError(f"{name}: torchrun failed; its messages stand above")
 
 
-# -------------------------------------------------------------------------- other measurements
-
-
 def _record_file(folder: Path, split: str) -> Path:
     """Where a run or an ensemble keeps what was measured on a split."""
     return folder / ("record.json" if split == "val" else f"record_{split}.json")
 
 
 def score_split(record: Record, split: str, execution: Execution = USUAL) -> Record | None:
-    """Score another split with a finished run's model, or read the record of having done so.
-
-    Args:
-        record: of the run, on this machine.
-        split: ``test``, or ``val`` again.
-        execution: what this machine decides.
+    """Score a split with a finished run's model, or read the record of having done so.
 
     Returns:
         The record of the split; None where it has no annotations: then only its prediction files
         are written, for a submission.
-
-    Raises:
-        InputError: the run's weights are not here, or the split is not.
     """
     path = _record_file(record.folder, split)
     if path.is_file():
@@ -376,8 +325,7 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
         split: ``val``, or ``test`` once :func:`score_split` scored it with every member.
 
     Returns:
-        The ensemble's record, whose experiment names its members; None where the split has no
-        annotations.
+        The ensemble's record, whose experiment names its members; None as :func:`score_split`.
 
     Raises:
         InputError: a member was not run or has not scored the split, or boxes differ.
@@ -396,10 +344,9 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
     if path.is_file():
         return read_record(path)
     layout = prepare_data(members[0], Progress)
-    lists = (layout.annotations, layout.video_list)
     averages = {}
     for source in SOURCES:
-        if not any(file(source, split).is_file() for file in lists):
+        if not any(f(source, split).is_file() for f in (layout.annotations, layout.video_list)):
             continue
         files = [stages.detection_file(run_folder(member), source, split) for member in members]
         for file in files:
@@ -421,16 +368,13 @@ def _measured(record: Record, metrics: dict, started: float) -> Record:
     from stadlib.training import processes  # noqa: PLC0415  (torch)
 
     origin = provenance(str(processes.device()), time.monotonic() - started)
-    fields = (record.experiment, record.digest, record.scale)
-    return Record(*fields, metrics, origin, record.folder)
+    return replace(record, metrics=metrics, provenance=origin)
 
 
 def detector_record(version: str, scale: str) -> Record:
     """Measure a version's boxes on the validation keyframes, or read the record of it.
 
-    Returns:
-        A record whose metrics are, by source, what :func:`stadlib.evaluation.persons.quality`
-        gives: AP of person boxes, and recall and precision by threshold.
+    The metrics of a source are those of :func:`stadlib.evaluation.persons.quality`.
     """
     check_word("detector", version, tuple(DETECTORS))
     made = digest(made_of(version, scale))
@@ -465,11 +409,7 @@ def reference_detectors() -> dict[str, Record]:
 
 
 def class_counts(record: Record) -> pd.DataFrame:
-    """Return the training instances of every action in the data of a run.
-
-    Returns:
-        By ``action_id``: ``name``, and the instances in ``ava`` and ``kinetics``.
-    """
+    """Training instances of every action in the data of a run: ``name``, ``ava``, ``kinetics``."""
     import pandas as pd  # noqa: PLC0415
 
     from stadlib.data.layout import SOURCES  # noqa: PLC0415

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from stadlib.cli import main
+from stadlib.cli import PROTOCOLS, main
+from stadlib.evaluation import matching
 
 
 def failure(capsys, *words: str) -> str:
@@ -16,30 +20,44 @@ def failure(capsys, *words: str) -> str:
     return lines[0]
 
 
-def test_unknown_head(capsys):
-    line = failure(capsys, "train", "--head", "tonly", "--scale", "smoke")
-    assert line == "stadlib: head='tonly'; choose from linear, s-only, t-only, all"
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train --head tonly", "head='tonly'; choose from linear, s-only, t-only, all"),
+        ("train --scale huge", "choose from smoke, mini, paper"),
+        ("train --haed linear", "--haed"),
+        ("train --scale smoke --data nowhere", "nowhere: no such folder"),
+        ("train --scale paper", "ava-kinetics: no such folder"),
+        ("nothing", "nothing"),
+        ("evaluate --groundtruth a --detections b --protocol x", "choose from official, acar"),
+        ("evaluate --groundtruth a --detections b --ties x", "choose from file, official"),
+        ("evaluate --groundtruth a --detections b", "--labels is missing"),
+        ("pretrain --iterations 0", "--iterations 0: give 1 or more"),
+    ],
+)
+def test_wrong_words(capsys, tmp_path, monkeypatch, command, words):
+    monkeypatch.setenv("STADLIB_DATA", str(tmp_path))
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "results"))
+    assert words in failure(capsys, *command.split())
 
 
-def test_unknown_scale(capsys):
-    assert "choose from smoke, mini, paper" in failure(capsys, "train", "--scale", "huge")
+def test_protocols_are_those_of_the_evaluation():
+    assert tuple(matching.PROTOCOLS) == PROTOCOLS
 
 
-def test_misspelt_option(capsys):
-    assert "--haed" in failure(capsys, "train", "--haed", "linear")
-    assert "nothing" in failure(capsys, "nothing")
+def test_wrong_words_are_refused_before_slow_imports():
+    command = "evaluate --groundtruth a --detections b --protocol x"
+    code = f"import sys; from stadlib.cli import main; main({command.split()})\n"
+    code += "print([name for name in ('torch', 'pandas', 'numpy') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_results_folder_that_cannot_be_written(capsys, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "file"))
     line = failure(capsys, "train", "--head", "linear", "--scale", "smoke")
-    assert "cannot be written" in line
-    assert "STADLIB_RESULTS" in line
-
-
-def test_full_disk(capsys, tmp_path, monkeypatch):
-    from pathlib import Path
+    assert "cannot be written" in line and "STADLIB_RESULTS" in line
 
     def full(self, data):
         raise OSError(28, "No space left on device")
@@ -48,19 +66,6 @@ def test_full_disk(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
     line = failure(capsys, "train", "--head", "linear", "--scale", "smoke")
     assert "cannot be written (No space left on device)" in line
-
-
-def test_missing_dataset(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "results"))
-    line = failure(capsys, "train", "--scale", "smoke", "--data", str(tmp_path / "nowhere"))
-    assert "nowhere" in line
-
-
-def test_paper_scale_without_data_says_where_it_belongs(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("STADLIB_DATA", str(tmp_path))
-    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "results"))
-    line = failure(capsys, "train", "--scale", "paper")
-    assert "ava-kinetics: no such folder" in line
 
 
 def test_damaged_record(capsys, smoke_record, tmp_path, monkeypatch):

@@ -92,11 +92,8 @@ def test_mistakes_end_with_one_line(video, tmp_path, capsys):
 
 def test_scores_are_those_of_the_study_s_evaluation(tiny_dataset, tmp_path):
     """The same persons as keyframes of a dataset: seconds, clips, boxes and scores agree."""
-    layout, own, (row,) = (
-        AvaLayout(tiny_dataset),
-        networks(span=0),
-        recipes.table1(scale="smoke", memory="no", **WORDS),
-    )
+    layout, own = AvaLayout(tiny_dataset), networks(span=0)
+    (row,) = recipes.table1(scale="smoke", memory="no", **WORDS)
     found = predict.watch(layout.video_file("ava", "a"), own, out=tmp_path, progress=silent)
     boxes = own.detector.boxes.detach().numpy()
     none = np.zeros((2, own.labels.num_actions), bool)
@@ -112,8 +109,8 @@ def test_scores_are_those_of_the_study_s_evaluation(tiny_dataset, tmp_path):
         progress=lambda *_: None,
     )
     table = [line.split(",") for line in found.detections.read_text().splitlines()]
-    assert [float(line[1]) + 900 for line in table] == rows["timestamp"].tolist()
-    assert [int(line[6]) for line in table] == rows["action_id"].tolist()
-    scores = [float(line[7]) for line in table]
-    np.testing.assert_allclose(scores, rows["score"], atol=2e-6)
-    np.testing.assert_allclose(np.array(table)[:, 2:6].astype(float), rows[stages.BOX], atol=1e-6)
+    table = np.array(table)[:, 1:].astype(float)
+    assert (table[:, 0] + 900).tolist() == rows["timestamp"].tolist()
+    assert table[:, 5].tolist() == rows["action_id"].tolist()
+    np.testing.assert_allclose(table[:, 6], rows["score"], atol=2e-6)
+    np.testing.assert_allclose(table[:, 1:5], rows[stages.BOX], atol=1e-6)

@@ -27,12 +27,9 @@ def test_table1_has_the_rows_of_the_paper_in_its_order():
 
 def test_words_select_rows():
     rows = recipes.table1(backbone="ir-csn-152", pretrain="K700", frames="32x2", head="all")
-    assert [(row.head, row.memory) for row in rows] == [
-        ("linear", False),
-        ("s-only", False),
-        ("t-only", False),
-        ("t-only", True),
-    ]
+    heads = [("linear", False), ("s-only", False), ("t-only", False), ("t-only", True)]
+    assert [(row.head, row.memory) for row in rows] == heads
+    assert recipes.at(Experiment(detector="v3"), "mini") in rows
 
 
 def test_table2_is_three_sequences_of_stages():
@@ -50,35 +47,27 @@ def test_table2_is_three_sequences_of_stages():
         assert (row.span, row.remembered) == (30, 5)
 
 
-def test_unknown_words_are_answered_with_choices():
-    with pytest.raises(ConfigError, match="choose from linear, s-only, t-only, all"):
-        recipes.table1(head="tonly")
-    with pytest.raises(ConfigError, match="choose from slowfast-152 K700"):
-        recipes.table1(backbone="slowfast-101")
-    with pytest.raises(ConfigError, match="scale='huge'; choose from smoke, mini, paper"):
-        recipes.table1(scale="huge")
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ({"head": "tonly"}, "choose from linear, s-only, t-only, all"),
+        ({"backbone": "slowfast-101"}, "choose from slowfast-152 K700"),
+        ({"scale": "huge"}, "scale='huge'; choose from smoke, mini, paper"),
+    ],
+)
+def test_unknown_words_are_answered_with_choices(words, answer):
+    with pytest.raises(ConfigError, match=answer):
+        recipes.table1(**words)
 
 
-def test_paper_scale_is_the_papers_recipe():
-    for row in recipes.table1(scale="paper"):
-        first = row.stages[0]
-        assert (first.iterations, first.batch, first.lr) == (30_000, 64, 1e-2)
-        assert first.weight_decay == 1e-7
-        assert row.scales == (256, 288, 320)
-        assert row.flip
-
-
-def test_another_scale_keeps_every_word():
+def test_paper_scale_is_the_papers_recipe_and_another_scale_keeps_every_word():
     for paper, mini in zip(recipes.table1(scale="paper"), recipes.table1(), strict=True):
+        first = paper.stages[0]
+        assert (first.iterations, first.batch, first.lr) == (30_000, 64, 1e-2)
+        assert first.weight_decay == 1e-7 and paper.scales == (256, 288, 320) and paper.flip
         same = replace(mini, scale="paper", scales=paper.scales, stages=paper.stages)
-        assert same == paper
+        assert same == paper == recipes.at(mini, "paper")
         assert mini.stages[0].iterations == SCALES["mini"].iterations
-        assert recipes.at(mini, "paper") == paper
-
-
-def test_table_has_a_row_with_the_default_words():
-    default = Experiment(detector="v3")
-    assert recipes.at(default, "mini") in recipes.table1()
 
 
 def test_table_four_is_one_trained_model_on_four_sets_of_boxes():
@@ -97,13 +86,10 @@ def test_other_uses_of_boxes_differ_in_nothing_else():
     assert trained == ["trained on both"]
 
 
-def test_a_smaller_ensemble_has_the_rows_that_match_and_one_seed():
-    members = recipes.ensemble1(seed=3, backbone="ir-csn-152", pretrain="K700", frames="all")
-    assert members == recipes.table1(seed=3, backbone="ir-csn-152", pretrain="K700")
-    assert [member.seed for member in members] == [3] * 5
-    assert [m.seed for m in recipes.ensemble1(seed=3, head="all")] == [3] * 14 + [4]
-
-
-def test_ensemble_has_fifteen_different_members():
-    members = recipes.ensemble1()
+def test_an_ensemble_has_fifteen_different_members_a_smaller_one_the_rows_that_match():
+    members = recipes.ensemble1(seed=3)
     assert len({member.digest for member in members}) == 15
+    assert [member.seed for member in members] == [3] * 14 + [4]
+    assert recipes.ensemble1(seed=3, head="all") == members
+    words = {"seed": 3, "backbone": "ir-csn-152", "pretrain": "K700"}
+    assert recipes.ensemble1(**words, frames="all") == recipes.table1(**words)

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import ImageColor
 
 from stadlib import recipes
 from stadlib.base import ConfigError, InputError
 from stadlib.data.stream import Stream
 from stadlib.data.video import write_video
+from stadlib.report.frames import person_color
 from stadlib.training.bank import FeatureBank
 from stadlib.video import drawing, predict, scorer, time_line
-from stadlib.video.drawing import Overlay, person_color
+from stadlib.video.drawing import Overlay
 from stadlib.video.scorer import Past
 from stadlib.video.sightings import SHOWN, Look, Playback, Seen, Sighting, shown_actions
 
@@ -31,9 +33,6 @@ def look(time: float, **persons: np.ndarray) -> Look:
 
 def sighting(looks: list[Look], *scores: tuple[float, ...]) -> Sighting:
     return Sighting(looks, np.ones(len(scores)), np.array(scores).reshape(len(scores), len(IDS)))
-
-
-# ----------------------------------------------------------------------- between looks and seconds
 
 
 def test_a_box_goes_straight_from_look_to_look_and_labels_change_half_way_between_seconds():
@@ -59,17 +58,11 @@ def test_before_its_first_scored_second_a_person_has_the_scores_of_that_one():
     first = sighting([look(0.0), look(0.25, p5=LEFT)])
     playback = Playback([first, sighting([look(1.0, p5=LEFT)], (0, 0.6, 0))], IDS)
     assert playback.at(0.2)[0].actions == [(12, 0.6)]
-
-
-def test_no_sighting_no_person():
     assert Playback([], IDS).at(0.0) == []
 
 
 def test_what_is_shown_is_sure_enough_and_in_order():
     assert shown_actions(np.array([SHOWN, 0.9, SHOWN - 0.01]), IDS) == [(12, 0.9), (11, SHOWN)]
-
-
-# ------------------------------------------------------------------------------------- the drawing
 
 
 def seen(number: int, box: np.ndarray) -> Seen:
@@ -81,7 +74,7 @@ def test_boxes_have_their_person_s_colour_and_scores_a_bar_as_long():
     drawn = overlay.draw(np.full((360, 480, 3), 128, np.uint8), 65.0, [seen(2, RIGHT)])
     assert drawn.shape[:2] == overlay.size == (360, 684)
     edge = drawn[200, int(0.6 * 479)]
-    np.testing.assert_array_equal(edge, person_color(2))
+    np.testing.assert_array_equal(edge, ImageColor.getrgb(person_color(1)))
     blank = overlay.draw(np.full((360, 480, 3), 128, np.uint8), 65.0, [])
     assert (blank[:, :480] == 128).all()
     wide = [(drawn[y, 480:] != blank[y, 480:]).any(axis=1).sum() for y in range(60)]
@@ -101,12 +94,11 @@ def test_a_warning_stands_above_every_frame_without_covering_it():
 
 def test_a_crowd_at_the_edges_is_drawn():
     """Boxes that touch every edge, more persons than the panel has room for."""
-    boxes = np.random.default_rng(0).uniform(0, 1, (60, 4))
-    boxes = np.concatenate([np.minimum(boxes[:, :2], 0.99), np.ones((60, 2))], axis=1)
+    boxes = np.random.default_rng(0).uniform(0, 0.99, (60, 4))
+    boxes[:, 2:] = 1
     crowd = [seen(number, box) for number, box in enumerate(boxes, 1)]
-    overlay = Overlay((360, 360), NAMES, "")
-    few = overlay.draw(np.zeros((360, 360, 3), np.uint8), 0.0, crowd[:2])
-    many = overlay.draw(np.zeros((360, 360, 3), np.uint8), 0.0, crowd)
+    overlay, black = Overlay((360, 360), NAMES, ""), np.zeros((360, 360, 3), np.uint8)
+    few, many = (overlay.draw(black.copy(), 0.0, persons) for persons in (crowd[:2], crowd))
     assert many.shape == few.shape and (many[:, 360:] != few[:, 360:]).any()
 
 
@@ -119,37 +111,23 @@ def film(tmp_path_factory) -> Path:
     return path
 
 
-def test_parts_join_to_one_video_with_every_frame_at_its_time(film, tmp_path, monkeypatch):
-    monkeypatch.setattr(drawing, "PART", 2)
-    stream, path, calls = Stream(film), tmp_path / "annotated.mp4", []
+def test_a_drawn_video_has_every_frame_at_its_time_and_appears_whole(film, tmp_path):
+    stream, path = Stream(film), tmp_path / "annotated.mp4"
 
     def killed(done: int, total: int, text: str) -> None:
-        calls.append(done)
-        if done == 5:
+        if done == 3:
             raise KeyboardInterrupt
 
-    how = {"warning": "", "progress": killed}
     with pytest.raises(KeyboardInterrupt):
-        drawing.write_annotated(stream, [], NAMES, path, **how)
-    parts = drawing.parts_folder(path)
-    assert not path.exists() and len(list(parts.glob("0*.mp4"))) == 2
-    calls.clear()
-    how["progress"] = lambda done, total, text: calls.append(done)
-    drawing.write_annotated(stream, [], NAMES, path, **how)
-    assert min(calls) == 4, "what was drawn is not drawn again"
-    assert not parts.exists()
+        drawing.write_annotated(stream, [], NAMES, path, warning="", progress=killed)
+    assert not list(tmp_path.iterdir())
+    drawing.write_annotated(stream, [], NAMES, path, warning="", progress=lambda *_: None)
     shown = list(Stream(path).frames())
     assert [one.time for one in shown] == pytest.approx([i / 8 for i in range(40)])
     levels = [one.picture()[:48, :64].mean() for one in shown]
     np.testing.assert_allclose(levels, 60 + 3 * np.arange(40), atol=3)
-
-
-def test_a_clip_is_the_beginning(film, tmp_path):
-    drawing.write_clip(film, tmp_path / "clip.mp4", 1.5)
+    drawing.write_clip(film, tmp_path / "clip.mp4", 1.5)  # the beginning alone
     assert len(list(Stream(tmp_path / "clip.mp4").frames())) == 12
-
-
-# ------------------------------------------------------------------------------------- the figures
 
 
 def test_a_long_video_has_no_longer_a_time_line():
@@ -158,41 +136,39 @@ def test_a_long_video_has_no_longer_a_time_line():
             scores = [(0.5 + 0.4 * (second >= 1500), 0.1, 0)]
             yield sighting([look(float(second), **{f"p{1 + second // 300}": LEFT})], *scores)
 
-    found = time_line.read_time_line(sightings, 3, 1.0)
-    assert len(found.lines) == time_line.PERSONS and found.others == 10 - time_line.PERSONS
-    for line in found.lines:
-        assert len(line.there) <= time_line.BINS
-        assert line.there.sum() * found.width == 300, "a bin for every five seconds it was there"
-        assert np.nanmax(line.scores[:, 0]) == 0.5 + 0.4 * (line.number > 5)
-    figure = time_line.time_line(found, IDS, NAMES)
-    (axes,) = figure.axes
+    scores, others, size = time_line.read_scores(sightings, 3)
+    assert len(scores) == time_line.PERSONS and others == 10 - time_line.PERSONS
+    for number, bins in scores.items():
+        assert len(bins) <= time_line.BINS
+        present = ~np.isnan(bins).all(axis=1)
+        assert present.sum() * size == 300, "a bin for every five seconds it was there"
+        assert np.nanmax(bins[:, 0]) == 0.5 + 0.4 * (number > 5)
+    (axes,) = time_line.time_line(sightings, NAMES, 1.0).axes
     assert axes.get_xlabel() == "minutes"
-    words = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert words.count("sit") == time_line.PERSONS and "stand" not in words
+    labels = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert labels.count("sit") == time_line.PERSONS and "stand" not in labels
 
 
 def texts(figure) -> str:
     return " ".join(t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text")))
 
 
-def test_figures_say_that_nobody_was_found_and_what_is_to_be_thought_of_it():
-    picture = np.zeros((48, 64, 3), np.uint8)
-    empty = time_line.read_time_line(lambda: [sighting([look(0.0)])], 3, 1.0)
-    for figure in (
-        predict.contact_sheet([(0.0, picture, [])], NAMES, "MINIATURE"),
-        time_line.time_line(empty, IDS, NAMES, "MINIATURE"),
-    ):
-        assert "nobody found" in texts(figure) and "MINIATURE" in texts(figure)
+def prediction(film: Path, seen: Sighting, warning: str) -> predict.Prediction:
+    return predict.Prediction(film, film.parent, NAMES, 1.0, warning, [seen])
 
 
-def test_a_contact_sheet_names_persons_and_what_they_do():
-    picture = np.zeros((48, 64, 3), np.uint8)
-    crowd = [seen(number, LEFT) for number in range(1, 12)]
-    words = texts(predict.contact_sheet([(3.0, picture, crowd)], NAMES))
-    assert "stand .90, watch a person .40" in words and "3 s" in words and "and 5 more" in words
+def test_figures_say_that_no_person_was_found_and_the_warning(film):
+    empty = prediction(film, sighting([look(0.0)]), "MINIATURE")
+    for figure in (empty.contact_sheet(), empty.time_line()):
+        assert "no person found" in texts(figure) and "MINIATURE" in texts(figure)
 
 
-# -------------------------------------------------------------------------------------- the memory
+def test_a_contact_sheet_names_persons_and_what_they_do(film):
+    crowd = {f"p{number}": LEFT for number in range(1, 12)}
+    watched = prediction(film, sighting([look(3.0, **crowd)], *[(0.3, 0.9, 0.4)] * 11), "")
+    words = texts(watched.contact_sheet())
+    assert "stand 0.90" in words and "watch a person 0.40" in words
+    assert "3 s" in words and "and 5 more" in words
 
 
 def test_the_past_is_a_bank_s_window_without_its_future(tmp_path):
@@ -211,15 +187,9 @@ def test_the_past_is_a_bank_s_window_without_its_future(tmp_path):
         bank.write([("v", second)], torch.tensor([count]), tokens, boxes)
         past.keep(second, tokens, boxes)
         past.keep(second, tokens + 1, boxes)  # a second moment in that second
-
-
-def test_without_a_span_nobody_is_remembered():
-    past = Past(span=0, max_persons=5, width=8)
+    past = Past(span=0, max_persons=5, width=8)  # without a span no person is remembered
     past.keep(0, torch.ones(1, 2, 8), torch.ones(1, 4))
     assert past.before(1).mask_BM.shape == (1, 0)
-
-
-# ------------------------------------------------------------------------------------ what is said
 
 
 (MINI,) = recipes.table1(
@@ -228,32 +198,26 @@ def test_without_a_span_nobody_is_remembered():
 
 
 @pytest.mark.parametrize(
-    ("experiment", "detector", "miniature", "words"),
+    ("experiment", "detector", "video", "words"),
     [
-        (MINI, "v3", False, ("MINIATURE MODEL ON REAL VIDEO", "Boxes and actions")),
-        (MINI, "torchvision:x", False, ("MINIATURE MODEL ON REAL VIDEO", "Its actions")),
-        (replace(MINI, dataset="own"), "v3", False, ("MINIATURE DETECTOR", "Its boxes")),
-        (replace(MINI, dataset="own"), "own.pt", False, ()),
-        (recipes.at(MINI, "paper"), "v3", False, ()),
-        (MINI, "v3", True, ()),
-        (recipes.at(MINI, "smoke"), "v3", True, ("SMOKE SCALE",)),
-        (recipes.at(MINI, "smoke"), "v3", False, ("MINIATURE MODEL ON REAL VIDEO",)),
+        (MINI, "v3", "data/v.mp4", ("MINIATURE MODEL ON REAL VIDEO", "Boxes and actions")),
+        (MINI, "torchvision:x", "v.mp4", ("MINIATURE MODEL ON REAL VIDEO", "Its actions")),
+        (replace(MINI, dataset="own"), "v3", "v.mp4", ("MINIATURE DETECTOR", "Its boxes")),
+        (replace(MINI, dataset="own"), "own.pt", "v.mp4", ()),
+        (recipes.at(MINI, "paper"), "v3", "v.mp4", ()),
+        (MINI, "v3", "data/miniature-0123/world/v.mp4", ()),
+        (MINI, "v3", "miniature-0123/v.mp4", ("MINIATURE MODEL ON REAL VIDEO",)),
+        (recipes.at(MINI, "smoke"), "v3", "data/miniature-0123/v.mp4", ("SMOKE SCALE",)),
+        (recipes.at(MINI, "smoke"), "v3", "v.mp4", ("MINIATURE MODEL ON REAL VIDEO",)),
     ],
 )
 def test_miniature_networks_are_warned_of_on_real_video_alone(
-    experiment, detector, miniature, words
+    experiment, detector, video, words, tmp_path, monkeypatch
 ):
-    said = scorer.warning(experiment, detector, miniature)
-    assert all(word in said for word in words) and bool(said) == bool(words)
-    assert len(said) < 110, "it must fit above a picture"
-
-
-def test_a_video_is_of_the_miniature_world_where_that_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("STADLIB_DATA", str(tmp_path / "data"))
-    world = tmp_path / "data" / "miniature-0123" / "world" / "videos" / "v.mp4"
-    assert scorer.in_miniature(world)
-    assert not scorer.in_miniature(tmp_path / "data" / "v.mp4")
-    assert not scorer.in_miniature(tmp_path / "miniature-0123" / "v.mp4")
+    warning = scorer.warning(experiment, detector, tmp_path / video)
+    assert all(word in warning for word in words) and bool(warning) == bool(words)
+    assert len(warning) < 110, "it must fit above a picture"
 
 
 GOOD = {"video": "miniature", "weights": "x", "detector": "v3", "every": 1, "scale": "mini"}
@@ -284,15 +248,12 @@ def test_a_notebook_s_wrong_words_are_refused(name, value, answer):
         ("slowfast-50-ava", "a file of weights is read as a backbone alone"),
         ("some/model.pyth", "a file of weights is read as a backbone alone"),
         ("no-such-run", "no run whose name contains 'no-such-run'"),
+        (".", "no finished run (no record.json)"),
     ],
 )
 def test_weights_that_score_no_actions_are_refused(weights, answer, tmp_path, monkeypatch):
     monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as error:
         scorer.open_networks(weights, "v3", "smoke", Path("v.mp4"), lambda title: print)
     assert answer in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_run_that_is_not_finished_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no finished run \(no record\.json\)"):
-        scorer.open_networks(str(tmp_path), "v3", "smoke", Path("v.mp4"), lambda title: print)

@@ -21,54 +21,47 @@ def runs(tmp_path, monkeypatch) -> Path:
     return tmp_path / "runs"
 
 
-def row(number: int = 0):
-    """An experiment of two stages."""
-    return list(recipes.table2(scale="mini", seed=3).values())[number]
+ROWS = list(recipes.table2(scale="mini", seed=3).values())  # of two stages
 
 
-def start(experiment, runs: Path) -> Path:
-    folder = runs / f"{experiment.name}-{experiment.digest}"
-    folder.mkdir(parents=True)
-    (folder / "experiment.json").write_text(json.dumps(experiment.to_dict()))
-    return folder
+def start(runs: Path, number: int = 0) -> tuple[Path, Path]:
+    """The folders of a row's run and of its first stage."""
+    row = ROWS[number]
+    folder, stage = runs / f"{row.name}-{row.digest}", stage_dir(row.stage_digest(1))
+    for path in (folder, stage):
+        path.mkdir(parents=True, exist_ok=True)
+    (folder / "experiment.json").write_text(json.dumps(row.to_dict()))
+    return folder, stage
 
 
 def log(folder: Path, iterations: int, *, until: int, every: int = 1, speed: float = 4.0, **more):
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [
-        {"iteration": i, "loss": 0.25, "lr": 0.01, "seconds": i / speed}
-        | {"iterations": iterations, "data_seconds": every / speed / 10}
-        | more
-        for i in range(0, until, every)
-    ]
+    more |= {"loss": 0.25, "lr": 0.01, "data_seconds": every / speed / 10}
     with open(folder / "log.jsonl", "a") as file:
-        file.write("".join(json.dumps(line) + "\n" for line in lines))
+        for i in range(0, until, every):
+            line = {"iteration": i, "iterations": iterations, "seconds": i / speed}
+            file.write(json.dumps(line | more) + "\n")
 
 
 def finish(folder: Path) -> None:
     metrics = {"ava": {"mAP": 0.41}, "kinetics": {"mAP": None}, "ava+kinetics": {"mAP": 0.405}}
-    record = make_record(row(), metrics, {}, folder)
-    write_record(record, folder / "record.json")
+    write_record(make_record(ROWS[0], metrics, {}, folder), folder / "record.json")
 
 
 def test_a_run_in_its_first_stage(runs):
-    experiment = row()
-    folder = start(experiment, runs)
-    stage = stage_dir(experiment.stage_digest(1))
+    folder, stage = start(runs)
     log(stage, 1000, until=401, every=5, peak_gpu_mb=2345)
     name, first, details, second = status(folder)
     assert name == folder.name
     assert first == (
         "stage 1 of 2: iteration 401 of 1000 (40%), loss 0.2500 (smoothed), lr 0.01, "
-        f"4 iterations/s = {4 * experiment.stages[0].batch} clips/s, 2 min 30 s left"
+        f"4 iterations/s = {4 * ROWS[0].stages[0].batch} clips/s, 2 min 30 s left"
     )
     assert details.endswith("waiting for data 10%, GPU 2.3 GB at most")
     assert second == "stage 2 of 2: not begun"
 
 
 def test_a_trained_stage_and_a_record(runs):
-    folder = start(row(), runs)
-    stage = stage_dir(row().stage_digest(1))
+    folder, stage = start(runs)
     log(stage, 100, until=100)
     (stage / "checkpoint.pt").write_bytes(b"")
     os.utime(stage / "checkpoint.pt", (2e9, 2e9))
@@ -80,14 +73,12 @@ def test_a_trained_stage_and_a_record(runs):
 
 
 def test_speed_is_that_of_the_process_that_runs_now(runs):
-    folder = start(row(), runs)
-    stage = stage_dir(row().stage_digest(1))
+    folder, stage = start(runs)
     log(stage, 400, until=100, speed=1.0)
-    for iteration, second in ((100, 3.0), (101, 3.5), (102, 4.0)):
-        line = {"iteration": iteration, "loss": 1, "lr": 1, "seconds": second, "iterations": 400}
-        with open(stage / "log.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
     with open(stage / "log.jsonl", "a") as file:
+        for iteration, second in ((100, 3.0), (101, 3.5), (102, 4.0)):
+            line = {"iteration": iteration, "seconds": second, "loss": 1, "lr": 1}
+            file.write(json.dumps(line | {"iterations": 400}) + "\n")
         file.write('{"iteration": 103, "lo')  # being written
     assert len(read_log(stage / "log.jsonl")) == 103
     assert ", 2 iterations/s" in status(folder)[1] and ", 2 min 28 s left" in status(folder)[1]
@@ -95,33 +86,27 @@ def test_speed_is_that_of_the_process_that_runs_now(runs):
     assert status(folder)[1] == "stage 1 of 2: begun, nothing logged yet"
 
 
-def test_a_folder_of_no_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no experiment\.json; name the folder of a run"):
-        status(tmp_path)
-
-
 def test_runs_are_found_by_a_part_of_their_name(runs, tmp_path):
-    folders = [start(row(number), runs) for number in range(3)]
+    folders = [start(runs, number)[0] for number in range(3)]
     for number, folder in enumerate(folders):
         os.utime(folder, (1000 + number, 1000 + number))
-    (runs / "stages").mkdir(exist_ok=True)
     assert find_run() == folders[2]
-    assert find_run(row(1).digest) == folders[1]
+    assert find_run(ROWS[1].digest) == folders[1]
     assert find_run("mini") == folders[2]
     assert find_run(str(folders[0])) == folders[0]
-    with pytest.raises(
-        InputError, match="no run whose name contains 'huge'; there are: "
-    ) as caught:
+    with pytest.raises(InputError, match="no run whose name contains 'huge'; there") as caught:
         find_run("huge")
     assert folders[1].name in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"no experiment\.json; name the folder of a run"):
+        status(tmp_path)
 
 
 def test_command_and_nothing_is_touched(runs, capsys):
     assert main(["watch"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("no run; there are: none yet")
-    folder = start(row(), runs)
-    log(stage_dir(row().stage_digest(1)), 10, until=4)
+    folder, stage = start(runs)
+    log(stage, 10, until=4)
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
     assert main(["watch"]) == 0
     assert capsys.readouterr().out.splitlines()[:2] == status(folder)[:2]
@@ -132,12 +117,10 @@ def test_command_and_nothing_is_touched(runs, capsys):
 
 
 def test_following_shows_what_changed_until_the_record_is_there(runs, capsys, monkeypatch):
-    folder = start(row(), runs)
-    stage = stage_dir(row().stage_digest(1))
+    folder, stage = start(runs)
     steps = []
 
     def sleep(seconds: float) -> None:
-        assert seconds == 2
         steps.append(seconds)
         if len(steps) == 3:
             raise KeyboardInterrupt
@@ -147,3 +130,4 @@ def test_following_shows_what_changed_until_the_record_is_there(runs, capsys, mo
     assert main(["watch", folder.name, "--follow", "2"]) == 0
     text = capsys.readouterr().out
     assert [f"iteration {n} of 40" in text for n in (10, 20, 30)] == [True, True, False]
+    assert steps == [2] * 3

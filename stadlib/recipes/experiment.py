@@ -44,11 +44,9 @@ class Stage(_Checked):
     """One stretch of training. Tables 2 and 3 are sequences of these (paper sections 2.3, 2.4).
 
     The defaults are the paper's (section 3.1): SGD with momentum 0.9, a linear warm-up over the
-    first 1/20 of the iterations, and drops at 9/20, 12/20, 15/20 and 18/20 of them (13.5k, 18k,
-    22.5k and 27k of 30k). ``drop`` is the factor of each drop: "drop by 0.66" is read as 0.66 at
-    paper scale; the short runs of the miniature scales need the lower reading, 0.34. The paper
-    names no clipping of gradients and no moving average of weights: the first is off, and there is
-    no second.
+    first 1/20 of the iterations, and drops at 9/20, 12/20, 15/20 and 18/20 of them. ``drop`` is the
+    factor of each drop: "drop by 0.66" is read as 0.66 at paper scale; the short runs of the
+    miniature scales need the lower reading, 0.34. The paper clips no gradients.
     """
 
     data: tuple[SourceName, ...] = ("ava", "kinetics")
@@ -71,9 +69,8 @@ class Detections(_Checked):
     ``extend`` are fractions of width and height by which a box grows for RoIAlign (AlphAction's
     0.1 and 0.05); what is evaluated stays as detected. With ``product`` the box's score is
     multiplied into its action scores. The default threshold is where v3's precision and recall meet
-    in the miniature world (notebook 04); AlphAction's 0.8 is for another detector, whose scores are
-    no product of two probabilities. ``training`` says whose boxes are trained on: annotated ones
-    (jittered), or also confident detections (SlowFast, AlphAction).
+    in the miniature world (notebook 04). ``training`` says whose boxes are trained on: annotated
+    ones (jittered), or also confident detections (SlowFast, AlphAction).
     """
 
     threshold: float = 0.35  # the least score of a box that is used
@@ -92,7 +89,7 @@ class Experiment(_Checked):
     """A row of a table: everything that decides its numbers.
 
     ``scale`` says on which data and at which size the words are meant: ``ir-csn-152`` at ``mini``
-    is the miniature member of the same family (see :class:`stadlib.scales.Scale`).
+    is the miniature member of the same family (see :class:`stadlib.recipes.scales.Scale`).
     """
 
     backbone: BackboneName = "ir-csn-152"
@@ -113,16 +110,11 @@ class Experiment(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        inputs = [
-            word
-            for word in get_args(InputName)
-            if ("+" in word) == self.backbone.startswith("slowfast")
-        ]
+        slowfast = self.backbone.startswith("slowfast")
+        inputs = [word for word in get_args(InputName) if ("+" in word) == slowfast]
         if self.frames not in inputs:
-            raise ConfigError(
-                f"frames={self.frames!r} does not fit {self.backbone}; choose from "
-                + ", ".join(inputs)
-            )
+            fitting = f"does not fit {self.backbone}; choose from {', '.join(inputs)}"
+            raise ConfigError(f"frames={self.frames!r} {fitting}")
         if not self.stages or not self.scales:
             raise ConfigError("an experiment needs at least one stage and one test scale")
         self._check_stages()
@@ -143,7 +135,7 @@ class Experiment(_Checked):
                     f"a stage that starts {stage.start!r} keeps the head, which has a memory or "
                     "none; give both stages memory, or start 'previous-backbone'"
                 )
-        given = {name: getattr(self, name) for name in ("span", "remembered")}
+        given = {"span": self.span, "remembered": self.remembered}
         given = {name: value for name, value in given.items() if value is not None}
         for name, value in given.items():
             if type(value) is not int or value < 1:
@@ -151,9 +143,8 @@ class Experiment(_Checked):
         if self.memory and len(given) < 2:
             raise ConfigError("a stage with memory needs span and remembered; 30 and 5 are usual")
         if given and not self.memory:
-            raise ConfigError(
-                f"{next(iter(given))} is for memory; name datasets in a stage's memory"
-            )
+            name = next(iter(given))
+            raise ConfigError(f"{name} is for memory; name datasets in a stage's memory")
         if self.memory and self.head == "linear":
             raise ConfigError("head='linear' has no memory; choose from s-only, t-only")
 
@@ -191,16 +182,15 @@ class Experiment(_Checked):
         return digest(content | self._data())
 
     def _data(self) -> dict:
-        """What is on disk where the data are the user's own: other files, another experiment."""
+        """Other files in the user's own folder make another experiment."""
         return {"data": dataset_digest(self.dataset, self.detector)} if self.dataset else {}
 
     def stage_digest(self, number: int) -> str:
-        """Of what decides the weights after a stage, counted from 1.
+        """Twelve hex digits of what decides the weights after a stage, counted from 1.
 
-        Experiments that begin alike share it, and with it the trained stage: Table 2's second
-        strategy begins as Table 1's row without memory does. Which boxes are scored matters to
-        training only where detections are trained on, or are remembered in seconds that have no
-        annotation (an online bank holds annotated people).
+        Experiments that begin alike share the trained stage. The boxes that are scored matter to
+        training only where it is on detections, or remembers them in seconds without annotation (an
+        online bank holds annotated people).
         """
         stages = self.stages[:number]
         remembers = any(stage.memory for stage in stages)
@@ -236,11 +226,7 @@ def choices(name: str) -> tuple[str, ...]:
 
 
 def from_dict(content: dict) -> Experiment:
-    """The inverse of :meth:`Experiment.to_dict`, also after JSON.
-
-    Raises:
-        ConfigError: if a field is unknown or holds an unknown word.
-    """
+    """The inverse of :meth:`Experiment.to_dict`, also after JSON; refuses unknown fields."""
     known = {field.name for field in fields(Experiment)}
     if unknown := sorted(set(content) - known):
         raise ConfigError(f"unknown field {unknown[0]!r}; an experiment has {', '.join(known)}")
@@ -259,15 +245,11 @@ def _with_tuples(content: dict) -> dict:
 
 @dataclass(frozen=True, kw_only=True)
 class Execution(_Checked):
-    """What a machine decides about a run; its numbers stay the same up to rounding.
+    """What a machine decides about a run (``HELP``); its numbers stay the same up to rounding.
 
-    ``HELP`` says what the fields are. ``auto`` is for the paper's networks: on a GPU ``precision``
-    is bfloat16 (autocast), with 64 frames ``recompute`` is yes, and at paper scale ``pad`` is
-    share. Padding to the ``batch`` makes losses the same for any number of processes; padding to
-    a process's ``share`` is less to compute.
-
-    Raises:
-        ConfigError: an unknown word or a number below its least.
+    ``auto`` is for the paper's networks: on a GPU ``precision`` is bfloat16 (autocast), with 64
+    frames ``recompute`` is yes, and at paper scale ``pad`` is share. Padding to the ``batch`` makes
+    losses the same for any number of processes; padding to a process's ``share`` is cheaper.
     """
 
     accumulate: int = 1

@@ -1,7 +1,6 @@
 """The numbers that differ between smoke, mini and paper, which are one code path.
 
-Three tables by scale: the study's own numbers, those of the person detectors, those of the
-pretraining. The field defaults of a table are the values of one scale; the others say what differs.
+The field defaults of a table are the values of one scale; the other scales say what differs.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """The numbers that differ between scales; nothing else may depend on a scale.
+    """The study's own numbers; nothing else may depend on a scale. The defaults are ``mini``'s.
 
     Frame counts and rates turn the paper's words into seconds: ``32x2`` is 32 frames, every
-    second one of a 30 Hz video; at ``mini`` a quarter of the frames of an 8 Hz video. The defaults
-    are those of ``mini``.
+    second one of a 30 Hz video; at ``mini`` a quarter of the frames of an 8 Hz video.
     """
 
     world_version: int = 2  # of the rendered data; 0: real data
@@ -73,8 +71,8 @@ class DetectorStage:
     """One stretch of a person detector's training.
 
     ``data`` names lists from which pictures are drawn in turns (in the paper 60 % of the keyframes
-    are AVA's, in the miniature world 96 %): ``stills`` (people of COCO; at the miniature scales a
-    rendered set in COCO's layout), ``ava``, ``kinetics``. ``share`` is of the scale's iterations.
+    are AVA's, in the miniature world 96 %): ``stills`` (people of COCO, or rendered), ``ava``,
+    ``kinetics``. ``share`` is of the scale's iterations.
     """
 
     data: tuple[str, ...]
@@ -124,10 +122,7 @@ DETECTOR_SCALES: dict[str, DetectorScale] = {
 
 
 def made_of(name: str, scale: str, number: int | None = None) -> dict:
-    """What decides a detector's weights after a stage, counted from 1 (default: the last).
-
-    Detectors that begin alike share it, and with it the trained stage.
-    """
+    """What decides a detector's weights after a stage, counted from 1 (default: the last)."""
     stages = [asdict(stage) for stage in DETECTORS[name][:number]]
     return {"detector": stages, "scale": asdict(DETECTOR_SCALES[scale])}
 

@@ -74,9 +74,8 @@ def table1(
         scale: ``smoke``, ``mini`` or ``paper``.
         seed: of every row.
         detector: whose boxes are scored; the paper's are v3's.
-        words: any of ``backbone``, ``pretrain``, ``frames``, ``head``; a word of the paper or
-            ``all``, which is also what is meant where a field is not named. ``memory`` is ``yes``,
-            ``no`` or ``all``.
+        words: any of ``backbone``, ``pretrain``, ``frames``, ``head`` and ``memory`` (yes, no); the
+            default of each is ``all``.
 
     Raises:
         ConfigError: an unknown word, or words that match no row of the table.
@@ -85,14 +84,11 @@ def table1(
     for name, word in words.items():
         check_word("field of table 1", name, fields)
         check_word(name, word, (*(MEMORY_WORDS if name == "memory" else choices(name)), "all"))
-    wanted = [words.get(name, "all") for name in fields]
-    rows = [
-        row
-        for row in TABLE1
-        if all(
-            a in ("all", b) for a, b in zip(wanted, (*row[:4], MEMORY_WORDS[row[4]]), strict=True)
-        )
-    ]
+    rows = []
+    for row in TABLE1:
+        values = dict(zip(fields, (*row[:4], MEMORY_WORDS[row[4]]), strict=True))
+        if all(word in ("all", values[name]) for name, word in words.items()):
+            rows.append(row)
     if not rows:
         named = ", ".join(f"{name}={word}" for name, word in words.items() if word != "all")
         check_word("row of table 1", named, tuple(dict.fromkeys(" ".join(r[:4]) for r in TABLE1)))
@@ -109,16 +105,8 @@ def table2(
 ) -> dict[str, Experiment]:
     """The rows of Table 2 by strategy; the paper's are of SlowFast-152, t-only.
 
-    Boxes are the ground truth's, so that strategies differ only in what is remembered.
-
-    Args:
-        scale: ``smoke``, ``mini`` or ``paper``.
-        seed: of every row.
-        backbone: another backbone, with its usual input.
-        head: ``t-only``, or ``s-only``, which the paper calls too costly.
-
-    Raises:
-        ConfigError: an unknown word.
+    Boxes are the ground truth's, so that strategies differ only in what is remembered. Another
+    ``backbone`` comes with its usual input; the paper calls s-only too costly.
     """
     words = _usual(backbone, head)
     return {name: _experiment(words, scale, seed, stages) for name, stages in TABLE2.items()}
@@ -129,11 +117,10 @@ def table3(
 ) -> dict[str, Experiment]:
     """Before and after decoupled training (Table 3), and what it is compared with, by name.
 
-    The paper's are ir-CSN-152 with the T-only head, and "before" is its row of Table 1. Here boxes
-    are the ground truth's, so that an action's AP depends on the classifier alone. The paper does
-    not say whether the classifier starts anew, as in its reference [11]; both are here, as are two
-    other samplers and, as the control, as much further training on the data as they come.
-    Arguments and errors as in :func:`table2`.
+    "Before" is the paper's row of Table 1. Boxes are the ground truth's, so that an action's AP
+    depends on the classifier alone. The paper does not say whether the classifier starts anew, as
+    in its reference [11]: both are here. So are two other samplers and, as the control, as much
+    further training on the data as they come.
     """
     words = _usual(backbone, head)
     rows = {"before": _experiment(words, scale, seed)}
@@ -145,10 +132,7 @@ def table3(
 def table4(
     *, scale: str = "mini", seed: int = 0, backbone: str = "ir-csn-152", head: str = "t-only"
 ) -> dict[str, Experiment]:
-    """The rows of Table 4 by detector: one trained model, scored on four sets of boxes.
-
-    Arguments and errors as in :func:`table2`.
-    """
+    """The rows of Table 4 by detector: one trained model, scored on four sets of boxes."""
     words = _usual(backbone, head)
     return {name: _experiment(words, scale, seed, detector=name) for name in DETECTORS}
 
@@ -156,20 +140,15 @@ def table4(
 def box_uses(
     *, scale: str = "mini", seed: int = 0, backbone: str = "ir-csn-152", head: str = "t-only"
 ) -> dict[str, Experiment]:
-    """What else can be done with v3's boxes: other thresholds, larger boxes, a product of scores.
-
-    Arguments and errors as in :func:`table2`.
-    """
+    """What else can be done with v3's boxes: thresholds, larger boxes, a product of scores."""
     row = table4(scale=scale, seed=seed, backbone=backbone, head=head)["v3"]
     changes = {f"threshold {least}": {"threshold": least} for least in THRESHOLDS} | {
         "extended": {"extend": EXTENSION},
         "product of scores": {"product": True},
         "trained on both": {"training": "ground-truth+detected"},
     }
-    return {
-        name: replace(row, detections=replace(row.detections, **change))
-        for name, change in changes.items()
-    }
+    uses = {name: replace(row.detections, **change) for name, change in changes.items()}
+    return {name: replace(row, detections=use) for name, use in uses.items()}
 
 
 def memory_ablation(
@@ -177,9 +156,8 @@ def memory_ablation(
 ) -> dict[tuple[int, int], Experiment]:
     """How much is remembered, by (span in seconds, persons of a second); (0, 0) is nothing.
 
-    All are Table 2's second strategy. They share its first stage, which has no memory, and differ
-    in what the new head of this one backbone can attend to. Arguments and errors as in
-    :func:`table2`.
+    All are Table 2's second strategy, whose first stage they share. They differ in what the new
+    head of this one backbone can attend to.
     """
     whole = table2(scale=scale, seed=seed, backbone=backbone, head=head)["A+K first, new head"]
     without = tuple(replace(stage, memory=()) for stage in whole.stages)
@@ -200,18 +178,10 @@ def strategy(experiment: Experiment) -> str | None:
 
 
 def ensemble1(*, scale: str = "mini", seed: int = 0, **words: str) -> tuple[Experiment, ...]:
-    """Members for the last row of Table 1.
+    """Members for the last row of Table 1; with ``words`` the rows that match, nothing else.
 
-    The paper "selects 15 models" without naming them; these are its 14 rows and another seed of
-    its best single model.
-
-    Args:
-        scale: ``smoke``, ``mini`` or ``paper``.
-        seed: of every row; the other is the next one.
-        words: as in :func:`table1`, for a smaller ensemble: the rows that match, nothing else.
-
-    Raises:
-        ConfigError: as :func:`table1`.
+    The paper "selects 15 models" without naming them; these are its 14 rows and its best single
+    model with the next seed.
     """
     rows = table1(scale=scale, seed=seed, **words)
     if any(word != "all" for word in words.values()):
@@ -220,26 +190,20 @@ def ensemble1(*, scale: str = "mini", seed: int = 0, **words: str) -> tuple[Expe
 
 
 def at(experiment: Experiment, scale: str) -> Experiment:
-    """The same experiment at another scale: its numbers are replaced, its words stay.
+    """The same experiment at another scale: its words stay.
 
-    A stage keeps its share of a full stage's iterations (30k in the paper) and its ratio to the
-    paper's learning rate.
+    A stage keeps its share of a full stage's iterations and its ratio to the learning rate.
     """
     check_word("scale", scale, tuple(SCALES))
     here, there = SCALES[experiment.scale], SCALES[scale]
     stages = []
     for stage in experiment.stages:
-        if stage.train == "all":
-            share = there.iterations / here.iterations
-        else:
+        share = there.iterations / here.iterations
+        if stage.train != "all":
             share = HEAD_ITERATIONS[scale] / HEAD_ITERATIONS[experiment.scale]
-        numbers = {
-            "iterations": max(1, round(stage.iterations * share)),
-            "batch": there.batch,
-            "lr": stage.lr * there.lr / here.lr,
-            "drop": there.drop,
-        }
-        stages.append(replace(stage, **numbers))
+        iterations = max(1, round(stage.iterations * share))
+        numbers = {"batch": there.batch, "lr": stage.lr * there.lr / here.lr, "drop": there.drop}
+        stages.append(replace(stage, iterations=iterations, **numbers))
     return replace(experiment, scale=scale, stages=tuple(stages), scales=there.test_sides)
 
 

@@ -1,7 +1,6 @@
 """``stadlib report``: the committed notebooks and the ledger of claims as web pages.
 
-nbconvert's template ``basic`` renders the cells; the page around them asks for nothing from
-elsewhere, so that it can be read offline.
+A page asks for nothing from elsewhere, so that it can be read offline.
 """
 
 from __future__ import annotations
@@ -54,23 +53,13 @@ verdict."""
 
 
 def write_pages(out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
-    """Render every notebook as it was committed, and an index; nothing is run.
-
-    Args:
-        out: a new folder.
-        notebooks: their folder; those whose names begin with two digits are taken.
-
-    Raises:
-        InputError: there are no notebooks, one cannot be read, or ``out`` is there already.
-    """
+    """Render the committed notebooks (two digits and a name) into the new folder ``out``."""
     if out.exists():
         raise InputError(f"{out}: exists already; name a new folder")
     pages = {path.stem: _read(path) for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))}
     if not pages:
         raise InputError(f"{notebooks}: no notebook; run this command from a checkout")
-    titles = {
-        name: page.cells[0].source.split("\n")[0].lstrip("# ") for name, page in pages.items()
-    }
+    titles = {name: page.cells[0].source.split("\n")[0][2:] for name, page in pages.items()}
     links = "\n".join(f"- [{title}]({name}.html)" for name, title in titles.items())
     texts = (_OPENING + links, _LEDGER, claims.markdown(), "## Table 1", readme.full_table())
     cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
@@ -79,8 +68,7 @@ def write_pages(out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
     with whole_folder(out) as folder:
         for name, page in pages.items():
             body, _ = exporter.from_notebook_node(page)
-            title = escape(titles.get(name, "stadlib"))
-            html = _PAGE.format(title=title, body=body)
+            html = _PAGE.format(title=escape(titles.get(name, "stadlib")), body=body)
             (folder / f"{name}.html").write_text(html, encoding="utf-8")
     return [out / f"{name}.html" for name in pages]
 

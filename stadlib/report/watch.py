@@ -1,4 +1,4 @@
-"""What a run is doing, read from what it writes: log lines, checkpoints' times, the record.
+"""What a run is doing, read from its log lines, checkpoints' times and record.
 
 Nothing is opened for writing and no torch is loaded, so that watching never disturbs a run.
 """
@@ -16,17 +16,12 @@ from stadlib.study import read_record, stage_folder
 
 
 def status(folder: Path, now: float | None = None) -> list[str]:
-    """What a run is doing, a few lines of text.
-
-    Args:
-        folder: of a run.
-        now: seconds since the epoch, for the ages of files; default: the clock.
-    """
+    """What a run is doing, a few lines of text; ``now`` is in seconds since the epoch."""
     now = time.time() if now is None else now
     lines = [folder.name]
+    record = folder / "record.json"
     path = folder / "experiment.json"
-    if not path.is_file():
-        path = folder / "record.json"
+    path = path if path.is_file() else record
     if not path.is_file():
         raise InputError(f"{folder}: no experiment.json; name the folder of a run")
     content = json.loads(path.read_text())
@@ -35,9 +30,8 @@ def status(folder: Path, now: float | None = None) -> list[str]:
         title = f"stage {number} of {len(experiment.stages)}"
         clips = stage.batch if stage.train == "all" else None
         lines += _stage_lines(stage_folder(experiment, number), title, clips, now)
-    if (folder / "record.json").is_file():
-        metrics = read_record(folder / "record.json").metrics
-        means = {name: found["mAP"] for name, found in metrics.items()}
+    if record.is_file():
+        means = {name: found["mAP"] for name, found in read_record(record).metrics.items()}
         values = [f"{name} {100 * mean:.2f}" for name, mean in means.items() if mean is not None]
         lines.append("finished; mAP@0.5, %: " + ", ".join(values))
     return lines
@@ -88,7 +82,7 @@ def _stage_lines(folder: Path, title: str, clips: int | None, now: float) -> Ite
 
 
 def read_log(path: Path) -> list[dict]:
-    """Read the lines of a ``log.jsonl``; a line that was cut by a kill is left out."""
+    """The lines of a ``log.jsonl``; a line that was cut by a kill is left out."""
     lines = []
     for text in path.read_text().splitlines():
         try:

@@ -36,7 +36,7 @@ class Overlay:
     Args:
         size: (height, width) of its pictures.
         names: of the actions, by id.
-        warning: stands in red above every frame; empty: nothing does.
+        warning: stands in red above every frame, if any.
 
     Attributes:
         size: (height, width) of what :meth:`draw` returns, both even.
@@ -148,15 +148,10 @@ def write_annotated(
     warning: str,
     progress: Report,
 ) -> None:
-    """Write H.264 in MP4 without sound, with every frame at its time.
+    """Write H.264 in MP4 without sound, with every frame at its time; ``path`` appears whole.
 
-    Args:
-        stream: the video.
-        sightings: all of it, in order.
-        names: of the actions, by id, in the order of the scores.
-        path: of the file, which appears when all is done.
-        warning: drawn in red above every frame.
-        progress: called with (seconds done, seconds, text).
+    ``names`` are those of the actions by id, in the order of the scores. ``progress`` counts
+    seconds.
     """
     overlay, playback = Overlay(stream.size, names, warning), Playback(sightings, list(names))
     total = max(1, round(stream.duration))
@@ -176,11 +171,7 @@ def write_clip(video: Path, path: Path, seconds: float) -> None:
 
 
 def _encode(
-    path: Path,
-    frames: Iterable[Shown],
-    draw: Callable[[Shown], np.ndarray],
-    rate: float,
-    crf: int = 23,
+    path: Path, frames: Iterable[Shown], draw: Callable[[Shown], np.ndarray], rate: float, crf=23
 ) -> None:
     """Encode frames as they are drawn, the first at time 0."""
 

@@ -50,23 +50,14 @@ ROWS, DESCRIBED = 3, 6  # of a contact sheet; persons that are described below a
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A video that was watched.
-
-    Attributes:
-        video: its file.
-        folder: of the results.
-        names: of the actions, by id, in the order of the scores.
-        every: seconds from one that was scored to the next.
-        warning: what must be said about it; empty if nothing.
-        sightings: second by second.
-    """
+    """A video that was watched."""
 
     video: Path
-    folder: Path
-    names: dict[int, str]
-    every: float
-    warning: str
-    sightings: SightingFile
+    folder: Path  # of the results
+    names: dict[int, str]  # of the actions, by id, in the order of the scores
+    every: float  # seconds from one that was scored to the next
+    warning: str  # what must be said about it; empty if nothing
+    sightings: SightingFile  # second by second
 
     @property
     def annotated(self) -> Path:
@@ -91,11 +82,7 @@ class Prediction:
         count = sum(1 for _ in self.sightings)
         number = min(ROWS * columns, count)
         places = {int((i + 0.5) * count / number) for i in range(number)}
-        frames = [
-            self._frame(stream, sighting)
-            for place, sighting in enumerate(self.sightings)
-            if place in places
-        ]
+        frames = [self._frame(stream, s) for i, s in enumerate(self.sightings) if i in places]
         return frame_grid(frames, columns, warning=self.warning)
 
     def time_line(self) -> NotebookFigure:
@@ -103,33 +90,30 @@ class Prediction:
         return time_line.time_line(lambda: self.sightings, self.names, self.every, self.warning)
 
     def persons(self) -> pd.DataFrame:
-        """Return the persons by number: first and last second, in how many they were scored, and
-        what they do most, by the mean of their scores."""
-        seconds, sums = defaultdict(list), defaultdict(float)
+        """The persons by number: first and last second, in how many they were scored, and what they
+        do most, by the mean of their scores."""
+        rows, sums = {}, defaultdict(float)
         for sighting in self.sightings:
             for number, scores in zip(sighting.numbers, sighting.actions, strict=True):
-                first = seconds[number][:1] or [sighting.second]
-                seen = seconds[number][2] if seconds[number] else 0
-                seconds[number] = [*first, sighting.second, seen + 1]
+                first, _, scored = rows.get(number, (sighting.second, None, 0))
+                rows[number] = first, sighting.second, scored + 1
                 sums[number] = sums[number] + scores
-        table = pd.DataFrame.from_dict(
-            seconds, orient="index", columns=["from second", "to", "scored"]
-        ).rename_axis("person")
-        table["does"] = [self._words(sums[n] / scored) for n, scored in table["scored"].items()]
+        columns = ["from second", "to", "scored"]
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        table = table.rename_axis("person")
+        table["does"] = [
+            ", ".join(self._labels(sums[n] / scored)) for n, scored in table["scored"].items()
+        ]
         return table.sort_index()
 
     def files(self) -> pd.DataFrame:
-        """Return the files of the folder, and what each is for."""
-        rows = {
-            name: (round((self.folder / name).stat().st_size / 1000, 1), words)
-            for name, words in _FILES.items()
-        }
-        return pd.DataFrame.from_dict(rows, orient="index", columns=["kB", "holds"]).rename_axis(
-            "file"
-        )
+        """The files of the folder, and what each is for."""
+        sizes = [round((self.folder / name).stat().st_size / 1000, 1) for name in _FILES]
+        index = pd.Index(_FILES, name="file")
+        return pd.DataFrame({"kB": sizes, "holds": list(_FILES.values())}, index)
 
     def provenance(self) -> pd.DataFrame:
-        """Return what the results were made of."""
+        """What the results were made of."""
         words = {k: v for k, v in self.sightings.made_by.items() if k != "actions"}
         words["model"], _, words["its digest"] = words["model"].rpartition("-")  # else cut in two
         words["stadlib"] = version("stadlib")
@@ -140,8 +124,7 @@ class Prediction:
         for place in np.argsort(look.numbers):
             person = look.numbers[place] - 1
             marks.append(person_mark(person, look.boxes[place]))
-            shown = shown_actions(sighting.actions[place], list(self.names))
-            words = [(f"{shortened(self.names[a])} {s:.2f}", "plain") for a, s in shown]
+            words = [(label, "plain") for label in self._labels(sighting.actions[place])]
             lines.append(Line(words or [("nothing sure", "faint")], person))
         if len(lines) > DESCRIBED + 1:
             more = [(f"and {len(lines) - DESCRIBED} more", "faint")]
@@ -150,9 +133,10 @@ class Prediction:
         lines = lines or [Line([("no person found", "faint")])]
         return Frame(f"{sighting.second:g} s", picture, marks, lines)
 
-    def _words(self, scores: np.ndarray) -> str:
+    def _labels(self, scores: np.ndarray) -> list[str]:
+        """What a person does, with its score."""
         shown = shown_actions(scores, list(self.names))
-        return ", ".join(f"{shortened(self.names[a])} {s:.2f}" for a, s in shown)
+        return [f"{shortened(self.names[action])} {score:.2f}" for action, score in shown]
 
 
 MINIATURE = "miniature"  # instead of a video's path, or of a run's name
@@ -162,20 +146,13 @@ PARAMETERS = ("video", "weights", "detector", "every", "scale")
 
 
 def check_parameters(namespace: dict[str, object]) -> None:
-    """Refuse a notebook's unknown parameter, and what cannot be predicted.
-
-    Args:
-        namespace: the notebook's variables, with :data:`PARAMETERS` among them.
-
-    Raises:
-        ConfigError, InputError: one line that says what to do.
-    """
+    """Refuse a notebook's unknown parameter, and what cannot be predicted, in one line."""
     study.refuse_unknown(namespace, PARAMETERS)
     _check(*(namespace[name] for name in ("video", "detector", "every", "scale")))
 
 
 def _check(video: str, detector: str, every: float, scale: str) -> None:
-    """See that the words are words and the video is one, before anything slow is imported."""
+    """Refuse wrong words and files that are no video, before anything slow is imported."""
     if type(every) not in (int, float) or not 0 < every < math.inf:
         raise ConfigError(f"every={every!r}; give seconds, more than 0")
     check_word("scale", scale, ("smoke", "mini"))
@@ -221,7 +198,7 @@ def predict(
 def watch(
     path: Path, networks, *, every: float = EVERY, out: Path | None = None, progress: MakeProgress
 ) -> Prediction:
-    """The same with networks that are open (:class:`stadlib.video.scorer.Networks`)."""
+    """As :func:`predict`, with networks that are open (:class:`stadlib.video.scorer.Networks`)."""
     from stadlib.video.scorer import Scorer  # noqa: PLC0415  (torch)
 
     stream = Stream(path, largest=SHORT_SIDES[1])
@@ -236,7 +213,14 @@ def watch(
     if not sightings.complete:
         found.annotated.unlink(missing_ok=True)
         _look_on(stream, sightings, Scorer(networks, every), progress(f"watch {path.name}"))
-    _write_files(found, progress)
+    tables = found.detections, folder / "tracks.csv"
+    write_tables(sightings, path.stem, list(names), *tables)
+    if not found.annotated.exists():
+        stream, report = Stream(path, *SHORT_SIDES), progress(f"draw {path.name}")
+        options = {"warning": networks.warning, "progress": report}
+        write_annotated(stream, sightings, names, found.annotated, **options)
+    write_whole(folder / "contact_sheet.png", found.contact_sheet().png())
+    write_whole(folder / "time_line.png", found.time_line().png())
     return found
 
 
@@ -262,20 +246,3 @@ def _look_on(stream: Stream, sightings: SightingFile, scorer, report: Report) ->
     if done < 0.9 * total - 1:
         told = f"though the file tells of {stream.duration:.0f} s; it may be damaged"
         print(f"{stream.path}: the picture ends at {moment.end:.0f} s, {told}", flush=True)
-
-
-def _write_files(found: Prediction, progress: MakeProgress) -> None:
-    """Tables, the drawn video unless it is there, and figures."""
-    tables = found.detections, found.folder / "tracks.csv"
-    write_tables(found.sightings, found.video.stem, list(found.names), *tables)
-    if not found.annotated.exists():
-        write_annotated(
-            Stream(found.video, *SHORT_SIDES),
-            found.sightings,
-            found.names,
-            found.annotated,
-            warning=found.warning,
-            progress=progress(f"draw {found.video.name}"),
-        )
-    write_whole(found.folder / "contact_sheet.png", found.contact_sheet().png())
-    write_whole(found.folder / "time_line.png", found.time_line().png())

@@ -38,14 +38,9 @@ from stadlib.video.tracks import Tracks
 
 
 class Past:
-    """Tokens of the persons of the last seconds, in the order of time.
+    """Tokens of the persons of the last ``span`` seconds (0: no memory), in the order of time.
 
     The study's banks also know the seconds after. A video that is being watched has none yet.
-
-    Args:
-        span: seconds back; 0: there is no memory.
-        max_persons: of a second.
-        width: C of the tokens.
     """
 
     def __init__(self, span: int, max_persons: int, width: int) -> None:
@@ -53,7 +48,7 @@ class Past:
         self._seconds: deque[tuple[int, Tensor, Tensor]] = deque()
 
     def keep(self, second: int, tokens_NLC: Tensor, boxes_N4: Tensor) -> None:
-        """Keep the persons of a second, the surest first, rounded as banks round them.
+        """Keep the surest ``max_persons`` of a second, rounded as banks round them.
 
         Of two moments in one second the first is kept.
         """
@@ -87,16 +82,8 @@ def open_networks(
 ) -> Networks:
     """The networks of a run, ready to look at a video.
 
-    Args:
-        weights: a run's folder, its name or part of it; ``miniature`` for the study's t-only row,
-            which is trained if need be.
-        detector: ``v1``, ``v2``, ``v3`` of the run's scale, ``torchvision:NAME``, or a ``FILE.pt``.
-        scale: of the miniature model: ``smoke`` or ``mini``.
-        video: what they shall look at; it decides on warnings alone.
-        progress: makes the progress of a named task.
-
-    Raises:
-        ConfigError, InputError: no such run, detector or weights; one line that says what to do.
+    Arguments and errors are those of :func:`stadlib.video.predict.predict`; the video decides on
+    warnings alone.
     """
     experiment, folder = _run(weights, scale)
     run = open_run(experiment, folder, progress)
@@ -106,6 +93,7 @@ def open_networks(
     memory = bool(experiment.stages[-1].memory)
     ours = not detector.startswith("torchvision:")
     threshold = (experiment.detections or Detections()).threshold if ours else SURE
+    made_by = {"model": folder.name, "weights": weights_digest(model)}
     return Networks(
         detector=finder,
         threshold=threshold,
@@ -116,12 +104,7 @@ def open_networks(
         multiple=build.numbers(experiment).pad_multiple,
         span=experiment.span if memory else 0,
         remembered=experiment.remembered if memory else 0,
-        made_by={
-            "model": folder.name,
-            "weights": weights_digest(model),
-            "detector": name,
-            "threshold": threshold,
-        },
+        made_by=made_by | {"detector": name, "threshold": threshold},
         warning=warning(experiment, detector, video),
     )
 
@@ -150,13 +133,7 @@ def a_movie(scale: str, progress: MakeProgress) -> Path:
 
 
 def warning(experiment: Experiment, detector: str, video: Path) -> str:
-    """What must be said wherever the results are shown; empty if there is nothing.
-
-    Args:
-        experiment: what the model was trained in.
-        detector: the word for it.
-        video: its path tells whether the package rendered it.
-    """
+    """What must be said wherever the results of a model and a detector on a video are shown."""
     home = data_dir().resolve()
     folders = [part for part in video.resolve().parents if part.parent == home]
     miniature = any(folder.name.startswith("miniature-") for folder in folders)
@@ -164,9 +141,8 @@ def warning(experiment: Experiment, detector: str, video: Path) -> str:
     finds_drawn = detector in DETECTORS and experiment.scale != "paper"
     if not miniature and (drawn or finds_drawn):
         name = "MODEL" if drawn else "DETECTOR"
-        results = (
-            "Its boxes" if not drawn else "Boxes and actions" if finds_drawn else "Its actions"
-        )
+        results = "Boxes and actions" if finds_drawn else "Its actions"
+        results = results if drawn else "Its boxes"
         text = "it knows only drawn figures."
         return f"MINIATURE {name} ON REAL VIDEO: {text} {results} mean nothing here."
     if experiment.scale == "smoke":
@@ -179,41 +155,23 @@ LOOK = 0.25  # seconds from a look for persons to the next: they must overlap to
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """What looks at a video, ready for use.
+    """What looks at a video, ready for use."""
 
-    Attributes:
-        detector: pictures to boxes, scores and labels.
-        threshold: the least score of a person.
-        model: clip and boxes to actions.
-        labels: the actions' names, in the model's order.
-        sampling: the frames of a clip.
-        view: what the model sees of a clip.
-        multiple: height and width of a padded clip are divisible by it.
-        span: seconds of memory; 0: the model has none.
-        remembered: persons a second in it.
-        made_by: names detector and model in files.
-        warning: said loudly wherever results are shown; empty where there is nothing to warn of.
-    """
-
-    detector: nn.Module
-    threshold: float
+    detector: nn.Module  # pictures to boxes, scores and labels
+    threshold: float  # the least score of a person
     model: ActionDetector
-    labels: LabelMap
-    sampling: Sampling
-    view: Transform
-    multiple: int
-    span: int = 0
-    remembered: int = 0
-    made_by: dict
-    warning: str = ""
+    labels: LabelMap  # in the model's order
+    sampling: Sampling  # the frames of a clip
+    view: Transform  # what the model sees of a clip
+    multiple: int  # height and width of a padded clip are divisible by it
+    span: int = 0  # seconds of memory; 0: the model has none
+    remembered: int = 0  # persons a second in it
+    made_by: dict  # names detector and model in files
+    warning: str = ""  # said wherever results are shown
 
 
 class Scorer:
-    """Scores one second after the other of one video.
-
-    Args:
-        networks: set to evaluation mode here.
-        every: seconds between scored ones.
+    """Scores one second after the other of one video, ``every`` so many seconds.
 
     Attributes:
         offsets: seconds, from a scored second, of the pictures that it needs.
@@ -231,8 +189,7 @@ class Scorer:
 
     @torch.inference_mode()
     def __call__(self, moment: Moment) -> Sighting:
-        """Find, follow and score the persons of the next second, whose pictures are those of
-        :attr:`offsets`."""
+        """Find, follow and score the persons of the next second."""
         second, end = moment.time, moment.end
         times = [second + offset for offset in self._looks if offset == 0 or second + offset <= end]
         found = self._persons(moment.pictures[: len(times)])

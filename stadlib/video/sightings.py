@@ -97,14 +97,11 @@ class SightingFile:
 
     Args:
         path: of the finished file; until :meth:`finish` it is called ``path.partial``.
-        made_by: plain words and numbers that decide its content.
+        made_by: plain words and numbers that decide its content; an existing file that was made of
+            others is refused.
 
     Attributes:
-        made_by: as given.
         complete: the whole video was watched.
-
-    Raises:
-        InputError: the file exists and was made of something else.
     """
 
     def __init__(self, path: Path, made_by: dict) -> None:
@@ -134,7 +131,7 @@ class SightingFile:
                 raise InputError(f"{path}:{number + 1}: damaged ({error}); delete it") from error
 
     def append(self, sighting: Sighting) -> None:
-        """Write a line; it survives a kill of this process."""
+        """Write a line, which survives a kill."""
         with self.partial.open("a") as file:
             file.write(sighting.to_json() + "\n")
 
@@ -156,12 +153,7 @@ def _whole_lines(path: Path) -> Iterator[str]:
 
 
 class Playback:
-    """Goes through the sightings of a video once, in step with its frames.
-
-    Args:
-        sightings: all of them, in order; one is held at a time, and the next.
-        ids: the actions of the scores.
-    """
+    """Goes through the sightings of a video once, in step with its frames; holds two of them."""
 
     def __init__(self, sightings: Iterable[Sighting], ids: Sequence[int]) -> None:
         self._left, self.ids = iter(sightings), ids
@@ -171,7 +163,7 @@ class Playback:
         """The persons of a frame; ``time`` must not go back.
 
         The nearest look says who is there, with boxes on the straight line from look to look. The
-        nearest second that scored a person says what the person does.
+        nearest scored second says what a person does.
         """
         while self._next is not None and self._next.second <= time:
             self._now, self._next = self._next, next(self._left, None)
@@ -200,11 +192,7 @@ class Playback:
 
 
 def write_tables(
-    sightings: Iterable[Sighting],
-    video: str,
-    ids: Sequence[int],
-    predictions: Path,
-    tracks: Path,
+    sightings: Iterable[Sighting], video: str, ids: Sequence[int], predictions: Path, tracks: Path
 ) -> None:
     """Write every score in AVA's form, and which box is which person.
 
@@ -214,8 +202,8 @@ def write_tables(
         ids: of the actions, in the order of the scores.
         predictions: ``video,second,x1,y1,x2,y2,action,score`` without a header, as in official
             files. Seconds count from the first frame.
-        tracks: ``video,second,x1,y1,x2,y2,person,score`` with a header, a row a box; the score is
-            the person detector's.
+        tracks: ``video,second,x1,y1,x2,y2,person,score`` with a header; the score is the person
+            detector's.
     """
     with (
         written_whole(predictions) as first,
