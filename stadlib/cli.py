@@ -244,36 +244,27 @@ def pretrain_command(
     from stadlib.training.processes import group, rank  # noqa: PLC0415
 
     folder, classes = KINETICS[pretrain]
-    plan = None
-    if not rendered:  # a mistake shows at once, before torchrun
-        plan = pretraining.open_pretraining(experiment, data or data_dir() / folder, iterations)
+    root = None if rendered else data or data_dir() / folder
+    plan = pretraining.open_pretraining(experiment, root, iterations)  # mistakes show at once
     if processes:
-        if plan:
-            plan.finished()
+        plan.finished()
         words |= {"data": data, "iterations": iterations}
         options = [f"--{name}={word}" for name, word in words.items() if word is not None]
         command = ["pretrain", *options, *execution.words()]
         study.torchrun(command, processes, f"pretrain {backbone}")
         return
     with group():
-        if rendered:  # as the rows of a miniature scale do by themselves
-            pretraining.pretrained_backbone(experiment, Progress)
-            folder = pretraining.pretrained_folder(experiment)
-            accuracy = json.loads((folder / "accuracy.json").read_text())
-            top1 = f"{100 * accuracy['top1']:.2f} % of {accuracy['classes']} classes"
-            lines = [f"{folder}: top-1 {top1} of the rendered set"]
-        else:
-            record = pretraining.pretrain(plan, Progress, execution)
-            lines = _pretrained(record, plan)
-            if scale == "paper" and record["classes"] != classes:
-                note = f"note: {record['classes']} classes, but {pretrain} has {classes}; "
-                lines.append(note + "what is trained on these weights should say so")
+        record = pretraining.pretrain(plan, Progress, execution)
+        lines = _pretrained(record, plan)
+        if scale == "paper" and record["classes"] != classes:
+            note = f"note: {record['classes']} classes, but {pretrain} has {classes}; "
+            lines.append(note + "what is trained on these weights should say so")
         if rank() == 0:
             print("\n".join(lines), flush=True)
 
 
 def _pretrained(record: dict, plan) -> list[str]:
-    """What a pretraining on real files reached."""
+    """What a pretraining reached."""
     top1, top5 = (f"top-{k} {100 * record[f'top{k}']:.2f} %" for k in (1, 5))
     clips, crops = record["views"]
     videos = f"{record['validation_videos']} videos, {clips} x {crops} views"

@@ -30,7 +30,7 @@ from stadlib.base import (
     write_whole,
 )
 from stadlib.recipes.experiment import USUAL, Execution, Experiment, choices, from_dict
-from stadlib.recipes.scales import DETECTORS, SCALES, made_of
+from stadlib.recipes.scales import DETECTORS, SCALES, detector_digest, made_of
 from stadlib.recipes.tables import MEMORY_WORDS
 
 if TYPE_CHECKING:
@@ -377,7 +377,7 @@ def detector_record(version: str, scale: str) -> Record:
     The metrics of a source are those of :func:`stadlib.evaluation.persons.quality`.
     """
     check_word("detector", version, tuple(DETECTORS))
-    made = digest(made_of(version, scale))
+    made = detector_digest(version, scale)
     path = runs_dir() / "detectors" / f"{version}_{scale}-{made}.json"
     if path.exists():
         return read_record(path)

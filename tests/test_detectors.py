@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import multiprocessing, nn
 
-from stadlib.base import ConfigError, InputError, data_dir, digest
+from stadlib.base import ConfigError, InputError, data_dir
 from stadlib.data import clips
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.keyframes import moments
 from stadlib.data.layout import AvaLayout
 from stadlib.models.person_detector import GFocalV2, gfocal_mini
 from stadlib.recipes.experiment import Experiment
-from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS, made_of
+from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS, detector_digest
 from stadlib.training import detector, processes
 from stadlib.training.detector import detection_loss
 from stadlib.training.loop import Schedule, fit, read_weights
@@ -53,7 +53,7 @@ class Watch:
 
 
 def folder(version: str, number: int):
-    return data_dir() / "detectors" / digest(made_of(version, "smoke", number))
+    return data_dir() / "detectors" / detector_digest(version, "smoke", number)
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -201,7 +201,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path, free_port):
 
 def test_a_detector_is_named_by_how_it_was_made(first):
     model, name = detector.open_detector("v1", "smoke", Watch())
-    assert name == f"v1-{digest(made_of('v1', 'smoke'))}" and same(model, first)
+    assert name == f"v1-{detector_digest('v1', 'smoke')}" and same(model, first)
     path = folder("v1", 2) / "checkpoint.pt"
     of_file, name = detector.open_detector(str(path), "smoke", Watch())
     assert same(of_file, first)
@@ -235,7 +235,7 @@ def test_a_rendered_worlds_boxes_are_found_by_the_detector_of_that_digest(first)
     experiment = Experiment(scale="smoke", detector="v1")
     layout = prepare_data(experiment, Watch())
     path = layout.person_boxes(experiment.boxes_name, "kinetics", "val")
-    assert path.name == f"v1-{digest(made_of('v1', 'smoke'))}_kinetics_val.csv"
+    assert path.name == f"v1-{detector_digest('v1', 'smoke')}_kinetics_val.csv"
     path.unlink(missing_ok=True)
     watch = Watch()
     detector.require_boxes(experiment, layout, "kinetics", "val", watch)

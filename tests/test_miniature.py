@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from stadlib.base import InputError, whole_folder
+from stadlib.data.kinetics import listed_videos, missing_videos, read_annotations
 from stadlib.data.layout import AvaLayout
 from stadlib.world import sets
 from stadlib.world.actions import (
@@ -38,7 +38,7 @@ from stadlib.world.spec import MINI, SMOKE, WorldSpec
 
 TINY = WorldSpec(movies=(2, 1, 1), movie_seconds=5, clips=(2, 1, 1), clip_seconds=6,
                  pretraining_clips=(4, 3), pretraining_seconds=1)  # fmt: skip
-PARTS = {"world": 8, "pretraining": 7, "stills": 7}  # with the number of their videos or pictures
+PARTS = {"world": 8, "kinetics-700": 7, "coco": 7}  # with the number of their videos or pictures
 
 
 def contents(root):
@@ -83,7 +83,7 @@ def annotation_rows(root, source, split):
         return list(csv.reader(file))
 
 
-@pytest.mark.parametrize("part", ["world", "stills"])
+@pytest.mark.parametrize("part", ["world", "coco"])
 def test_same_seed_same_bytes_for_any_number_of_workers(tiny, tmp_path, part):
     seen = []
     progress = lambda done, total: seen.append((done, total))  # noqa: E731
@@ -107,8 +107,8 @@ def test_a_complete_set_is_returned_at_once_and_another_is_refused(tiny, monkeyp
     assert contents(tiny["world"]) == before
     with pytest.raises(InputError, match="not the miniature world"):
         render(tiny["world"], "world", dataclasses.replace(TINY, seed=5))
-    with pytest.raises(InputError, match="not the miniature pretraining"):
-        render(tiny["stills"], "pretraining", TINY)
+    with pytest.raises(InputError, match="not the miniature kinetics-700"):
+        render(tiny["coco"], "kinetics-700", TINY)
 
 
 def test_an_interrupted_rendering_leaves_no_folder(tmp_path):
@@ -142,7 +142,7 @@ def test_a_script_without_a_guard_is_told_so_in_one_line(tmp_path):
     script.write_text(
         "from stadlib.world.sets import render\n"
         "from stadlib.world.spec import SMOKE\n"
-        f"render({str(tmp_path / 'w')!r}, 'pretraining', SMOKE, workers=2)\n"
+        f"render({str(tmp_path / 'w')!r}, 'kinetics-700', SMOKE, workers=2)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     *traceback, message = done.stderr.splitlines()
@@ -346,17 +346,17 @@ def test_deck_deals_quotas():
     assert Counter(cards) == {"a": 29, "b": 10, "c": 2}
 
 
-def test_pretraining_lists(tmp_path):
+def test_classification_sets_in_kinetics_layout(tmp_path):
     spec = dataclasses.replace(TINY, pretraining_clips=(80, 40))
-    root = render(tmp_path / "p", "pretraining", spec, workers=1)
-    names = (root / "k700_classes.txt").read_text().splitlines()
-    assert len(names) == len(set(names)) == 40
-    for split, a_class in (("train", 2), ("val", 1)):
-        rows = {}
-        for size in ("k400", "k700"):
-            with open(root / f"{size}_{split}.csv", newline="") as file:
-                rows[size] = [(row["video"], int(row["label"])) for row in csv.DictReader(file)]
-        assert Counter(label for _, label in rows["k700"]) == dict.fromkeys(range(40), a_class)
-        assert rows["k400"] == [row for row in rows["k700"] if row[1] < 20]
-        assert all((root / "videos" / f"{video}.mp4").is_file() for video, _ in rows["k700"])
-    assert len(os.listdir(root / "videos")) == 120
+    found = {}
+    for part, classes in (("kinetics-400", 20), ("kinetics-700", 40)):
+        annotations = read_annotations(render(tmp_path / part, part, spec, workers=1))
+        assert len(annotations.classes) == classes
+        for split, a_class in (("train", 2), ("val", 1)):
+            videos = listed_videos(annotations, split, tmp_path / f"{part}_{split}.csv")
+            assert Counter(videos.labels.tolist()) == dict.fromkeys(range(classes), a_class)
+            assert not missing_videos(annotations, split, videos)
+            paths = map(videos.path, range(len(videos)))
+            found[part, split] = {(path.parent.name, path.name) for path in paths}
+    for split in ("train", "val"):  # the smaller set is part of the larger
+        assert found["kinetics-400", split] < found["kinetics-700", split]

@@ -31,15 +31,14 @@ ITERATIONS = 4
 def data(tmp_path, monkeypatch) -> Path:
     """A data folder of the test's own, and a recipe that is over at once."""
     monkeypatch.setenv("STADLIB_DATA", str(tmp_path / "data"))
-    small = replace(
-        RECIPES["smoke"], batch=4, short_sides=(20, 24), crop=16, test_side=16, dropout=0.5
-    )
-    monkeypatch.setitem(RECIPES, "smoke", replace(small, test_clips=2, test_crops=3))
+    tiny = {"batch": 4, "short_sides": (20, 24), "crop": 16, "test_side": 16, "dropout": 0.5}
+    tiny |= {"test_clips": 2, "test_crops": 3, "small": False, "whole_batches": False}
+    monkeypatch.setitem(RECIPES, "smoke", replace(RECIPES["smoke"], **tiny))
     return tmp_path / "data"
 
 
 def silent(title):
-    return lambda done, total, text: None
+    return lambda done, total, text="": None
 
 
 def plan(root, experiment=CSN, iterations=ITERATIONS):
@@ -64,8 +63,9 @@ def test_schedule_is_slowfasts():
     assert 0 < lr(1_959) < 1e-6
 
 
-def test_an_epoch_is_a_clip_of_every_video_that_is_there(tiny_kinetics):
-    recipe = RECIPES["smoke"]
+def test_an_epoch_is_a_clip_of_every_video_that_is_there(tiny_kinetics, monkeypatch):
+    recipe = replace(RECIPES["smoke"], iterations=None, epochs=12)
+    monkeypatch.setitem(RECIPES, "smoke", recipe)
     assert plan(tiny_kinetics, iterations=None).iterations == round(7 * recipe.epochs / 4)
     assert RECIPES["paper"].epochs * 240_000 / RECIPES["paper"].batch == 735_000
 
@@ -78,7 +78,8 @@ def test_weights_are_measured_and_found(tiny_kinetics, data, capsys):
     assert (made.folder / "train_missing.txt").read_text() == "gone1234567_000001_000011\n"
     assert (made.folder / "val_missing.txt").read_text() == ""
     assert json.loads(made.record.read_text()) == record
-    assert made.weights == data / "pretrained" / "ir-csn-152_k400_smoke.safetensors"
+    folder = data / "pretrained" / f"ir-csn-152_k400_smoke-{made.digest}"
+    assert made.weights == folder / "backbone.safetensors"
     assert (record["classes"], record["training_videos"], record["validation_videos"]) == (3, 7, 3)
     assert record["top1"] in (0, 0.3333, 0.6667, 1) and record["top5"] == 1
     assert record["missing"] == {"train": 1, "val": 0} and record["views"] == [2, 3]
@@ -100,12 +101,45 @@ def test_weights_are_measured_and_found(tiny_kinetics, data, capsys):
 
 
 def test_weights_of_somebody_else_stay(tiny_kinetics):
-    pretrain(plan(tiny_kinetics), silent)
-    other = plan(tiny_kinetics, iterations=ITERATIONS + 1)
-    before = other.weights.read_bytes()
-    with pytest.raises(InputError, match=r"_smoke\.safetensors: already there, and not of this"):
-        pretrain(other, silent)
-    assert other.weights.read_bytes() == before
+    made = plan(tiny_kinetics, replace(CSN, scale="paper"))
+    made.weights.write_bytes(b"theirs")
+    with pytest.raises(InputError, match=r"_k400\.safetensors: already there, and not of this"):
+        pretrain(made, silent)
+    assert made.weights.read_bytes() == b"theirs"
+
+
+def test_rows_of_a_family_share_the_weights_of_the_rendered_set(monkeypatch):
+    rows = [replace(CSN, frames=frames, seed=seed) for frames, seed in (("32x2", 0), ("64x1", 3))]
+    assert len({open_pretraining(row).digest for row in rows}) == 1
+    others = [replace(CSN, pretrain="K700"), replace(CSN, scale="mini")]
+    others.append(replace(CSN, backbone="slowfast-101", frames="8x8+32x2"))
+    recipe = replace(RECIPES["smoke"], lr=0.2)
+    digests = {open_pretraining(row).digest for row in (CSN, *others)}
+    monkeypatch.setitem(RECIPES, "smoke", recipe)
+    assert len(digests | {open_pretraining(CSN).digest}) == 5
+
+
+def rendered(data: str | None = None, recipe=None) -> tuple:
+    """The clips' number, record and weights of a short training on the rendered set."""
+    if data:
+        RECIPES["smoke"] = recipe
+        os.environ["STADLIB_DATA"] = data
+    made = open_pretraining(CSN)
+    record = pretrain(made, silent)
+    return record["training_videos"], record["top1"], read_state(made.weights)[0]
+
+
+def test_the_rendered_set_gives_the_same_weights_in_two_processes(data, monkeypatch, pair):
+    tiny = {"small": True, "whole_batches": True, "iterations": 2, "dropout": 0.0}
+    monkeypatch.setitem(RECIPES, "smoke", replace(RECIPES["smoke"], **tiny))
+    number, top1, state = rendered()
+    assert number == 40
+    worlds = [path for path in data.iterdir() if path.name.startswith("miniature-")]
+    two = data.with_name("two")
+    shutil.copytree(worlds[0], two / worlds[0].name)
+    for again in pair.run(rendered, str(two), RECIPES["smoke"]):
+        assert again[:2] == (number, top1)
+        assert all(torch.equal(again[2][name], tensor) for name, tensor in state.items())
 
 
 class Interrupted(Exception):
@@ -227,7 +261,8 @@ def test_command_trains_on_a_folder(tiny_kinetics, data, capsys):
     words = ("--scale", "smoke", "--data", tiny_kinetics, "--iterations", "2")
     assert main(command(*words)) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[-2].startswith(f"{data}/pretrained/ir-csn-152_k400_smoke.safetensors: top-1 ")
+    assert said[-2].startswith(f"{data}/pretrained/ir-csn-152_k400_smoke-")
+    assert "/backbone.safetensors: top-1 " in said[-2]
     assert said[-1].endswith("unreadable.txt: 1 videos could not be read")
 
 

@@ -12,6 +12,8 @@ Part of Kinetics has long gone from where it was published: rows without a file 
 
 Training shows a random clip of a video, testing several views of it. Nothing decoded is kept, since
 a set has hundreds of thousands of files. A file that cannot be read is noted in a list and skipped.
+Videos may be ``small``, those of the miniature world: short and full of people. They are seen from
+edge to edge, squeezed into squares, and the clip in the middle is decoded once and kept.
 Legend: V views, T time.
 """
 
@@ -20,7 +22,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +36,7 @@ from torchvision.transforms.v2 import functional as F
 from stadlib.base import InputError, written_whole
 from stadlib.data.clips import Sampling
 from stadlib.data.layout import VIDEO_SUFFIXES
+from stadlib.data.transforms import HSVJitter
 from stadlib.data.video import probe, read_frames
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -230,6 +233,8 @@ class RandomClips(Dataset):
     then comes a random square of side ``crop``, mirrored or not. VMZ's networks were trained
     likewise.
 
+    Of ``small`` videos the middle clip comes, its colours changed as in detection's training.
+
     An item is (uint8 frames (3, T, crop, crop), class id) and depends on its key (index, seed)
     alone. If the video cannot be read, another one that the seed names takes its place.
 
@@ -242,6 +247,8 @@ class RandomClips(Dataset):
     short_sides: tuple[int, int]
     crop: int
     unreadable: Unreadable
+    small: bool = False
+    _kept: dict[int, torch.Tensor] = field(default_factory=dict)  # decoded, of small videos
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -249,13 +256,12 @@ class RandomClips(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         index, seed = key
         least, largest = self.short_sides
-        transform = v2.Compose(
-            [
-                v2.RandomShortestSize(list(range(least, largest + 1)), antialias=True),
-                v2.RandomCrop(self.crop),
-                v2.RandomHorizontalFlip(),
-            ]
-        )
+        if self.small:
+            resize = v2.Resize((largest, largest), antialias=True)
+        else:
+            resize = v2.RandomShortestSize(list(range(least, largest + 1)), antialias=True)
+        steps = [resize, v2.RandomCrop(self.crop), v2.RandomHorizontalFlip()]
+        transform = v2.Compose([*steps, HSVJitter()] if self.small else steps)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             index, frames_TCHW = self._readable(index)
@@ -266,9 +272,14 @@ class RandomClips(Dataset):
         """A video's index and frames, or those of the next random one that can be read."""
         first = None
         for _ in range(_TRIES):
+            place = 0.5 if self.small else float(torch.rand(()))
             try:
-                path = self.videos.path(index)
-                return index, clip_frames(path, self.sampling, float(torch.rand(())))
+                frames_TCHW = self._kept.get(index)
+                if frames_TCHW is None:
+                    frames_TCHW = clip_frames(self.videos.path(index), self.sampling, place)
+                if self.small:
+                    self._kept[index] = frames_TCHW
+                return index, frames_TCHW
             except InputError as error:
                 first = first or error
                 self.unreadable.note(self.videos.files[index].decode(), error)
@@ -282,7 +293,8 @@ class TestViews(Dataset):
 
     ``10 x 3`` of them are the field's "30 views" (SlowFast's ``NUM_ENSEMBLE_VIEWS`` and
     ``NUM_SPATIAL_CROPS``). Clips and squares reach both ends; a single clip is the middle one, a
-    single square the centre. ``side`` is that of the squares and the short one of the video.
+    single square the centre. ``side`` is that of the squares and the short one of the video; a
+    ``small`` video is all of it in the square.
 
     Item ``i`` is (uint8 (V, 3, T, side, side), the ``num_crops`` squares of clip
     ``i % num_clips`` of video ``i // num_clips``, its class id); V is 0 if it cannot be read.
@@ -296,6 +308,7 @@ class TestViews(Dataset):
     num_clips: int
     num_crops: int
     unreadable: Unreadable
+    small: bool = False
 
     def __len__(self) -> int:
         return len(self.videos) * self.num_clips
@@ -309,7 +322,8 @@ class TestViews(Dataset):
         except InputError as error:
             self.unreadable.note(self.videos.files[index].decode(), error)
         else:
-            resized = F.resize(frames_TCHW, [self.side], antialias=True)
+            size = [self.side, self.side] if self.small else [self.side]
+            resized = F.resize(frames_TCHW, size, antialias=True)
             beyond = [length - self.side for length in resized.shape[2:]]
             corners = [[round(n * place) for n in beyond] for place in _places(self.num_crops)]
             views = [F.crop(resized, *corner, self.side, self.side) for corner in corners]
@@ -320,46 +334,3 @@ class TestViews(Dataset):
 def _places(count: int) -> list[float]:
     """Places from 0 to 1, both ends among them; of one, the middle."""
     return [i / (count - 1) for i in range(count)] if count > 1 else [0.5]
-
-
-def read_list(path: Path) -> list[tuple[str, int]]:
-    """The (video, label) rows of a rendered set's list.
-
-    Raises:
-        InputError: the file is missing, or is no such list.
-    """
-    try:
-        with open(path, newline="") as file:
-            return [(row["video"], int(row["label"])) for row in csv.DictReader(file)]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: no list with rows video,label; render the set again") from error
-
-
-@dataclass(frozen=True, eq=False)
-class ClassificationDataset(Dataset):
-    """Clips from the middle of rendered videos, ``folder/videos/<id>.mp4``.
-
-    An item is (uint8 frames (3, T, H, W), label) and depends on its key (index, seed) alone.
-    ``transform`` makes clips of one size out of (T, 3, H, W) videos.
-    """
-
-    folder: Path
-    rows: list[tuple[str, int]]
-    sampling: Sampling
-    transform: Callable
-    decoded: dict[str, torch.Tensor] = field(default_factory=dict)  # small videos: decode once
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
-        index, seed = key
-        video, label = self.rows[index]
-        if video not in self.decoded:
-            path = self.folder / "videos" / f"{video}.mp4"
-            self.decoded[video] = clip_frames(path, self.sampling, 0.5)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            video = tv_tensors.Video(self.decoded[video])
-            clip = self.transform(video).as_subclass(torch.Tensor)
-        return clip.transpose(0, 1).contiguous(), label

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from stadlib.base import ConfigError, check_word, dataset_digest, digest
-from stadlib.recipes.scales import SCALES, made_of
+from stadlib.recipes.scales import SCALES, detector_digest, made_of
 
 BackboneName = Literal["slowfast-101", "slowfast-152", "ir-csn-152"]
 PretrainName = Literal["K400", "K400+IG65M", "K700"]
@@ -163,7 +163,7 @@ class Experiment(_Checked):
         """What box files are called; a detector of a rendered world is known by how it was made."""
         if not self.detected or self.dataset or self.scale == "paper":
             return self.detector
-        return f"{self.detector}-{digest(made_of(self.detector, self.scale))}"
+        return f"{self.detector}-{detector_digest(self.detector, self.scale)}"
 
     @property
     def name(self) -> str:

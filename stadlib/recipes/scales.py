@@ -5,8 +5,10 @@ The field defaults of a table are the values of one scale; the other scales say 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Literal
+
+from stadlib.base import digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +123,19 @@ DETECTOR_SCALES: dict[str, DetectorScale] = {
 }
 
 
+STILLS = 3  # version of the rendered pictures, by which a detector's files are known
+
+
 def made_of(name: str, scale: str, number: int | None = None) -> dict:
     """What decides a detector's weights after a stage, counted from 1 (default: the last)."""
     stages = [asdict(stage) for stage in DETECTORS[name][:number]]
     return {"detector": stages, "scale": asdict(DETECTOR_SCALES[scale])}
+
+
+def detector_digest(name: str, scale: str, number: int | None = None) -> str:
+    """What a detector's files are called after a stage; experiments do not know the stills."""
+    rendered = {"stills": STILLS} if DETECTOR_SCALES[scale].version else {}
+    return digest(made_of(name, scale, number) | rendered)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +152,7 @@ class PretrainingRecipe:
     """
 
     epochs: float = 196  # passes over the training videos, one random clip of each
+    iterations: int | None = None  # instead of epochs
     warm_up: float = 34 / 196  # share of them in which the learning rate rises ...
     warm_up_lr: float = 0.01  # ... from here
     lr: float = 0.1  # of a global batch; published with 8 clips on each of 8 GPUs
@@ -153,24 +165,33 @@ class PretrainingRecipe:
     test_clips: int = 10  # evenly over a video's time ...
     test_crops: int = 3  # ... and squares along the long side: the field's "30 views"
     settling: int = 200  # batches over which batch norms' statistics are taken after training
+    small: bool = False  # short videos: seen whole and in changed colours, decoded once
+    whole_batches: bool = False  # in every process: weights do not depend on how many there are
 
 
-_MINI_PRETRAINING = PretrainingRecipe(
-    epochs=12,
-    warm_up=0.05,
-    warm_up_lr=0.025,
-    batch=16,
-    dropout=0.0,
-    short_sides=(54, 64),
-    crop=48,
-    test_side=54,
-    test_clips=1,
-    test_crops=1,
-    settling=20,
-)
+def _miniature(scale: Scale, settling: int) -> PretrainingRecipe:
+    """Warm-up as in the other trainings; the frame is seen whole, people as high as in movies."""
+    side = scale.pretrain_side
+    return PretrainingRecipe(
+        iterations=scale.pretrain_iterations,
+        warm_up=0.05,
+        warm_up_lr=scale.pretrain_lr / 4,
+        lr=scale.pretrain_lr,
+        batch=scale.pretrain_batch,
+        dropout=0.0,
+        short_sides=(side * 9 // 8, side * 9 // 8),
+        crop=side,
+        test_side=side,
+        test_clips=1,
+        test_crops=1,
+        settling=settling,
+        small=True,
+        whole_batches=True,
+    )
+
+
 RECIPES: dict[str, PretrainingRecipe] = {
-    # The mini networks on real files: to try files and command, for no table.
-    "smoke": replace(_MINI_PRETRAINING, epochs=1, batch=8, settling=1),
-    "mini": _MINI_PRETRAINING,
+    "smoke": _miniature(SCALES["smoke"], settling=1),
+    "mini": _miniature(SCALES["mini"], settling=20),
     "paper": PretrainingRecipe(),
 }

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from stadlib.base import InputError, MakeProgress, Report, check_word, data_dir, digest, write_whole
+from stadlib.base import InputError, MakeProgress, Report, check_word, data_dir, write_whole
 from stadlib.data.batches import GlobalBatches, InTurns
 from stadlib.data.boxes import write_person_boxes
 from stadlib.data.clips import Picture, PictureDataset, as_lists, of_keyframes, of_stills
@@ -37,7 +37,7 @@ from stadlib.models.person_detector import (
     torchvision_detector,
 )
 from stadlib.recipes.experiment import Experiment
-from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS, made_of
+from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS, detector_digest
 from stadlib.training import processes
 from stadlib.training.loop import Schedule, fit, read_weights
 from stadlib.training.pretraining import prepare_data, render
@@ -71,7 +71,7 @@ def trained_detector(version: str, scale: str, progress: MakeProgress) -> nn.Mod
         body = {name: w for name, w in weights.items() if not name.startswith("fc.")}
         model.body.body.load_state_dict(body)
     for number, stage in enumerate(DETECTORS[version], 1):
-        made = digest(made_of(version, scale, number))
+        made = detector_digest(version, scale, number)
         folder = data_dir() / "detectors" / made
         schedule = Schedule(
             iterations=max(1, round(numbers.iterations * stage.share)),
@@ -127,7 +127,7 @@ def _pictures(name: str, scale: str, progress: MakeProgress) -> list[Picture]:
         root = data_dir() / "coco"
         stills = read_coco(root / "annotations" / "instances_train2017.json", root / "train2017")
         return of_stills([still for still in stills if len(still.boxes)])  # paper section 3.1
-    root = render(scale, "stills", progress)
+    root = render(scale, "coco", progress)
     return of_stills(read_coco(root / "annotations" / "instances_train.json", root / "train"))
 
 
@@ -145,7 +145,7 @@ def open_detector(word: str, scale: str, progress: MakeProgress) -> tuple[nn.Mod
         return model.to(processes.device()), word
     if not word.endswith(".pt"):
         check_word("detector", word, (*DETECTORS, "torchvision:NAME", "FILE.pt"))
-        return trained_detector(word, scale, progress), f"{word}-{digest(made_of(word, scale))}"
+        return trained_detector(word, scale, progress), f"{word}-{detector_digest(word, scale)}"
     path, model = Path(word), build_detector(scale)
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a checkpoint.pt of a detector")

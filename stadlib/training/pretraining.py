@@ -1,18 +1,13 @@
-"""A pretraining on Kinetics' files before it begins: lists, videos, numbers, and where all lies.
+"""A backbone learns to classify clips before it detects actions (paper section 3.1, "Backbone").
 
-A backbone learns to classify Kinetics' clips from real files (paper section 3.1, "Backbone").
-
-The rendered set of the miniature scales is :mod:`.preparation`'s; both train through ``fit``. Here
-the numbers are those of :mod:`.pretraining_recipes`, and what comes out is a file of weights where
-runs at paper scale look for it.
+The data lie in Kinetics' layout: real files, or at the miniature scales the set that the world
+renders. The numbers are the scale's :class:`~stadlib.recipes.scales.PretrainingRecipe`. What comes
+out is a file of weights that runs start from.
 
 Several processes share every global batch. **Batch norms train on each process's own clips** (with
 ``accumulate`` on those of one turn), as SlowFast's do: 8 clips on each of 8 GPUs, as published. So
-the weights depend a little on how a batch is shared, and a record says by how many processes.
-
-Pretraining at the miniature scales, on the rendered set that stands for Kinetics.
-
-What a run stands on: its dataset, rendered if need be, and its pretrained backbone.
+the weights depend a little on how a batch is shared, and a record says by how many processes. With
+``whole_batches``, at the miniature scales, every process computes all of a batch instead.
 """
 
 from __future__ import annotations
@@ -21,25 +16,21 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import distributed, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
-from torch.utils.data import DataLoader
-from torchvision.transforms import v2
 
-from stadlib import base
 from stadlib.base import InputError, MakeProgress, Report, data_dir, digest, provenance, write_whole
 from stadlib.data.batches import GlobalBatches
 from stadlib.data.kinetics import (
     SPLITS,
     Annotations,
-    ClassificationDataset,
     LabelledVideos,
     RandomClips,
     TestViews,
@@ -47,11 +38,9 @@ from stadlib.data.kinetics import (
     listed_videos,
     missing_videos,
     read_annotations,
-    read_list,
     some,
 )
 from stadlib.data.layout import AvaLayout
-from stadlib.data.transforms import HSVJitter
 from stadlib.models.heads import set_share
 from stadlib.models.networks import Classifier
 from stadlib.models.published import find_pretrained, pretrained_dir, weights_stem
@@ -59,9 +48,13 @@ from stadlib.models.weights import read_backbone, save_backbone
 from stadlib.recipes.experiment import USUAL, Execution, Experiment
 from stadlib.recipes.scales import RECIPES, PretrainingRecipe
 from stadlib.training import build, processes
-from stadlib.training.loop import Schedule, fit, read_weights
+from stadlib.training.loop import Schedule, fit
 from stadlib.world import sets
-from stadlib.world import spec as world_spec
+from stadlib.world.spec import MINI, SMOKE
+
+WORLDS = {"smoke": SMOKE, "mini": MINI}
+WORDS = ("backbone", "pretrain", "frames", "scale", "seed")  # of an experiment that count here
+TOP = 5
 
 
 @dataclass(frozen=True)
@@ -70,40 +63,74 @@ class Pretraining:
 
     Attributes:
         experiment: its backbone, pretrain, frames, scale and seed count, nothing else.
-        recipe: the numbers.
-        annotations: of the folder of Kinetics.
-        videos: by split, those that are there.
-        iterations: of training.
+        root: a folder in Kinetics' layout, see :mod:`stadlib.data.kinetics`.
+        rendered: whether it is the world's, which is rendered when something is left to do.
+        asked: iterations instead of the recipe's number.
         digest: of everything that decides the weights but how processes share a batch and which
             videos were there: these are listed once, in ``folder``.
     """
 
     experiment: Experiment
-    recipe: PretrainingRecipe
-    annotations: Annotations
-    videos: dict[str, LabelledVideos]
-    iterations: int
+    root: Path
+    rendered: bool
+    asked: int | None
     digest: str
+
+    @property
+    def recipe(self) -> PretrainingRecipe:
+        """The numbers of the scale."""
+        return RECIPES[self.experiment.scale]
 
     @property
     def folder(self) -> Path:
         """Checkpoint, log and lists of videos."""
-        return _folder(self.experiment, self.digest)
+        stem = weights_stem(self.experiment.backbone, self.experiment.pretrain)
+        return pretrained_dir() / f"{stem}_{self.experiment.scale}-{self.digest}"
 
     @property
     def weights(self) -> Path:
-        """The file that runs look for."""
-        return pretrained_dir() / f"{_stem(self.experiment)}.safetensors"
+        """At paper scale where runs look for them; those of small networks stay in ``folder``."""
+        if self.experiment.scale != "paper":
+            return self.folder / "backbone.safetensors"
+        stem = weights_stem(self.experiment.backbone, self.experiment.pretrain)
+        return pretrained_dir() / f"{stem}.safetensors"
 
     @property
     def record(self) -> Path:
         """Accuracy and provenance, beside the weights."""
-        return pretrained_dir() / f"{_stem(self.experiment)}.accuracy.json"
+        return self.weights.with_suffix(".accuracy.json")
 
     @property
     def unreadable(self) -> Path:
         """The list of files that could not be read."""
         return self.folder / "unreadable.txt"
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """The lists of ``root``."""
+        return read_annotations(self.root)
+
+    @cached_property
+    def videos(self) -> dict[str, LabelledVideos]:
+        """By split, those that are there; the first process lists them, once."""
+        if processes.rank() == 0:
+            for split in SPLITS:
+                listed = listed_videos(self.annotations, split, self.folder / f"{split}_videos.csv")
+                names = missing_videos(self.annotations, split, listed)
+                path = self.folder / f"{split}_missing.txt"
+                write_whole(path, "".join(f"{name}\n" for name in names))
+        processes.barrier()
+        return {
+            split: listed_videos(self.annotations, split, self.folder / f"{split}_videos.csv")
+            for split in SPLITS
+        }
+
+    @property
+    def iterations(self) -> int:
+        """Of training."""
+        recipe = self.recipe
+        epochs = max(1, round(recipe.epochs * len(self.videos["train"]) / recipe.batch))
+        return self.asked or recipe.iterations or epochs
 
     def missing(self, split: str) -> list[str]:
         """The videos of a split that its list has and that are not there."""
@@ -114,7 +141,7 @@ class Pretraining:
         lines = []
         for split in SPLITS:
             names, of = self.missing(split), len(self.annotations.rows[split])
-            lines.append(f"{self.annotations.root}: {of - len(names)} of {of} {split} videos")
+            lines.append(f"{self.root}: {of - len(names)} of {of} {split} videos")
             if names:
                 lines[-1] += f"; missing and left out: {some(names)}"
         return lines
@@ -135,54 +162,39 @@ class Pretraining:
         )
 
 
-def _stem(experiment: Experiment) -> str:
-    """Weights of a small network never bear the name of the paper's."""
-    stem = weights_stem(experiment.backbone, experiment.pretrain)
-    return stem if experiment.scale == "paper" else f"{stem}_{experiment.scale}"
-
-
-def _folder(experiment: Experiment, made: str) -> Path:
-    return pretrained_dir() / f"{_stem(experiment)}-{made}"
-
-
 def open_pretraining(
-    experiment: Experiment, root: Path, iterations: int | None = None
+    experiment: Experiment, root: Path | None = None, iterations: int | None = None
 ) -> Pretraining:
-    """Read the lists and see which videos are there, once; no video is opened.
+    """A pretraining on a folder, or on the rendered set; no video is opened.
+
+    The lists of a folder are read at once. The rendered set is known by its spec. Its weights are
+    shared by all rows of a family and a set, so they are learned at one input and one seed.
 
     Args:
         experiment: see :class:`Pretraining`.
-        root: a folder in Kinetics' form, see :mod:`stadlib.data.kinetics`.
-        iterations: instead of the recipe's epochs.
+        root: a folder in Kinetics' layout; None: the rendered set of a miniature scale.
+        iterations: instead of the recipe's.
 
     Raises:
         InputError: a list that is missing or wrong, or no video at all.
     """
-    annotations = read_annotations(root)
-    recipe = RECIPES[experiment.scale]
-    words = ("backbone", "pretrain", "frames", "scale", "seed")
-    made = digest(
-        {name: getattr(experiment, name) for name in words}
-        | {"recipe": asdict(recipe), "iterations": iterations, "lists": annotations.digest}
-    )
-    if processes.rank() == 0:
-        for split, there in _listed(annotations, _folder(experiment, made)).items():
-            names = missing_videos(annotations, split, there)
-            path = _folder(experiment, made) / f"{split}_missing.txt"
-            write_whole(path, "".join(f"{name}\n" for name in names))
-    processes.barrier()
-    videos = _listed(annotations, _folder(experiment, made))
-    usual = max(1, round(recipe.epochs * len(videos["train"]) / recipe.batch))
-    return Pretraining(experiment, recipe, annotations, videos, iterations or usual, made)
-
-
-def _listed(annotations: Annotations, folder: Path) -> dict[str, LabelledVideos]:
-    return {
-        split: listed_videos(annotations, split, folder / f"{split}_videos.csv") for split in SPLITS
-    }
-
-
-TOP = 5
+    rendered = root is None
+    if rendered:
+        slowfast = experiment.backbone.startswith("slowfast")
+        experiment = Experiment(
+            backbone="slowfast-152" if slowfast else "ir-csn-152",
+            pretrain="K700" if experiment.pretrain == "K700" else "K400",  # none is for IG65M
+            frames="8x8+32x2" if slowfast else "32x2",
+            scale=experiment.scale,
+        )
+        root = _part(experiment.scale, f"kinetics-{experiment.pretrain[1:]}")
+    lists = f"{root.parent.name}/{root.name}" if rendered else read_annotations(root).digest
+    content = {name: getattr(experiment, name) for name in WORDS}
+    content |= {"recipe": asdict(RECIPES[experiment.scale]), "iterations": iterations}
+    plan = Pretraining(experiment, root, rendered, iterations, digest(content | {"lists": lists}))
+    if not rendered and not plan.videos:  # listed here, so that a mistake shows at once
+        raise InputError(f"{root}: no videos")
+    return plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +222,7 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
     """Train the backbone, or finish doing so, measure it, and write its weights.
 
     Args:
-        plan: see :func:`.pretraining_plan.open_pretraining`.
+        plan: see :func:`open_pretraining`.
         progress: makes the progress of a named task.
         execution: how it is computed; ``recompute`` and ``compile`` have no say here.
 
@@ -220,19 +232,21 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
     Raises:
         InputError: other weights are in the place of these, or nothing can be read.
     """
-    if found := plan.finished():
-        return found
-    started, where = time.monotonic(), processes.device()
-    if processes.rank() == 0:
+    if record := plan.finished():
+        return record
+    started, device = time.monotonic(), processes.device()
+    if plan.rendered:
+        render(plan.experiment.scale, plan.root.name, progress)
+    elif processes.rank() == 0:
         print("\n".join(plan.lines()), flush=True)
     torch.manual_seed(plan.experiment.seed)
     classes = len(plan.annotations.classes)
-    model = build.classifier(plan.experiment, classes, plan.recipe.dropout).to(where).train()
+    model = build.classifier(plan.experiment, classes, plan.recipe.dropout).to(device).train()
     half = _half(plan.experiment, execution)
     _train(plan, model, half, execution, progress)
     _settle(plan, model, half, execution.accumulate)
-    accuracy = _measure(plan, model, half, progress(f"classify {plan.annotations.root.name}"))
-    record = _record(plan, accuracy, provenance(str(where), time.monotonic() - started))
+    accuracy = _measure(plan, model, half, progress(f"classify {plan.root.name}"))
+    record = _record(plan, accuracy, provenance(str(device), time.monotonic() - started))
     if processes.rank() == 0:
         write_whole(plan.record, json.dumps(record, indent=1) + "\n")
         save_backbone(model, plan.weights, pretraining=plan.experiment.pretrain)
@@ -241,9 +255,8 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
 
 
 def _record(plan: Pretraining, accuracy: dict, origin: dict) -> dict:
-    words = ("backbone", "pretrain", "frames", "scale", "seed")
     return {
-        **{word: getattr(plan.experiment, word) for word in words},
+        **{word: getattr(plan.experiment, word) for word in WORDS},
         "digest": plan.digest,
         "iterations": plan.iterations,
         "classes": len(plan.annotations.classes),
@@ -256,20 +269,21 @@ def _record(plan: Pretraining, accuracy: dict, origin: dict) -> dict:
 
 
 def _half(experiment: Experiment, execution: Execution) -> bool:
-    """Whether the network computes in bfloat16 where that is safe, as in :mod:`.workspace`."""
+    """Whether the network computes in bfloat16 where that is safe."""
     large = experiment.scale == "paper" and processes.device().type == "cuda"
     return execution.precision == "bfloat16" or (execution.precision == "auto" and large)
 
 
 def _order(plan: Pretraining, start: int, stop: int, accumulate: int) -> GlobalBatches:
+    alone = plan.recipe.whole_batches
     return GlobalBatches(
         len(plan.videos["train"]),
         plan.recipe.batch,
         seed=plan.experiment.seed,
         start=start,
         stop=stop,
-        rank=processes.rank(),
-        num_processes=processes.num_processes(),
+        rank=0 if alone else processes.rank(),
+        num_processes=1 if alone else processes.num_processes(),
         accumulate=accumulate,
     )
 
@@ -282,6 +296,7 @@ def _clips(plan: Pretraining, order: GlobalBatches) -> Iterable[list[torch.Tenso
         short_sides=plan.recipe.short_sides,
         crop=plan.recipe.crop,
         unreadable=Unreadable(plan.unreadable),
+        small=plan.recipe.small,
     )
     return build.loader(dataset, plan.experiment, batch_sampler=order)
 
@@ -327,8 +342,8 @@ def _share_loss(model: nn.Module, part: tuple) -> tuple[torch.Tensor, int]:
 
 def classification_loss(model: nn.Module, batch: list) -> tuple[torch.Tensor, int]:
     """Cross-entropy summed over clips."""
-    where = next(model.parameters()).device
-    clips, labels = (part.to(where, non_blocking=True) for part in batch)
+    device = next(model.parameters()).device
+    clips, labels = (part.to(device, non_blocking=True) for part in batch)
     return F.cross_entropy(model(clips), labels, reduction="sum"), len(labels)
 
 
@@ -344,7 +359,7 @@ def _settle(plan: Pretraining, model: Classifier, half: bool, accumulate: int) -
     order = _order(plan, plan.iterations, plan.iterations + plan.recipe.settling, accumulate)
     with processes.autocast(half):
         update_bn(_clips(plan, order), model, processes.device())
-    if processes.num_processes() == 1:
+    if processes.num_processes() == 1 or plan.recipe.whole_batches:
         return
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm3d):
@@ -356,7 +371,7 @@ def _settle(plan: Pretraining, model: Classifier, half: bool, accumulate: int) -
 @torch.inference_mode()
 def _measure(plan: Pretraining, model: Classifier, half: bool, progress: Report) -> dict:
     """How often the right class is among the first, by probabilities averaged over views."""
-    recipe, videos, where = plan.recipe, plan.videos["val"], processes.device()
+    recipe, videos, device = plan.recipe, plan.videos["val"], processes.device()
     views = TestViews(
         videos,
         build.sampling(plan.experiment),
@@ -364,6 +379,7 @@ def _measure(plan: Pretraining, model: Classifier, half: bool, progress: Report)
         num_clips=recipe.test_clips,
         num_crops=recipe.test_crops,
         unreadable=Unreadable(plan.unreadable),
+        small=recipe.small,
     )
     own = range(processes.rank(), len(videos), processes.num_processes())
     items = [i * recipe.test_clips + k for i in own for k in range(recipe.test_clips)]
@@ -374,126 +390,22 @@ def _measure(plan: Pretraining, model: Classifier, half: bool, progress: Report)
     ):
         if len(clips):
             with processes.autocast(half):
-                logits = model(clips.to(where))
+                logits = model(clips.to(device))
             scores = scores + logits.float().softmax(dim=1).sum(dim=0)
         if done % recipe.test_clips == 0 and torch.is_tensor(scores):
             best = scores.topk(min(TOP, len(scores))).indices.tolist()
             counts += Counter(videos=1, top1=best[0] == label, top5=label in best)
             scores = 0.0
         progress(done, len(items), "")
-    seen = processes.total(counts["videos"], where)
+    seen = processes.total(counts["videos"], device)
     if not seen:
         raise InputError(f"{plan.unreadable}: no validation video can be read; reasons there")
-    shares = {name: processes.total(counts[name], where) / seen for name in ("top1", "top5")}
+    shares = {name: processes.total(counts[name], device) / seen for name in ("top1", "top5")}
     return {
         **{name: round(share, 4) for name, share in shares.items()},
         "validation_videos": int(seen),
         "views": [recipe.test_clips, recipe.test_crops],
     }
-
-
-def pretrain_rendered(
-    experiment: Experiment, rendered: Callable[[], Path], progress: MakeProgress
-) -> None:
-    """Train the backbone as a classifier, or finish doing so, and measure it.
-
-    Several processes each take whole batches: the same steps as one alone, whose batch norms see
-    all clips, so that rows don't depend on how many processes were the first to need the weights.
-
-    Args:
-        experiment: of a miniature scale.
-        rendered: gives the set's folder; called only if something is left to do.
-        progress: makes the progress of a named task.
-    """
-    folder = pretrained_folder(experiment)  # of checkpoint.pt, log.jsonl, accuracy.json
-    if (folder / "accuracy.json").exists():
-        return
-    root = rendered()
-    name = pretraining_set(experiment)
-    rows = {split: read_list(root / f"{name}_{split}.csv") for split in ("train", "val")}
-    num_classes = 1 + max(label for _, label in rows["train"])
-    torch.manual_seed(0)
-    model = build.classifier(experiment, num_classes).to(processes.device()).train()
-    dataset = _dataset(experiment, root, rows["train"], train=True)
-    numbers = build.numbers(experiment)
-    schedule = Schedule(
-        iterations=numbers.pretrain_iterations, lr=numbers.pretrain_lr, drop=0.3, weight_decay=1e-4
-    )
-    fit(
-        model,
-        classification_loss,
-        lambda start: _batches(experiment, dataset, start, schedule.iterations),
-        schedule,
-        folder=folder,
-        digest=pretraining_digest(experiment),
-        progress=progress(f"pretrain {experiment.backbone} on {name}"),
-    )
-    accuracy = _accuracy(model, _dataset(experiment, root, rows["val"], train=False))
-    if processes.rank() == 0:
-        content = {"classes": num_classes, "top1": accuracy}
-        write_whole(folder / "accuracy.json", json.dumps(content) + "\n")
-
-
-def pretrained_folder(experiment: Experiment) -> Path:
-    """Where these weights lie, those of no other training."""
-    family = experiment.backbone.split("-")[0]
-    name = f"{family}-{pretraining_set(experiment)}-{pretraining_digest(experiment)}"
-    return pretrained_dir() / name
-
-
-def pretraining_digest(experiment: Experiment) -> str:
-    """Of everything that decides the pretrained weights: rows that share it share them."""
-    scale = build.numbers(experiment)
-    return base.digest(
-        {
-            "backbone": experiment.backbone.split("-")[0],
-            "set": pretraining_set(experiment),
-            "scale": [scale.world_version, scale.backbone, scale.pretrain_side],
-            "numbers": [scale.pretrain_iterations, scale.pretrain_batch, scale.pretrain_lr],
-        }
-    )
-
-
-def pretraining_set(experiment: Experiment) -> str:
-    """The rendered set that stands for the paper's; nothing stands for IG65M."""
-    return "k700" if experiment.pretrain == "K700" else "k400"
-
-
-def _dataset(
-    experiment: Experiment, folder: Path, rows: list, train: bool
-) -> ClassificationDataset:
-    """Square clips of the classification set, at the same frame interval as the detector's."""
-    side = build.numbers(experiment).pretrain_side
-    steps = [v2.Resize((side, side), antialias=True)]
-    if train:  # little augmentation: the training is too short to overfit
-        steps = [
-            v2.Resize((side * 9 // 8, side * 9 // 8), antialias=True),
-            v2.RandomCrop(side),
-            v2.RandomHorizontalFlip(),
-            HSVJitter(),
-        ]
-    return ClassificationDataset(folder, rows, build.sampling(experiment), v2.Compose(steps))
-
-
-def _batches(
-    experiment: Experiment, dataset: ClassificationDataset, start: int, stop: int
-) -> DataLoader:
-    """Shuffled batches of the classification set; always seed 0, since all rows share it."""
-    batch = build.numbers(experiment).pretrain_batch
-    order = GlobalBatches(len(dataset), batch, seed=0, start=start, stop=stop)
-    return build.loader(dataset, experiment, batch_sampler=order)
-
-
-@torch.inference_mode()
-def _accuracy(model: nn.Module, dataset: ClassificationDataset) -> float:
-    """Share of validation clips whose class scores highest."""
-    model.eval()
-    where = next(model.parameters()).device
-    right = 0
-    for index in range(len(dataset)):
-        clip, label = dataset[index, 0]
-        right += int(model(clip[None].to(where)).argmax()) == label
-    return round(right / len(dataset), 4)
 
 
 def prepare_data(experiment: Experiment, progress: MakeProgress) -> AvaLayout:
@@ -516,9 +428,8 @@ def prepare_data(experiment: Experiment, progress: MakeProgress) -> AvaLayout:
 
 
 def render(scale: str, part: str, progress: MakeProgress) -> Path:
-    """The folder of a miniature's part, rendered at first use: world, pretraining or stills."""
-    spec = {"smoke": world_spec.SMOKE, "mini": world_spec.MINI}[scale]
-    root = data_dir() / f"miniature-{spec.digest}" / part
+    """The folder of a miniature's part (see :func:`.sets.render`), rendered at first use."""
+    root, spec = _part(scale, part), WORLDS[scale]
     if processes.rank() == 0:
         sets.render(root, part, spec, progress=progress(f"render {scale} {part}"))
         if part == "world":
@@ -527,8 +438,12 @@ def render(scale: str, part: str, progress: MakeProgress) -> Path:
     return root
 
 
+def _part(scale: str, part: str) -> Path:
+    return data_dir() / f"miniature-{WORLDS[scale].digest}" / part
+
+
 def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> dict:
-    """Weights of a backbone that learned to classify clips (paper section 3.1, "Backbone").
+    """Weights of a backbone that learned to classify clips.
 
     At the miniature scales it learns so here, once for all rows that share it; at paper scale
     its weights are read from the data folder, under the names of any library that is known.
@@ -536,17 +451,16 @@ def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> dict:
     Raises:
         InputError: no such weights at paper scale, or weights of another network.
     """
-    if experiment.scale == "paper":
-        with torch.device("meta"):  # its names and shapes; the values are the file's
-            network = build.backbone(experiment)
+    paper = experiment.scale == "paper"
+    if paper:
         path = find_pretrained(experiment.backbone, experiment.pretrain)
-        weights, report = read_backbone(network, path)
-        if processes.rank() == 0:
-            print("\n".join(report.lines()), flush=True)
-        return weights
-    rendered = partial(render, experiment.scale, "pretraining", progress)
-    pretrain_rendered(experiment, rendered, progress)
-    path = pretrained_folder(experiment) / "checkpoint.pt"
-    weights = read_weights(path, pretraining_digest(experiment))["model"]
-    prefix = "backbone."
-    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    else:
+        plan = open_pretraining(experiment)
+        pretrain(plan, progress)
+        path = plan.weights
+    with torch.device("meta"):  # its names and shapes; the values are the file's
+        network = build.backbone(experiment)
+    weights, report = read_backbone(network, path)
+    if paper and processes.rank() == 0:
+        print("\n".join(report.lines()), flush=True)
+    return weights

@@ -4,8 +4,8 @@ A world is named by its :class:`~stadlib.world.spec.WorldSpec`: numbers only. It
 
 - AVA-like movies: still or slowly panning, dim, one to five people, a keyframe every second;
 - Kinetics-like clips: hand-held, bright, one keyframe each;
-- a classification set of close-ups, in the lists of two sizes that stand for K400 and K700;
-- stills in COCO's layout, for a person detector.
+- close-ups in Kinetics' layout, two classification sets that stand for K400 and K700;
+- pictures in COCO's layout, for a person detector.
 
 ``script`` deals the cards of a split to its videos, ``story`` plays the cards and ``actions``
 moves the bodies. ``render`` draws frames out of ``scenery``, ``objects`` and ``figures``,

@@ -19,8 +19,8 @@ from stadlib.world.spec import WORLD, WorldSpec
 from stadlib.world.story import Actor
 
 SOURCES, SPLITS = ("ava", "kinetics"), ("train", "val", "test")
-# width, height in pixels; a still picture is cut out of its scene
-SIZE = {"ava": (120, 80), "kinetics": (104, 80), "pretraining": (96, 80), "still": (128, 112)}
+# width, height in pixels
+SIZE = {"ava": (120, 80), "kinetics": (104, 80), "pretraining": (96, 80)}
 AVA_START = 900.0  # AVA's cut movies begin at this second of the original
 PAIR_EVENTS = ("give", "shake", "hug", "wave")
 _NEEDS_PERFORMANCE = ("show", "apart", "side", "crossed", "alone")

@@ -1,9 +1,4 @@
-"""Writes the parts of a miniature world: the world itself, a classification set and stills.
-
-A backbone learns first on the classification set: close-ups of one activity each. Forty classes
-cross activities with postures, objects and who faces whom. The first twenty are the smaller set
-(standing for K400), all of them the larger (standing for K700).
-"""
+"""Writes the parts of a miniature world, each in the layout of the real data it stands for."""
 
 from __future__ import annotations
 
@@ -21,31 +16,26 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from stadlib.base import InputError, whole_folder, write_whole
 from stadlib.data.labels import LabelMap, write_label_map
 from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
 from stadlib.data.video import write_video
-from stadlib.world import stills, story
-from stadlib.world.actions import FRONT, LEFT, NAMES, RIGHT, Segment, deck
+from stadlib.world import stills
+from stadlib.world.actions import NAMES, deck
 from stadlib.world.annotate import box_rows, clock, rows
-from stadlib.world.objects import ITEMS
+from stadlib.world.close_ups import CLASSES, NUM_SMALL, STREAM, close_up
 from stadlib.world.render import Stage
-from stadlib.world.scenery import random_camera
 from stadlib.world.script import (
-    SIZE,
     SOURCES,
     SPLITS,
     Plan,
     Script,
-    dressed,
     generator,
     plan_split,
     write_script,
 )
-from stadlib.world.spec import WORLD, WorldSpec
-from stadlib.world.story import Actor, Span
+from stadlib.world.spec import WorldSpec
 
 Progress = Callable[[int, int], None]
 _MAX_WORKERS = 8
@@ -55,13 +45,13 @@ def render(root: Path, part: str, spec: WorldSpec, *, workers: int | None = None
            progress: Progress | None = None) -> Path:  # fmt: skip
     """Render a part of ``spec`` into ``root`` unless it is there; equal bytes for any ``workers``.
 
-    ``world`` is AVA-Kinetics in the official layout. ``pretraining`` is ``videos/<id>.mp4``, lists
-    ``k400_{train,val}.csv`` and ``k700_{train,val}.csv`` with columns ``video,label``, and
-    ``k700_classes.txt``. ``stills`` are as many JPEG files as pretraining clips, with COCO's JSON.
+    ``world`` is AVA-Kinetics in the official layout. ``kinetics-400`` and ``kinetics-700`` are
+    classification sets in Kinetics' (see :mod:`stadlib.data.kinetics`). ``coco`` holds as many
+    pictures as the larger of them has clips, with the boxes of people in COCO's JSON.
 
     Args:
         root: a folder; it appears when everything is written.
-        part: ``world``, ``pretraining`` or ``stills``.
+        part: one of these four.
         spec: what to render.
         workers: processes; default: the cores this process may use, at most 8.
         progress: called with (videos or pictures done, in all).
@@ -216,119 +206,43 @@ def write_person_boxes(root: Path, spec: WorldSpec) -> None:
                 _write_lines(path, (row for script in scripts for row in box_rows(script)))
 
 
-# The classification set
+# The classification sets: close-ups in Kinetics' layout
 
 
-CLASSES = WORLD["pretraining"]["classes"]  # (activity, posture); "+" marks two persons
-NUM_SMALL = 20
-_STREAM = 11  # random streams of the world and of stills begin with other numbers
+Clip = tuple[str, int, int]  # split, number in it, class
 
 
-def _deal(spec: WorldSpec, stream: int, shares: dict[str, float]) -> list[stills.Job]:
-    jobs: list[stills.Job] = []
+def _deal_clips(spec: WorldSpec, num_classes: int) -> list[Clip]:
+    """The clips of the first classes; all classes come equally often."""
+    clips: list[Clip] = []
     for place, split in enumerate(("train", "val")):
-        rng = generator(spec.seed, stream, place)
-        cards = deck(shares, spec.pretraining_clips[place], rng)
-        jobs += [(split, index, int(card)) for index, card in enumerate(cards)]
-    return jobs
+        shares = {str(label): 1.0 for label in range(len(CLASSES))}
+        rng = generator(spec.seed, STREAM, place)
+        labels = map(int, deck(shares, spec.pretraining_clips[place], rng))
+        clips += [(split, k, label) for k, label in enumerate(labels) if label < num_classes]
+    return clips
 
 
-def _draw_clip(spec: WorldSpec, folder: Path, job: stills.Job) -> str:
-    script = close_up(spec, *job)
-    _draw_video(spec, folder / "videos" / f"{script.video}.mp4", script)
-    return script.video
+def _draw_clip(spec: WorldSpec, folder: Path, clip: Clip) -> str:
+    """Write a clip's video; returns its row of the list."""
+    split, _, label = clip
+    script = close_up(spec, *clip)
+    name = " ".join(CLASSES[label])
+    path = folder / split / name / f"{script.video}_{0:06d}_{script.seconds:06d}.mp4"
+    _draw_video(spec, path, script)
+    return f"{name},{script.video},0,{script.seconds},{split}"
 
 
-def _write_lists(folder: Path, jobs: list[stills.Job], videos: list[str]) -> None:
-    for name, limit in (("k400", NUM_SMALL), ("k700", len(CLASSES))):
-        for part in ("train", "val"):
-            rows = (
-                f"{video},{label}"
-                for (split, _, label), video in zip(jobs, videos, strict=True)
-                if split == part and label < limit
-            )
-            _write_lines(folder / f"{name}_{part}.csv", ["video,label", *rows])
-    _write_lines(folder / "k700_classes.txt", (f"{what} {posture}" for what, posture in CLASSES))
-
-
-def close_up(spec: WorldSpec, split: str, index: int, label: int) -> Script:
-    """The script of one clip of class ``label``."""
-    seed = (spec.seed, _STREAM, ("train", "val").index(split), index + 1)
-    rng = generator(*seed)
-    u = rng.uniform
-    width, frame_height = SIZE["pretraining"]
-    activity, posture = CLASSES[label]
-    height = u(46, 68)
-    ground = min(frame_height + 4.0, height + u(8, 20))
-    distance = height * u(0.62, 0.9)
-    middle = width / 2 + u(-10, 10)
-    places = [middle - distance / 2, middle + distance / 2] if activity.endswith("+") else [middle]
-    actors = [Actor(k, x, height * u(0.96, 1.04), ground, posture) for k, x in enumerate(places)]
-    span = (-2.0, float(spec.pretraining_seconds))
-    if len(actors) == 2:
-        _act_pair(activity[:-1], actors, span, rng)
-    else:
-        _act_alone(activity, actors[0], span, rng)
-        if rng.random() < 0.25:  # somebody at the edge
-            x = float(rng.choice([u(0, 14), u(width - 14, width)]))
-            actors.append(Actor(1, x, height * 0.85, ground - 6, "stand"))
-            story.quiet(actors[1], span, int(rng.choice([LEFT, RIGHT, FRONT])))
-    persons = dressed(actors, len(actors), rng)
-    source = "kinetics" if rng.random() < 0.5 else "ava"
-    camera = random_camera(source, spec.pretraining_seconds, rng)
-    video = f"{split}_{index:05d}"
-    return Script(
-        "pretraining", video, spec.pretraining_seconds, 0.0, (), (), (), persons, camera, seed
-    )
-
-
-def _act_pair(what: str, pair: list[Actor], span: Span, rng: np.random.Generator) -> None:
-    first = int(rng.integers(2))
-    sides = {"parting": (LEFT, RIGHT), "following": ((LEFT, RIGHT)[first],) * 2}
-    for actor, side in zip(pair, sides.get(what, (RIGHT, LEFT)), strict=True):
-        if what == "fight" or (what == "talk" and actor is pair[first]):
-            actor.do(*span, what, facing=side, phase=rng.uniform(0, 6))
-        else:
-            story.quiet(actor, span, side)
-    if what in ("hug", "give", "shake"):
-        story.play(what, pair, rng.uniform(-0.2, 0.5), 1e9, rng)
-
-
-def _act_alone(what: str, actor: Actor, span: Span, rng: np.random.Generator) -> None:
-    side = int(rng.choice([LEFT, RIGHT, FRONT], p=[0.4, 0.4, 0.2]))
-    x, posture = actor.x, actor.posture
-    if posture in ("walk", "run"):
-        side = int(rng.choice([LEFT, RIGHT]))
-        item = str(rng.choice(ITEMS)) if what == "hold" else ""
-        way = side * (12.0 if posture == "walk" else 26.0)
-        phase = rng.uniform(0, 6)
-        actor.do(0.0, span[1], what, facing=side, x0=x - way, x1=x + way, item=item, phase=phase)
-    elif what in ("bend", "fall", "getup", "wave"):
-        side, start = int(rng.choice([LEFT, RIGHT])), rng.uniform(-0.3, 0.4)
-        story.quiet(actor, span, side)
-        item = str(rng.choice(["lie", "crouch", "sit"])) if what == "getup" else ""
-        if item:
-            actor.insert(Segment(span[0], start, "quiet", item, side, x, x))
-        actor.insert(Segment(start, span[1], what, "stand", side, x, x, item=item))
-    elif posture == "lie":
-        story.quiet(actor, span, int(rng.choice([LEFT, RIGHT])))
-        actor.props.add("mat")
-    elif what == "quiet":
-        story.quiet(actor, span, side)
-    else:
-        story.perform(actor, span, what, side, rng, steady=True)
+def _write_lists(folder: Path, clips: list[Clip], rows: list[str]) -> None:
+    for split in ("train", "val"):
+        part = [row for clip, row in zip(clips, rows, strict=True) if clip[0] == split]
+        header = "label,youtube_id,time_start,time_end,split"
+        _write_lines(folder / f"{split}.csv", [header, *part])
 
 
 _PARTS: dict[str, tuple[Callable, Callable, Callable]] = {  # deal jobs, draw one, write the lists
     "world": (_deal_world, _draw_movie, _write_annotations),
-    "pretraining": (
-        partial(_deal, stream=_STREAM, shares={str(label): 1.0 for label in range(len(CLASSES))}),
-        _draw_clip,
-        _write_lists,
-    ),
-    "stills": (
-        partial(_deal, stream=stills.STREAM, shares=WORLD["stills"]["numbers"]),
-        stills.draw,
-        stills.write_instances,
-    ),
+    "kinetics-400": (partial(_deal_clips, num_classes=NUM_SMALL), _draw_clip, _write_lists),
+    "kinetics-700": (partial(_deal_clips, num_classes=len(CLASSES)), _draw_clip, _write_lists),
+    "coco": (stills.deal, stills.draw, stills.write_instances),
 }
