@@ -8,11 +8,8 @@ DIR/videos/<youtube_id>.mp4       or the longer name; for either split
 
 Every file is a clip that begins where the annotated ten seconds do. Its label is that of its row,
 never of its folder, and a class's id is its label's place among the sorted labels of ``train.csv``.
-Part of Kinetics has long gone from where it was published: rows without a file are left out.
-
-Training shows a random clip of a video, testing several views of it. Nothing decoded is kept, since
-a set has hundreds of thousands of files. A file that cannot be read is noted in a list and skipped.
-Legend: V views, T time.
+Part of Kinetics has long gone from where it was published: rows without a file are left out. A file
+that cannot be read is noted in a list and skipped. Legend: V views, T time.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,15 +41,11 @@ _TRIES = 100  # videos one after the other that cannot be read; then something e
 
 @dataclass(frozen=True)
 class Annotations:
-    """The content of the lists in ``root``, whatever videos are on disk.
-
-    The place of a label in ``classes`` is its id. ``rows`` holds for each split and video
-    (class id, YouTube id, ``<youtube_id>_<start>_<end>``).
-    """
+    """The content of the lists in ``root``, whatever videos are on disk."""
 
     root: Path
-    classes: tuple[str, ...]
-    rows: dict[str, list[tuple[int, str, str]]]
+    classes: tuple[str, ...]  # the place of a label is its id
+    rows: dict[str, list[tuple[int, str, str]]]  # a split's class ids, YouTube ids, clips' names
     digest: str  # of the lists' bytes
 
 
@@ -79,50 +72,41 @@ def read_annotations(root: Path) -> Annotations:
         InputError: a list is missing or empty, a row is none of Kinetics', or the validation list
             has a label that the training list lacks.
     """
-    paths = {}
+    rows, content = {}, b""
     for split, names in _NAMES.items():
         files = [root / f"{name}.csv" for name in names]
-        paths[split] = next((file for file in files if file.is_file()), None)
-        if paths[split] is None:
+        path = next((file for file in files if file.is_file()), None)
+        if path is None:
             choices = " or ".join(file.name for file in files)
-            raise InputError(
-                f"{files[0]}: no such list; put Kinetics' official {choices} there, "
-                "or name its folder with --data"
-            )
-    rows = {split: list(_rows(path)) for split, path in paths.items()}
+            remedy = f"put Kinetics' official {choices} there, or name its folder with --data"
+            raise InputError(f"{files[0]}: no such list; {remedy}")
+        rows[split] = _rows(path)
+        content += path.read_bytes()
     ids = {label: i for i, label in enumerate(sorted({row[0] for row in rows["train"]}))}
     for number, (label, *_) in enumerate(rows["val"], 2):
         if label not in ids:
-            raise InputError(
-                f"{paths['val']}:{number}: label {label!r} is in no row of {paths['train'].name}; "
-                "take both lists from one version of Kinetics"
-            )
+            where = f"{path}:{number}"
+            remedy = "take both lists from one version of Kinetics"
+            raise InputError(f"{where}: label {label!r} is in no row of train.csv; {remedy}")
     numbered = {
         split: [(ids[label], video, clip) for label, video, clip in rows[split]] for split in rows
     }
-    total = hashlib.sha256(b"".join(path.read_bytes() for path in paths.values()))
-    return Annotations(root, tuple(ids), numbered, total.hexdigest()[:12])
+    return Annotations(root, tuple(ids), numbered, hashlib.sha256(content).hexdigest()[:12])
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(label, YouTube id, name of its clip) of every row."""
-    number = 1
+def _rows(path: Path) -> list[tuple[str, str, str]]:
+    """(label, YouTube id, ``<youtube_id>_<start>_<end>``) of every row."""
+    rows = []
     with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
-            raise InputError(
-                f"{path}: no column {missing[0]!r}; the first line has to be "
-                f"{','.join(_COLUMNS)},split"
-            )
-        for number, row in enumerate(reader, 2):
-            label, video, *times = (row[name] or "" for name in _COLUMNS)
+        for number, row in enumerate(csv.DictReader(file), 2):
+            label, video, *times = (row.get(name) or "" for name in _COLUMNS)
             if not label or not video or not all(time.isdecimal() for time in times):
-                raise InputError(
-                    f"{path}:{number}: no row of {','.join(_COLUMNS)} (whole seconds); mend it"
-                )
-            yield label, video, "_".join([video, *(f"{int(time):06d}" for time in times)])
-    if number == 1:
+                form = f"{','.join(_COLUMNS)} (whole seconds) below such a header"
+                raise InputError(f"{path}:{number}: no row of {form}; mend it")
+            rows.append((label, video, "_".join([video, *(f"{int(t):06d}" for t in times)])))
+    if not rows:
         raise InputError(f"{path}: no row below the header; fetch the list again")
+    return rows
 
 
 def listed_videos(annotations: Annotations, split: str, kept: Path) -> LabelledVideos:
@@ -182,9 +166,9 @@ def some(names: list[str]) -> str:
 
 
 class Unreadable:
-    """Files that could not be read: noted by every worker of every process, read at the end.
+    """A list of files that could not be read: path below the dataset, a tab, the reason.
 
-    The list at ``path`` has a line a file: its path below the dataset's folder, a tab, the reason.
+    Every worker of every process notes its own; they are read at the end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -208,13 +192,9 @@ class Unreadable:
 
 
 def clip_frames(path: Path, sampling: Sampling, place: float) -> torch.Tensor:
-    """The frames of a clip, uint8 (T, 3, H, W).
+    """The frames of a clip, uint8 (T, 3, H, W); ``place``: from 0, the earliest one, to 1.
 
-    ``place`` is 0 for the earliest clip of the video, 1 for the latest. In a video shorter than a
-    clip the last frame is repeated.
-
-    Raises:
-        InputError: the video cannot be read.
+    In a video shorter than a clip the last frame is repeated.
     """
     span = sampling.num_frames * sampling.interval
     start = max(0.0, probe(path).duration - span) * place
@@ -225,16 +205,12 @@ def clip_frames(path: Path, sampling: Sampling, place: float) -> torch.Tensor:
 class RandomClips(Dataset):
     """A clip of a labelled video, from a random time on, of a random size, place and side.
 
-    SlowFast's recipe (``slowfast/datasets/kinetics.py``, ``TRAIN_JITTER_SCALES`` and
-    ``TRAIN_CROP_SIZE``): the short side is drawn evenly from the range ``short_sides`` of pixels,
-    then comes a random square of side ``crop``, mirrored or not. VMZ's networks were trained
-    likewise.
+    SlowFast's recipe (``TRAIN_JITTER_SCALES``, ``TRAIN_CROP_SIZE``): the short side is drawn evenly
+    from the range ``short_sides`` of pixels, then comes a random square, mirrored or not.
 
     An item is (uint8 frames (3, T, crop, crop), class id) and depends on its key (index, seed)
-    alone. If the video cannot be read, another one that the seed names takes its place.
-
-    Raises:
-        InputError: a hundred videos in a row cannot be read; the line is that of the first.
+    alone. A video that cannot be read is noted, and another one that the seed names takes its
+    place; after a hundred of them the first one's error is raised.
     """
 
     videos: LabelledVideos
@@ -249,31 +225,24 @@ class RandomClips(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         index, seed = key
         least, largest = self.short_sides
-        transform = v2.Compose(
-            [
-                v2.RandomShortestSize(list(range(least, largest + 1)), antialias=True),
-                v2.RandomCrop(self.crop),
-                v2.RandomHorizontalFlip(),
-            ]
-        )
+        sides = list(range(least, largest + 1))
+        steps = [v2.RandomShortestSize(sides, antialias=True), v2.RandomCrop(self.crop)]
+        transform = v2.Compose([*steps, v2.RandomHorizontalFlip()])
+        errors = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            index, frames_TCHW = self._readable(index)
-            clip = transform(tv_tensors.Video(frames_TCHW)).as_subclass(torch.Tensor)
-        return clip.transpose(0, 1).contiguous(), int(self.videos.labels[index])
-
-    def _readable(self, index: int) -> tuple[int, torch.Tensor]:
-        """A video's index and frames, or those of the next random one that can be read."""
-        first = None
-        for _ in range(_TRIES):
-            try:
+            while len(errors) < _TRIES:
                 path = self.videos.path(index)
-                return index, clip_frames(path, self.sampling, float(torch.rand(())))
-            except InputError as error:
-                first = first or error
-                self.unreadable.note(self.videos.files[index].decode(), error)
-                index = int(torch.randint(len(self), ()))
-        raise first
+                try:
+                    frames_TCHW = clip_frames(path, self.sampling, float(torch.rand(())))
+                except InputError as error:
+                    errors.append(error)
+                    self.unreadable.note(self.videos.files[index].decode(), error)
+                    index = int(torch.randint(len(self), ()))
+                else:
+                    clip = transform(tv_tensors.Video(frames_TCHW)).as_subclass(torch.Tensor)
+                    return clip.transpose(0, 1).contiguous(), int(self.videos.labels[index])
+        raise errors[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,11 +292,7 @@ def _places(count: int) -> list[float]:
 
 
 def read_list(path: Path) -> list[tuple[str, int]]:
-    """The (video, label) rows of a rendered set's list.
-
-    Raises:
-        InputError: the file is missing, or is no such list.
-    """
+    """The (video, label) rows of a rendered set's list."""
     try:
         with open(path, newline="") as file:
             return [(row["video"], int(row["label"])) for row in csv.DictReader(file)]

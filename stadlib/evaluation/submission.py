@@ -75,7 +75,7 @@ def write_submission(detections: Sequence[Path], labels: Path, out: Path) -> Wri
 def part_scores(score_D: np.ndarray, class_D: np.ndarray) -> tuple[np.ndarray, int]:
     """Scores as whole numbers of 1e-8, all different inside a class and in the same order.
 
-    Of equal scores the earlier one stays first. Also returns how many differ from the rounded score.
+    Of equal scores the earlier one stays first. The number says how many scores were moved.
     """
     most = 10**DIGITS
     rounded_D = np.rint(score_D * most).astype(np.int64)
