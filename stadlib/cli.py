@@ -540,10 +540,9 @@ def submit(
 
     layout = AvaLayout(data)
     keyframes = submission.split_keyframes(layout, split)
-    found = submission.validate_submission(check, keyframes, layout.label_map())
-    for note in found.notes:
-        print(note)
-    _list(found.problems, check)
+    problems, notes = submission.validate_submission(check, keyframes, layout.label_map())
+    print(*notes, sep="\n")
+    _list(problems, check)
 
 
 def predict_command(

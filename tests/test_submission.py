@@ -160,9 +160,10 @@ def checked(root: Path, *lines: str) -> tuple[list[str], list[str]]:
     path = root / "submission.csv"
     path.write_text("".join(f"{line}\n" for line in lines))
     layout = AvaLayout(root)
-    check = validate_submission(path, split_keyframes(layout, "val"), layout.label_map())
-    assert not any("\n" in line for line in check.problems + check.notes)
-    return [line.removeprefix(f"{path}") for line in check.problems], check.notes
+    keyframes = split_keyframes(layout, "val")
+    problems, notes = validate_submission(path, keyframes, layout.label_map())
+    assert not any("\n" in line for line in problems + notes)
+    return [line.removeprefix(f"{path}") for line in problems], notes
 
 
 @pytest.fixture
@@ -187,11 +188,11 @@ def test_keyframes_without_a_row_are_counted(root):
     ("row", "expected"),
     [
         ("b,0901,0.2,0.2,0.7,0.7,13", ":5: 7 columns; a row has 8"),
-        (",0901,0.2,0.2,0.7,0.7,13,0.5", ":5: no video id"),
+        (",0901,0.2,0.2,0.7,0.7,13,0.5", ":5: ,901.000000 is no keyframe of the split"),
         ("b,soon,0.2,0.2,0.7,0.7,13,0.5", ":5: timestamp 'soon' is no number"),
         ("b,0901,0.2,0.2,0.7,1.7,13,0.5", ":5: y2 1.7 is outside [0, 1]"),
         ("b,0901,0.8,0.2,0.7,0.7,13,0.5", ":5: x1 0.8 >= x2 0.7"),
-        ("b,0901,0.2,0.2,0.7,0.7,2,0.5", ":5: action '2' is not evaluated; leave"),
+        ("b,0901,0.2,0.2,0.7,0.7,2,0.5", ":5: action '2' is none that this file may have"),
         ("b,0901,0.2,0.2,0.7,0.7,13,-2.5", ":5: score -2.5 is outside [0, 1]; apply the sigmoid"),
         ("b,0900,0.2,0.2,0.7,0.7,13,0.5", ":5: b,900.000000 is no keyframe of the split"),
         ("z,0902,0.2,0.2,0.7,0.7,13,0.5", ":5: z,902.000000 is no keyframe of the split"),

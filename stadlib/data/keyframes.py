@@ -72,8 +72,7 @@ def read_annotations(
         InputError: the file is missing or empty.
     """
     actions = {*AVA_IDS, *label_map.ids}
-    other = "is no known class; use AVA's ids 1 to 80"
-    form = Form(fractions=True, area=True, actions=actions, other_action=other, last="person")
+    form = Form(fractions=True, area=True, actions=actions, last="person")
     columns, problems = read(path, form, most)
     if columns.is_empty() and not problems.rows:
         raise InputError(f"{path}: empty file; add its rows or remove it")
@@ -84,14 +83,13 @@ def read_annotations(
     again = boxes[boxes.duplicated(person)]
     if len(again):
         first = boxes.drop_duplicates(person).set_index(person)["row"]
-
-        def text(n: int) -> str:
-            row = again.iloc[n]
-            earlier = first[tuple(row[person])]
-            name = f"person {row['person']} of {row['video']},{row['timestamp']:.6f}"
-            return f"{name} has another box in row {earlier}; keep one of the two"
-
-        problems.add("person with two boxes", again["row"].tolist(), text)
+        names = again[person].itertuples(index=False, name=None)
+        texts = (
+            f"person {name[2]} of {name[0]},{name[1] / 1e6:.6f} has another box in row "
+            f"{first[name]}; keep one of the two"
+            for name in names
+        )
+        problems.add("person with two boxes", again["row"].tolist(), texts)
     return rows, problems
 
 

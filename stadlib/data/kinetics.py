@@ -22,7 +22,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,15 +46,11 @@ _TRIES = 100  # videos one after the other that cannot be read; then something e
 
 @dataclass(frozen=True)
 class Annotations:
-    """The content of the lists in ``root``, whatever videos are on disk.
-
-    The place of a label in ``classes`` is its id. ``rows`` holds for each split and video
-    (class id, YouTube id, ``<youtube_id>_<start>_<end>``).
-    """
+    """The content of the lists in ``root``, whatever videos are on disk."""
 
     root: Path
-    classes: tuple[str, ...]
-    rows: dict[str, list[tuple[int, str, str]]]
+    classes: tuple[str, ...]  # the place of a label is its id
+    rows: dict[str, list[tuple[int, str, str]]]  # a split's class ids, YouTube ids, clips' names
     digest: str  # of the lists' bytes
 
 
@@ -82,50 +77,41 @@ def read_annotations(root: Path) -> Annotations:
         InputError: a list is missing or empty, a row is none of Kinetics', or the validation list
             has a label that the training list lacks.
     """
-    paths = {}
+    rows, content = {}, b""
     for split, names in _NAMES.items():
         files = [root / f"{name}.csv" for name in names]
-        paths[split] = next((file for file in files if file.is_file()), None)
-        if paths[split] is None:
+        path = next((file for file in files if file.is_file()), None)
+        if path is None:
             choices = " or ".join(file.name for file in files)
-            raise InputError(
-                f"{files[0]}: no such list; put Kinetics' official {choices} there, "
-                "or name its folder with --data"
-            )
-    rows = {split: list(_rows(path)) for split, path in paths.items()}
+            remedy = f"put Kinetics' official {choices} there, or name its folder with --data"
+            raise InputError(f"{files[0]}: no such list; {remedy}")
+        rows[split] = _rows(path)
+        content += path.read_bytes()
     ids = {label: i for i, label in enumerate(sorted({row[0] for row in rows["train"]}))}
     for number, (label, *_) in enumerate(rows["val"], 2):
         if label not in ids:
-            raise InputError(
-                f"{paths['val']}:{number}: label {label!r} is in no row of {paths['train'].name}; "
-                "take both lists from one version of Kinetics"
-            )
+            where = f"{path}:{number}"
+            remedy = "take both lists from one version of Kinetics"
+            raise InputError(f"{where}: label {label!r} is in no row of train.csv; {remedy}")
     numbered = {
         split: [(ids[label], video, clip) for label, video, clip in rows[split]] for split in rows
     }
-    total = hashlib.sha256(b"".join(path.read_bytes() for path in paths.values()))
-    return Annotations(root, tuple(ids), numbered, total.hexdigest()[:12])
+    return Annotations(root, tuple(ids), numbered, hashlib.sha256(content).hexdigest()[:12])
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(label, YouTube id, name of its clip) of every row."""
-    number = 1
+def _rows(path: Path) -> list[tuple[str, str, str]]:
+    """(label, YouTube id, ``<youtube_id>_<start>_<end>``) of every row."""
+    rows = []
     with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
-            raise InputError(
-                f"{path}: no column {missing[0]!r}; the first line has to be "
-                f"{','.join(_COLUMNS)},split"
-            )
-        for number, row in enumerate(reader, 2):
-            label, video, *times = (row[name] or "" for name in _COLUMNS)
+        for number, row in enumerate(csv.DictReader(file), 2):
+            label, video, *times = (row.get(name) or "" for name in _COLUMNS)
             if not label or not video or not all(time.isdecimal() for time in times):
-                raise InputError(
-                    f"{path}:{number}: no row of {','.join(_COLUMNS)} (whole seconds); mend it"
-                )
-            yield label, video, "_".join([video, *(f"{int(time):06d}" for time in times)])
-    if number == 1:
+                form = f"{','.join(_COLUMNS)} (whole seconds) below such a header"
+                raise InputError(f"{path}:{number}: no row of {form}; mend it")
+            rows.append((label, video, "_".join([video, *(f"{int(t):06d}" for t in times)])))
+    if not rows:
         raise InputError(f"{path}: no row below the header; fetch the list again")
+    return rows
 
 
 def listed_videos(annotations: Annotations, split: str, kept: Path) -> LabelledVideos:
@@ -185,9 +171,9 @@ def some(names: list[str]) -> str:
 
 
 class Unreadable:
-    """Files that could not be read: noted by every worker of every process, read at the end.
+    """A list of files that could not be read: path below the dataset, a tab, the reason.
 
-    The list at ``path`` has a line a file: its path below the dataset's folder, a tab, the reason.
+    Every worker of every process notes its own; they are read at the end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -211,13 +197,9 @@ class Unreadable:
 
 
 def clip_frames(path: Path, sampling: Sampling, place: float) -> torch.Tensor:
-    """The frames of a clip, uint8 (T, 3, H, W).
+    """The frames of a clip, uint8 (T, 3, H, W); ``place``: from 0, the earliest one, to 1.
 
-    ``place`` is 0 for the earliest clip of the video, 1 for the latest. In a video shorter than a
-    clip the last frame is repeated.
-
-    Raises:
-        InputError: the video cannot be read.
+    In a video shorter than a clip the last frame is repeated.
     """
     span = sampling.num_frames * sampling.interval
     start = max(0.0, probe(path).duration - span) * place
@@ -228,18 +210,14 @@ def clip_frames(path: Path, sampling: Sampling, place: float) -> torch.Tensor:
 class RandomClips(Dataset):
     """A clip of a labelled video, from a random time on, of a random size, place and side.
 
-    SlowFast's recipe (``slowfast/datasets/kinetics.py``, ``TRAIN_JITTER_SCALES`` and
-    ``TRAIN_CROP_SIZE``): the short side is drawn evenly from the range ``short_sides`` of pixels,
-    then comes a random square of side ``crop``, mirrored or not. VMZ's networks were trained
-    likewise.
+    SlowFast's recipe (``TRAIN_JITTER_SCALES``, ``TRAIN_CROP_SIZE``): the short side is drawn evenly
+    from the range ``short_sides`` of pixels, then comes a random square, mirrored or not.
 
     Of ``small`` videos the middle clip comes, its colours changed as in detection's training.
 
     An item is (uint8 frames (3, T, crop, crop), class id) and depends on its key (index, seed)
-    alone. If the video cannot be read, another one that the seed names takes its place.
-
-    Raises:
-        InputError: a hundred videos in a row cannot be read; the line is that of the first.
+    alone. A video that cannot be read is noted, and another one that the seed names takes its
+    place; after a hundred of them the first one's error is raised.
     """
 
     videos: LabelledVideos

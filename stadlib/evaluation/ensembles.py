@@ -69,7 +69,7 @@ def _member(path: Path) -> pl.DataFrame:
     """A member's rows; numbers of the box are whole, in millionths."""
     rows, problems = read(path, _FORM)
     empty = rows.filter(pl.col("action_id") == NO_LABEL)
-    problems.add("action", empty["row"], lambda n: "no action; drop the row")
+    problems.add("action", empty["row"], ["no action; drop the row"] * len(empty))
     problems.refuse()
     whole = [(pl.col(name) * 1e6).round(mode="half_to_even").cast(pl.Int64) for name in KEY[1:]]
     return rows.with_columns(whole)

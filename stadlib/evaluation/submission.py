@@ -3,13 +3,13 @@
 The AVA-Kinetics crossover of the ActivityNet challenge takes detection rows of both datasets in one
 file and measures it by ``get_ava_performance.py`` (:mod:`stadlib.evaluation.matching` follows it).
 How that ranks equal scores depends on its processor; a file without equal scores of a class has one
-number everywhere. :func:`validate_submission` finds mistakes before the upload.
+number everywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,46 +17,26 @@ import pandas as pd
 import polars as pl
 
 from stadlib.base import InputError
+from stadlib.data import rows as csv_rows
 from stadlib.data.labels import LabelMap, read_label_map
 from stadlib.data.layout import AVA_SECONDS, SOURCES, AvaLayout
-from stadlib.data.rows import (
-    BOX,
-    EVALUATED,
-    NO_LABEL,
-    PART,
-    Problems,
-    read,
-    read_rows,
-    table,
-    write_rows,
-)
+from stadlib.data.rows import BOX, NO_LABEL, PART, Form, Problems, keyframe_keys, read_rows
 from stadlib.evaluation.matching import Boxes, evaluated_boxes, protocol
 
 DIGITS = 8  # of a score, as members of an ensemble have; no order depends on them
 ROWS = protocol("official").cap  # an image: 50
 MOST = 10  # lines a kind of problem; the others are counted
-_UNIT = replace(EVALUATED, fractions=True, last="probability")
-Image = tuple[str, str]  # video, ``%.6f`` of its second
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written and what was left out.
-
-    Attributes:
-        rows: written.
-        images: keyframes with a row.
-        beyond: rows that the evaluator would not count: not among the 50 highest of their image,
-            of an action that is not evaluated, or of a box without an area.
-        parted: scores that were moved because others of their class were equal to them.
-        size: bytes of the file.
-    """
+    """What was written and what was left out."""
 
     rows: int
-    images: int
-    beyond: int
-    parted: int
-    size: int
+    images: int  # keyframes with a row
+    beyond: int  # rows that the evaluator would not count: low scores, other actions, no area
+    parted: int  # scores that were moved because others of their class were equal to them
+    size: int  # bytes of the file
 
 
 def write_submission(detections: Sequence[Path], labels: Path, out: Path) -> Written:
@@ -68,21 +48,17 @@ def write_submission(detections: Sequence[Path], labels: Path, out: Path) -> Wri
     keep all their digits. A timestamp is written as AVA does, ``0902``, where all of a file's are
     whole seconds, and otherwise as Kinetics does, ``5.016949``; the evaluator reads both alike.
 
-    Args:
-        detections: detection files, usually AVA's and Kinetics', with scores in [0, 1].
-        labels: label map of the evaluated actions.
-        out: the file to write.
-
     Raises:
         InputError: a file cannot be read, a score or a corner is outside [0, 1], or nothing is
-            left to write; names file, row and remedy.
+            left to write.
     """
     label_map = read_label_map(labels)
     if out.resolve() in [path.resolve() for path in detections]:
         raise InputError(f"{out}: is one of the detection files; give --out another name")
-    parts = [read_rows(path, _UNIT) for path in detections]
+    form = Form(fractions=True, last="probability")
+    parts = [read_rows(path, form) for path in detections]
     whole = [np.full(len(part), bool((part["timestamp"] % 1 == 0).all())) for part in parts]
-    rows, in_ava_style = table(parts), np.concatenate(whole)
+    rows, in_ava_style = csv_rows.table(parts), np.concatenate(whole)
     images = rows.drop_duplicates(["video", "timestamp"]).assign(action_id=NO_LABEL)
     _, _, kept = evaluated_boxes(images, rows, label_map, protocol("official"))
     if not len(kept.row):
@@ -91,7 +67,7 @@ def write_submission(detections: Sequence[Path], labels: Path, out: Path) -> Wri
     ticks, parted = part_scores(kept.score, kept.column)
     x1, y1, x2, y2 = kept.corners.T
     order = np.lexsort((-x2, -y2, -x1, -y1, -kept.action, -ticks, kept.key))
-    written = write_rows(out, _parts(rows, kept.at(order), ticks[order], in_ava_style))
+    written = csv_rows.write_rows(out, _parts(rows, kept.at(order), ticks[order], in_ava_style))
     num_images = len(np.unique(kept.key))
     return Written(written, num_images, len(rows) - written, parted, out.stat().st_size)
 
@@ -99,12 +75,7 @@ def write_submission(detections: Sequence[Path], labels: Path, out: Path) -> Wri
 def part_scores(score_D: np.ndarray, class_D: np.ndarray) -> tuple[np.ndarray, int]:
     """Scores as whole numbers of 1e-8, all different inside a class and in the same order.
 
-    Args:
-        score_D: in [0, 1]; of equal scores the earlier one comes first.
-        class_D: the classes of the D detections.
-
-    Returns:
-        (D,) int64 numbers from 0 to 1e8, and how many differ from the rounded score.
+    Of equal scores the earlier one stays first. The number says how many scores were moved.
     """
     most = 10**DIGITS
     rounded_D = np.rint(score_D * most).astype(np.int64)
@@ -143,26 +114,12 @@ def _parts(
 
 
 @dataclass(frozen=True)
-class Check:
-    """The result of a check: ``problems`` to mend, ``notes`` to know; one line each."""
-
-    problems: list[str]
-    notes: list[str]
-
-
-@dataclass(frozen=True)
 class Keyframes:
-    """The keyframes of a source's split.
+    """The keyframes of a source's split, each by its ``video,%.6f``."""
 
-    Attributes:
-        known: all that may be named.
-        wanted: those that count: annotated, or of a split without annotations all.
-        excluded: those that are not scored.
-    """
-
-    known: frozenset[Image]
-    wanted: frozenset[Image]
-    excluded: frozenset[Image]
+    known: frozenset[str]  # all that may be named
+    wanted: frozenset[str]  # that count: annotated, or of a split without annotations all
+    excluded: frozenset[str]  # that are not scored
 
 
 def split_keyframes(layout: AvaLayout, split: str) -> dict[str, Keyframes]:
@@ -176,61 +133,49 @@ def split_keyframes(layout: AvaLayout, split: str) -> dict[str, Keyframes]:
     """
     keyframes = {}
     for source in SOURCES:
-        path = layout.annotations(source, split)
-        annotated: frozenset[Image] = frozenset()
-        listed: frozenset[Image] = frozenset()
-        if path.is_file():
-            rows = read_rows(path).drop_duplicates(["video", "timestamp"])
-            annotated = frozenset(zip(rows["video"], _seconds(rows["timestamp"]), strict=True))
+        path, listed = layout.annotations(source, split), []
+        annotated = keyframe_keys(read_rows(path)) if path.is_file() else []
         if source == "ava" and layout.video_list(source, split).is_file():
             videos = layout.videos(source, split)
-            listed = frozenset((video, f"{t:.6f}") for video in videos for t in AVA_SECONDS)
+            listed = [f"{video},{second:.6f}" for video in videos for second in AVA_SECONDS]
         if annotated or listed:
-            excluded = frozenset(layout.excluded(source, split))
-            wanted = (annotated or listed) - excluded
-            keyframes[source] = Keyframes(annotated | listed, wanted, excluded)
+            excluded = frozenset(map(",".join, layout.excluded(source, split)))
+            wanted = frozenset(annotated or listed) - excluded
+            keyframes[source] = Keyframes(frozenset([*annotated, *listed]), wanted, excluded)
     if not keyframes:
         raise InputError(f"{layout.annotation_folder}: no annotation file of {split}; add one")
     return keyframes
 
 
-def validate_submission(path: Path, keyframes: dict[str, Keyframes], labels: LabelMap) -> Check:
-    """Check a submission file.
+def validate_submission(
+    path: Path, keyframes: dict[str, Keyframes], labels: LabelMap
+) -> tuple[list[str], list[str]]:
+    """Problems of a submission file to mend, and notes to know; one line each.
 
     Problems: columns, numbers, boxes outside [0, 1] or inside out, actions that are not evaluated,
     scores outside [0, 1], keyframes that the split does not have or excludes, more rows of an image
     than the evaluator keeps, rows given twice, equal scores of a class, a source without any row.
     Keyframes without a row are a note, because a detector may find no person there.
 
-    Args:
-        path: the file.
-        keyframes: of the split, by source (:func:`split_keyframes`).
-        labels: the evaluated actions.
-
     Raises:
         InputError: the file is missing or empty.
     """
     if not path.is_file() or not path.stat().st_size:
         raise InputError(f"{path}: no such file or an empty one; write it with stadlib submit")
-    other = "is not evaluated; leave the row out"
-    form = replace(_UNIT, widths=(8,), named=True, area=True)
-    rows, problems = read(path, replace(form, actions=labels.ids, other_action=other), MOST)
+    form = Form(widths=(8,), fractions=True, area=True, actions=labels.ids, last="probability")
+    rows, problems = csv_rows.read(path, form, MOST)
     rows = rows.with_columns(moment=(pl.col("timestamp") * 1e6).round())
     _check_together(rows, problems)
     first = rows.unique(["video", "moment"], keep="first", maintain_order=True)
-    images = list(zip(first["video"], _seconds(first["timestamp"]), strict=True))
-    excluded = frozenset[Image]().union(*(split.excluded for split in keyframes.values()))
+    images = dict(zip(keyframe_keys(first), first["row"], strict=True))
+    excluded = frozenset[str]().union(*(split.excluded for split in keyframes.values()))
     known = excluded.union(*(split.known for split in keyframes.values()))
     for kind, wrong in (
-        ("an excluded timestamp", [image in excluded for image in images]),
-        ("no keyframe of the split", [image not in known for image in images]),
+        ("an excluded timestamp", [image for image in images if image in excluded]),
+        ("no keyframe of the split", [image for image in images if image not in known]),
     ):
-        places = np.flatnonzero(wrong).tolist()
-
-        def text(n: int, kind: str = kind, places: list[int] = places) -> str:
-            return f"{','.join(images[places[n]])} is {kind}; leave its rows out"
-
-        problems.add(kind, first["row"][places], text)
+        texts = (f"{image} is {kind}; leave its rows out" for image in wrong)
+        problems.add(kind, [images[image] for image in wrong], texts)
     size = f"{path.stat().st_size / 1e6:.1f} MB, {len(rows)} rows, {len(images)} images"
     missing, notes = [], [f"{path}: {size}"]
     for source, split in keyframes.items():
@@ -239,42 +184,27 @@ def validate_submission(path: Path, keyframes: dict[str, Keyframes], labels: Lab
         if left and len(left) == len(split.wanted):
             missing.append(f"{path}: all {text}; the file is of both sources, add its detections")
         elif left:
-            names = ", ".join(map(",".join, left[:3])) + (", ..." if len(left) > 3 else "")
+            names = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
             notes.append(f"{path}: {text}: {names}")
-    return Check([*problems.lines(), *missing], notes)
+    return [*problems.lines(), *missing], notes
 
 
 def _check_together(rows: pl.DataFrame, problems: Problems) -> None:
     """Problems of rows together: given twice, equal scores, too many of an image."""
     image = ["video", "moment"]
     twice = rows.filter(~pl.struct(*image, "action_id", *BOX).is_first_distinct())
-    problems.add("row given twice", twice["row"], lambda n: "box and action again; keep one row")
+    texts = ("box and action again; keep one row" for _ in twice["row"])
+    problems.add("row given twice", twice["row"], texts)
     equal = rows.filter(~pl.struct("action_id", "score").is_first_distinct())
-    problems.add(
-        "equal scores of a class",
-        equal["row"],
-        lambda n: (
-            f"score {equal['score'][n]:.10g} of action {equal['action_id'][n]} stands in an "
-            "earlier row too; use stadlib submit"
-        ),
+    texts = (
+        f"score {score:.10g} of action {action} stands in an earlier row too; use stadlib submit"
+        for score, action in equal.select("score", "action_id").iter_rows()
     )
-    sizes = rows.select(
-        "row",
-        *image,
-        "timestamp",
-        place=pl.int_range(pl.len()).over(image),
-        size=pl.len().over(image),
+    problems.add("equal scores of a class", equal["row"], texts)
+    place, size = pl.int_range(pl.len()).over(image), pl.len().over(image)
+    full = rows.with_columns(place=place, size=size).filter(pl.col("place") == ROWS)
+    texts = (
+        f"{video},{second:.6f} has {size} rows, of which {ROWS} count; use stadlib submit"
+        for video, second, size in full.select("video", "timestamp", "size").iter_rows()
     )
-    full = sizes.filter(pl.col("place") == ROWS)
-    problems.add(
-        "too many rows",
-        full["row"],
-        lambda n: (
-            f"{full['video'][n]},{full['timestamp'][n]:.6f} has {full['size'][n]} rows, of which "
-            f"{ROWS} count; write it with stadlib submit"
-        ),
-    )
-
-
-def _seconds(timestamps: pl.Series | pd.Series) -> list[str]:
-    return [f"{second:.6f}" for second in timestamps]
+    problems.add("too many rows", full["row"], texts)
