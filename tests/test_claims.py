@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import shutil
 from dataclasses import replace
 from itertools import chain
 from math import isnan, nan
@@ -44,13 +46,10 @@ def reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         for seed in range(3):
             one = record(row_of(head), seed)
             write_record(one, folder / f"{one.digest}.json")
-    published = base.published_dir
-    counts = published("reference") / "class_counts.csv"
-    (folder / counts.name).write_text(counts.read_text())
-    here = lambda kind: published(kind) if kind == "paper" else tmp_path / kind  # noqa: E731
-    monkeypatch.setattr(claims, "published_dir", here)
-    monkeypatch.setattr(study, "published_dir", here)
-    monkeypatch.setattr(tables, "published_dir", here)
+    shutil.copy(base.published_dir("reference") / "class_counts.csv", folder)
+    folders = {"paper": base.published_dir("paper"), "reference": folder}
+    for module in (claims, study, tables):
+        monkeypatch.setattr(module, "published_dir", folders.__getitem__)
     return folder
 
 
@@ -93,9 +92,7 @@ def test_rules(kind, low, high, expected):
 def test_one_seed_bounds_nothing():
     assert one("above", 5.0).verdict == "not measured"
     assert one("above", 5.0).text == "+5.00"
-    assert (
-        claims.reason(one("above", 5.0)) == "there is one difference, +5.00, and one bounds nothing"
-    )
+    assert claims.reason(one("above", 5.0)).startswith("there is one difference, +5.00")
     assert one("above").text == "not run"
     assert one("above", 5.0, 5.1).verdict == "shown"
 
@@ -152,9 +149,7 @@ def test_seeds_are_paired(reference):
     assert lead.values == pytest.approx((5.0, 5.05, 5.1))
     assert lead.verdict == "shown"  # the seeds' common 10 points cancel
     assert slowfast.verdict == "not measured"
-    assert claims.reason(slowfast).startswith(
-        "no record of slowfast-152 K700 8x8+32x2 s-only and of"
-    )
+    assert claims.reason(slowfast).startswith("no record of slowfast-152 K700 8x8+32x2 s-only")
     assert found("T-only and S-only are level")[0].verdict == "shown"
     for path in reference.glob("*.json"):
         if '"s-only"' in path.read_text() and '"seed": 1' not in path.read_text():
@@ -176,9 +171,8 @@ def test_ensembles_and_test_splits_are_picked_up(reference):
     for seed in range(2):
         single = record(row_of("t-only"), seed)
         mixed = {"head": "mixed", "seed": seed}
-        ensemble = replace(
-            record(row_of("t-only"), seed, 0.02), experiment=mixed, digest=f"e{seed}"
-        )
+        better = record(row_of("t-only"), seed, 0.02)
+        ensemble = replace(better, experiment=mixed, digest=f"e{seed}")
         write_record(ensemble, reference / "ensembles" / f"{seed}.json")
         write_record(single, reference / "ensembles/members" / f"{seed}.json")
         write_record(replace(single, digest="smoke", scale="smoke"), reference / "ensembles/x.json")
@@ -212,11 +206,7 @@ def test_ledger_tells_what_is_not_shown():
     table = claims.ledger(places)
     assert list(table) == ["where", "paper", "mini", "seeds", "verdict", "notes"]
     assert len(table) == len(places) == len(claims.read_claims())
-    assert (
-        not table.astype(str)
-        .apply(lambda column: column.str.contains("|", regex=False))
-        .any(axis=None)
-    )
+    assert "|" not in table.to_csv()
     unshown = table[table["verdict"] != "shown"]
     assert unshown["notes"].str.len().gt(0).all()
     longest = max(table["notes"], key=len)
@@ -224,14 +214,13 @@ def test_ledger_tells_what_is_not_shown():
 
 
 def test_the_committed_ledger_is_what_results_give():
-    places = claims.measured()
     section = readme.section_of(ROOT / "results" / "claims.md", "claims")
+    places = claims.measured()
     assert section == claims.markdown(places), "run: stadlib readme"
     assert (ROOT / "results" / "claims.csv").read_text() == claims.csv(places)
 
 
-def test_every_place_is_a_line_of_the_csv(reference, tmp_path):
-    (tmp_path / "claims.csv").write_text(claims.csv())
-    table = pd.read_csv(tmp_path / "claims.csv")
+def test_every_place_is_a_line_of_the_csv(reference):
+    table = pd.read_csv(io.StringIO(claims.csv()))
     assert len(table) == sum(len(claim.places) for claim in claims.read_claims())
     assert "shown" in set(table["verdict"]) and "**shown**" in claims.markdown()

@@ -1,16 +1,13 @@
 """From matches to average precision: the area under the envelope of precision, over all points.
 
-How sure a number is: the bootstrap over videos, without matching again.
-
-Keyframes of one video are alike, so videos are drawn, not keyframes. A video that is drawn twice
-weighs twice: every detection and every box of it counts double, which gives the same AP as two
-copies, since copies of one score stand side by side in the ranking.
+The bootstrap over videos says how sure a number is, without matching again. Keyframes of one video
+are alike, so videos are drawn. In a video that is drawn twice every prediction and every box counts
+double. That gives the AP of two copies, since copies of one score are neighbours in the ranking.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import isnan, nan
 
@@ -19,6 +16,8 @@ import numpy as np
 from stadlib.data.labels import LabelMap, group
 from stadlib.data.rows import Rows
 from stadlib.evaluation.matching import Matches, match
+
+PERCENTILES = (0.025, 0.975)  # of the resamples: the ends of an interval
 
 
 @dataclass(frozen=True)
@@ -48,26 +47,17 @@ class Result:
 
 
 def frame_map(
-    groundtruth: Rows,
-    detections: Rows,
-    label_map: LabelMap,
-    rules: str = "official",
-    *,
-    iou: float = 0.5,
-    ties: str = "file",
-    excluded: AbstractSet[tuple[str, str]] = frozenset(),
+    groundtruth: Rows, detections: Rows, label_map: LabelMap, rules: str = "official", **options
 ) -> Result:
-    """Evaluate detections against ground truth: :func:`match`, then :func:`result`.
+    """Evaluate predictions: :func:`match`, which takes the options, then :func:`result`.
 
-    A+K is both datasets' files at once, not the mean of two results. Arguments and errors as in
-    :func:`stadlib.evaluation.matching.match`.
+    A+K is both datasets' files at once, not the mean of two results.
     """
-    how = {"iou": iou, "ties": ties, "excluded": excluded}
-    return result(match(groundtruth, detections, label_map, rules, **how))
+    return result(match(groundtruth, detections, label_map, rules, **options))
 
 
 def result(matches: Matches) -> Result:
-    """The APs of matched detections and their mean."""
+    """The APs of matched predictions and their mean."""
     num_truths = np.bincount(matches.truth_class, minlength=len(matches.ids))
     ap: dict[int, float | None] = {}
     for column, action in enumerate(matches.ids):
@@ -76,6 +66,13 @@ def result(matches: Matches) -> Result:
         ap[action] = average_precision(hits, int(num_truths[column])) if counts else None
     measured = [value for value in ap.values() if value is not None]
     return Result(mAP=float(np.mean(measured)) if measured else nan, AP=ap)
+
+
+def average_precision(hits: np.ndarray, num_truths: int) -> float:
+    """AP of predictions that stand from the highest score down, as a fraction."""
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(envelope[hits].sum() / num_truths)
 
 
 def tie_interval(matches: Matches) -> tuple[float, float]:
@@ -90,144 +87,68 @@ def tie_interval(matches: Matches) -> tuple[float, float]:
     return ends[0], ends[1]
 
 
-def average_precision(hits: np.ndarray, num_truths: int) -> float:
-    """AP of detections that stand from the highest score down, as a fraction."""
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(envelope[hits].sum() / num_truths)
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """An mAP, or the difference of two, with its 95 % percentile interval, as fractions.
-
-    Attributes:
-        estimate: on all videos.
-        low: 2.5 % of the resamples lie below.
-        high: 2.5 % of the resamples lie above.
-        samples: (num_resamples,) the resampled values.
-    """
-
-    estimate: float
-    low: float
-    high: float
-    samples: np.ndarray
-
-
 def bootstrap(
-    matches: Matches | Sequence[Matches],
-    minus: Matches | Sequence[Matches] | None = None,
+    matches: Matches,
+    minus: Matches | None = None,
     *,
     num_resamples: int = 1_000,
-    seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
-) -> Bootstrap:
-    """Resample the videos that ground truth names, and the seeds where there are several.
+) -> tuple[float, float, float]:
+    """An mAP on all videos, with the ends of its 95 % percentile interval, as fractions.
 
     Args:
-        matches: of one detection file, or of one a seed; the estimate is then the mean over seeds.
-        minus: of other files on the same ground truth, as many; the difference is resampled, both
-            sides on the same videos and the same seeds each time.
-        num_resamples: draws of as many videos, and of as many seeds, as there are.
-        seed: of the draws.
+        matches: of the predictions.
+        minus: of others on the same ground truth; the difference is resampled, both sides on the
+            same videos each time.
+        num_resamples: draws of as many videos as ground truth names.
         progress: called with (resamples done, of how many, text).
-
-    Raises:
-        ValueError: the two sides have different numbers of seeds.
     """
-    sides = _sides(matches, minus)
-    samples = np.array(
-        [
-            np.nanmean(values[0]) - sum(np.nanmean(other) for other in values[1:])
-            for values in _resamples(sides, num_resamples, seed, progress)
-        ]
-    )
-    estimates = [float(np.mean([result(part).mAP for part in side])) for side in sides]
-    low, high = np.nanquantile(samples, (0.025, 0.975))
-    return Bootstrap(estimates[0] - sum(estimates[1:]), float(low), float(high), samples)
+    sides = [matches] if minus is None else [matches, minus]
+    draws = _resamples(sides, num_resamples, progress)
+    means = np.array([[np.nanmean(aps) for aps in draw] for draw in draws])
+    low, high = np.nanquantile(means[:, 0] - means[:, 1:].sum(axis=1), PERCENTILES)
+    whole = [result(side).mAP for side in sides]
+    return whole[0] - sum(whole[1:]), float(low), float(high)
 
 
 def bootstrap_classes(
-    matches: Matches | Sequence[Matches],
-    minus: Matches | Sequence[Matches],
-    *,
-    num_resamples: int = 1_000,
-    seed: int = 0,
+    matches: Matches, minus: Matches, *, num_resamples: int = 1_000
 ) -> dict[int, tuple[float, float, float]]:
-    """The difference in AP of every class, with its 95 % percentile interval, as fractions.
-
-    Args:
-        matches: as in :func:`bootstrap`.
-        minus: likewise.
-        num_resamples: likewise.
-        seed: likewise.
-
-    Returns:
-        By action id of the classes with ground truth: estimate, low, high.
-    """
-    sides = _sides(matches, minus)
-    drawn = [np.subtract(*values) for values in _resamples(sides, num_resamples, seed, None)]
-    whole = [np.mean([_class_aps(part) for part in side], axis=0) for side in sides]
-    found = {}
-    for column, action in enumerate(sides[0][0].ids):
-        estimate = whole[0][column] - whole[1][column]
-        samples = np.array([sample[column] for sample in drawn])
-        if not np.isnan(estimate):
-            low, high = np.nanquantile(samples, (0.025, 0.975))
-            found[action] = (float(estimate), float(low), float(high))
-    return found
-
-
-def _sides(
-    matches: Matches | Sequence[Matches], minus: Matches | Sequence[Matches] | None
-) -> list[list[Matches]]:
-    sides = [
-        [side] if isinstance(side, Matches) else list(side)
-        for side in (matches, minus)
-        if side is not None
-    ]
-    if len({len(side) for side in sides}) > 1:
-        raise ValueError("the difference is paired: give both sides as many seeds")
-    return sides
+    """The difference in AP of every class with ground truth, as :func:`bootstrap` gives it."""
+    sides = [matches, minus]
+    samples = np.array([np.subtract(*draw) for draw in _resamples(sides, num_resamples, None)])
+    estimates = np.subtract(*(_class_aps(side, np.ones(len(side.videos))) for side in sides))
+    differences = {}
+    for column, action in enumerate(matches.ids):
+        if not np.isnan(estimates[column]):
+            low, high = np.nanquantile(samples[:, column], PERCENTILES)
+            differences[action] = (float(estimates[column]), float(low), float(high))
+    return differences
 
 
 def _resamples(
-    sides: list[list[Matches]],
-    num_resamples: int,
-    seed: int,
-    progress: Callable[[int, int, str], None] | None,
+    sides: list[Matches], num_resamples: int, progress: Callable[[int, int, str], None] | None
 ) -> Iterator[list[np.ndarray]]:
-    """For every draw of videos and seeds, a side's AP of each class, mean over seeds."""
-    generator = np.random.default_rng(seed)
-    ours = sides[0]
-    drawn = sorted({ours[0].videos[video] for video in np.unique(ours[0].truth_video)})
-    places = [[_places(part, drawn) for part in side] for side in sides]
-    for number in range(num_resamples):
-        weights = np.bincount(generator.integers(len(drawn), size=len(drawn)), minlength=len(drawn))
-        weights = np.append(weights, 1).astype(np.float64)  # the last: videos without ground truth
-        seeds = generator.integers(len(ours), size=len(ours)) if len(ours) > 1 else [0]
-        yield [
-            np.mean([_class_aps(side[k], weights[at[k]]) for k in seeds], axis=0)
-            for side, at in zip(sides, places, strict=True)
-        ]
+    """For every draw of videos the APs of the classes, one array a side."""
+    generator = np.random.default_rng(0)
+    first = sides[0]
+    named = sorted({first.videos[video] for video in np.unique(first.truth_video)})
+    position = {video: number for number, video in enumerate(named)}
+    # The position behind the last is that of videos without ground truth, which weigh 1.
+    positions = [[position.get(video, len(named)) for video in side.videos] for side in sides]
+    for number in range(1, num_resamples + 1):
+        weights = np.bincount(generator.integers(len(named), size=len(named)), minlength=len(named))
+        weights = np.append(weights, 1).astype(np.float64)
+        yield [_class_aps(side, weights[at]) for side, at in zip(sides, positions, strict=True)]
         if progress is not None:
-            progress(number + 1, num_resamples, "resamples")
+            progress(number, num_resamples, "resamples")
 
 
-def _places(matches: Matches, drawn: list[str]) -> np.ndarray:
-    """Of each video its position among the drawn ones; behind them for all others."""
-    position = {video: number for number, video in enumerate(drawn)}
-    return np.array([position.get(video, len(drawn)) for video in matches.videos], dtype=np.int64)
-
-
-def _class_aps(matches: Matches, weight_V: np.ndarray | None = None) -> np.ndarray:
+def _class_aps(matches: Matches, weight_V: np.ndarray) -> np.ndarray:
     """AP of every class where each video counts ``weight_V`` times; NaN without ground truth."""
     num_classes = len(matches.ids)
-    if weight_V is None:
-        weight_V = np.ones(len(matches.videos))
-    truths = np.bincount(
-        matches.truth_class, weights=weight_V[matches.truth_video], minlength=num_classes
-    )
+    truth_weights = weight_V[matches.truth_video]
+    truths = np.bincount(matches.truth_class, weights=truth_weights, minlength=num_classes)
     weights = weight_V[matches.video]
     values = np.full(num_classes, np.nan)
     for column in np.flatnonzero(truths):

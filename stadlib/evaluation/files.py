@@ -1,4 +1,4 @@
-"""Detection files of any system, measured: what ``stadlib evaluate`` says about them."""
+"""Prediction files of any system, measured: what ``stadlib evaluate`` says about them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from stadlib.data.labels import read_label_map
 from stadlib.evaluation import average_precision, diagnosis, matching, persons
 
 LONG = 20_000_000  # bytes of files that take seconds to read
-Progress = Callable[[int, int, str], None]
 
 
 def measure(
@@ -30,30 +29,24 @@ def measure(
     ties: str = "file",
     num_resamples: int = 0,
     diagnose: bool = False,
-    progress: Callable[[str], Progress],
+    progress: Callable[[str], Callable[[int, int, str], None]],
 ) -> dict:
-    """Evaluate detections jointly on all ground-truth files.
+    """Evaluate predictions jointly on all ground-truth files.
 
     Args:
-        groundtruth: CSV files in AVA's layout.
-        detections: CSV files with scores.
+        groundtruth, detections, protocol, iou, ties: as in :mod:`stadlib.evaluation.matching`.
         labels: label map of the evaluated actions.
-        exclude: files of keyframes that nobody scores.
-        compare: other detections of the same ground truth; adds their paired difference.
-        protocol: whose rules (:mod:`stadlib.evaluation.matching`).
-        iou: the least IoU of a match.
-        ties: ``file`` or ``official`` (:mod:`stadlib.evaluation.matching`).
+        exclude: files of keyframes that are not scored.
+        compare: other predictions on the same ground truth; adds their paired difference.
         num_resamples: of the bootstrap over videos; 0: no intervals.
         diagnose: add what AP is lost to each kind of error (official rules only).
         progress: makes the progress of a named task.
 
     Returns:
-        ``mAP`` and ``AP`` by action id (fractions; None without ground truth), ``names``,
-        ``groups``, ``protocol``, ``iou``, ``counts``, ``ties`` (between which mAPs other orders of
-        equal scores could lead), with several ground-truth files ``datasets``, the mAP of each
-        file's videos by its name, and where asked for ``interval`` and
-        ``difference`` with ``low`` and ``high``, the 95 % interval over videos, and ``lost``
-        by action id (:func:`stadlib.evaluation.diagnosis.diagnose`).
+        ``mAP`` and ``AP`` by action id (fractions; None without ground truth), ``ties`` (the ends
+        of what other orders of equal scores give), with several ground-truth files ``datasets``,
+        the mAP of each file's videos, and where asked for ``interval``, ``difference`` and ``lost``
+        by action id.
 
     Raises:
         InputError: a file cannot be read; names file, row and column.
@@ -69,12 +62,8 @@ def measure(
     truth = rows.table(groundtruth)
     excluded = rows.read_excluded(exclude)
     tell(1, 2, f"reading and matching {size / 1e6:.0f} MB")
-
-    def matched(files: Sequence[Path]) -> matching.Matches:
-        how = {"iou": iou, "ties": ties, "excluded": excluded}
-        return matching.match(truth, files, label_map, protocol, **how)
-
-    matches = matched(detections)
+    options = {"iou": iou, "ties": ties, "excluded": excluded}
+    matches = matching.match(truth, detections, label_map, protocol, **options)
     tell(2, 2, "matched")
     result = average_precision.result(matches)
     report = {
@@ -83,96 +72,41 @@ def measure(
         "groups": result.by_group(),
         "protocol": protocol,
         "iou": iou,
-        "counts": matches.counts(),
+        "counts": {
+            "detections": len(matches.scores),
+            "right": int(matches.hits.sum()),
+            "boxes": len(matches.truth_class),
+            "videos": len(set(matches.truth_video.tolist())),
+        },
     }
     if report["mAP"] is None:
         return report
-    report["ties"] = dict(
-        zip(("low", "high"), average_precision.tie_interval(matches), strict=True)
-    )
-    if len(groundtruth) > 1:
-        report["datasets"] = _by_dataset(matches, groundtruth)
+    low, high = average_precision.tie_interval(matches)
+    report["ties"] = {"low": low, "high": high}
+    if len(groundtruth) > 1:  # the classes of a dataset are those that it has
+        report["datasets"] = {}
+        for path in groundtruth:
+            part = matches.of_videos(set(rows.read_rows(path)["video"].unique()))
+            report["datasets"][path.name] = average_precision.result(part).to_json()["mAP"]
     if diagnose:
         lost = diagnosis.diagnose(truth, detections, label_map, iou, excluded)
-        report["lost"] = json.loads(lost.drop(columns=["name", "AP"]).to_json(orient="index"))
-    other = None if compare is None else matched(compare)
-    return report | _uncertainty(matches, other, num_resamples, progress)
-
-
-def _uncertainty(
-    matches: matching.Matches,
-    other: matching.Matches | None,
-    num_resamples: int,
-    progress: Callable[[str], Progress],
-) -> dict:
-    """``interval`` and ``difference`` of a report, as far as they were asked for."""
-    found: dict = {}
+        report["lost"] = json.loads(lost.drop(columns="AP").to_json(orient="index"))
     if num_resamples:
-        bar = progress("bootstrap")
-        draw = average_precision.bootstrap(matches, num_resamples=num_resamples, progress=bar)
-        found["interval"] = {"mAP": draw.estimate, "low": draw.low, "high": draw.high}
-    if other is not None:
-        found["difference"] = {
-            "mAP": average_precision.result(matches).mAP - average_precision.result(other).mAP
-        }
+        draws = {"num_resamples": num_resamples, "progress": progress("bootstrap")}
+        numbers = average_precision.bootstrap(matches, **draws)
+        report["interval"] = dict(zip(("mAP", "low", "high"), numbers, strict=True))
+    if compare is not None:
+        other = matching.match(truth, compare, label_map, protocol, **options)
+        report["difference"] = {"mAP": result.mAP - average_precision.result(other).mAP}
         if num_resamples:
-            bar = progress("bootstrap the difference")
-            draw = average_precision.bootstrap(
-                matches, other, num_resamples=num_resamples, progress=bar
-            )
-            found["difference"] |= {"low": draw.low, "high": draw.high}
-    return found
-
-
-def _by_dataset(matches: matching.Matches, groundtruth: Sequence[Path]) -> dict[str, float | None]:
-    """The mAP of each file's videos alone; the classes are those that it has."""
-    found = {}
-    for path in groundtruth:
-        videos = set(rows.read_rows(path)["video"].unique())
-        found[path.name] = average_precision.result(matches.of_videos(videos)).to_json()["mAP"]
-    return found
-
-
-def measure_persons(groundtruth: Sequence[Path], boxes: Sequence[Path]) -> dict[str, float]:
-    """AP of person boxes (:func:`stadlib.evaluation.persons.person_ap`), of all files jointly.
-
-    Args:
-        groundtruth: CSV files in AVA's layout.
-        boxes: CSV files of boxes, their action column empty or not.
-    """
-    return persons.person_ap(groundtruth, pd.concat([_boxes(path) for path in boxes]))
-
-
-def _boxes(path: Path) -> pd.DataFrame:
-    if path.suffix.lower() in (".json", ".pkl"):
-        return read_person_boxes(path)
-    if path.is_file():
-        with path.open(errors="replace") as file:
-            if file.readline().split(",")[6:7] == [""]:
-                return read_person_boxes(path)
-    return rows.read_rows(path).astype({"video": object})
-
-
-def person_lines(report: dict) -> list[str]:
-    """The report on person boxes as text."""
-    return [
-        f"{n:>12}: {v if isinstance(v, int) else f'{100 * v:.2f} %'}" for n, v in report.items()
-    ]
-
-
-def lost_table(report: dict) -> pd.DataFrame:
-    """The diagnosis of a report in points, a row a class, the largest loss first."""
-    table = pd.DataFrame.from_dict(report["lost"], orient="index")
-    names = [report["names"][action] for action in table.index]
-    points = (100 * table.drop(columns="instead").astype(float)).round(2)
-    points = points.set_axis(pd.Index(names, name="action")).assign(
-        instead=table["instead"].tolist()
-    )
-    return points.loc[points.drop(columns="instead").max(axis=1).sort_values(ascending=False).index]
+            draws["progress"] = progress("bootstrap the difference")
+            _, low, high = average_precision.bootstrap(matches, other, **draws)
+            report["difference"] |= {"low": low, "high": high}
+    return report
 
 
 def lines(report: dict) -> list[str]:
-    """The report as text, in %."""
+    """The report of :func:`measure` as text, in %."""
     texts = []
     for action, ap in report["AP"].items():
         value = "-" if ap is None else f"{100 * ap:.2f}"
@@ -185,17 +119,40 @@ def lines(report: dict) -> list[str]:
     low, high = (100 * report["ties"][end] for end in ("low", "high"))
     if high - low > 5e-5:
         texts.append(f"ties: other orders of equal scores give {low:.4f} to {high:.4f}")
-    if "lost" in report:
+    if "lost" in report:  # the largest loss first
+        table = pd.DataFrame.from_dict(report["lost"], orient="index").rename(report["names"])
+        points = (100 * table[list(diagnosis.KINDS)].astype(float)).round(2)
+        order = points.max(axis=1).sort_values(ascending=False).index
+        points = points.assign(instead=table["instead"]).rename_axis("action")
         texts += ["points of AP that mending one kind of error would bring:"]
-        texts += lost_table(report).to_string().split("\n")
+        texts += points.loc[order].to_string().split("\n")
     for name in ("interval", "difference"):
-        if name in report:
-            texts.append(f"{name}: {_text(report[name])}")
+        if numbers := report.get(name):
+            text = f"{name}: {100 * numbers['mAP']:.4f}"
+            if "low" in numbers:
+                text += f" [{100 * numbers['low']:.2f}, {100 * numbers['high']:.2f}] over videos"
+            texts.append(text)
     return texts
 
 
-def _text(numbers: dict[str, float]) -> str:
-    text = f"{100 * numbers['mAP']:.4f}"
-    if "low" in numbers:
-        text += f" [{100 * numbers['low']:.2f}, {100 * numbers['high']:.2f}] over videos"
-    return text
+def measure_persons(groundtruth: Sequence[Path], boxes: Sequence[Path]) -> dict[str, float]:
+    """AP of person boxes (:func:`stadlib.evaluation.persons.person_ap`), of all files jointly.
+
+    Boxes are in any form that :mod:`stadlib.data.boxes` reads, or predictions of actions.
+    """
+    tables = []
+    for path in boxes:
+        only_boxes = path.suffix.lower() in (".json", ".pkl")
+        if path.is_file() and not only_boxes:
+            with path.open(errors="replace") as file:
+                only_boxes = file.readline().split(",")[6:7] == [""]
+        read = read_person_boxes if only_boxes else rows.read_rows
+        tables.append(read(path).astype({"video": object}))
+    return persons.person_ap(groundtruth, pd.concat(tables))
+
+
+def person_lines(report: dict) -> list[str]:
+    """The report on person boxes as text."""
+    return [
+        f"{n:>12}: {v if isinstance(v, int) else f'{100 * v:.2f} %'}" for n, v in report.items()
+    ]

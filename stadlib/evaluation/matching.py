@@ -13,12 +13,10 @@ The rules of ActivityNet's ``get_ava_performance.py`` (HEAD), the challenge's:
 5. Ground truth passes through the same heap, without a cap, its eighth column as the score; this
    decides only which of several equal IoUs is taken.
 
-**Tie rule.** The official evaluator sorts scores with an unstable sort, so its number for tied
-scores depends on the processor. Here equal scores keep the order in which ground truth first names
-their keyframes and, inside a keyframe, that of the file: one pair of files, one number.
-``ties="official"`` sorts as the official evaluator would on this machine, and gives its number:
-keyframes in the order of their first evaluated row, a keyframe's predictions of a class from the
-highest score down, equal ones as its heap lists them.
+The official evaluator sorts scores with an unstable sort, so its number for tied scores depends on
+the processor. Here equal scores keep the order in which ground truth first names their keyframes
+and, inside a keyframe, that of the file: one pair of files, one number. ``ties="official"`` gives
+the number of the official evaluator on this machine.
 
 Legend: K keyframes, D predictions, G ground-truth boxes, R pairs of the two, V videos.
 """
@@ -27,7 +25,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,21 +38,13 @@ from stadlib.data.rows import BOX, Rows, table
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """The rules in which evaluators differ.
+    """The rules in which evaluators differ."""
 
-    Attributes:
-        cap: detection rows of evaluated classes kept a keyframe, the highest; None keeps all.
-        whole_seconds: keyframes are named by ``int(timestamp)``, so that fractional Kinetics
-            timestamps of one second fall together; otherwise by ``%.6f``.
-        unnamed_are_wrong: detections in keyframes that no ground-truth row names are false
-            positives unless the keyframe is excluded; otherwise they are ignored.
-        undetected_count: a class with ground truth and no detection has AP 0; otherwise it is
-            left out of the mean, which raises it.
-    """
-
-    cap: int | None = 50
-    whole_seconds: bool = False
+    cap: int | None = 50  # rows of evaluated classes kept a keyframe, the highest; None: all
+    whole_seconds: bool = False  # keyframes are named by ``int(timestamp)``; otherwise ``%.6f``
+    # Predictions in keyframes without ground truth are wrong, unless excluded; otherwise ignored.
     unnamed_are_wrong: bool = False
+    # A class without predictions has AP 0; otherwise it is left out of the mean, which raises it.
     undetected_count: bool = True
 
 
@@ -68,54 +59,16 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def protocol(word: str) -> Protocol:
-    """The rules of an evaluator.
-
-    Raises:
-        ConfigError: an unknown word; the message names the choices.
-    """
+    """The rules of an evaluator; an unknown word is a ConfigError."""
     check_word("protocol", word, tuple(PROTOCOLS))
     return PROTOCOLS[word]
 
 
-def official_arrangement(boxes: Boxes, cap: int | None) -> np.ndarray:
-    """The positions of the detections in the official order, (D,)."""
-    _, first, key = np.unique(boxes.key, return_index=True, return_inverse=True)
-    first_row = np.minimum.reduceat(boxes.row, first) if len(first) else first
-    place = _heap_places(boxes, cap)
-    return np.lexsort((place, -boxes.score, boxes.column, first_row[key]))
+class Boxes(NamedTuple):
+    """Evaluated rows as arrays; ``corners`` is (n, 4), ``row`` counts from the file's first."""
 
-
-def _heap_places(boxes: Boxes, cap: int | None) -> np.ndarray:
-    """(D,) where a detection stands in its keyframe's heap; 0 where no tie makes that matter."""
-    place = np.zeros(len(boxes.key), np.int64)
-    order = np.lexsort((boxes.score, boxes.column, boxes.key))
-    same = np.ones(max(0, len(order) - 1), bool)
-    for values in (boxes.key, boxes.column, boxes.score):
-        same &= values[order][1:] == values[order][:-1]
-    x1, y1, x2, y2 = boxes.corners.T
-    for key in np.unique(boxes.key[order[1:][same]]):
-        rows = np.flatnonzero(boxes.key == key)
-        rows = rows[np.argsort(boxes.row[rows])]
-        heap: list[tuple] = []
-        for row in rows.tolist():
-            entry = (boxes.score[row], boxes.action[row], y1[row], x1[row], y2[row], x2[row], row)
-            if cap is None or len(heap) < cap:
-                heapq.heappush(heap, entry)
-            elif entry[0] > heap[0][0]:
-                heapq.heapreplace(heap, entry)
-        place[[entry[-1] for entry in heap]] = np.arange(len(heap))
-    return place
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """Evaluated rows as arrays: keyframe, class, video, action id, score, corners, row.
-
-    ``corners`` is (n, 4); ``row`` counts from the first row of the file.
-    """
-
-    key: np.ndarray
-    column: np.ndarray
+    key: np.ndarray  # of the keyframe
+    column: np.ndarray  # of the class
     video: np.ndarray
     action: np.ndarray
     score: np.ndarray
@@ -124,7 +77,7 @@ class Boxes:
 
     def at(self, rows: np.ndarray) -> Boxes:
         """These rows (a mask or positions)."""
-        return Boxes(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return Boxes(*(values[rows] for values in self))
 
 
 def evaluated_boxes(
@@ -134,18 +87,17 @@ def evaluated_boxes(
     rules: Protocol,
     excluded: AbstractSet[tuple[str, str]] = frozenset(),
 ) -> tuple[list[str], Boxes, Boxes]:
-    """Rules 1 to 3 and 5: names of the videos, ground truth, and the detections that count.
+    """Rules 1 to 3 and 5: names of the videos, ground truth, and the predictions that count.
 
     Both are sorted by keyframe. Arguments and errors as in :func:`match`.
     """
     truth, found = table(groundtruth), table(detections)
-    videos, truth_video, found_video = _common_videos(truth, found)
-    truth_key, found_key, out = _keyframes(
-        (truth, truth_video), (found, found_video), videos, rules, excluded
-    )
-    counts_K = np.full(len(out), rules.unnamed_are_wrong)
+    videos, video, key, out_K = _keyframes(truth, found, rules, excluded)
+    truth_key, found_key = np.split(key, [len(truth)])
+    truth_video, found_video = np.split(video, [len(truth)])
+    counts_K = np.full(len(out_K), rules.unnamed_are_wrong)
     counts_K[truth_key] = True
-    counts_K &= ~out
+    counts_K &= ~out_K
     truths = _selected(truth, truth_key, truth_video, label_map, counts_K)
     truths = truths.at(_heap_order(truths))
     boxes = _selected(found, found_key, found_video, label_map, counts_K)
@@ -154,8 +106,40 @@ def evaluated_boxes(
     if rules.cap is not None:
         boxes = boxes.at(_pass_heap(boxes, rules.cap))
     x1, y1, x2, y2 = boxes.corners.T
-    boxes = boxes.at((x1 < x2) & (y1 < y2))
-    return videos, truths, boxes
+    return videos, truths, boxes.at((x1 < x2) & (y1 < y2))
+
+
+def _keyframes(
+    truth: pd.DataFrame, found: pd.DataFrame, rules: Protocol, excluded: AbstractSet
+) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Rule 1: names of the videos, every row's video and keyframe, (K,) which are excluded.
+
+    Ground truth's rows and keyframes come first.
+    """
+
+    def name(second: float | str) -> str:
+        return f"{int(float(second)):04d}" if rules.whole_seconds else f"{float(second):.6f}"
+
+    number: dict[str, int] = {}  # of a video
+    codes = []
+    for rows in (truth, found):
+        video = rows["video"].cat
+        numbers = [number.setdefault(name, len(number)) for name in video.categories]
+        codes.append(np.array(numbers, dtype=np.int32)[video.codes.to_numpy()])
+    video = np.concatenate(codes)
+    # Few seconds differ: only those are written as text.
+    times = np.concatenate([rows["timestamp"].to_numpy(np.float64) for rows in (truth, found)])
+    time, seconds = pd.factorize(times)
+    moments, names = pd.factorize(np.array([name(second) for second in seconds], dtype=object))
+    place = video.astype(np.int64) * max(1, len(names)) + moments[time]
+    key, places = pd.factorize(place)
+    moment = {written: position for position, written in enumerate(names)}
+    out = [
+        number[video] * len(names) + moment[name(second)]
+        for video, second in excluded
+        if video in number and name(second) in moment
+    ]
+    return list(number), video, key.astype(np.int32), np.isin(places, out)
 
 
 def _selected(
@@ -179,49 +163,6 @@ def _selected(
     return Boxes(*named, score, corners, kept.astype(np.int32))
 
 
-def _common_videos(
-    truth: pd.DataFrame, found: pd.DataFrame
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The videos of both files, and each row's position among them."""
-    numbers: dict[str, int] = {}
-    codes = []
-    for rows in (truth, found):
-        video = rows["video"].cat
-        table = [numbers.setdefault(name, len(numbers)) for name in video.categories]
-        codes.append(np.array(table, dtype=np.int32)[video.codes.to_numpy()])
-    return list(numbers), codes[0], codes[1]
-
-
-def _keyframes(
-    truth: tuple[pd.DataFrame, np.ndarray],
-    found: tuple[pd.DataFrame, np.ndarray],
-    videos: list[str],
-    rules: Protocol,
-    excluded: AbstractSet[tuple[str, str]],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each row's keyframe, ground truth's first, and (K,) which keyframes are excluded."""
-    times = np.concatenate([rows["timestamp"].to_numpy(np.float64) for rows, _ in (truth, found)])
-    codes, values = pd.factorize(times)
-
-    def name(second: float | str) -> str:
-        return f"{int(float(second)):04d}" if rules.whole_seconds else f"{float(second):.6f}"
-
-    named, names = pd.factorize(np.array([name(value) for value in values], dtype=object))
-    place = np.concatenate([truth[1], found[1]], dtype=np.int64) * max(1, len(names))
-    place += named[codes]
-    key, places = pd.factorize(place)
-    key = key.astype(np.int32)
-    number = {video: position for position, video in enumerate(videos)}
-    moment = {written: position for position, written in enumerate(names)}
-    out = [
-        number[video] * len(names) + moment[name(second)]
-        for video, second in excluded
-        if video in number and name(second) in moment
-    ]
-    split = len(truth[0])
-    return key[:split], key[split:], np.isin(places, out)
-
-
 def _heap_order(truths: Boxes) -> np.ndarray:
     """Rule 5: the order in which the official heap lists the ground truth of a keyframe."""
     y1, x1, y2, x2 = (truths.corners[:, number].tolist() for number in (1, 0, 3, 2))
@@ -234,7 +175,7 @@ def _heap_order(truths: Boxes) -> np.ndarray:
 
 
 def _pass_heap(boxes: Boxes, cap: int) -> np.ndarray:
-    """Rule 3 without heaps: which rows a heap of ``cap`` would hold at the end; sorted by key.
+    """Rule 3 without heaps: (D,) which rows a heap of ``cap`` would hold at the end.
 
     All keyframes of as many rows are looked at together. With f the ``cap``-th highest score, rows
     above f always stay. A row at f enters only among the first ``cap`` rows that reach f; each
@@ -250,53 +191,38 @@ def _pass_heap(boxes: Boxes, cap: int) -> np.ndarray:
         reach = scores >= lowest
         keep[rows] = reach
         crowded = reach.sum(axis=1) > cap
-        if crowded.any():
-            part = (rows[crowded], scores[crowded], lowest[crowded])
-            keep[part[0]] = _crowded(boxes, *part, cap)
+        if not crowded.any():
+            continue
+        # Several rows are tied for the last places of these keyframes.
+        rows, reach, above = rows[crowded], reach[crowded], (scores > lowest)[crowded]
+        tied = reach & ~above & (np.cumsum(reach, axis=1) <= cap)
+        surplus = above.sum(axis=1) + tied.sum(axis=1) - cap
+        keyframe, column = np.nonzero(tied)
+        row = rows[keyframe, column]
+        x1, y1, x2, y2 = boxes.corners[row].T
+        order = np.lexsort((x2, y2, x1, y1, boxes.action[row], keyframe))
+        keyframe, column = keyframe[order], column[order]
+        rank = np.arange(len(order)) - np.searchsorted(keyframe, keyframe)
+        tied[keyframe, column] = rank >= surplus[keyframe]
+        keep[rows] = above | tied
     return keep
-
-
-def _crowded(
-    boxes: Boxes, rows: np.ndarray, scores: np.ndarray, lowest: np.ndarray, cap: int
-) -> np.ndarray:
-    """Who stays in keyframes where several rows are tied for the last places."""
-    reach, above = scores >= lowest, scores > lowest
-    tied = reach & ~above & (np.cumsum(reach, axis=1) <= cap)
-    surplus = above.sum(axis=1) + tied.sum(axis=1) - cap
-    keyframe, column = np.nonzero(tied)
-    row = rows[keyframe, column]
-    x1, y1, x2, y2 = boxes.corners[row].T
-    order = np.lexsort((x2, y2, x1, y1, boxes.action[row], keyframe))
-    keyframe, column = keyframe[order], column[order]
-    rank = np.arange(len(order)) - np.searchsorted(keyframe, keyframe)
-    tied[keyframe, column] = rank >= surplus[keyframe]
-    return above | tied
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The detections that count, class by class and from the highest score down.
+    """The predictions that count, class by class and from the highest score down.
 
-    Attributes:
-        ids: the evaluated action ids; a class is a position in it.
-        videos: names of the videos, (V,).
-        starts: class c owns detections ``starts[c]`` to ``starts[c + 1]``.
-        scores: (D,).
-        hits: (D,) whether a detection is right.
-        video: (D,) video of a detection.
-        truth_class: (G,) class of a ground-truth box.
-        truth_video: (G,) its video.
-        rules: by which it was decided.
+    A class is a position in ``ids``; it owns predictions ``starts[c]`` to ``starts[c + 1]``.
     """
 
-    ids: tuple[int, ...]
-    videos: tuple[str, ...]
+    ids: tuple[int, ...]  # the evaluated actions
+    videos: tuple[str, ...]  # (V,) their names
     starts: np.ndarray
-    scores: np.ndarray
-    hits: np.ndarray
-    video: np.ndarray
-    truth_class: np.ndarray
-    truth_video: np.ndarray
+    scores: np.ndarray  # (D,)
+    hits: np.ndarray  # (D,) whether a prediction is right
+    video: np.ndarray  # (D,)
+    truth_class: np.ndarray  # (G,)
+    truth_video: np.ndarray  # (G,)
     rules: Protocol
 
     def of_videos(self, names: AbstractSet[str]) -> Matches:
@@ -314,15 +240,6 @@ class Matches:
             truth_video=self.truth_video[truths],
         )
 
-    def counts(self) -> dict[str, int]:
-        """How many detections count, are right, and how many boxes and videos there are."""
-        return {
-            "detections": len(self.scores),
-            "right": int(self.hits.sum()),
-            "boxes": len(self.truth_class),
-            "videos": len(np.unique(self.truth_video)),
-        }
-
 
 def match(
     groundtruth: Rows,
@@ -334,7 +251,7 @@ def match(
     ties: str = "file",
     excluded: AbstractSet[tuple[str, str]] = frozenset(),
 ) -> Matches:
-    """Decide which detections are right.
+    """Decide which predictions are right.
 
     Args:
         groundtruth: a CSV file in AVA's layout, a frame with the same columns, or a sequence of
@@ -343,8 +260,8 @@ def match(
         label_map: the classes that are evaluated.
         rules: ``official``, ``acar``, ``slowfast`` or ``mmaction2``.
         iou: the least IoU of a match.
-        ties: ``file`` or ``official``, see above.
-        excluded: keyframes (video, ``%.6f`` of the timestamp) that nobody scores.
+        ties: order of equal scores, ``file`` or ``official`` (see the module).
+        excluded: keyframes (video, ``%.6f`` of the timestamp) that are not scored.
 
     Raises:
         InputError: names file, row and column of what cannot be read.
@@ -354,9 +271,15 @@ def match(
     check_word("ties", ties, ("file", "official"))
     videos, truths, boxes = evaluated_boxes(groundtruth, detections, label_map, applied, excluded)
     if ties == "official":
-        boxes = boxes.at(official_arrangement(boxes, applied.cap))
-    hits, _ = find_hits(truths, boxes, len(label_map.ids), iou)
-    order = _ranking(boxes) if ties == "file" else _unstable_ranking(boxes)
+        boxes = boxes.at(_official_order(boxes, applied.cap))
+    hits, _ = find_hits(truths, boxes, iou)
+    # Class by class, from the highest score down.
+    if ties == "file":
+        order = np.argsort(-boxes.score, kind="stable")
+        order = order[np.argsort(boxes.column[order], kind="stable")]
+    else:  # by the very call of the official evaluator
+        classes = [np.flatnonzero(boxes.column == c) for c in range(len(label_map.ids))]
+        order = np.concatenate([rows[np.argsort(boxes.score[rows])[::-1]] for rows in classes])
     sizes = np.bincount(boxes.column, minlength=len(label_map.ids))
     return Matches(
         ids=tuple(label_map.ids),
@@ -371,50 +294,71 @@ def match(
     )
 
 
-def _ranking(boxes: Boxes) -> np.ndarray:
-    """Class by class, from the highest score down; equal scores stay in order."""
-    order = np.argsort(-boxes.score, kind="stable")
-    return order[np.argsort(boxes.column[order], kind="stable")]
+def _official_order(boxes: Boxes, cap: int | None) -> np.ndarray:
+    """(D,) the positions of the predictions in the official order.
+
+    Keyframes in the order of their first evaluated row, a keyframe's predictions of a class from
+    the highest score down, equal ones as the keyframe's heap lists them.
+    """
+    # Only keyframes in which a class has equal scores need a heap.
+    order = np.lexsort((boxes.score, boxes.column, boxes.key))
+    same = np.ones(max(0, len(order) - 1), bool)
+    for values in (boxes.key, boxes.column, boxes.score):
+        same &= values[order][1:] == values[order][:-1]
+    place = np.zeros(len(boxes.key), np.int64)  # in the heap
+    x1, y1, x2, y2 = boxes.corners.T
+    for key in np.unique(boxes.key[order[1:][same]]):
+        rows = np.flatnonzero(boxes.key == key)
+        rows = rows[np.argsort(boxes.row[rows])]
+        heap: list[tuple] = []
+        for row in rows.tolist():
+            entry = (boxes.score[row], boxes.action[row], y1[row], x1[row], y2[row], x2[row], row)
+            if cap is None or len(heap) < cap:
+                heapq.heappush(heap, entry)
+            elif entry[0] > heap[0][0]:
+                heapq.heapreplace(heap, entry)
+        place[[entry[-1] for entry in heap]] = np.arange(len(heap))
+    _, first, key = np.unique(boxes.key, return_index=True, return_inverse=True)
+    first_row = np.minimum.reduceat(boxes.row, first) if len(first) else first
+    return np.lexsort((place, -boxes.score, boxes.column, first_row[key]))
 
 
-def _unstable_ranking(boxes: Boxes) -> np.ndarray:
-    """Class by class, by the very call of the official evaluator."""
-    classes = np.unique(boxes.column)
-    own = [np.flatnonzero(boxes.column == column) for column in classes]
-    parts = [rows[np.argsort(boxes.score[rows])[::-1]] for rows in own]
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
-
-
-def find_hits(
-    truths: Boxes, boxes: Boxes, num_classes: int, iou: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rule 4: (D,) which detections are right, and (D,) the box each looked at (0 if none)."""
+def find_hits(truths: Boxes, boxes: Boxes, iou: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rule 4: (D,) which predictions are right, and (D,) the box each looked at (0 if none)."""
     hits = np.zeros(len(boxes.key), dtype=bool)
     looked_at = np.zeros(len(boxes.key), dtype=np.int64)
-    if not len(truths.key):
+    num_classes = 1 + int(max(truths.column.max(initial=0), boxes.column.max(initial=0)))
+    groups = (rows.key.astype(np.int64) * num_classes + rows.column for rows in (boxes, truths))
+    box, truth = pairs(*groups)
+    if not len(box):
         return hits, looked_at
-    group = truths.key.astype(np.int64) * num_classes + truths.column
-    truths_by_group = np.argsort(group, kind="stable")
-    groups, first, sizes = np.unique(group[truths_by_group], return_index=True, return_counts=True)
-    wanted = boxes.key.astype(np.int64) * num_classes + boxes.column
-    place = np.minimum(np.searchsorted(groups, wanted), len(groups) - 1)
-    asking = np.flatnonzero(groups[place] == wanted)
-    asking = asking[np.argsort(-boxes.score[asking], kind="stable")]
-    place = place[asking]
-    # One row R a pair: detections from the highest score down, each with all of its group.
-    starts = np.cumsum(sizes[place]) - sizes[place]
-    detection = np.repeat(np.arange(len(asking)), sizes[place])
-    offset = np.arange(len(detection)) - starts[detection]
-    truth = truths_by_group[first[place][detection] + offset]
-    overlap = overlaps(boxes.corners[asking[detection]], truths.corners[truth])
-    best = np.maximum.reduceat(overlap, starts) if len(starts) else overlap
-    highest = np.flatnonzero(overlap == best[detection])
-    highest = highest[np.diff(detection[highest], prepend=-1) > 0]  # the first of equal ones
-    looked_at[asking] = truth[highest]
+    # Predictions from the highest score down, each with all boxes of its class in the keyframe.
+    order = np.argsort(-boxes.score[box], kind="stable")
+    box, truth = box[order], truth[order]
+    overlap = overlaps(boxes.corners[box], truths.corners[truth])
+    starts = np.flatnonzero(np.diff(box, prepend=-1))
+    best = np.maximum.reduceat(overlap, starts)
+    highest = np.flatnonzero(overlap == np.repeat(best, np.diff(starts, append=len(box))))
+    highest = highest[np.diff(box[highest], prepend=-1) != 0]  # the first of equal ones
+    looked_at[box[highest]] = truth[highest]
     right = highest[best >= iou]
     _, earliest = np.unique(truth[right], return_index=True)
-    hits[asking[detection[right[earliest]]]] = True
+    hits[box[right[earliest]]] = True
     return hits, looked_at
+
+
+def pairs(group_D: np.ndarray, truth_group_G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(R,) predictions and (R,) boxes of the same group; a prediction's pairs are neighbours."""
+    by_group = np.argsort(truth_group_G, kind="stable")
+    groups, first, sizes = np.unique(truth_group_G[by_group], return_index=True, return_counts=True)
+    if not len(groups):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    place = np.minimum(np.searchsorted(groups, group_D), len(groups) - 1)
+    box = np.flatnonzero(groups[place] == group_D)
+    place = place[box]
+    starts = np.cumsum(sizes[place]) - sizes[place]
+    number = np.repeat(np.arange(len(box)), sizes[place])
+    return box[number], by_group[first[place][number] + np.arange(len(number)) - starts[number]]
 
 
 def overlaps(boxes_R4: np.ndarray, others_R4: np.ndarray) -> np.ndarray:

@@ -1,12 +1,8 @@
-"""How good person boxes are, whatever the persons do: COCO's average precision.
+"""How good person boxes are, whatever the people do: AP, and recall and precision by threshold.
 
-The evaluator is pycocotools, COCO's own: boxes are matched from the highest score down, each to
-the free box of highest IoU, precision is read at 101 points of recall. A keyframe counts if ground
-truth names it, as in the official action evaluator; boxes elsewhere are ignored.
-
-How good a detector's boxes are, whatever the persons do: AP, and recall by threshold.
-
-torch is imported only when a detector must look first.
+The evaluator of AP is pycocotools, COCO's own: boxes are matched from the highest score down, each
+to the free box of highest IoU, precision is read at 101 points of recall. A keyframe counts if
+ground truth names it, as in the official action evaluator; boxes elsewhere are ignored.
 """
 
 from __future__ import annotations
@@ -19,13 +15,16 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from stadlib.data import rows
 from stadlib.data.labels import LabelMap
 from stadlib.data.rows import BOX, NO_LABEL, Rows, keyframe_keys, table
-from stadlib.evaluation import matching
+from stadlib.evaluation.matching import match
+
+MAX_BOXES = 100  # of a keyframe, the highest scores
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+PERSON = LabelMap({1: "person"})
 
 
-def person_ap(groundtruth: Rows, boxes: Rows, max_boxes: int = 100) -> dict[str, float]:
+def person_ap(groundtruth: Rows, boxes: pd.DataFrame) -> dict[str, float]:
     """AP of person boxes.
 
     Args:
@@ -33,27 +32,29 @@ def person_ap(groundtruth: Rows, boxes: Rows, max_boxes: int = 100) -> dict[str,
             action. Person ids may stand in the last column.
         boxes: with ``action_id`` or without; rows of one keyframe and box are one box with the
             highest of their scores.
-        max_boxes: of a keyframe, the highest scores.
 
     Returns:
-        ``AP@0.5``, ``AP@0.75``, ``AP@0.5:0.95`` and ``recall@0.5`` (of all ``max_boxes``) as
-        fractions, NaN without persons; ``persons`` and ``boxes``, how many there are.
-
-    Raises:
-        InputError: a file cannot be read; names file, row and column.
+        ``AP@0.5``, ``AP@0.75``, ``AP@0.5:0.95`` and ``recall@0.5`` as fractions, NaN without
+        persons; ``persons`` and ``boxes``, how many there are.
     """
-    if isinstance(boxes, pd.DataFrame):
-        boxes = boxes.assign(action_id=0)
-    truth, found = table(groundtruth), table(boxes)
+    truth, found = table(groundtruth), table(boxes.assign(action_id=0))
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keyframe_keys(truth)), 1)}
-    persons = _persons(truth[truth["action_id"] != NO_LABEL], numbers)
-    guesses = _persons(found, numbers)
+    persons = _distinct(truth[truth["action_id"] != NO_LABEL], numbers)
+    guesses = _distinct(found, numbers)
     counts = {"persons": len(persons), "boxes": len(guesses)}
     if persons.empty or guesses.empty:
         nothing = np.nan if persons.empty else 0.0
         return dict.fromkeys(("AP@0.5", "AP@0.75", "AP@0.5:0.95", "recall@0.5"), nothing) | counts
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks about its progress
-        evaluation = _evaluation(persons, guesses, numbers, max_boxes)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        coco = COCO()
+        images = [{"id": number} for number in numbers.values()]
+        coco.dataset = {"images": images, "categories": [{"id": 1}], "annotations": _coco(persons)}
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(_coco(guesses)), "bbox")
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.params.maxDets = [MAX_BOXES]
+        evaluation.evaluate()
+        evaluation.accumulate()
     precision = evaluation.eval["precision"][:, :, 0, 0, 0]  # IoU, recall
     return {
         "AP@0.5": float(precision[0].mean()),
@@ -63,69 +64,36 @@ def person_ap(groundtruth: Rows, boxes: Rows, max_boxes: int = 100) -> dict[str,
     } | counts
 
 
-def _persons(rows: pd.DataFrame, numbers: dict[str, int]) -> pd.DataFrame:
+def _distinct(rows: pd.DataFrame, numbers: dict[str, int]) -> pd.DataFrame:
     """One row a box in keyframes that count: number of the keyframe, corners, highest score."""
     rows = rows.assign(keyframe=[numbers.get(key, 0) for key in keyframe_keys(rows)])
     rows = rows.loc[rows["keyframe"] > 0, ["keyframe", *BOX, "score"]].astype(float)
     return rows.groupby(["keyframe", *BOX], sort=False, as_index=False)["score"].max()
 
 
-def _evaluation(
-    persons: pd.DataFrame, guesses: pd.DataFrame, numbers: dict[str, int], max_boxes: int
-) -> COCOeval:
-    truth = COCO()
-    images = [{"id": number} for number in numbers.values()]
-    truth.dataset = {"images": images, "categories": [{"id": 1}], "annotations": _coco(persons)}
-    truth.createIndex()
-    evaluation = COCOeval(truth, truth.loadRes(_coco(guesses)), "bbox")
-    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-    evaluation.params.maxDets = [max_boxes]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return evaluation
-
-
 def _coco(boxes: pd.DataFrame) -> list[dict]:
-    """COCO's annotations; IoU does not mind that corners are fractions of width and height."""
-    width, height = boxes["x2"] - boxes["x1"], boxes["y2"] - boxes["y1"]
-    columns = (boxes["keyframe"], boxes["x1"], boxes["y1"], width, height, boxes["score"])
-    return [
-        {
-            "id": number,
-            "image_id": int(keyframe),
-            "category_id": 1,
-            "bbox": [x, y, w, h],
-            "area": w * h,
-            "iscrowd": 0,
-            "score": score,
-        }
-        for number, (keyframe, x, y, w, h, score) in enumerate(zip(*columns, strict=True), 1)
-    ]
-
-
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
-PERSON = LabelMap({1: "person"})
-_CORNERS = ["x1", "y1", "x2", "y2"]
+    """COCO's annotations; IoU does not change with corners in fractions of width and height."""
+    annotations = []
+    for number, box in enumerate(boxes.itertuples(index=False), 1):
+        width, height = box.x2 - box.x1, box.y2 - box.y1
+        entry = {"id": number, "image_id": int(box.keyframe), "category_id": 1, "iscrowd": 0}
+        entry |= {"bbox": [box.x1, box.y1, width, height], "area": width * height}
+        annotations.append(entry | {"score": box.score})
+    return annotations
 
 
 def quality(groundtruth: pd.DataFrame, boxes: pd.DataFrame) -> dict:
-    """AP of person boxes, and recall and precision by the least score.
-
-    Args:
-        groundtruth: rows of a source.
-        boxes: of a detector, with scores.
-    """
-    found = person_ap(groundtruth, boxes)
-    same = ["video", "timestamp", *_CORNERS]
-    persons = groundtruth[groundtruth["action_id"] != rows.NO_LABEL].drop_duplicates(same)
-    silent = groundtruth[groundtruth["action_id"] == rows.NO_LABEL]
-    truth = pd.concat([persons.assign(action_id=PERSON.ids[0]), silent])
-    matches = matching.match(truth, boxes.assign(action_id=PERSON.ids[0]), PERSON)
+    """:func:`person_ap`, and ``thresholds``: recall and precision by the least score."""
+    report = person_ap(groundtruth, boxes)
+    labelled = groundtruth["action_id"] != NO_LABEL
+    persons = groundtruth[labelled].drop_duplicates(["video", "timestamp", *BOX])
+    truth = pd.concat([persons.assign(action_id=PERSON.ids[0]), groundtruth[~labelled]])
+    matches = match(truth, boxes.assign(action_id=PERSON.ids[0]), PERSON)
     curve = {}
     for least in THRESHOLDS:
-        taken = matches.hits[matches.scores >= least]
+        hits = matches.hits[matches.scores >= least]
         curve[str(least)] = {
-            "recall": float(taken.sum()) / max(1, len(persons)),
-            "precision": float(taken.mean()) if len(taken) else None,
+            "recall": float(hits.sum()) / max(1, len(persons)),
+            "precision": float(hits.mean()) if len(hits) else None,
         }
-    return {**found, "thresholds": curve}
+    return report | {"thresholds": curve}

@@ -1,0 +1,608 @@
+"""The four tables: three kinds of numbers never mix, seeds are paired, "not run" is said."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stadlib import base, recipes, study
+from stadlib.base import ConfigError, InputError
+from stadlib.evaluation import persons
+from stadlib.recipes.experiment import Detections, Experiment
+from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS
+from stadlib.report import readme, scores, tables
+from stadlib.report.scores import half_width, interval
+from stadlib.study import Record, make_record, write_record
+
+T95 = 4.3027  # Student's t of two degrees of freedom
+
+
+def record(row: Experiment, seed: int, ap: dict[int, float | None], **shift: float) -> Record:
+    """A record of these APs on every source, moved by ``shift``; mAP is their mean."""
+    metrics = {}
+    for source in scores.SOURCES:
+        moved = {
+            str(action): None if value is None else value + shift.get(source.replace("+", "_"), 0)
+            for action, value in ap.items()
+        }
+        measured = [value for value in moved.values() if value is not None]
+        metrics[source] = {"mAP": sum(measured) / len(measured), "AP": moved}
+    origin = {"version": "0.1.0", "device": "cpu"}
+    return make_record(replace(row, seed=seed), metrics, origin, Path("run"))
+
+
+# -------------------------------------------------------------------------------- Student's t
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"), [(1, 12.7062), (4, 2.7764), (11, 2.2010), (30, 2.0423), (1000, 1.9623)]
+)
+def test_quantiles(degrees: int, quantile: float) -> None:
+    assert half_width(degrees + 1, 1) * math.sqrt(degrees + 1) == pytest.approx(quantile, abs=1e-4)
+
+
+def test_interval_of_five_of_one_and_of_none() -> None:
+    half = 2.7764 * math.sqrt(2.5) / math.sqrt(5)
+    assert interval([1, 2, 3, 4, 5]) == pytest.approx((3, half), rel=1e-4)
+    assert interval([0.4]) == pytest.approx((0.4, math.nan), nan_ok=True)
+    assert all(math.isnan(value) for value in interval([]))
+
+
+def test_covers_the_mean_95_times_in_100() -> None:
+    draws = np.random.default_rng(0).normal(size=(2000, 5))
+    covered = [abs(mean) <= half for mean, half in map(interval, draws)]
+    assert 0.93 < np.mean(covered) < 0.97
+
+
+# ---------------------------------------------- the transcription against the paper's own text
+
+
+SCORES = ["ava", "kinetics", "ava+kinetics"]
+
+
+def printed(number: int) -> pd.DataFrame:
+    return pd.read_csv(base.published_dir("paper") / f"table{number}.csv")
+
+
+def test_transcribed_table1_has_every_row_once() -> None:
+    rows = printed(1)
+    assert len(rows) == 15
+    assert not rows.duplicated(["backbone", "pretrain", "input", "head", "memory"]).any()
+    backbones = {"ir-CSN-152": 9, "SlowFast-152": 5, "ensemble": 1}
+    assert rows["backbone"].value_counts().to_dict() == backbones
+    heads = {"T-only": 8, "Linear": 3, "S-only": 3, "mixed": 1}
+    assert rows["head"].value_counts().to_dict() == heads
+    assert rows[SCORES].notna().all(axis=None)
+    # Joint evaluation is not the mean of two.
+    assert (rows["ava+kinetics"] > rows[["ava", "kinetics"]].max(axis=1)).all()
+
+
+def test_transcribed_best_single_model_and_ensemble() -> None:
+    single, ensemble = printed(1)[:-1], printed(1).iloc[-1]
+    best = single.loc[single["ava+kinetics"].idxmax()]
+    assert best[SCORES].tolist() == [37.95, 35.26, 38.43]
+    assert best[["backbone", "input", "memory"]].tolist() == ["ir-CSN-152", "64x1", "yes"]
+    assert ensemble[["ava+kinetics", "ava+kinetics_test"]].tolist() == [40.97, 40.67]
+    assert single["ava+kinetics_test"].isna().all()
+    assert (ensemble[SCORES] > single[SCORES].max()).all()
+
+
+def test_transcribed_heads_memory_and_time_gain_what_the_text_says() -> None:
+    rows = printed(1)
+    plain = rows[rows["memory"] == "no"].set_index(["backbone", "pretrain", "input", "head"])
+    for score in SCORES:
+        by_head = plain[score].unstack("head")
+        assert len(by_head) == 3
+        assert by_head[["S-only", "T-only"]].gt(by_head["Linear"], axis=0).all(axis=None)
+    only_t = rows[rows["head"] == "T-only"]
+    short = only_t[only_t["input"].isin(["8x8+32x2", "32x2"])]
+    by_memory = short.pivot(index=["backbone", "pretrain"], columns="memory", values="ava+kinetics")
+    gains = by_memory["yes"] - by_memory["no"]
+    assert len(gains) == 3 and gains.between(0.4, 0.85).all()
+    assert gains.max() == pytest.approx(0.8)
+    memory = only_t[(only_t["memory"] == "yes") & (only_t["pretrain"] == "K700")]
+    for _, pair in memory.groupby("backbone"):  # twice the time
+        assert pair["ava+kinetics"].diff().iloc[-1] == pytest.approx(0.65, abs=0.13)
+
+
+def test_transcribed_tables_2_to_4_fit_the_text_and_table1() -> None:
+    rows = printed(2)
+    chosen = printed(1).query("backbone == 'SlowFast-152' and input == '8x8+32x2'").iloc[-1]
+    assert rows.iloc[-1][["ava", "kinetics"]].tolist() == chosen[["ava", "kinetics"]].tolist()
+    assert rows[["ava", "kinetics"]].idxmax().tolist() == [2, 2]
+    assert rows["finetune"].tolist() == ["yes", "no", "yes"]
+    classes = printed(3).set_index("classes")["difference"]
+    assert len(classes) == 9
+    assert classes[["bottom-20", "top-20"]].tolist() == [1.05, -0.16]
+    assert (classes.idxmax(), classes.idxmin()) == ("cut", "work on computer")
+    rows = printed(4).set_index("detector")
+    assert len(rows) == 4
+    assert rows["kinetics_person_AP"].dropna().tolist() == [77.0, 81.7, 82.3]
+    for source, best in (("ava", 43.53), ("kinetics", 48.49)):
+        assert rows[source].is_monotonic_increasing and rows.loc["GT", source] == best
+    words = "backbone == 'ir-CSN-152' and pretrain == 'K700' and input == '32x2'"
+    same = printed(1).query(words + " and head == 'T-only' and memory == 'no'")
+    for numbers in (rows.loc["det-v3"], same.iloc[0]):
+        assert numbers[["ava", "kinetics"]].tolist() == [36.41, 34.80]
+
+
+def test_papers_tables_are_as_printed_under_our_names() -> None:
+    first, second, third, fourth = (tables.paper(number) for number in (1, 2, 3, 4))
+    assert [len(table) for table in (first, second, third, fourth)] == [15, 3, 9, 4]
+    assert first.loc[("ir-CSN-152", "K400+IG65M", "32x2", "Linear", "×"), "A+K"] == "36.20"
+    assert first["A+K test"].tolist() == ["-"] * 14 + ["40.67"]
+    assert second.index.tolist() == list(recipes.TABLE2)
+    assert second.loc[EMPTY].tolist() == ["A+K", "✓", "×", "✓", "36.88", "33.44"]
+    assert third.loc[["bottom-20", "work on computer"], "mAP@0.5 diff."].tolist() == [
+        "1.05", "-8.85",
+    ]  # fmt: skip
+    assert fourth.index.tolist() == list(tables.PAPER_ROWS)
+    assert fourth.loc["det-v2"].tolist() == ["95.1", "36.16", "81.7", "33.84"]
+    assert fourth.loc["GT"].tolist() == ["-", "43.53", "-", "48.49"]
+    curve = tables.paper_by_detector()
+    assert curve.loc[("AVA", "v1"), ["AP", "mAP"]].tolist() == [94.5, 35.72]
+    assert curve.loc[("Kinetics", "GT"), ["AP", "mAP"]].tolist() == [100, 48.49]
+    for call in (tables.paper, tables.reference):
+        with pytest.raises(ConfigError, match="table=5; choose from 1, 2, 3, 4"):
+            call(5)
+
+
+# ------------------------------------------------------------------------------------- Table 1
+
+ACTIONS = (12, 17, 79, 80)
+GAIN = {"linear": 0.0, "s-only": 0.04, "t-only": 0.05}
+
+
+def of_head(row: Experiment, seed: int = 0, height: float = 0.5) -> Record:
+    """A head gains on the person classes only, a little more with each seed."""
+    gain = GAIN[row.head] * (1 + 0.1 * seed)
+    ap = {action: height + 0.01 * seed + (action > 63) * gain for action in ACTIONS}
+    return record(row, seed, ap | {4: None}, kinetics=-0.1, ava_kinetics=0.01)
+
+
+def row_of(head: str, scale: str = "mini") -> Experiment:
+    rows = recipes.table1(scale=scale, head=head, backbone="ir-csn-152", pretrain="K700")
+    return next(row for row in rows if not row.memory)
+
+
+@pytest.fixture
+def heads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Record]:
+    """Five seeds of three heads, as the committed reference."""
+    records = [of_head(row_of(head), seed) for head in GAIN for seed in range(5)]
+    for one in records:
+        write_record(one, tmp_path / "reference" / f"{one.digest}.json")
+    folders = {"paper": base.published_dir("paper"), "reference": tmp_path / "reference"}
+    monkeypatch.setattr(tables, "published_dir", folders.__getitem__)
+    return records
+
+
+def test_every_recipe_row_is_a_row_of_the_paper() -> None:
+    paper = {tuple(word.lower() for word in key) for key in tables.paper(1).index}
+    rows = {tables.row_key(row.to_dict()) for row in recipes.table1(scale="mini")}
+    assert rows < paper and paper - rows == {tables.ENSEMBLE}
+
+
+def test_not_run_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "reference_records", lambda folder="": [])
+    monkeypatch.setattr(tables, "reference_ensembles", list)
+    table = tables.beside_paper([None])
+    assert (table.drop(columns=["paper"], level=0) == "not run").all(axis=None)
+    assert len(table) == 15
+
+
+def test_reference_has_means_intervals_and_seeds(heads: list[Record]) -> None:
+    table = tables.reference(1)
+    linear = table.loc[("ir-CSN-152", "K700", "32x2", "Linear", "×")]
+    assert linear.tolist() == ["52.00 ± 1.96", "42.00 ± 1.96", "53.00 ± 1.96", 5]
+    assert (table["seeds"] > 0).sum() == 3
+    assert (table.loc[table["seeds"] == 0, ["AVA", "Kinetics", "A+K"]] == "not run").all(axis=None)
+
+
+def test_committed_ensembles_are_the_last_row(heads: list[Record], tmp_path: Path) -> None:
+    assert tables.reference(1).iloc[-1].tolist() == ["not run"] * 3 + [0]
+    assert "Our ensemble" not in readme.full_table()
+    folder = tmp_path / "reference" / "ensembles"
+    for seed in range(2):
+        content = {"members": {}, "scale": "mini", "seed": seed}
+        one = replace(of_head(row_of("t-only"), seed), experiment=content)
+        write_record(one, folder / f"{seed}.json")
+    row = tables.reference(1).loc[tables.ENSEMBLE]
+    same = [one for one in heads if one.experiment["head"] == "t-only"][:2]
+    assert row.tolist() == [*(scores.mean_text(same, source) for source in scores.SOURCES), 2]
+    for member in heads[:2] + heads[5:7]:  # two seeds of two heads
+        write_record(member, folder / "members" / f"{member.digest}.json")
+    last = readme.full_table().splitlines()[-1]
+    assert last.startswith("Our ensemble averages 2 models of one seed, alone (A+K): ir-csn-152")
+    for group in (heads[:2], heads[5:7]):
+        head, score = group[0].experiment["head"], scores.mean_text(group, "ava+kinetics")
+        assert f"32x2 {head} {score}" in last
+
+
+def test_reference_takes_only_the_recipes_mini_experiments() -> None:
+    row = row_of("t-only")
+    longer = replace(row, stages=(replace(row.stages[0], iterations=7),))
+    others = [of_head(one) for one in (row_of("t-only", "smoke"), replace(row, flip=False), longer)]
+    assert tables.reference(1, records=others)["seeds"].sum() == 0
+    assert tables.reference(1, records=[*others, of_head(row, seed=3)])["seeds"].sum() == 1
+
+
+def test_no_number_of_ours_in_the_papers_columns(heads: list[Record]) -> None:
+    run = of_head(row_of("t-only", "smoke"), height=0.1)
+    table = tables.beside_paper([run])
+    titles = list(dict.fromkeys(table.columns.get_level_values(0)))
+    assert titles == ["paper", "reference: mini", "this run: smoke"]
+    pd.testing.assert_frame_equal(table["paper"], tables.paper(1).drop(columns="A+K test"))
+    mine = table[titles[2]]
+    row = mine.loc[("ir-CSN-152", "K700", "32x2", "T-only", "×")]
+    assert row.tolist() == ["12.50", "2.50", "13.50"]
+    assert (mine == "not run").all(axis=1).sum() == 14
+    with pytest.raises(InputError, match="records of mini and smoke in one column"):
+        tables.beside_paper([run, heads[0]])
+
+
+def test_gains_of_a_head_are_paired_by_seed(heads: list[Record]) -> None:
+    gains = tables.paired_difference("t-only")
+    assert gains.index.tolist() == ["AVA", "Kinetics", "A+K"]
+    assert (gains["seeds"] == 5).all()
+    assert gains["gain"].tolist() == pytest.approx([3.0] * 3)
+    # The seeds' common shift cancels: the interval is far narrower than the one of either head.
+    assert (gains["low"] > 2).all() and (gains["high"] - gains["low"] < 1).all()
+    by_group = tables.paired_difference("t-only", by="group")["gain"]
+    assert by_group.to_dict() == pytest.approx({"pose": 0, "object": 0, "person": 6})
+    by_class = tables.paired_difference("s-only", by="class")
+    assert by_class.index.tolist() == list(ACTIONS)
+    assert by_class.loc[80, ["name", "group"]].tolist() == ["watch (a person)", "person"]
+    runs = [of_head(row_of("t-only"), 0), of_head(row_of("linear"), 1)]
+    assert scores.paired_difference(runs, "t-only")["seeds"].tolist() == [0, 0, 0]
+    assert tables.paired_difference("t-only", backbone="slowfast-152")["gain"].isna().all()
+
+
+def test_experiments_show_what_differs_and_stages_are_told_in_words() -> None:
+    rows = recipes.table1(scale="mini", head="t-only", pretrain="K700")
+    for some, more in ((rows, ["iterations"]), (rows[:1], [])):
+        table = tables.experiments(some).reset_index()
+        assert len(table) == len(some)
+        assert table.columns.tolist() == ["backbone", "pretrain", "input", "head", "+M", *more]
+    table = tables.stages(recipes.table2(scale="mini"))
+    assert table.loc[(FIRST, 1), "data"] == "ava"
+    assert table.loc[(NEW, 2), "start"] == "previous-backbone"
+    assert table.loc[(NEW, 1), "memory"] == "-"
+    after = tables.stages(recipes.table3(scale="mini")).loc[("after", 2)]
+    assert after[["train", "sampler"]].tolist() == ["classifier", "class-balanced"]
+
+
+def test_a_section_is_rewritten_in_place(heads: list[Record], tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text("# Title\n<!-- results:start -->\nold\n<!-- results:end -->\nThe end.\n")
+    readme.rewrite(path, "results", readme.full_table())
+    once = path.read_text()
+    assert once.startswith("# Title\n") and once.endswith("\nThe end.\n")
+    assert "old" not in once and "52.00 ± 1.96" in once
+    assert once.count("\n|") == 17
+    assert readme.section_of(path, "results") == readme.full_table()
+    readme.rewrite(path, "results", readme.full_table())
+    assert path.read_text() == once
+    path.write_text("# Title\n")
+    with pytest.raises(InputError, match=r"README\.md: the lines .* are missing"):
+        readme.rewrite(path, "results", "")
+
+
+def test_provenance_names_every_record() -> None:
+    one = of_head(row_of("t-only"), seed=2)
+    table = tables.provenance([one, None])
+    assert table.columns.tolist() == [one.digest]
+    assert table.loc[["seed", "scale", "device"], one.digest].tolist() == [2, "mini", "cpu"]
+    assert tables.provenance([None]).empty
+
+
+def test_committed_reference_belongs_to_the_recipes() -> None:
+    records = tables.reference_records()
+    if not records:
+        pytest.skip("results/reference holds no record")
+    assert tables.reference(1, records=records)["seeds"].sum() > 0
+    assert all(json.loads(one.to_json())["scale"] == "mini" for one in records)
+
+
+# ------------------------------------------------------------------------------------- Table 2
+
+FIRST, NEW, EMPTY = tables.SHORT
+
+
+def of_strategy(row: Experiment, seed: int, lasting: float) -> Record:
+    """A record of one lasting class (watch) and of a short one."""
+    return record(row, seed, {79: lasting + 0.01 * seed, 4: 0.3})
+
+
+@pytest.fixture
+def strategies() -> list[Record]:
+    words = {"detector": "ground-truth", "backbone": "ir-csn-152", "pretrain": "K700"}
+    (alone,) = recipes.table1(**words, frames="32x2", head="t-only", memory="no")
+    rows = recipes.table2(backbone="ir-csn-152")
+    height = [(rows[FIRST], 0.5), (rows[NEW], 0.6), (rows[EMPTY], 0.7), (alone, 0.4)]
+    height.append((recipes.memory_ablation()[0, 0], 0.45))
+    return [of_strategy(row, seed, value) for row, value in height for seed in range(3)]
+
+
+def test_strategies_are_told_by_their_words() -> None:
+    for scale in ("smoke", "mini", "paper"):
+        for name, row in recipes.table2(scale=scale).items():
+            assert recipes.strategy(row) == name
+    assert recipes.strategy(recipes.table1(memory="no")[0]) is None
+    assert recipes.strategy(recipes.table1(memory="yes")[0]) == EMPTY
+
+
+def test_strategies_stand_beside_the_paper(strategies: list[Record]) -> None:
+    assert tables.reference(2, records=strategies).loc[EMPTY].to_dict() == {
+        **dict.fromkeys(("AVA", "Kinetics", "A+K"), "50.50 ± 1.24"), "seeds": 3,
+    }  # fmt: skip
+    other = tables.reference(2, backbone="slowfast-152", records=strategies)
+    assert other["A+K"].tolist() == ["not run"] * 3
+    mine = [of_strategy(row, 7, 0.9) for row in recipes.table2(backbone="ir-csn-152").values()]
+    table = tables.beside_paper(mine, table=2)
+    assert table["this run: mini", "AVA"].tolist() == ["63.50"] * 3
+    assert table["paper", "Kinetics"].tolist() == ["28.59", "33.35", "33.44"]
+
+
+def test_differences_of_strategies_are_paired_by_seed(strategies: list[Record]) -> None:
+    table = tables.differences(2, records=strategies)
+    gains = table["gain"].xs("A+K", level="source")
+    assert gains["empty bank − t-only"] == pytest.approx(15)
+    assert gains["new head − new head without memory"] == pytest.approx(7.5)
+    assert gains["A first − new head"] == pytest.approx(-5)
+    assert (table["high"] - table["low"]).max() == pytest.approx(0, abs=1e-9)  # equal every seed
+    by_duration = tables.differences(2, "duration", records=strategies)["gain"]
+    assert by_duration["empty bank − t-only"].tolist() == pytest.approx([30, 0])
+    without = [r for r in strategies if r.experiment["seed"] or r.digest == strategies[0].digest]
+    assert set(tables.differences(2, records=without)["seeds"]) == {2}
+
+
+def test_the_amount_is_that_of_the_ablation() -> None:
+    rows = recipes.memory_ablation()
+    some = [of_strategy(rows[key], seed, 0.4) for key in ((0, 0), (5, 5)) for seed in range(2)]
+    table = tables.amount_effect(records=some)
+    assert {key[:2] for key in table.index} == {(0, 0), (5, 5)}
+    assert set(table["seeds"]) == {2}
+    assert rows[30, 5] == recipes.table2(backbone="ir-csn-152")[NEW]
+    assert len({row.stage_digest(1) for row in rows.values()}) == 1
+    assert len({row.digest for row in rows.values()}) == len(rows)
+    assert not rows[0, 0].memory
+
+
+# ------------------------------------------------------------------------------------- Table 3
+
+COUNTS = {12: 900, 17: 500, 79: 200, 80: 80, 14: 40, 70: 10}
+GROUPS = {"top third": [12, 17], "bottom third": [14, 70], "all": [12, 17, 79, 80, 14, 70]}
+
+
+@pytest.fixture
+def variants() -> list[Record]:
+    """Classes below 100 instances have an AP of 0.2 and a gain, frequent ones 0.6 and a loss."""
+    records = []
+    for name, rare, frequent in (
+        ("before", 0.2, 0.6),
+        ("after", 0.3, 0.58),
+        ("instance", 0.21, 0.6),
+    ):
+        for seed in range(3):
+            ap = {a: rare + 0.01 * seed if n < 100 else frequent for a, n in COUNTS.items()}
+            records.append(record(recipes.table3()[name], seed, ap))
+    return records
+
+
+def test_thirds_are_by_frequency() -> None:
+    assert tables.thirds(COUNTS) == GROUPS
+    assert len(tables.thirds(dict.fromkeys(range(60), 1))["top third"]) == 20
+
+
+def test_reference_pairs_the_seeds_of_every_variant(variants: list[Record]) -> None:
+    table = tables.reference(3, counts=COUNTS, records=variants)
+    assert table.index.tolist() == [*tables.VARIANTS, "after − instance"]
+    assert table.loc["after − instance", "bottom third"] == "+9.00 ± 0.00"
+    after = table.loc["after", ["top third", "bottom third", "seeds"]]
+    assert after.tolist() == ["-2.00 ± 0.00", "+10.00 ± 0.00", 3]
+    assert table.loc["square-root", "all"] == "not run"
+    few = [r for r in variants if r.experiment["seed"] == 1]
+    table = tables.reference(3, counts=COUNTS, records=few)
+    assert table.loc["instance", "bottom third"] == "+1.00"
+
+
+def test_variants_stand_beside_the_paper(variants: list[Record]) -> None:
+    runs = {"before": variants[0], "after": variants[3]}
+    table = tables.beside_paper(runs, table=3, counts=COUNTS, records=variants)
+    assert table.loc[("paper", "after")].tolist() == ["-0.16", "1.05", "0.14"]
+    assert table.loc[("this run: mini", "after"), "bottom third"] == "+10.00"
+    assert table.loc[("reference: mini", "square-root"), "all"] == "not run"
+    assert ("this run: mini", "instance") not in table.index
+
+
+def test_classes_before_and_after(variants: list[Record]) -> None:
+    table = tables.by_class(3, records=variants)
+    assert table.loc[70, ["before", "after", "gain"]].tolist() == pytest.approx([21, 31, 10])
+    assert table.loc[12, "gain"] == pytest.approx(-2)
+    changed = tables.most_changed(table)
+    assert len(changed) == 6 and changed["gain"].is_monotonic_decreasing
+    assert tables.by_class(3, "square-root", records=variants).empty
+
+
+def test_variants_share_everything_but_the_second_stage() -> None:
+    rows = recipes.table3(scale="paper")
+    assert len({row.stage_digest(1) for row in rows.values()}) == 1
+    assert len({row.digest for row in rows.values()}) == len(rows)
+    second = {name: row.stages[-1] for name, row in rows.items() if name != "before"}
+    assert list(second) == list(tables.VARIANTS)
+    assert {stage.train for stage in second.values()} == {"classifier"}
+    assert second["after"].sampler == "class-balanced"
+    assert second["after, new classifier"].start == "previous-but-classifier"
+
+
+# ------------------------------------------------------------------------------------- Table 4
+
+HEIGHTS = {"v1": 0.30, "v2": 0.31, "v3": 0.33, "ground-truth": 0.40}
+
+
+def on_boxes(row: Experiment, seed: int, height: float) -> Record:
+    """Its mAP on AVA; on Kinetics a tenth more; classes lie round it."""
+    ap = {12: height, 17: height + 0.1, 80: height - 0.1}
+    return record(row, seed, ap, kinetics=0.1, ava_kinetics=0.05)
+
+
+def measured(version: str, ap: float, scale: str = "mini") -> Record:
+    """A detector whose recall falls and whose precision rises with the threshold."""
+    most = recipes.THRESHOLDS[-1]
+    quality = {"AP@0.5": ap, "AP@0.75": ap - 0.2, "AP@0.5:0.95": ap - 0.3, "recall@0.5": 0.99}
+    quality["thresholds"] = {
+        str(least): {"recall": 1 - least, "precision": least if least < most else None}
+        for least in persons.THRESHOLDS
+    }
+    metrics = {"ava": quality, "kinetics": {**quality, "AP@0.5": ap - 0.1}}
+    return Record({"detector": version}, version, scale, metrics, {})
+
+
+@pytest.fixture
+def detected() -> list[Record]:
+    """Three seeds a row, 0.01 apart; ground truth gains 0.01 more with every seed."""
+    rows = recipes.table4()
+    return [
+        on_boxes(rows[name], seed, height + 0.01 * seed * (2 if name == "ground-truth" else 1))
+        for name, height in HEIGHTS.items()
+        for seed in range(3)
+    ]
+
+
+@pytest.fixture
+def boxes() -> dict[str, Record]:
+    return {name: measured(name, ap) for name, ap in (("v1", 0.90), ("v2", 0.95), ("v3", 0.96))}
+
+
+def test_reference_has_boxes_and_actions(detected, boxes) -> None:
+    table = tables.reference(4, records=detected, detectors=boxes)
+    half = T95 * 1 / math.sqrt(3)  # 30, 31 and 32 %
+    assert table.loc["det-v1"].to_dict() == {
+        "AVA AP@0.5": "90.00",
+        "AVA AP@0.5:0.95": "60.00",
+        "AVA mAP@0.5": f"31.00 ± {half:.2f}",
+        "Kinetics AP@0.5": "80.00",
+        "Kinetics AP@0.5:0.95": "60.00",
+        "Kinetics mAP@0.5": f"41.00 ± {half:.2f}",
+        "seeds": 3,
+    }
+    assert table.loc["GT", ["AVA AP@0.5", "AVA mAP@0.5"]].tolist() == [
+        "-",
+        f"42.00 ± {2 * half:.2f}",
+    ]
+    few = [r for r in detected if r.experiment["detector"] == "v2" and r.experiment["seed"] == 1]
+    table = tables.reference(4, records=few, detectors={})
+    assert table.loc["det-v2", ["AVA AP@0.5", "AVA mAP@0.5"]].tolist() == ["not run", "32.00"]
+    assert table.loc["det-v3", "Kinetics mAP@0.5"] == "not run"
+    assert table["seeds"].tolist() == [0, 1, 0, 0]
+
+
+def test_other_scales_backbones_and_uses_do_not_count(boxes) -> None:
+    rows = recipes.table4(scale="smoke") | recipes.table4(backbone="slowfast-152")
+    smoke = {name: replace(one, scale="smoke") for name, one in boxes.items()}
+    rows = [*rows.values(), recipes.table4(scale="smoke")["v3"], recipes.box_uses()["extended"]]
+    others = [on_boxes(row, 0, 0.5) for row in rows]
+    table = tables.reference(4, records=others, detectors=smoke)
+    assert (table.drop(columns="seeds").isin(["not run", "-"])).all(axis=None)
+    table = tables.reference(4, records=others, detectors=boxes, backbone="slowfast-152")
+    assert table.loc["det-v1", "AVA mAP@0.5"] == "50.00"
+
+
+def test_versions_say_what_they_are_trained_on(boxes) -> None:
+    table = tables.person_boxes(boxes)
+    assert table.index.tolist() == ["v1", "v2", "v3"]
+    full = DETECTOR_SCALES["mini"].iterations
+    first, second = (round(full * stage.share) for stage in DETECTORS["v1"])
+    assert table.loc["v1", "iterations"] == f"{first} on stills, {second} on ava"
+    assert table.loc["v3", "iterations"].endswith(" on ava + kinetics")
+    assert table.loc["v2", ["AVA AP@0.75", "Kinetics AP@0.5"]].tolist() == ["75.00", "85.00"]
+    assert (tables.person_boxes({}).drop(columns="iterations") == "not run").all(axis=None)
+
+
+def test_detectors_stand_beside_the_paper(detected, boxes, monkeypatch) -> None:
+    asked = []
+
+    def look(version: str, scale: str) -> Record:
+        asked.append((version, scale))
+        return measured(version, 0.5, scale)
+
+    monkeypatch.setattr(study, "detector_record", look)
+    rows = recipes.table4(scale="smoke")
+    runs = {name: on_boxes(rows[name], 0, 0.2) for name in ("v2", "ground-truth")}
+    reference = {"records": detected, "detectors": boxes}
+    table = tables.beside_paper(runs, table=4, **reference)
+    assert asked == [("v2", "smoke")]
+    assert table["paper"].loc["det-v3", "AVA mAP@0.5"] == "36.41"
+    assert table["reference: mini"].loc["det-v2", "AVA AP@0.5"] == "95.00"
+    mine = table["this run: smoke"]
+    assert mine.loc["det-v2"].tolist() == ["50.00", "20.00", "40.00", "30.00"]
+    assert mine.loc["GT"].tolist() == ["-", "20.00", "-", "30.00"]
+    assert (mine.loc[["det-v1", "det-v3"]] == "not run").all(axis=None)
+    with pytest.raises(InputError, match="mini and smoke in one column"):
+        tables.beside_paper({**runs, "v1": detected[0]}, table=4, **reference)
+    assert "this run" in tables.beside_paper({}, table=4, **reference)
+
+
+def test_differences_of_detectors_are_paired_by_seed(detected) -> None:
+    row = recipes.box_uses()["extended"]
+    extended = [on_boxes(row, seed, 0.34 + 0.01 * seed) for seed in (0, 2)]
+    table = tables.differences(4, records=[*detected, *extended])
+    comparisons = table.index.get_level_values("comparison").unique().tolist()
+    assert comparisons == ["v2 − v1", "v3 − v2", "v3 − v1", "GT − v3", "extended − v3"]
+    assert table.loc[("v2 − v1", "AVA")].tolist() == [1, 1, 1, 3]
+    half = T95 * 1 / math.sqrt(3)  # gains of 7, 8 and 9
+    gains = table.loc[("GT − v3", "A+K")].tolist()
+    assert gains == pytest.approx([8, 8 - half, 8 + half, 3], abs=0.01)
+    assert table.loc[("extended − v3", "Kinetics"), ["gain", "seeds"]].tolist() == [1, 2]
+    assert tables.differences(4, records=[]).empty
+
+
+def test_curve_of_ours_ends_at_ground_truth(detected, boxes) -> None:
+    table = tables.by_detector(detected, boxes)
+    assert table.loc["AVA", "AP"].tolist() == pytest.approx([90, 95, 96, 100])
+    assert table.loc["Kinetics", "AP"].tolist() == pytest.approx([80, 85, 86, 100])
+    assert table.loc["AVA", "mAP"].tolist() == pytest.approx([31, 32, 34, 42])
+    del boxes["v1"]  # not measured: it has no AP to stand at
+    fewer = tables.by_detector([r for r in detected if r.experiment["seed"] == 0], boxes)
+    assert fewer.loc["AVA"].index.tolist() == ["v2", "v3", "GT"]
+    assert fewer["low"].isna().all()
+    assert tables.by_detector([], boxes).empty
+
+
+def test_thresholds_have_boxes_and_actions(detected, boxes) -> None:
+    low, high, used = recipes.THRESHOLDS[0], recipes.THRESHOLDS[-1], Detections().threshold
+    row = recipes.box_uses()[f"threshold {low}"]
+    some = [on_boxes(row, seed, 0.3) for seed in range(3)]
+    table = tables.by_threshold([*detected, *some], boxes)
+    assert table.loc["AVA"].index.tolist() == list(persons.THRESHOLDS)
+    assert set(recipes.THRESHOLDS) < set(persons.THRESHOLDS)
+    wanted = [100 - 100 * low, 100 * low, 30, 30, 30, 3]
+    assert table.loc[("AVA", low)].tolist() == pytest.approx(wanted)
+    of_tables = table.loc[("Kinetics", used), ["recall", "mAP", "seeds"]]
+    assert of_tables.tolist() == pytest.approx([100 - 100 * used, 44, 3])
+    assert table.loc[("AVA", high), ["precision", "mAP"]].isna().all()
+    assert table.loc[("AVA", high), "seeds"] == 0
+    without = tables.by_threshold(some, {})
+    assert without.index.tolist() == [("AVA", low), ("Kinetics", low)]
+    assert without["recall"].isna().all()
+    assert tables.by_threshold([], {}).empty
+
+
+def test_classes_that_lose_most_come_first(detected) -> None:
+    for one in detected:
+        name, seed = one.experiment["detector"], one.experiment["seed"]
+        if name in ("v3", "ground-truth"):
+            ap = 0.2 if name == "v3" else 0.5 if seed else 0.4
+            one.metrics["ava+kinetics"]["AP"]["17"] = ap
+    table = tables.by_class(4, records=detected)
+    assert table.index.tolist() == [17, 12, 80]
+    assert table.loc[17, ["gain", "seeds"]].tolist() == pytest.approx([80 / 3, 3])
+    assert table.loc[12, "gain"] == pytest.approx(8)
+    assert table.loc[80, "group"] == "person"
+    assert tables.by_class(4, records=[]).empty
