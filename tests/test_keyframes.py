@@ -303,9 +303,9 @@ def test_two_keyframes_of_a_second_are_one_to_memory_and_two_to_testing(layout):
 
 def test_the_miniature_world_has_the_persons_of_every_second(smoke_record):
     from stadlib.base import data_dir
-    from stadlib.world import spec
+    from stadlib.world import SMOKE
 
-    layout = AvaLayout(data_dir() / f"miniature-{spec.SMOKE.digest}" / "world")
+    layout = AvaLayout(data_dir() / f"miniature-{SMOKE.digest}" / "world")
     for source, seconds in (("ava", 12), ("kinetics", 10)):
         annotated = [k for k in read_keyframes(layout, source, "train") if len(k.boxes)]
         keyframes = every_second(layout, source, "train")

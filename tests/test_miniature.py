@@ -14,7 +14,7 @@ import pytest
 from stadlib.base import InputError, whole_folder
 from stadlib.data.kinetics import listed_videos, missing_videos, read_annotations
 from stadlib.data.layout import AvaLayout
-from stadlib.world import sets
+from stadlib.world import MINI, SMOKE, WorldSpec, sets
 from stadlib.world.actions import (
     ATTENTIVE,
     BACK,
@@ -34,7 +34,6 @@ from stadlib.world.figures import bounds
 from stadlib.world.render import Stage
 from stadlib.world.script import SIZE, SOURCES, SPLITS, generator, plan_split, write_script
 from stadlib.world.sets import render
-from stadlib.world.spec import MINI, SMOKE, WorldSpec
 
 TINY = WorldSpec(movies=(2, 1, 1), movie_seconds=5, clips=(2, 1, 1), clip_seconds=6,
                  pretraining_clips=(4, 3), pretraining_seconds=1)  # fmt: skip
@@ -141,7 +140,7 @@ def test_a_script_without_a_guard_is_told_so_in_one_line(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from stadlib.world.sets import render\n"
-        "from stadlib.world.spec import SMOKE\n"
+        "from stadlib.world import SMOKE\n"
         f"render({str(tmp_path / 'w')!r}, 'kinetics-700', SMOKE, workers=2)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from stadlib.recipes.scales import SCALES
-from stadlib.world.spec import MINI, SMOKE
+from stadlib.world import MINI, SMOKE
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from stadlib.data.coco import read_coco
+from stadlib.world import SMOKE, WorldSpec
 from stadlib.world.actions import pose_at
 from stadlib.world.render import Stage
 from stadlib.world.script import SOURCES, plan_split, write_script
 from stadlib.world.sets import render
-from stadlib.world.spec import SMOKE, WorldSpec
 from stadlib.world.stills import compose, deal
 
 TINY = WorldSpec(movies=(1, 1, 1), clips=(1, 1, 1), pretraining_clips=(60, 20))

@@ -49,8 +49,7 @@ from stadlib.recipes.experiment import USUAL, Execution, Experiment
 from stadlib.recipes.scales import RECIPES, PretrainingRecipe
 from stadlib.training import build, processes
 from stadlib.training.loop import Schedule, fit
-from stadlib.world import sets
-from stadlib.world.spec import MINI, SMOKE
+from stadlib.world import MINI, SMOKE, sets
 
 WORLDS = {"smoke": SMOKE, "mini": MINI}
 WORDS = ("backbone", "pretrain", "frames", "scale", "seed")  # of an experiment that count here

@@ -13,8 +13,8 @@ from math import pi, sin
 import numpy as np
 
 from stadlib.data.labels import AVA_ACTIONS
+from stadlib.world import WORLD
 from stadlib.world.figures import Pose, blend
-from stadlib.world.spec import WORLD
 
 _POSE_OF_ACTION, _POSE_OF_POSTURE = WORLD["pose_of_action"], WORLD["pose_of_posture"]
 _OTHER = WORLD["other"]

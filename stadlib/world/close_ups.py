@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from stadlib.world import story
+from stadlib.world import WORLD, WorldSpec, story
 from stadlib.world.actions import FRONT, LEFT, RIGHT, Segment
 from stadlib.world.objects import ITEMS
 from stadlib.world.scenery import random_camera
 from stadlib.world.script import SIZE, Script, dressed, generator
-from stadlib.world.spec import WORLD, WorldSpec
 from stadlib.world.story import Actor, Span
 
 CLASSES = WORLD["pretraining"]["classes"]  # (activity, posture); "+" marks two persons

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stadlib.world import story
+from stadlib.world import WORLD, WorldSpec, story
 from stadlib.world.actions import Segment, deck
 from stadlib.world.figures import Look, random_looks
 from stadlib.world.scenery import Camera, random_camera
-from stadlib.world.spec import WORLD, WorldSpec
 from stadlib.world.story import Actor
 
 SOURCES, SPLITS = ("ava", "kinetics"), ("train", "val", "test")

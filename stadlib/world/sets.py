@@ -21,7 +21,7 @@ from stadlib.base import InputError, whole_folder, write_whole
 from stadlib.data.labels import LabelMap, write_label_map
 from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
 from stadlib.data.video import write_video
-from stadlib.world import stills
+from stadlib.world import WorldSpec, stills
 from stadlib.world.actions import NAMES, deck
 from stadlib.world.annotate import box_rows, clock, rows
 from stadlib.world.close_ups import CLASSES, NUM_SMALL, STREAM, close_up
@@ -35,7 +35,6 @@ from stadlib.world.script import (
     plan_split,
     write_script,
 )
-from stadlib.world.spec import WorldSpec
 
 Progress = Callable[[int, int], None]
 _MAX_WORKERS = 8

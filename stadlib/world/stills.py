@@ -13,11 +13,11 @@ from pathlib import Path
 
 import cv2
 
+from stadlib.world import WorldSpec
 from stadlib.world.annotate import Box, visible
 from stadlib.world.close_ups import CLASSES, close_up
 from stadlib.world.render import Stage
 from stadlib.world.script import SOURCES, Plan, Script, generator, plan_split, write_script
-from stadlib.world.spec import WorldSpec
 
 Job = tuple[str, int, Plan | int]  # split, number in it, a video's plan or a close-up's class
 _SEED = 1_000  # what the seed of the pictures' scripts is above that of the world

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from stadlib.world import WORLD
 from stadlib.world.actions import BACK, FRONT, LEFT, RIGHT, Segment
 from stadlib.world.objects import ITEMS
-from stadlib.world.spec import WORLD
 
 Span = tuple[float, float]  # start and end in seconds
 ROAM = ("wander", "passer")  # cards of one who walks about
