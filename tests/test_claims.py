@@ -89,30 +89,36 @@ def test_rules(kind, low, high, expected):
     assert verdict(kind, low, high) == expected
 
 
-def test_one_seed_bounds_nothing():
-    assert one("above", 5.0).verdict == "not measured"
-    assert one("above", 5.0).text == "+5.00"
-    assert claims.reason(one("above", 5.0)).startswith("there is one difference, +5.00")
-    assert one("above").text == "not run"
-    assert one("above", 5.0, 5.1).verdict == "shown"
+@pytest.mark.parametrize(
+    ("measured", "text", "reason"),
+    [
+        (one("above", 5.0), "+5.00", "one difference, +5.00, and one bounds nothing"),
+        (one("above"), "not run", "no record of one seed on both sides at mini"),
+        (one("above", -3.0, -2.0, -2.5), "-2.50 (-3.74 to -1.26)", "3 of 3 seeds lie on the other"),
+        (
+            one("level", 3.0, 2.0, 2.5),
+            "+2.50 (+1.26 to +3.74)",
+            "3 of 3 seeds lie outside the marg",
+        ),
+        (one("above", 3.0, 2.0, 2.5), "+2.50 (+1.26 to +3.74)", ""),
+        (one("height", 40.0, 41.0), "+40.50 (+34.15 to +46.85)", "no record is of that data"),
+    ],
+)
+def test_places_are_told_in_words(measured, text, reason):
+    assert measured.text == text
+    assert reason in measured.reason
+    assert (measured.verdict == "shown") == (measured.reason == "") == (reason == "")
 
 
 @pytest.mark.parametrize("kind", ["above", "level", "kept"])
 def test_seeds_that_would_decide(kind):
     undecided = one(kind, -1.9, 0.2, 2.6)
     assert undecided.verdict == "not shown"
-    needed = int(re.search(r"about (\d+) would decide", claims.reason(undecided))[1])
+    needed = int(re.search(r"about (\d+) would decide", undecided.reason)[1])
     mean, scatter = 0.3, pd.Series(undecided.values).std()
     for count, decided in ((needed - 1, False), (needed, True)):
         half = scores.half_width(count, scatter)
         assert (verdict(kind, mean - half, mean + half) != "not shown") == decided
-
-
-def test_why_counts_the_seeds_that_contradict():
-    text = claims.reason(one("above", -3.0, -2.0, -2.5))
-    assert text == "3 of 3 seeds lie on the other side, at -2.50 on average"
-    assert "outside the margin" in claims.reason(one("level", 3.0, 2.0, 2.5))
-    assert claims.reason(one("above", 3.0, 2.0, 2.5)) == ""
 
 
 def test_every_row_and_measure_has_a_name():
@@ -149,7 +155,7 @@ def test_seeds_are_paired(reference):
     assert lead.values == pytest.approx((5.0, 5.05, 5.1))
     assert lead.verdict == "shown"  # the seeds' common 10 points cancel
     assert slowfast.verdict == "not measured"
-    assert claims.reason(slowfast).startswith("no record of slowfast-152 K700 8x8+32x2 s-only")
+    assert slowfast.reason.startswith("no record of slowfast-152 K700 8x8+32x2 s-only")
     assert found("T-only and S-only are level")[0].verdict == "shown"
     for path in reference.glob("*.json"):
         if '"s-only"' in path.read_text() and '"seed": 1' not in path.read_text():
@@ -167,7 +173,7 @@ def test_records_of_another_scale_or_recipe_do_not_count(reference):
 
 def test_ensembles_and_test_splits_are_picked_up(reference):
     text = "The ensemble is above the best single model"
-    assert claims.reason(found(text)[0]) == "no record of ensemble and of best single model at mini"
+    assert found(text)[0].reason == "no record of ensemble and of best single model at mini"
     for seed in range(2):
         single = record(row_of("t-only"), seed)
         mixed = {"head": "mixed", "seed": seed}

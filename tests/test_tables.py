@@ -1,10 +1,11 @@
-"""The four tables: three kinds of numbers never mix, seeds are paired, "not run" is said."""
+"""The four reports: kinds of numbers never mix, and a row without records is "not run"."""
 
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Callable
 from dataclasses import replace
+from math import nan, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +19,42 @@ from stadlib.recipes.experiment import Detections, Experiment
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS
 from stadlib.report import readme, scores, tables
 from stadlib.report.scores import half_width, interval
-from stadlib.study import Record, make_record, write_record
+from stadlib.study import Record, make_record
 
-T95 = 4.3027  # Student's t of two degrees of freedom
+T95 = 4.3027  # two degrees of freedom
+HEADS = {"linear": 0.0, "s-only": 0.04, "t-only": 0.05}
+FIRST, NEW, EMPTY = recipes.TABLE2
+COUNTS = {12: 900, 17: 500, 79: 200, 80: 80, 14: 40, 70: 10}
+HEIGHTS = {"v1": 0.30, "v2": 0.31, "v3": 0.33, "ground-truth": 0.40}
+
+Commit = Callable[..., list[Record]]
 
 
-def record(row: Experiment, seed: int, ap: dict[int, float | None], **shift: float) -> Record:
-    """A record of these APs on every source, moved by ``shift``; mAP is their mean."""
-    metrics = {}
-    for source in scores.SOURCES:
-        moved = {
-            str(action): None if value is None else value + shift.get(source.replace("+", "_"), 0)
-            for action, value in ap.items()
-        }
-        measured = [value for value in moved.values() if value is not None]
-        metrics[source] = {"mAP": sum(measured) / len(measured), "AP": moved}
-    origin = {"version": "0.1.0", "device": "cpu"}
-    return make_record(replace(row, seed=seed), metrics, origin, Path("run"))
+def record(row: Experiment, seed: int, ap: dict[int, float | None], shift: float = 0.0) -> Record:
+    """The APs are those of every source; mAP is their mean, on Kinetics with a shift."""
+    known = [value for value in ap.values() if value is not None]
+    mean = sum(known) / len(known)
+    classes = {str(action): value for action, value in ap.items()}
+    means = {"ava": mean, "kinetics": mean + shift, "ava+kinetics": mean + shift / 2}
+    metrics = {source: {"mAP": value, "AP": classes} for source, value in means.items()}
+    row = replace(row, seed=seed)
+    return make_record(row, metrics, {"version": "0.1.0", "device": "cpu"}, Path("run"))
+
+
+@pytest.fixture
+def commit(monkeypatch: pytest.MonkeyPatch) -> Commit:
+    """Put records, by folder, in the place of the committed reference."""
+
+    def commit(
+        records: list[Record], boxes: dict[str, Record] | None = None, **folders: list[Record]
+    ) -> list[Record]:
+        content = {"": records, **{name.replace("_", "/"): ones for name, ones in folders.items()}}
+        monkeypatch.setattr(tables, "reference_records", lambda name="": content.get(name, []))
+        monkeypatch.setattr(tables, "reference_counts", lambda: pd.Series(COUNTS))
+        monkeypatch.setattr(study, "reference_detectors", lambda: boxes or {})
+        return records
+
+    return commit
 
 
 # -------------------------------------------------------------------------------- Student's t
@@ -44,14 +64,14 @@ def record(row: Experiment, seed: int, ap: dict[int, float | None], **shift: flo
     ("degrees", "quantile"), [(1, 12.7062), (4, 2.7764), (11, 2.2010), (30, 2.0423), (1000, 1.9623)]
 )
 def test_quantiles(degrees: int, quantile: float) -> None:
-    assert half_width(degrees + 1, 1) * math.sqrt(degrees + 1) == pytest.approx(quantile, abs=1e-4)
+    assert half_width(degrees + 1, 1) * sqrt(degrees + 1) == pytest.approx(quantile, abs=1e-4)
 
 
 def test_interval_of_five_of_one_and_of_none() -> None:
-    half = 2.7764 * math.sqrt(2.5) / math.sqrt(5)
+    half = 2.7764 * sqrt(2.5) / sqrt(5)
     assert interval([1, 2, 3, 4, 5]) == pytest.approx((3, half), rel=1e-4)
-    assert interval([0.4]) == pytest.approx((0.4, math.nan), nan_ok=True)
-    assert all(math.isnan(value) for value in interval([]))
+    assert interval([0.4]) == pytest.approx((0.4, nan), nan_ok=True)
+    assert interval([]) == pytest.approx((nan, nan), nan_ok=True)
 
 
 def test_covers_the_mean_95_times_in_100() -> None:
@@ -153,17 +173,7 @@ def test_papers_tables_are_as_printed_under_our_names() -> None:
             call(5)
 
 
-# ------------------------------------------------------------------------------------- Table 1
-
-ACTIONS = (12, 17, 79, 80)
-GAIN = {"linear": 0.0, "s-only": 0.04, "t-only": 0.05}
-
-
-def of_head(row: Experiment, seed: int = 0, height: float = 0.5) -> Record:
-    """A head gains on the person classes only, a little more with each seed."""
-    gain = GAIN[row.head] * (1 + 0.1 * seed)
-    ap = {action: height + 0.01 * seed + (action > 63) * gain for action in ACTIONS}
-    return record(row, seed, ap | {4: None}, kinetics=-0.1, ava_kinetics=0.01)
+# --------------------------------------------------------------------------------------- Table 1
 
 
 def row_of(head: str, scale: str = "mini") -> Experiment:
@@ -171,110 +181,146 @@ def row_of(head: str, scale: str = "mini") -> Experiment:
     return next(row for row in rows if not row.memory)
 
 
+def of_head(head: str, seed: int = 0, base: float = 0.5, scale: str = "mini") -> Record:
+    """A head gains on the person classes only, a little more with each seed."""
+    ap: dict[int, float | None] = {
+        action: base + 0.01 * seed + (action > 63) * HEADS[head] * (1 + 0.1 * seed)
+        for action in (12, 17, 79, 80)
+    }
+    return record(row_of(head, scale), seed, ap | {4: None}, -0.1)
+
+
 @pytest.fixture
-def heads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Record]:
-    """Five seeds of three heads, as the committed reference."""
-    records = [of_head(row_of(head), seed) for head in GAIN for seed in range(5)]
-    for one in records:
-        write_record(one, tmp_path / "reference" / f"{one.digest}.json")
-    folders = {"paper": base.published_dir("paper"), "reference": tmp_path / "reference"}
-    monkeypatch.setattr(tables, "published_dir", folders.__getitem__)
-    return records
+def heads(commit: Commit) -> list[Record]:
+    """Five seeds of three heads."""
+    return commit([of_head(head, seed) for head in HEADS for seed in range(5)])
 
 
 def test_every_recipe_row_is_a_row_of_the_paper() -> None:
-    paper = {tuple(word.lower() for word in key) for key in tables.paper(1).index}
+    keys = {tuple(word.lower() for word in key) for key in tables.paper(1).index}
     rows = {tables.row_key(row.to_dict()) for row in recipes.table1(scale="mini")}
-    assert rows < paper and paper - rows == {tables.ENSEMBLE}
+    assert keys - rows == {tables.ENSEMBLE}
+    assert rows < keys
 
 
-def test_not_run_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "reference_records", lambda folder="": [])
-    monkeypatch.setattr(tables, "reference_ensembles", list)
-    table = tables.beside_paper([None])
-    assert (table.drop(columns=["paper"], level=0) == "not run").all(axis=None)
-    assert len(table) == 15
+@pytest.mark.parametrize("table", [1, 2, 3, 4])
+def test_rows_without_records_are_not_run(commit: Commit, table: int) -> None:
+    commit([])
+    shown = tables.beside_paper({} if table > 2 else [None], table)
+    if table == 3:
+        assert (shown.loc["reference: mini"] == "not run").all(axis=None)
+    else:
+        ours = shown.drop(columns=["paper"], level=0)
+        assert ours.isin(["not run", "-"]).all(axis=None) and len(ours) == len(tables.paper(table))
+    assert tables.reference(table)["seeds"].sum() == 0
+
+
+def test_curves_and_gains_without_records_are_empty(commit: Commit) -> None:
+    commit([])
+    for table in (2, 3, 4):
+        assert tables.by_class(table).empty
+    curves = (tables.amount_effect, tables.by_detector, tables.by_threshold)
+    assert all(curve().empty for curve in curves)
+    assert tables.differences(2).empty and tables.differences(4).empty
+    assert (tables.person_boxes().drop(columns="iterations") == "not run").all(axis=None)
 
 
 def test_reference_has_means_intervals_and_seeds(heads: list[Record]) -> None:
     table = tables.reference(1)
-    linear = table.loc[("ir-CSN-152", "K700", "32x2", "Linear", "×")]
-    assert linear.tolist() == ["52.00 ± 1.96", "42.00 ± 1.96", "53.00 ± 1.96", 5]
+    row = table.loc[("ir-CSN-152", "K700", "32x2", "Linear", "×")]
+    assert row.tolist() == [
+        "52.00 ± 1.96", "42.00 ± 1.96", "47.00 ± 1.96", 5,
+    ]  # fmt: skip
     assert (table["seeds"] > 0).sum() == 3
-    assert (table.loc[table["seeds"] == 0, ["AVA", "Kinetics", "A+K"]] == "not run").all(axis=None)
 
 
-def test_committed_ensembles_are_the_last_row(heads: list[Record], tmp_path: Path) -> None:
+def test_committed_ensembles_are_the_last_row(heads: list[Record], commit: Commit) -> None:
     assert tables.reference(1).iloc[-1].tolist() == ["not run"] * 3 + [0]
     assert "Our ensemble" not in readme.full_table()
-    folder = tmp_path / "reference" / "ensembles"
-    for seed in range(2):
-        content = {"members": {}, "scale": "mini", "seed": seed}
-        one = replace(of_head(row_of("t-only"), seed), experiment=content)
-        write_record(one, folder / f"{seed}.json")
-    row = tables.reference(1).loc[tables.ENSEMBLE]
     same = [one for one in heads if one.experiment["head"] == "t-only"][:2]
+    mixed = [replace(one, experiment={"seed": one.experiment["seed"]}) for one in same]
+    members = heads[:2] + heads[5:7]  # two seeds of two heads
+    commit(heads, ensembles=mixed, ensembles_members=members)
+    row = tables.reference(1).loc[tables.ENSEMBLE]
     assert row.tolist() == [*(scores.mean_text(same, source) for source in scores.SOURCES), 2]
-    for member in heads[:2] + heads[5:7]:  # two seeds of two heads
-        write_record(member, folder / "members" / f"{member.digest}.json")
     last = readme.full_table().splitlines()[-1]
-    assert last.startswith("Our ensemble averages 2 models of one seed, alone (A+K): ir-csn-152")
+    assert last.startswith(
+        "Our ensemble averages 2 models of one seed, alone (A+K): ir-csn-152 K700"
+    )
     for group in (heads[:2], heads[5:7]):
         head, score = group[0].experiment["head"], scores.mean_text(group, "ava+kinetics")
         assert f"32x2 {head} {score}" in last
 
 
-def test_reference_takes_only_the_recipes_mini_experiments() -> None:
-    row = row_of("t-only")
+def test_reference_takes_only_the_recipes_mini_experiments(commit: Commit) -> None:
+    row, ap = row_of("t-only"), {12: 0.5}
     longer = replace(row, stages=(replace(row.stages[0], iterations=7),))
-    others = [of_head(one) for one in (row_of("t-only", "smoke"), replace(row, flip=False), longer)]
-    assert tables.reference(1, records=others)["seeds"].sum() == 0
-    assert tables.reference(1, records=[*others, of_head(row, seed=3)])["seeds"].sum() == 1
+    others = [of_head("t-only", scale="smoke"), record(longer, 0, ap)]
+    others.append(record(replace(row, flip=False), 0, ap))
+    commit(others)
+    assert tables.reference(1)["seeds"].sum() == 0
+    commit([*others, record(row, 3, ap)])
+    assert tables.reference(1)["seeds"].sum() == 1
 
 
 def test_no_number_of_ours_in_the_papers_columns(heads: list[Record]) -> None:
-    run = of_head(row_of("t-only", "smoke"), height=0.1)
-    table = tables.beside_paper([run])
+    table = tables.beside_paper([of_head("t-only", base=0.1, scale="smoke")])
     titles = list(dict.fromkeys(table.columns.get_level_values(0)))
     assert titles == ["paper", "reference: mini", "this run: smoke"]
     pd.testing.assert_frame_equal(table["paper"], tables.paper(1).drop(columns="A+K test"))
-    mine = table[titles[2]]
-    row = mine.loc[("ir-CSN-152", "K700", "32x2", "T-only", "×")]
-    assert row.tolist() == ["12.50", "2.50", "13.50"]
-    assert (mine == "not run").all(axis=1).sum() == 14
+    run = table["this run: smoke"]
+    key = ("ir-CSN-152", "K700", "32x2", "T-only", "×")
+    assert run.loc[key].tolist() == ["12.50", "2.50", "7.50"]
+    assert (run == "not run").all(axis=1).sum() == 14
+
+
+def test_scales_are_not_mixed(heads: list[Record]) -> None:
+    runs = [of_head("t-only", scale=scale) for scale in ("smoke", "mini")]
     with pytest.raises(InputError, match="records of mini and smoke in one column"):
-        tables.beside_paper([run, heads[0]])
+        tables.beside_paper(runs)
 
 
-def test_gains_of_a_head_are_paired_by_seed(heads: list[Record]) -> None:
-    gains = tables.paired_difference("t-only")
+def test_heads_are_paired_by_seed(heads: list[Record], commit: Commit) -> None:
+    words = {"detector": "v3"}
+    gains = tables.paired_difference("t-only", **words)
     assert gains.index.tolist() == ["AVA", "Kinetics", "A+K"]
     assert (gains["seeds"] == 5).all()
     assert gains["gain"].tolist() == pytest.approx([3.0] * 3)
     # The seeds' common shift cancels: the interval is far narrower than the one of either head.
-    assert (gains["low"] > 2).all() and (gains["high"] - gains["low"] < 1).all()
-    by_group = tables.paired_difference("t-only", by="group")["gain"]
+    assert (gains["high"] - gains["low"] < 1).all()
+    by_group = tables.paired_difference("t-only", by="group", **words)["gain"]
     assert by_group.to_dict() == pytest.approx({"pose": 0, "object": 0, "person": 6})
-    by_class = tables.paired_difference("s-only", by="class")
-    assert by_class.index.tolist() == list(ACTIONS)
+    by_class = tables.paired_difference("s-only", by="class", **words)
+    assert by_class.index.tolist() == [12, 17, 79, 80]
     assert by_class.loc[80, ["name", "group"]].tolist() == ["watch (a person)", "person"]
-    runs = [of_head(row_of("t-only"), 0), of_head(row_of("linear"), 1)]
-    assert scores.paired_difference(runs, "t-only")["seeds"].tolist() == [0, 0, 0]
     assert tables.paired_difference("t-only", backbone="slowfast-152")["gain"].isna().all()
+    commit([of_head("t-only", 0), of_head("linear", 1)])
+    assert tables.paired_difference("t-only")["seeds"].tolist() == [0, 0, 0]
 
 
-def test_experiments_show_what_differs_and_stages_are_told_in_words() -> None:
+def test_experiments_show_what_differs() -> None:
     rows = recipes.table1(scale="mini", head="t-only", pretrain="K700")
-    for some, more in ((rows, ["iterations"]), (rows[:1], [])):
-        table = tables.experiments(some).reset_index()
-        assert len(table) == len(some)
-        assert table.columns.tolist() == ["backbone", "pretrain", "input", "head", "+M", *more]
-    table = tables.stages(recipes.table2(scale="mini"))
+    table = tables.experiments(rows).reset_index()
+    assert len(table) == len(rows)
+    assert table.columns.tolist() == ["backbone", "pretrain", "input", "head", "+M", "iterations"]
+    assert "iterations" not in tables.experiments(rows[:1])
+
+
+def test_stages_are_told_in_words() -> None:
+    table = tables.stages(recipes.table2(scale="mini") | recipes.table3(scale="mini"))
     assert table.loc[(FIRST, 1), "data"] == "ava"
     assert table.loc[(NEW, 2), "start"] == "previous-backbone"
     assert table.loc[(NEW, 1), "memory"] == "-"
-    after = tables.stages(recipes.table3(scale="mini")).loc[("after", 2)]
-    assert after[["train", "sampler"]].tolist() == ["classifier", "class-balanced"]
+    second = table.loc[("after", 2), ["train", "sampler"]]
+    assert second.tolist() == ["classifier", "class-balanced"]
+
+
+def test_provenance_names_every_record() -> None:
+    one = of_head("t-only", seed=2)
+    table = tables.provenance([one, None])
+    assert table.columns.tolist() == [one.digest]
+    assert table.loc[["seed", "scale", "device"], one.digest].tolist() == [2, "mini", "cpu"]
+    assert tables.provenance([None]).empty
 
 
 def test_a_section_is_rewritten_in_place(heads: list[Record], tmp_path: Path) -> None:
@@ -293,43 +339,35 @@ def test_a_section_is_rewritten_in_place(heads: list[Record], tmp_path: Path) ->
         readme.rewrite(path, "results", "")
 
 
-def test_provenance_names_every_record() -> None:
-    one = of_head(row_of("t-only"), seed=2)
-    table = tables.provenance([one, None])
-    assert table.columns.tolist() == [one.digest]
-    assert table.loc[["seed", "scale", "device"], one.digest].tolist() == [2, "mini", "cpu"]
-    assert tables.provenance([None]).empty
-
-
 def test_committed_reference_belongs_to_the_recipes() -> None:
     records = tables.reference_records()
-    if not records:
-        pytest.skip("results/reference holds no record")
-    assert tables.reference(1, records=records)["seeds"].sum() > 0
+    assert tables.reference(1)["seeds"].sum() > 0
     assert all(json.loads(one.to_json())["scale"] == "mini" for one in records)
 
 
-# ------------------------------------------------------------------------------------- Table 2
-
-FIRST, NEW, EMPTY = tables.SHORT
-
-
-def of_strategy(row: Experiment, seed: int, lasting: float) -> Record:
-    """A record of one lasting class (watch) and of a short one."""
-    return record(row, seed, {79: lasting + 0.01 * seed, 4: 0.3})
+# --------------------------------------------------------------------------------------- Table 2
 
 
 @pytest.fixture
-def strategies() -> list[Record]:
-    words = {"detector": "ground-truth", "backbone": "ir-csn-152", "pretrain": "K700"}
-    (alone,) = recipes.table1(**words, frames="32x2", head="t-only", memory="no")
-    rows = recipes.table2(backbone="ir-csn-152")
-    height = [(rows[FIRST], 0.5), (rows[NEW], 0.6), (rows[EMPTY], 0.7), (alone, 0.4)]
-    height.append((recipes.memory_ablation()[0, 0], 0.45))
-    return [of_strategy(row, seed, value) for row, value in height for seed in range(3)]
+def memory(commit: Commit) -> list[Record]:
+    """Three seeds of every strategy and of what they are compared with."""
+    (alone,) = recipes.table1(
+        detector="ground-truth", backbone="ir-csn-152", pretrain="K700", frames="32x2",
+        head="t-only", memory="no",
+    )  # fmt: skip
+    rows = recipes.table2(backbone="ir-csn-152") | {"t-only": alone}
+    rows[tables.NOTHING] = recipes.memory_ablation()[0, 0]
+    gains = {FIRST: 0.1, NEW: 0.2, EMPTY: 0.3, "t-only": 0.0, tables.NOTHING: 0.05}
+    return commit(
+        [
+            record(rows[name], seed, {79: 0.4 + gain + 0.01 * seed, 4: 0.3})
+            for name, gain in gains.items()
+            for seed in range(3)
+        ]
+    )
 
 
-def test_strategies_are_told_by_their_words() -> None:
+def test_strategies_are_told_by_their_stages() -> None:
     for scale in ("smoke", "mini", "paper"):
         for name, row in recipes.table2(scale=scale).items():
             assert recipes.strategy(row) == name
@@ -337,35 +375,35 @@ def test_strategies_are_told_by_their_words() -> None:
     assert recipes.strategy(recipes.table1(memory="yes")[0]) == EMPTY
 
 
-def test_strategies_stand_beside_the_paper(strategies: list[Record]) -> None:
-    assert tables.reference(2, records=strategies).loc[EMPTY].to_dict() == {
-        **dict.fromkeys(("AVA", "Kinetics", "A+K"), "50.50 ± 1.24"), "seeds": 3,
-    }  # fmt: skip
-    other = tables.reference(2, backbone="slowfast-152", records=strategies)
+def test_strategies_beside_the_papers(memory: list[Record]) -> None:
+    row = tables.reference(2).loc[EMPTY, ["A+K", "seeds"]]
+    assert row.tolist() == ["50.50 ± 1.24", 3]
+    other = tables.reference(2, backbone="slowfast-152")
     assert other["A+K"].tolist() == ["not run"] * 3
-    mine = [of_strategy(row, 7, 0.9) for row in recipes.table2(backbone="ir-csn-152").values()]
-    table = tables.beside_paper(mine, table=2)
+    rows = recipes.table2(backbone="ir-csn-152").values()
+    table = tables.beside_paper([record(row, 7, {79: 0.97, 4: 0.3}) for row in rows], table=2)
     assert table["this run: mini", "AVA"].tolist() == ["63.50"] * 3
     assert table["paper", "Kinetics"].tolist() == ["28.59", "33.35", "33.44"]
 
 
-def test_differences_of_strategies_are_paired_by_seed(strategies: list[Record]) -> None:
-    table = tables.differences(2, records=strategies)
+def test_strategies_are_paired_by_seed(memory: list[Record], commit: Commit) -> None:
+    table = tables.differences(2)
     gains = table["gain"].xs("A+K", level="source")
     assert gains["empty bank − t-only"] == pytest.approx(15)
     assert gains["new head − new head without memory"] == pytest.approx(7.5)
     assert gains["A first − new head"] == pytest.approx(-5)
     assert (table["high"] - table["low"]).max() == pytest.approx(0, abs=1e-9)  # equal every seed
-    by_duration = tables.differences(2, "duration", records=strategies)["gain"]
+    by_duration = tables.differences(2, "duration")["gain"]
     assert by_duration["empty bank − t-only"].tolist() == pytest.approx([30, 0])
-    without = [r for r in strategies if r.experiment["seed"] or r.digest == strategies[0].digest]
-    assert set(tables.differences(2, records=without)["seeds"]) == {2}
+    assert tables.by_class(2).loc[79, ["gain", "seeds"]].tolist() == pytest.approx([15, 3])
+    commit([one for one in memory if one.experiment["seed"]])
+    assert set(tables.differences(2)["seeds"]) == {2}
 
 
-def test_the_amount_is_that_of_the_ablation() -> None:
+def test_amounts_of_memory_are_those_of_the_ablation(commit: Commit) -> None:
     rows = recipes.memory_ablation()
-    some = [of_strategy(rows[key], seed, 0.4) for key in ((0, 0), (5, 5)) for seed in range(2)]
-    table = tables.amount_effect(records=some)
+    commit([record(rows[key], seed, {79: 0.4}) for key in ((0, 0), (5, 5)) for seed in range(2)])
+    table = tables.amount_effect()
     assert {key[:2] for key in table.index} == {(0, 0), (5, 5)}
     assert set(table["seeds"]) == {2}
     assert rows[30, 5] == recipes.table2(backbone="ir-csn-152")[NEW]
@@ -374,60 +412,53 @@ def test_the_amount_is_that_of_the_ablation() -> None:
     assert not rows[0, 0].memory
 
 
-# ------------------------------------------------------------------------------------- Table 3
-
-COUNTS = {12: 900, 17: 500, 79: 200, 80: 80, 14: 40, 70: 10}
-GROUPS = {"top third": [12, 17], "bottom third": [14, 70], "all": [12, 17, 79, 80, 14, 70]}
+# --------------------------------------------------------------------------------------- Table 3
 
 
 @pytest.fixture
-def variants() -> list[Record]:
-    """Classes below 100 instances have an AP of 0.2 and a gain, frequent ones 0.6 and a loss."""
+def decoupled(commit: Commit) -> list[Record]:
+    """Three seeds: rare classes have an AP of 0.2 and a gain, frequent ones 0.6."""
+    rows = recipes.table3()
+    gains = {"before": (0.0, 0.0), "after": (0.1, -0.02), "instance": (0.01, 0.0)}
     records = []
-    for name, rare, frequent in (
-        ("before", 0.2, 0.6),
-        ("after", 0.3, 0.58),
-        ("instance", 0.21, 0.6),
-    ):
+    for name, (rare, frequent) in gains.items():
         for seed in range(3):
-            ap = {a: rare + 0.01 * seed if n < 100 else frequent for a, n in COUNTS.items()}
-            records.append(record(recipes.table3()[name], seed, ap))
-    return records
+            low, high = 0.2 + rare + 0.01 * seed, 0.6 + frequent
+            ap = {action: low if count < 100 else high for action, count in COUNTS.items()}
+            records.append(record(rows[name], seed, ap))
+    return commit(records)
 
 
 def test_thirds_are_by_frequency() -> None:
-    assert tables.thirds(COUNTS) == GROUPS
+    groups = tables.thirds(COUNTS)
+    assert groups == {"top third": [12, 17], "bottom third": [14, 70], "all": list(COUNTS)}
     assert len(tables.thirds(dict.fromkeys(range(60), 1))["top third"]) == 20
 
 
-def test_reference_pairs_the_seeds_of_every_variant(variants: list[Record]) -> None:
-    table = tables.reference(3, counts=COUNTS, records=variants)
+def test_every_variant_is_paired_with_the_first_stage(
+    decoupled: list[Record], commit: Commit
+) -> None:
+    table = tables.reference(3)
     assert table.index.tolist() == [*tables.VARIANTS, "after − instance"]
     assert table.loc["after − instance", "bottom third"] == "+9.00 ± 0.00"
-    after = table.loc["after", ["top third", "bottom third", "seeds"]]
-    assert after.tolist() == ["-2.00 ± 0.00", "+10.00 ± 0.00", 3]
+    row = table.loc["after", ["top third", "bottom third", "seeds"]]
+    assert row.tolist() == ["-2.00 ± 0.00", "+10.00 ± 0.00", 3]
     assert table.loc["square-root", "all"] == "not run"
-    few = [r for r in variants if r.experiment["seed"] == 1]
-    table = tables.reference(3, counts=COUNTS, records=few)
-    assert table.loc["instance", "bottom third"] == "+1.00"
-
-
-def test_variants_stand_beside_the_paper(variants: list[Record]) -> None:
-    runs = {"before": variants[0], "after": variants[3]}
-    table = tables.beside_paper(runs, table=3, counts=COUNTS, records=variants)
+    runs = {"before": decoupled[0], "after": decoupled[3]}
+    table = tables.beside_paper(runs, table=3)
     assert table.loc[("paper", "after")].tolist() == ["-0.16", "1.05", "0.14"]
     assert table.loc[("this run: mini", "after"), "bottom third"] == "+10.00"
-    assert table.loc[("reference: mini", "square-root"), "all"] == "not run"
-    assert ("this run: mini", "instance") not in table.index
+    assert table.loc["this run: mini"].index.tolist() == ["after"]
+    commit([one for one in decoupled if one.experiment["seed"] == 1])
+    assert tables.reference(3).loc["instance", "bottom third"] == "+1.00"
 
 
-def test_classes_before_and_after(variants: list[Record]) -> None:
-    table = tables.by_class(3, records=variants)
+def test_classes_before_and_after(decoupled: list[Record]) -> None:
+    table = tables.by_class(3)
     assert table.loc[70, ["before", "after", "gain"]].tolist() == pytest.approx([21, 31, 10])
     assert table.loc[12, "gain"] == pytest.approx(-2)
     changed = tables.most_changed(table)
     assert len(changed) == 6 and changed["gain"].is_monotonic_decreasing
-    assert tables.by_class(3, "square-root", records=variants).empty
 
 
 def test_variants_share_everything_but_the_second_stage() -> None:
@@ -441,48 +472,45 @@ def test_variants_share_everything_but_the_second_stage() -> None:
     assert second["after, new classifier"].start == "previous-but-classifier"
 
 
-# ------------------------------------------------------------------------------------- Table 4
-
-HEIGHTS = {"v1": 0.30, "v2": 0.31, "v3": 0.33, "ground-truth": 0.40}
+# --------------------------------------------------------------------------------------- Table 4
 
 
-def on_boxes(row: Experiment, seed: int, height: float) -> Record:
-    """Its mAP on AVA; on Kinetics a tenth more; classes lie round it."""
-    ap = {12: height, 17: height + 0.1, 80: height - 0.1}
-    return record(row, seed, ap, kinetics=0.1, ava_kinetics=0.05)
+def scored(row: Experiment, seed: int, height: float) -> Record:
+    ap: dict[int, float | None] = {12: height, 17: height + 0.1, 80: height - 0.1}
+    return record(row, seed, ap, 0.1)
 
 
-def measured(version: str, ap: float, scale: str = "mini") -> Record:
+def boxes_of(version: str, ap: float, scale: str = "mini") -> Record:
     """A detector whose recall falls and whose precision rises with the threshold."""
-    most = recipes.THRESHOLDS[-1]
-    quality = {"AP@0.5": ap, "AP@0.75": ap - 0.2, "AP@0.5:0.95": ap - 0.3, "recall@0.5": 0.99}
-    quality["thresholds"] = {
-        str(least): {"recall": 1 - least, "precision": least if least < most else None}
+    last = recipes.THRESHOLDS[-1]
+    curve = {
+        str(least): {"recall": 1 - least, "precision": least if least < last else None}
         for least in persons.THRESHOLDS
     }
-    metrics = {"ava": quality, "kinetics": {**quality, "AP@0.5": ap - 0.1}}
+    quality = {"AP@0.5": ap, "AP@0.75": ap - 0.2, "AP@0.5:0.95": ap - 0.3, "recall@0.5": 0.99}
+    metrics = {
+        "ava": quality | {"thresholds": curve},
+        "kinetics": quality | {"AP@0.5": ap - 0.1, "thresholds": curve},
+    }
     return Record({"detector": version}, version, scale, metrics, {})
 
 
+BOXES = {name: boxes_of(name, ap) for name, ap in (("v1", 0.90), ("v2", 0.95), ("v3", 0.96))}
+
+
 @pytest.fixture
-def detected() -> list[Record]:
+def detected(commit: Commit) -> list[Record]:
     """Three seeds a row, 0.01 apart; ground truth gains 0.01 more with every seed."""
-    rows = recipes.table4()
-    return [
-        on_boxes(rows[name], seed, height + 0.01 * seed * (2 if name == "ground-truth" else 1))
-        for name, height in HEIGHTS.items()
-        for seed in range(3)
-    ]
+    rows, records = recipes.table4(), []
+    for name, height in HEIGHTS.items():
+        step = 0.02 if name == "ground-truth" else 0.01
+        records += [scored(rows[name], seed, height + step * seed) for seed in range(3)]
+    return commit(records, BOXES)
 
 
-@pytest.fixture
-def boxes() -> dict[str, Record]:
-    return {name: measured(name, ap) for name, ap in (("v1", 0.90), ("v2", 0.95), ("v3", 0.96))}
-
-
-def test_reference_has_boxes_and_actions(detected, boxes) -> None:
-    table = tables.reference(4, records=detected, detectors=boxes)
-    half = T95 * 1 / math.sqrt(3)  # 30, 31 and 32 %
+def test_reference_has_boxes_and_actions(detected: list[Record], commit: Commit) -> None:
+    table = tables.reference(4)
+    half = T95 * 1 / sqrt(3)  # 30, 31 and 32 %
     assert table.loc["det-v1"].to_dict() == {
         "AVA AP@0.5": "90.00",
         "AVA AP@0.5:0.95": "60.00",
@@ -496,90 +524,83 @@ def test_reference_has_boxes_and_actions(detected, boxes) -> None:
         "-",
         f"42.00 ± {2 * half:.2f}",
     ]
-    few = [r for r in detected if r.experiment["detector"] == "v2" and r.experiment["seed"] == 1]
-    table = tables.reference(4, records=few, detectors={})
+    commit([one for one in detected[3:6] if one.experiment["seed"] == 1])
+    table = tables.reference(4)
     assert table.loc["det-v2", ["AVA AP@0.5", "AVA mAP@0.5"]].tolist() == ["not run", "32.00"]
-    assert table.loc["det-v3", "Kinetics mAP@0.5"] == "not run"
     assert table["seeds"].tolist() == [0, 1, 0, 0]
 
 
-def test_other_scales_backbones_and_uses_do_not_count(boxes) -> None:
-    rows = recipes.table4(scale="smoke") | recipes.table4(backbone="slowfast-152")
-    smoke = {name: replace(one, scale="smoke") for name, one in boxes.items()}
-    rows = [*rows.values(), recipes.table4(scale="smoke")["v3"], recipes.box_uses()["extended"]]
-    others = [on_boxes(row, 0, 0.5) for row in rows]
-    table = tables.reference(4, records=others, detectors=smoke)
-    assert (table.drop(columns="seeds").isin(["not run", "-"])).all(axis=None)
-    table = tables.reference(4, records=others, detectors=boxes, backbone="slowfast-152")
-    assert table.loc["det-v1", "AVA mAP@0.5"] == "50.00"
+def test_other_scales_backbones_and_uses_do_not_count(commit: Commit) -> None:
+    rows = [*recipes.table4(backbone="slowfast-152").values(), recipes.box_uses()["extended"]]
+    rows += recipes.table4(scale="smoke").values()
+    others = [scored(row, 0, 0.5) for row in rows]
+    commit(others, {name: replace(one, scale="smoke") for name, one in BOXES.items()})
+    table = tables.reference(4)
+    assert table.drop(columns="seeds").isin(["not run", "-"]).all(axis=None)
+    assert tables.reference(4, "slowfast-152").loc["det-v1", "AVA mAP@0.5"] == "50.00"
 
 
-def test_versions_say_what_they_are_trained_on(boxes) -> None:
-    table = tables.person_boxes(boxes)
+def test_versions_say_what_they_are_trained_on(commit: Commit) -> None:
+    commit([], BOXES)
+    table = tables.person_boxes()
     assert table.index.tolist() == ["v1", "v2", "v3"]
     full = DETECTOR_SCALES["mini"].iterations
     first, second = (round(full * stage.share) for stage in DETECTORS["v1"])
     assert table.loc["v1", "iterations"] == f"{first} on stills, {second} on ava"
-    assert table.loc["v3", "iterations"].endswith(" on ava + kinetics")
     assert table.loc["v2", ["AVA AP@0.75", "Kinetics AP@0.5"]].tolist() == ["75.00", "85.00"]
-    assert (tables.person_boxes({}).drop(columns="iterations") == "not run").all(axis=None)
 
 
-def test_detectors_stand_beside_the_paper(detected, boxes, monkeypatch) -> None:
-    asked = []
+def test_boxes_of_a_run_are_measured(detected: list[Record], monkeypatch) -> None:
+    measured = []
 
-    def look(version: str, scale: str) -> Record:
-        asked.append((version, scale))
-        return measured(version, 0.5, scale)
+    def measure(version: str, scale: str) -> Record:
+        measured.append((version, scale))
+        return boxes_of(version, 0.5, scale)
 
-    monkeypatch.setattr(study, "detector_record", look)
+    monkeypatch.setattr(study, "detector_record", measure)
     rows = recipes.table4(scale="smoke")
-    runs = {name: on_boxes(rows[name], 0, 0.2) for name in ("v2", "ground-truth")}
-    reference = {"records": detected, "detectors": boxes}
-    table = tables.beside_paper(runs, table=4, **reference)
-    assert asked == [("v2", "smoke")]
+    runs = {name: scored(rows[name], 0, 0.2) for name in ("v2", "ground-truth")}
+    table = tables.beside_paper(runs, table=4)
+    assert measured == [("v2", "smoke")]
     assert table["paper"].loc["det-v3", "AVA mAP@0.5"] == "36.41"
     assert table["reference: mini"].loc["det-v2", "AVA AP@0.5"] == "95.00"
-    mine = table["this run: smoke"]
-    assert mine.loc["det-v2"].tolist() == ["50.00", "20.00", "40.00", "30.00"]
-    assert mine.loc["GT"].tolist() == ["-", "20.00", "-", "30.00"]
-    assert (mine.loc[["det-v1", "det-v3"]] == "not run").all(axis=None)
-    with pytest.raises(InputError, match="mini and smoke in one column"):
-        tables.beside_paper({**runs, "v1": detected[0]}, table=4, **reference)
-    assert "this run" in tables.beside_paper({}, table=4, **reference)
+    run = table["this run: smoke"]
+    assert run.loc["det-v2"].tolist() == ["50.00", "20.00", "40.00", "30.00"]
+    assert run.loc["GT"].tolist() == ["-", "20.00", "-", "30.00"]
+    assert (run.loc[["det-v1", "det-v3"]] == "not run").all(axis=None)
 
 
-def test_differences_of_detectors_are_paired_by_seed(detected) -> None:
-    row = recipes.box_uses()["extended"]
-    extended = [on_boxes(row, seed, 0.34 + 0.01 * seed) for seed in (0, 2)]
-    table = tables.differences(4, records=[*detected, *extended])
+def test_detectors_are_paired_by_seed(detected: list[Record], commit: Commit) -> None:
+    extended = recipes.box_uses()["extended"]
+    commit([*detected, *(scored(extended, seed, 0.34 + 0.01 * seed) for seed in (0, 2))])
+    table = tables.differences(4)
     comparisons = table.index.get_level_values("comparison").unique().tolist()
     assert comparisons == ["v2 − v1", "v3 − v2", "v3 − v1", "GT − v3", "extended − v3"]
     assert table.loc[("v2 − v1", "AVA")].tolist() == [1, 1, 1, 3]
-    half = T95 * 1 / math.sqrt(3)  # gains of 7, 8 and 9
-    gains = table.loc[("GT − v3", "A+K")].tolist()
-    assert gains == pytest.approx([8, 8 - half, 8 + half, 3], abs=0.01)
+    half = T95 * 1 / sqrt(3)  # gains of 7, 8 and 9
+    assert table.loc[("GT − v3", "A+K")].tolist() == pytest.approx(
+        [8, 8 - half, 8 + half, 3], abs=0.01
+    )
     assert table.loc[("extended − v3", "Kinetics"), ["gain", "seeds"]].tolist() == [1, 2]
-    assert tables.differences(4, records=[]).empty
 
 
-def test_curve_of_ours_ends_at_ground_truth(detected, boxes) -> None:
-    table = tables.by_detector(detected, boxes)
+def test_curve_of_ours_ends_at_ground_truth(detected: list[Record], commit: Commit) -> None:
+    table = tables.by_detector()
     assert table.loc["AVA", "AP"].tolist() == pytest.approx([90, 95, 96, 100])
     assert table.loc["Kinetics", "AP"].tolist() == pytest.approx([80, 85, 86, 100])
     assert table.loc["AVA", "mAP"].tolist() == pytest.approx([31, 32, 34, 42])
-    del boxes["v1"]  # not measured: it has no AP to stand at
-    fewer = tables.by_detector([r for r in detected if r.experiment["seed"] == 0], boxes)
-    assert fewer.loc["AVA"].index.tolist() == ["v2", "v3", "GT"]
+    some = {name: boxes for name, boxes in BOXES.items() if name != "v1"}
+    commit([one for one in detected if one.experiment["seed"] == 0], some)
+    fewer = tables.by_detector()
+    assert fewer.loc["AVA"].index.tolist() == ["v2", "v3", "GT"]  # not measured: not on the axis
     assert fewer["low"].isna().all()
-    assert tables.by_detector([], boxes).empty
 
 
-def test_thresholds_have_boxes_and_actions(detected, boxes) -> None:
+def test_thresholds_have_boxes_and_actions(detected: list[Record], commit: Commit) -> None:
     low, high, used = recipes.THRESHOLDS[0], recipes.THRESHOLDS[-1], Detections().threshold
-    row = recipes.box_uses()[f"threshold {low}"]
-    some = [on_boxes(row, seed, 0.3) for seed in range(3)]
-    table = tables.by_threshold([*detected, *some], boxes)
+    some = [scored(recipes.box_uses()[f"threshold {low}"], seed, 0.3) for seed in range(3)]
+    commit([*detected, *some], BOXES)
+    table = tables.by_threshold()
     assert table.loc["AVA"].index.tolist() == list(persons.THRESHOLDS)
     assert set(recipes.THRESHOLDS) < set(persons.THRESHOLDS)
     wanted = [100 - 100 * low, 100 * low, 30, 30, 30, 3]
@@ -588,21 +609,19 @@ def test_thresholds_have_boxes_and_actions(detected, boxes) -> None:
     assert of_tables.tolist() == pytest.approx([100 - 100 * used, 44, 3])
     assert table.loc[("AVA", high), ["precision", "mAP"]].isna().all()
     assert table.loc[("AVA", high), "seeds"] == 0
-    without = tables.by_threshold(some, {})
+    commit(some)
+    without = tables.by_threshold()
     assert without.index.tolist() == [("AVA", low), ("Kinetics", low)]
     assert without["recall"].isna().all()
-    assert tables.by_threshold([], {}).empty
 
 
-def test_classes_that_lose_most_come_first(detected) -> None:
+def test_classes_that_lose_most_come_first(detected: list[Record]) -> None:
     for one in detected:
-        name, seed = one.experiment["detector"], one.experiment["seed"]
-        if name in ("v3", "ground-truth"):
-            ap = 0.2 if name == "v3" else 0.5 if seed else 0.4
-            one.metrics["ava+kinetics"]["AP"]["17"] = ap
-    table = tables.by_class(4, records=detected)
+        boxes, ap = one.experiment["detector"], one.metrics["ava+kinetics"]["AP"]
+        if boxes in ("v3", "ground-truth"):
+            ap["17"] = 0.2 if boxes == "v3" else 0.5 if one.experiment["seed"] else 0.4
+    table = tables.by_class(4)
     assert table.index.tolist() == [17, 12, 80]
     assert table.loc[17, ["gain", "seeds"]].tolist() == pytest.approx([80 / 3, 3])
     assert table.loc[12, "gain"] == pytest.approx(8)
     assert table.loc[80, "group"] == "person"
-    assert tables.by_class(4, records=[]).empty

@@ -1,14 +1,7 @@
 """The ledger: every claim of the paper, its number, ours at ``mini``, and a verdict.
 
-``claims.toml`` has the claims. A row of Table 1 is named by its words (``ir-csn-152 K700 32x2
-t-only +M``), with ``, ground-truth boxes`` where it is not scored on v3's; those of the other
-tables as in :mod:`stadlib.recipes`. Beside them stand ``ensemble``, ``best single model``,
-``single models``, ``new head without memory`` and ``boxes v1`` to ``v3``; ``, test`` is the test
-split. A measure is a source (mAP), a third of the classes or one class (AP on AVA), or
-``ava AP@0.5`` of person boxes.
-
-Differences are in points, paired by seed where all else is equal. The rules (:func:`verdict`) look
-at the 95 % interval over seeds:
+``claims.toml`` has the claims and explains their words. Differences are in points, paired by seed
+where all else is equal. The rules (:func:`verdict`) look at the 95 % interval over seeds:
 
 - *not measured*: fewer than two seeds on both sides, or a height, which is AVA-Kinetics' own.
 - *shown*: the whole interval lies on the claim's side of zero; for "level", within :data:`MARGIN`
@@ -42,10 +35,8 @@ from stadlib.study import Record, read_records
 
 MARGIN = 1.0  # points; the gain that the paper calls significant (section 3.3)
 SHOWN, NOT_SHOWN, CONTRADICTED, NOT_MEASURED = VERDICTS = (
-    "shown",
-    "not shown",
-    "contradicted",
-    "not measured",
+    *("shown", "not shown"),
+    *("contradicted", "not measured"),
 )
 MOST_SEEDS = 1_000
 TABLE1 = [" ".join([*row[:4], *["+M"] * row[4]]) for row in recipes.TABLE1]
@@ -70,18 +61,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence of the paper.
-
-    Attributes:
-        table: of the paper.
-        text: what is claimed.
-        kind: ``above`` zero, ``below`` zero, ``level`` (zero within a margin), ``kept`` (no loss
-            beyond the margin), or ``height`` (of a table, not a difference).
-        places: where it can be seen. The ledger shows the first, and the others beside it.
-        words: the paper's own for how much.
-        because: why the first place may look otherwise here. Another place's name in braces stands
-            for its measurement: ``{ground-truth boxes}``.
-    """
+    """A sentence of the paper, and where it can be seen; ``claims.toml`` explains the fields."""
 
     table: str
     text: str
@@ -101,7 +81,7 @@ def read_claims() -> list[Claim]:
 
 
 def verdict(kind: str, low: float, high: float) -> str:
-    """Judge an interval by the rules above; a NaN is an interval that is not there."""
+    """Judge an interval by the rules above; NaN stands for no interval."""
     if isnan(low) or kind == "height":
         return NOT_MEASURED
     if kind == "below":
@@ -138,7 +118,7 @@ class Measured:
 
     @property
     def bounds(self) -> tuple[float, float, float]:
-        """Mean, low and high of ours; NaN where nothing bounds it."""
+        """Mean, low and high of ours; NaN without an interval."""
         mean, half = interval(self.values)
         return mean, mean - half, mean + half
 
@@ -162,32 +142,31 @@ class Measured:
         number = "-" if isnan(self.paper) else f"{self.paper:{sign}.2f}"
         return f"{number} (“{self.claim.words}”)" if self.claim.words else number
 
-
-def reason(one: Measured) -> str:
-    """Return why a place does not show its claim, in a sentence; empty where it does."""
-    (mean, *_), count, kind = one.bounds, len(one.values), one.claim.kind
-    if one.verdict == SHOWN:
-        return ""
-    if kind == "height":
-        return "a height on AVA-Kinetics; no record is of that data"
-    if count == 0:
-        rows = " and of ".join(one.missing or ("one seed on both sides",))
-        return f"no record of {rows} at mini"
-    if count == 1:
-        return f"there is one difference, {mean:+.2f}, and one bounds nothing"
-    if one.verdict == CONTRADICTED:
-        against = sum(verdict(kind, value, value) == CONTRADICTED for value in one.values)
-        side = "outside the margin" if kind in ("level", "kept") else "on the other side"
-        return f"{against} of {count} seeds lie {side}, at {mean:+.2f} on average"
-    scatter, decides = stdev(one.values), f"{MOST_SEEDS} would not decide"
-    for needed in range(count, MOST_SEEDS + 1):  # if mean and scatter stay as they are
-        half = half_width(needed, scatter)
-        if verdict(kind, mean - half, mean + half) != NOT_SHOWN:
-            decides = f"about {needed} would decide"
-            break
-    return (
-        f"{count} seeds scatter by {scatter:.2f} (standard deviation) around {mean:+.2f}; {decides}"
-    )
+    @property
+    def reason(self) -> str:
+        """Why this place does not show the claim, in a sentence; empty where it does."""
+        (mean, *_), count, kind = self.bounds, len(self.values), self.claim.kind
+        if self.verdict == SHOWN:
+            return ""
+        if kind == "height":
+            return "a height on AVA-Kinetics; no record is of that data"
+        if count == 0:
+            rows = " and of ".join(self.missing or ("one seed on both sides",))
+            return f"no record of {rows} at mini"
+        if count == 1:
+            return f"there is one difference, {mean:+.2f}, and one bounds nothing"
+        if self.verdict == CONTRADICTED:
+            against = sum(verdict(kind, value, value) == CONTRADICTED for value in self.values)
+            side = "outside the margin" if kind in ("level", "kept") else "on the other side"
+            return f"{against} of {count} seeds lie {side}, at {mean:+.2f} on average"
+        scatter, decides = stdev(self.values), f"{MOST_SEEDS} would not decide"
+        for needed in range(count, MOST_SEEDS + 1):  # if mean and scatter stay as they are
+            half = half_width(needed, scatter)
+            if verdict(kind, mean - half, mean + half) != NOT_SHOWN:
+                decides = f"about {needed} would decide"
+                break
+        deviation = f"{scatter:.2f} (standard deviation) around {mean:+.2f}"
+        return f"{count} seeds scatter by {deviation}; {decides}"
 
 
 def printed() -> dict[tuple[str, str], float]:
@@ -217,42 +196,39 @@ def committed() -> dict[str, list[Record]]:
     """Our records at ``mini`` by row; a row without records is empty or missing.
 
     ``ensembles/members`` may be of another pretrained backbone than the rows. ``test`` holds
-    records of a member or an ensemble, under the same digest, with the test split's metrics.
+    records of members and ensembles, under the same digests, with the test split's metrics.
 
     Raises:
         InputError: a file is not a record, or an ensemble does not say its seed.
     """
     folder = published_dir("reference")
     records = read_records(folder)
-    truth = recipes.table1(detector="ground-truth")
-    rows = dict(zip(TABLE1, recipes.table1(), strict=True))
-    rows |= {f"{name}, ground-truth boxes": row for name, row in zip(TABLE1, truth, strict=True)}
-    runs = {name: scores.of_experiment(row, records) for name, row in rows.items()}
+    runs: dict[str, list[Record]] = {}
+    for detector, ending in (("v3", ""), ("ground-truth", ", ground-truth boxes")):
+        for name, row in zip(TABLE1, recipes.table1(detector=detector), strict=True):
+            runs[name + ending] = scores.of_experiment(row, records)
     for table in (2, 3, 4):
-        runs |= tables.records_of(table, records)
+        runs |= tables.records_of(table, records=records)
     members = [r for r in read_records(folder / "ensembles/members") if r.scale == "mini"]
     members.sort(key=lambda record: record.metrics["ava+kinetics"]["mAP"])
     best = {record.experiment["seed"]: record for record in members}  # the last one of a seed
+    tests = {record.digest: record for record in read_records(folder / "test")}
     runs["best single model"] = list(best.values())
     runs["ensemble"] = tables.reference_ensembles()
-    tests = {record.digest: record for record in read_records(folder / "test")}
     runs["single models"] = [record for record in members if record.digest in tests]
     for name in ("ensemble", "single models"):
         runs[f"{name}, test"] = [tests[r.digest] for r in runs[name] if r.digest in tests]
-    for version, record in study.reference_detectors().items():
-        runs[f"boxes {version}"] = [record]
-    return runs
+    boxes = study.reference_detectors()
+    return runs | {f"boxes {version}": [record] for version, record in boxes.items()}
 
 
-def by_seed(records: Iterable[Record], measure: str, counts: Mapping[int, int]) -> dict[int, float]:
+def by_seed(
+    records: Iterable[Record], measure: str, counts: Mapping[int, int] | pd.Series
+) -> dict[int, float]:
     """What the records of one row measure, by seed; several of one seed are averaged.
 
-    A seed whose records lack the class is left out.
-
-    Args:
-        records: of one row.
-        measure: as in the module's text.
-        counts: training instances by action id, which make the thirds.
+    A seed whose records lack the class is left out. ``counts`` (training instances by action id)
+    make the thirds.
     """
     values = defaultdict(list)
     for record in records:
@@ -278,22 +254,19 @@ def measured() -> list[list[Measured]]:
     Raises:
         InputError: as :func:`committed`.
     """
-    points, records = printed(), committed()
-    counts = tables.reference_counts().to_dict()
-
-    def at(claim: Claim, place: Place) -> Measured:
-        signs = [(1, row) for row in place.plus] + [(-1, row) for row in place.minus]
-        ours = {row: by_seed(records.get(row, []), place.measure, counts) for _, row in signs}
-        seeds = sorted(set.intersection(*map(set, ours.values())))
-        return Measured(
-            claim=claim,
-            place=place,
-            paper=sum(sign * points.get((row, place.measure), nan) for sign, row in signs),
-            values=tuple(sum(sign * ours[row][seed] for sign, row in signs) for seed in seeds),
-            missing=tuple(row for row, values in ours.items() if not values),
-        )
-
-    return [[at(claim, place) for place in claim.places] for claim in read_claims()]
+    points, records, counts = printed(), committed(), tables.reference_counts()
+    measurements = []
+    for claim in read_claims():
+        measurements.append([])
+        for place in claim.places:
+            signs = [(1, row) for row in place.plus] + [(-1, row) for row in place.minus]
+            ours = {row: by_seed(records.get(row, []), place.measure, counts) for _, row in signs}
+            seeds = sorted(set.intersection(*map(set, ours.values())))
+            paper = sum(sign * points.get((row, place.measure), nan) for sign, row in signs)
+            values = tuple(sum(sign * ours[row][seed] for sign, row in signs) for seed in seeds)
+            missing = tuple(row for row, values_of_row in ours.items() if not values_of_row)
+            measurements[-1].append(Measured(claim, place, paper, values, missing))
+    return measurements
 
 
 class Ledger(pd.DataFrame):
@@ -304,21 +277,17 @@ class Ledger(pd.DataFrame):
             return super()._repr_html_()
 
 
-def ledger(found: list[list[Measured]] | None = None) -> Ledger:
-    """Return the ledger as text, one claim a row.
+def ledger(measurements: list[list[Measured]] | None = None) -> Ledger:
+    """Return the ledger as text, one claim a row; the default is the committed reference's.
 
-    Args:
-        found: measurements; the default is the committed reference's.
-
-    Returns:
-        By claim: ``where`` (the place of the numbers), ``paper`` (with its own words), ``mini``
-        (with the 95 % interval), ``seeds``, ``verdict``, and ``notes``: why it is not shown, and
-        the verdicts at the other places.
+    Columns: ``where`` (the place of the numbers), ``paper`` (with its own words), ``mini`` (with
+    the 95 % interval), ``seeds``, ``verdict``, and ``notes``: why it is not shown, and the verdicts
+    at the other places.
     """
     rows = {}
-    for lead, *others in measured() if found is None else found:
+    for lead, *others in measured() if measurements is None else measurements:
         notes = []
-        if why := reason(lead):
+        if why := lead.reason:
             if lead.values and lead.claim.because:
                 texts = {one.place.where: one.text for one in others}
                 why += "; " + lead.claim.because.format(**texts)
@@ -341,29 +310,22 @@ def ledger(found: list[list[Measured]] | None = None) -> Ledger:
     return Ledger(pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns="claim"))
 
 
-def places(found: list[list[Measured]] | None = None) -> pd.DataFrame:
-    """Return every place of every claim in numbers, one a row: ``results/claims.csv``."""
-    rows = []
-    for one in chain.from_iterable(measured() if found is None else found):
-        row = {"claim": one.claim.text, "kind": one.claim.kind, "where": one.where}
-        row |= {"paper_words": one.claim.words, "paper": one.paper}
-        row |= dict(zip(("mini", "low", "high"), one.bounds, strict=True))
-        rows.append(row | {"seeds": len(one.values), "verdict": one.verdict, "why": reason(one)})
-    return pd.DataFrame(rows).round(2)
-
-
-def markdown(found: list[list[Measured]] | None = None) -> str:
+def markdown(measurements: list[list[Measured]] | None = None) -> str:
     """Return the ledger in Markdown, with the number of verdicts of each kind before it."""
-    table = ledger(found)
+    table = ledger(measurements)
     tally = Counter(table["verdict"])
     words = ", ".join(f"{tally[word]} {word}" for word in VERDICTS)
     table["verdict"] = "**" + table["verdict"] + "**"
-    lines = [["claim", *table], ["---"] * (1 + len(table.columns))]
-    lines += [[str(cell) for cell in row] for row in table.itertuples()]
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = tables.markdown(["claim", *table], table.itertuples())
     return f"Of {len(table)} claims: {words}.\n\n{rows}"
 
 
-def csv(found: list[list[Measured]] | None = None) -> str:
-    """Return :func:`places` as the text of a CSV file."""
-    return places(found).to_csv(index=False, lineterminator="\n")
+def csv(measurements: list[list[Measured]] | None = None) -> str:
+    """Return every place of every claim in numbers, one a row: ``results/claims.csv``."""
+    rows = []
+    for one in chain.from_iterable(measured() if measurements is None else measurements):
+        row = {"claim": one.claim.text, "kind": one.claim.kind, "where": one.where}
+        row |= {"paper_words": one.claim.words, "paper": one.paper}
+        row |= dict(zip(("mini", "low", "high"), one.bounds, strict=True))
+        rows.append(row | {"seeds": len(one.values), "verdict": one.verdict, "why": one.reason})
+    return pd.DataFrame(rows).round(2).to_csv(index=False, lineterminator="\n")

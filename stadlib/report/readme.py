@@ -72,11 +72,6 @@ def fact() -> str:
     )
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
 def short_table() -> str:
     """The best backbone's rows of Table 1, on both datasets together."""
     paper, ours = tables.paper(1), tables.reference(1)
@@ -86,7 +81,7 @@ def short_table() -> str:
         for key in paper.index
         if key[:2] == BEST
     ]
-    return _markdown(header, rows)
+    return tables.markdown(header, rows)
 
 
 def full_table() -> str:
@@ -95,7 +90,7 @@ def full_table() -> str:
     header = [*tables.ROW, *(f"paper {name}" for name in paper), *(f"mini {name}" for name in ours)]
     rows = [[*key, *paper.loc[key], *ours.loc[key]] for key in paper.index]
     if not tables.reference_ensembles():
-        return _markdown(header, rows)
+        return tables.markdown(header, rows)
     groups = defaultdict(list)
     for record in tables.reference_records("ensembles/members"):
         words = [record.experiment[name] for name in ("backbone", "pretrain", "frames", "head")]
@@ -103,7 +98,7 @@ def full_table() -> str:
         groups[" ".join([*words, *["+M"] * memory])].append(record)
     alone = (f"{name} {scores.mean_text(runs, 'ava+kinetics')}" for name, runs in groups.items())
     text = f"Our ensemble averages {len(groups)} models of one seed, alone (A+K): "
-    return _markdown(header, rows) + "\n\n" + text + ", ".join(alone) + "."
+    return tables.markdown(header, rows) + "\n\n" + text + ", ".join(alone) + "."
 
 
 def gain_chart():

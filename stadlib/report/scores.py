@@ -12,7 +12,6 @@ from math import isnan, nan, sqrt
 from statistics import fmean, stdev
 
 import pandas as pd
-from scipy.special import stdtrit
 
 from stadlib.base import check_word
 from stadlib.data.labels import AVA_ACTIONS, LASTING, group
@@ -21,15 +20,19 @@ from stadlib.study import Record
 
 SOURCES = {"ava": "AVA", "kinetics": "Kinetics", "ava+kinetics": "A+K"}
 NOT_RUN = "not run"
-GROUPS = ("pose", "object", "person")
-DURATIONS = ("lasting", "short")
+ORDER = {  # of the rows of a table of gains
+    "source": tuple(SOURCES.values()),
+    "class": (),  # by action id
+    "group": ("pose", "object", "person"),
+    "duration": ("lasting", "short"),
+}
 
 
 def interval(values: Iterable[float]) -> tuple[float, float]:
-    """Return the mean and the half width of its interval.
+    """Return the mean and the half width of its interval; of paired values pass the differences.
 
-    The half width is NaN for one value, because a single seed bounds nothing. Both are NaN for
-    none. For a paired comparison, pass the differences.
+    The half width of one value is NaN, because a single seed bounds nothing. Without values both
+    are NaN.
     """
     values = [float(value) for value in values]
     if len(values) < 2:
@@ -39,6 +42,8 @@ def interval(values: Iterable[float]) -> tuple[float, float]:
 
 def half_width(count: int, scatter: float) -> float:
     """Half the interval of a mean of ``count`` values with this standard deviation."""
+    from scipy.special import stdtrit  # noqa: PLC0415  (slow, and most commands need no interval)
+
     return float(stdtrit(count - 1, 0.975)) * scatter / sqrt(count)
 
 
@@ -67,41 +72,34 @@ def mean_text(records: Iterable[Record], source: str) -> str:
     return text_of(percent(record.metrics[source]["mAP"]) for record in records)
 
 
-def by_source(metrics: dict, source: str = "") -> dict[str, float]:
-    """mAP by source, under the paper's names."""
-    return {header: percent(metrics[name]["mAP"]) for name, header in SOURCES.items()}
-
-
 def by_class(metrics: dict, source: str) -> dict[int, float]:
     """AP by action id, of the classes that have ground truth."""
     ap = metrics[source]["AP"]
     return {int(action): percent(value) for action, value in ap.items() if value is not None}
 
 
-def by_group(metrics: dict, source: str) -> dict[str, float]:
-    """Mean AP of AVA's three groups of classes."""
+def means(metrics: dict, source: str, by: str) -> dict[object, float]:
+    """mAP by ``source``; on one source AP by ``class``, or its mean by ``group`` or ``duration``.
+
+    A duration is that of ``labels.LASTING`` or another.
+    """
+    if by == "source":
+        return {header: percent(metrics[name]["mAP"]) for name, header in SOURCES.items()}
     aps = by_class(metrics, source)
-    members = {name: [aps[a] for a in aps if group(a) == name] for name in GROUPS}
-    return {name: fmean(values) for name, values in members.items() if values}
-
-
-def by_duration(metrics: dict, source: str) -> dict[str, float]:
-    """Mean AP of the actions that last (``labels.LASTING``), and of the others."""
-    aps = by_class(metrics, source)
-    members = {
-        name: [aps[a] for a in aps if (a in LASTING) == (name == "lasting")] for name in DURATIONS
-    }
-    return {name: fmean(values) for name, values in members.items() if values}
-
-
-_BY = {"source": by_source, "class": by_class, "group": by_group, "duration": by_duration}
+    if by == "class":
+        return aps
+    members = defaultdict(list)
+    for action, ap in aps.items():
+        word = group(action) if by == "group" else ORDER[by][action not in LASTING]
+        members[word].append(ap)
+    return {word: fmean(values) for word, values in members.items()}
 
 
 def of_experiment(experiment: Experiment, records: Iterable[Record]) -> list[Record]:
     """The records of this experiment with any seed.
 
-    Digests are compared, not words: a changed number of the scale or of a detector's training
-    makes another experiment.
+    Digests are compared, because a changed number of the scale or of a detector's training makes
+    another experiment.
     """
     records = list(records)
     seeds = {record.experiment["seed"] for record in records}
@@ -120,16 +118,9 @@ def paired_by_seed(better: Iterable[Record], plain: Iterable[Record]) -> list:
 
 
 def paired_difference(
-    records: Iterable[Record],
-    head: str,
-    baseline: str = "linear",
-    by: str = "source",
-    source: str = "ava+kinetics",
+    records: Iterable[Record], head: str, baseline: str = "linear", by: str = "source"
 ) -> pd.DataFrame:
-    """Return what one head gains over another, as :func:`gain_of_pairs` does.
-
-    Records are paired where everything but the head is equal.
-    """
+    """Return what one head gains over another where all else is equal (:func:`gain_of_pairs`)."""
     records = list(records)
     pairs = [
         (record.experiment["seed"], record, other)
@@ -139,7 +130,7 @@ def paired_difference(
         if other.scale == record.scale
         and other.experiment == {**record.experiment, "head": baseline}
     ]
-    return gain_of_pairs(pairs, by, source)
+    return gain_of_pairs(pairs, by)
 
 
 def gain_of_pairs(pairs: Pairs, by: str = "source", source: str = "ava+kinetics") -> pd.DataFrame:
@@ -147,23 +138,20 @@ def gain_of_pairs(pairs: Pairs, by: str = "source", source: str = "ava+kinetics"
 
     Args:
         pairs: a seed's gain is the mean over its pairs; the interval is over seeds.
-        by: ``source`` (AVA, Kinetics, A+K); or on one ``source`` ``class``, ``group``, or
-            ``duration``, which compares actions that last with others.
+        by: ``source`` (AVA, Kinetics, A+K), ``class``, ``group`` or ``duration`` (:func:`means`).
         source: of the APs.
 
     Returns:
         Columns ``gain``, ``low``, ``high``, ``seeds``; by class also ``name``, ``group``.
     """
-    check_word("by", by, tuple(_BY))
+    check_word("by", by, tuple(ORDER))
     check_word("source", source, tuple(SOURCES))
-    measure = _BY[by]
     gains: dict = defaultdict(lambda: defaultdict(list))
     for seed, better, plain in pairs:
-        ours, theirs = measure(better.metrics, source), measure(plain.metrics, source)
+        ours, theirs = means(better.metrics, source, by), means(plain.metrics, source, by)
         for key in ours.keys() & theirs.keys():
             gains[key][seed].append(ours[key] - theirs[key])
-    orders = {"source": SOURCES.values(), "group": GROUPS, "duration": DURATIONS}
-    order = list(orders.get(by, sorted(gains)))
+    order = list(ORDER[by] or sorted(gains))
     rows = []
     for key in order:
         values = [fmean(values) for values in gains[key].values()]

@@ -2,7 +2,7 @@
 
 Three kinds of numbers never mix: the paper's (``results/paper``, on AVA-Kinetics), the reference
 (``results/reference``, our records at ``mini``) and a run of the reader's own. A column's header
-says which it is and at which scale; a row without records reads "not run". mAP@0.5 in % everywhere,
+says which it is and at which scale. A row without records reads "not run". mAP@0.5 in % everywhere,
 differences in points, intervals of 95 % over seeds (Student's t).
 """
 
@@ -21,14 +21,14 @@ from stadlib.data.labels import AVA_ACTIONS
 from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS
 from stadlib.report import scores
-from stadlib.report.scores import NOT_RUN, SOURCES, bounds, mean_text, percent
+from stadlib.report.scores import SOURCES, bounds, mean_text, percent, text_of
 from stadlib.study import Record, read_records
 
-Records = Iterable[Record] | None  # None: the committed reference
 BACKBONE = "ir-csn-152"  # of the reference for Tables 2 to 4
+MEMORY = {True: "✓", False: "×"}
+PLACES = {"ava": "AVA", "kinetics": "Kinetics"}
 ROW = ("backbone", "pretrain", "input", "head", "+M")  # the words that name a row of Table 1
 ENSEMBLE = ("ensemble", "-", "-", "mixed", "-")
-MEMORY = {True: "✓", False: "×"}
 FIRST, NEW, EMPTY = recipes.TABLE2
 NOTHING = "new head without memory"
 SHORT = {FIRST: "A first", NEW: "new head", EMPTY: "empty bank"}
@@ -36,17 +36,26 @@ VARIANTS = ("after", "after, new classifier", "square-root", "repeat-factor", "i
 BALANCE = "after − instance"  # what balancing alone brings
 THIRDS = {"top third": "top-20", "bottom third": "bottom-20", "all": "all-60"}
 PAPER_ROWS = {"det-v1": "v1", "det-v2": "v2", "det-v3": "v3", "GT": "ground-truth"}
-PLACES = {"ava": "AVA", "kinetics": "Kinetics"}
 PERSON_AP, PRECISE_AP, ACTION_AP = "AP@0.5", "AP@0.5:0.95", "mAP@0.5"
-TABLE4_COLUMNS = [f"{place} {name}" for place in PLACES.values() for name in (PERSON_AP, ACTION_AP)]
-USES = ("extended", "product of scores", "trained on both")
 COMPARED = {  # rows of a table whose records are paired by seed: better, plain
     2: (
         *((EMPTY, "t-only"), (NEW, "t-only"), (NEW, NOTHING)),
         *((EMPTY, NEW), (FIRST, NEW), (FIRST, EMPTY)),
         ("s-only, new head", "s-only, without memory"),
     ),
-    4: (("v2", "v1"), ("v3", "v2"), ("v3", "v1"), ("GT", "v3"), *((use, "v3") for use in USES)),
+    4: (
+        *(("v2", "v1"), ("v3", "v2"), ("v3", "v1"), ("GT", "v3")),
+        *(("extended", "v3"), ("product of scores", "v3"), ("trained on both", "v3")),
+    ),
+}
+HEADERS = {  # of a table of the paper, by the columns of its file
+    1: SOURCES | {"memory": "+M", "ava+kinetics_test": "A+K test"},
+    2: {"stage1_data": "stage 1", "stage1_memory_ava": "+M(A)", "stage1_memory_kinetics": "+M(K)"}
+    | {"finetune": "finetune"}
+    | PLACES,
+    3: {"difference": "mAP@0.5 diff."},
+    4: {f"{source}_person_AP": f"{place} {PERSON_AP}" for source, place in PLACES.items()}
+    | {source: f"{place} {ACTION_AP}" for source, place in PLACES.items()},
 }
 
 # ----------------------------------------------------------------------------------- the paper's
@@ -55,39 +64,26 @@ COMPARED = {  # rows of a table whose records are paired by seed: better, plain
 def paper(table: int) -> pd.DataFrame:
     """Return a table of the paper as printed: text, with "-" where the paper has no number.
 
-    Table 2 stands under our names of its strategies. Their second stage is the same: both datasets,
-    memory on both, the backbone frozen.
+    Table 2 has our names of its strategies. Their second stage is the same: both datasets, memory
+    on both, the backbone frozen.
     """
-    check_word("table", table, (1, 2, 3, 4))
+    check_word("table", table, tuple(HEADERS))
     path = published_dir("paper") / f"table{table}.csv"
-    printed = pd.read_csv(path, dtype=str, keep_default_na=False)
+    printed = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=HEADERS[table])
     printed = printed.replace({"": "-", "yes": MEMORY[True], "no": MEMORY[False]})
-    if table == 1:
-        headers = {**SOURCES, "memory": "+M", "ava+kinetics_test": "A+K test"}
-        return printed.rename(columns=headers).set_index(list(ROW))
     if table == 2:
-        headers = {"stage1_data": "stage 1", "stage1_memory_ava": "+M(A)"}
-        headers |= {"stage1_memory_kinetics": "+M(K)", "finetune": "finetune"} | PLACES
-        printed = printed[list(headers)].rename(columns=headers)
-        return printed.set_index(pd.Index(SHORT, name="strategy"))
-    if table == 3:
-        return printed.set_index("classes").rename(columns={"difference": "mAP@0.5 diff."})
-    return printed.set_index("detector").set_axis(TABLE4_COLUMNS, axis=1)
+        return printed[list(HEADERS[2].values())].set_index(pd.Index(SHORT, name="strategy"))
+    return printed.set_index({1: list(ROW), 3: "classes", 4: "detector"}[table])
 
 
 def paper_by_detector() -> pd.DataFrame:
     """Return Table 4 in the form of :func:`by_detector`; the paper gives no intervals."""
     printed = paper(4).replace("-", "100").astype(float).set_axis([*DETECTORS, "GT"])
-    tables = {
-        place: printed[[f"{place} {PERSON_AP}", f"{place} {ACTION_AP}"]].set_axis(
-            ["AP", "mAP"], axis=1
-        )
-        for place in PLACES.values()
-    }
+    tables = {}
+    for place in PLACES.values():
+        titles = {f"{place} {PERSON_AP}": "AP", f"{place} {ACTION_AP}": "mAP"}
+        tables[place] = printed[list(titles)].rename(columns=titles)
     return pd.concat(tables, names=["source", "detector"]).assign(low=nan, high=nan)
-
-
-# ----------------------------------------------------------------------------- what is compared
 
 
 def experiments(rows: Sequence[Experiment]) -> pd.DataFrame:
@@ -102,18 +98,13 @@ def experiments(rows: Sequence[Experiment]) -> pd.DataFrame:
 
 def stages(rows: dict[str, Experiment]) -> pd.DataFrame:
     """Return the stages of some rows in words: what is trained, where from, on what."""
-    table = {
-        (name, number): {
-            "data": " + ".join(stage.data),
-            "memory": " + ".join(stage.memory) or "-",
-            "start": stage.start,
-            "train": stage.train,
-            "sampler": stage.sampler,
-            "iterations": stage.iterations,
-        }
-        for name, row in rows.items()
-        for number, stage in enumerate(row.stages, 1)
-    }
+    names = ("data", "memory", "start", "train", "sampler", "iterations")
+    table: dict[tuple[str, int], dict] = {}
+    for row, experiment in rows.items():
+        for number, stage in enumerate(experiment.stages, 1):
+            values = {name: getattr(stage, name) for name in names}
+            values |= {name: " + ".join(values[name]) or "-" for name in ("data", "memory")}
+            table[row, number] = values
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(["row", "stage"])
 
 
@@ -163,6 +154,12 @@ def reference_counts() -> pd.Series:
     return counts["ava"] + counts["kinetics"]
 
 
+def reference_boxes() -> dict[str, Record]:
+    """Read the committed records of detectors at mini, by version."""
+    records = study.reference_detectors()
+    return {version: record for version, record in records.items() if record.scale == "mini"}
+
+
 def row_key(experiment: dict) -> tuple[str, ...]:
     """The words that name a row of Table 1, in the lower case of the code."""
     memory = any(stage["memory"] for stage in experiment["stages"])
@@ -171,20 +168,19 @@ def row_key(experiment: dict) -> tuple[str, ...]:
 
 
 def records_of(
-    table: int, records: Records = None, backbone: str = BACKBONE
+    table: int, backbone: str = BACKBONE, records: list[Record] | None = None
 ) -> dict[object, list[Record]]:
     """The mini records of every row of a table, and of the rows it is compared with, by name."""
-    records = reference_records() if records is None else list(records)
+    records = reference_records() if records is None else records
     if table == 1:
         rows = {row_key(row.to_dict()): row for row in recipes.table1(scale="mini")}
     elif table == 2:
-        words = {"detector": "ground-truth", "backbone": backbone, "pretrain": "K700"}
-        words |= {"head": "t-only", "memory": "no"}
+        words = {"detector": "ground-truth", "pretrain": "K700", "head": "t-only", "memory": "no"}
         amounts, other = (
             recipes.memory_ablation(backbone=backbone, head=head) for head in ("t-only", "s-only")
         )
         rows = recipes.table2(scale="mini", backbone=backbone) | {
-            "t-only": recipes.table1(scale="mini", **words)[0],
+            "t-only": recipes.table1(scale="mini", backbone=backbone, **words)[0],
             NOTHING: amounts[0, 0],
             "s-only, new head": other[recipes.SPAN, recipes.REMEMBERED],
             "s-only, without memory": other[0, 0],
@@ -197,63 +193,33 @@ def records_of(
     return {name: scores.of_experiment(row, records) for name, row in rows.items()}
 
 
-def detectors_of(records: Mapping[str, Record] | None) -> dict[str, Record]:
-    """Detector records at mini by version; the default is the committed reference."""
-    records = study.reference_detectors() if records is None else records
-    return {version: record for version, record in records.items() if record.scale == "mini"}
-
-
-def reference(
-    table: int = 1,
-    *,
-    backbone: str = BACKBONE,
-    records: Records = None,
-    detectors: Mapping[str, Record] | None = None,
-    counts: Mapping[int, int] | None = None,
-) -> pd.DataFrame:
+def reference(table: int = 1, backbone: str = BACKBONE) -> pd.DataFrame:
     """Return the committed mini records on a table's rows: mean and 95 % interval over seeds.
 
-    A record counts only if its experiment is the recipe's in every field but the seed. Table 1's
-    last row are the committed ensembles. Table 3 has differences to "before" by groups of classes.
-    Its last row is what balancing alone brings: the difference to as much training on data as it
-    comes.
-
-    Args:
-        table: of the paper.
-        backbone: of the rows of Tables 2 to 4.
-        records: of the rows.
-        detectors: records of detectors by version, for Table 4; None: the committed ones.
-        counts: training instances by action id, for Table 3; None: the committed ones.
+    A record counts only if its experiment is the recipe's in every field but the seed. Tables 2 to
+    4 are of one backbone. Table 3 has differences to "before" by thirds of the classes; its last
+    row is the difference to as much training on data as it comes.
     """
-    check_word("table", table, (1, 2, 3, 4))
-    groups = records_of(table, records, backbone)
+    check_word("table", table, tuple(HEADERS))
+    groups = records_of(table, backbone)
     if table == 1:
-        groups[ENSEMBLE] = reference_ensembles() if records is None else []
-        return _table1(groups)
-    if table == 2:
-        return _rows({name: groups[name] for name in SHORT}).rename_axis("strategy")
-    if table == 4:
-        return _table4(groups, detectors_of(detectors))
-    pairs = {name: (groups[name], groups["before"]) for name in VARIANTS}
-    pairs[BALANCE] = groups["after"], groups["instance"]
-    counts = reference_counts().to_dict() if counts is None else counts
-    rows = {name: _thirds_row(*pair, counts) for name, pair in pairs.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("second stage")
+        groups[ENSEMBLE] = reference_ensembles()
+    return _on_rows(table, groups, reference_boxes())
 
 
 def beside_paper(
     runs: Iterable[Record | None] | Mapping[str, Record],
     table: int = 1,
-    **options: object,
+    backbone: str = BACKBONE,
 ) -> pd.DataFrame:
     """Return the paper's table, the reference and these runs side by side.
 
     Args:
-        runs: of one scale: any records of Tables 1 and 2, where None stands for a row that was not
-            run; of Tables 3 and 4 by the words of ``recipes``. The boxes of Table 4's detectors are
-            measured, or the record of having done so is read.
+        runs: of one scale: any records of Tables 1 and 2, where None is a row that was not run; of
+            Tables 3 and 4 by the words of ``recipes``. The boxes of Table 4's detectors are
+            measured, or the record of that is read.
         table: of the paper.
-        options: as in :func:`reference`.
+        backbone: of the reference for Tables 2 to 4.
 
     Raises:
         InputError: the records are of several scales.
@@ -262,79 +228,62 @@ def beside_paper(
     scales = sorted({record.scale for record in records})
     if len(scales) > 1:
         raise InputError(f"records of {' and '.join(scales)} in one column; show them one by one")
-    ours = reference(table, **options)
-    groups = defaultdict(list)
+    printed, ours = paper(table), reference(table, backbone)
+    groups, boxes = defaultdict(list), {}
     for record in records if table < 3 else ():
         experiment = record.experiment
         name = row_key(experiment) if table == 1 else recipes.strategy(from_dict(experiment))
         groups[name].append(record)
-    if table == 1:
-        parts = [paper(1).drop(columns="A+K test"), ours, _table1(groups)]
-    elif table == 2:
-        own = _rows({name: groups[name] for name in SHORT}).rename_axis("strategy")
-        parts = [paper(2)[["AVA", "Kinetics"]], ours, own]
-    elif table == 3:
-        counts = options.get("counts") or reference_counts().to_dict()
-        printed = paper(3)["mAP@0.5 diff."]
-        printed = {name: [printed[words]] for name, words in THIRDS.items()}
-        names = [name for name in VARIANTS if name in runs]
-        rows = {name: _thirds_row([runs[name]], [runs["before"]], counts) for name in names}
-        own = pd.DataFrame.from_dict(rows, orient="index")
-        parts = [pd.DataFrame(printed, index=["after"]), ours, own]
-    else:
-        boxes = {
-            version: study.detector_record(version, run.scale)
-            for version, run in runs.items()
-            if version in DETECTORS
-        }
-        own = _table4({name: [run] for name, run in runs.items()}, boxes)
-        parts = [paper(4), ours[TABLE4_COLUMNS], own[TABLE4_COLUMNS]]
-    title = f"this run: {scales[0]}" if scales else "this run"
-    titles = ("paper", "reference: mini", title)
-    if table == 3:
-        stacked = dict(zip(titles, parts, strict=True))
-        return pd.concat(stacked, names=["", "second stage"]).drop(columns="seeds")
-    parts = [part.drop(columns="seeds", errors="ignore") for part in parts]
-    return pd.concat(dict(zip(titles, parts, strict=True)), axis=1)
+    if table > 2:
+        groups |= {name: [run] for name, run in runs.items()}
+    if table == 4:
+        names = [name for name in runs if name in DETECTORS]
+        boxes = {name: study.detector_record(name, runs[name].scale) for name in names}
+    own = _on_rows(table, groups, boxes)
+    titles = ("paper", "reference: mini", f"this run: {scales[0]}" if scales else "this run")
+    parts = dict(zip(titles, (printed, ours, own), strict=True))
+    if table == 3:  # below each other: the paper has one row
+        changes = {name: [printed.loc[word].item()] for name, word in THIRDS.items()}
+        parts["paper"] = pd.DataFrame(changes, index=["after"])
+        parts[titles[-1]] = own.loc[[name for name in VARIANTS if name in runs]]
+        return pd.concat(parts, names=["", "second stage"]).drop(columns="seeds")
+    shown = {*SOURCES.values(), *HEADERS[4].values()}
+    parts = {title: part[[name for name in part if name in shown]] for title, part in parts.items()}
+    return pd.concat(parts, axis=1)
 
 
-def _rows(groups: Mapping[object, list[Record]]) -> pd.DataFrame:
-    """Means of the groups as text, by source, and how many seeds they are of."""
-    rows = [
-        {header: mean_text(records, source) for source, header in SOURCES.items()}
-        | {"seeds": len(records)}
-        for records in groups.values()
-    ]
-    return pd.DataFrame(rows, index=list(groups))
-
-
-def _table1(groups: Mapping[tuple, list[Record]]) -> pd.DataFrame:
-    """Means on the rows of Table 1."""
-    index = paper(1).index
-    records = {key: groups.get(tuple(word.lower() for word in key), []) for key in index}
-    return _rows(records).set_axis(index)
-
-
-def _thirds_row(after: list[Record], before: list[Record], counts: Mapping[int, int]) -> dict:
-    """Differences of groups of classes on AVA as text: ``+1.05 ± 0.40``."""
-    pairs = scores.paired_by_seed(after, before)
-    aps = [[scores.by_class(record.metrics, "ava") for record in pair[1:]] for pair in pairs]
-    row = {}
-    for name, actions in thirds(counts).items():
-        values = [fmean(a[k] - b[k] for k in actions if k in a and k in b) for a, b in aps]
-        row[name] = scores.text_of(values, "+.2f")
-    return row | {"seeds": len(pairs)}
-
-
-def _table4(groups: Mapping[str, list[Record]], boxes: Mapping[str, Record]) -> pd.DataFrame:
-    """Rows of Table 4 as text; "-" for the AP of ground-truth boxes, as the paper prints."""
+def _on_rows(
+    table: int, groups: Mapping[object, list[Record]], boxes: Mapping[str, Record]
+) -> pd.DataFrame:
+    """One kind of numbers as text on the rows of a table, and how many seeds they are of."""
+    if table < 3:
+        keys = paper(table).index
+        rows = []
+        for key in keys:
+            name = tuple(word.lower() for word in key) if table == 1 else key
+            records = groups.get(name, [])
+            row = {header: mean_text(records, source) for source, header in SOURCES.items()}
+            rows.append(row | {"seeds": len(records)})
+        return pd.DataFrame(rows, index=keys)
     rows = {}
+    if table == 3:
+        pairs = {name: (name, "before") for name in VARIANTS} | {BALANCE: ("after", "instance")}
+        parts = thirds(reference_counts())
+        for name, (after, before) in pairs.items():
+            twins = scores.paired_by_seed(groups.get(after, []), groups.get(before, []))
+            aps = [[scores.by_class(one.metrics, "ava") for one in pair[1:]] for pair in twins]
+            row = {}
+            for part, actions in parts.items():
+                values = [fmean(a[k] - b[k] for k in actions if k in a and k in b) for a, b in aps]
+                row[part] = text_of(values, "+.2f")
+            rows[name] = row | {"seeds": len(twins)}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("second stage")
     for title, name in PAPER_ROWS.items():
         records, row = groups.get(name, []), {}
         for source, place in PLACES.items():
-            for measure in (PERSON_AP, PRECISE_AP):
-                text = "-" if name == "ground-truth" else _box_text(boxes, name, source, measure)
-                row[f"{place} {measure}"] = text
+            for measure in (PERSON_AP, PRECISE_AP):  # the paper prints "-" for the ground truth's
+                text = text_of([_box_ap(boxes, name, source, measure)])
+                row[f"{place} {measure}"] = "-" if title == "GT" else text
             row[f"{place} {ACTION_AP}"] = mean_text(records, source)
         rows[title] = row | {"seeds": len({record.experiment["seed"] for record in records})}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("detector")
@@ -344,58 +293,31 @@ def _box_ap(boxes: Mapping[str, Record], version: str, source: str, name: str) -
     return percent(boxes[version].metrics[source][name]) if version in boxes else nan
 
 
-def _box_text(boxes: Mapping[str, Record], version: str, source: str, name: str) -> str:
-    ap = _box_ap(boxes, version, source, name)
-    return NOT_RUN if isnan(ap) else f"{ap:.2f}"
-
-
 # ---------------------------------------------------------------------------------- differences
 
 
 def paired_difference(
-    head: str,
-    baseline: str = "linear",
-    by: str = "source",
-    records: Records = None,
-    **words: str,
+    head: str, baseline: str = "linear", by: str = "source", **words: str
 ) -> pd.DataFrame:
-    """Return what a head gains over another, in points, paired by seed, rounded for reading.
+    """Return what a head gains over another in Table 1's reference, in points, paired by seed.
 
-    Args:
-        head: the head that should gain.
-        baseline: the head it is compared with.
-        by: ``source``, or ``class`` or ``group`` on both sources jointly.
-        records: the default is the committed reference of Table 1's rows, on v3's boxes and on the
-            ground truth's.
-        words: fields that the records must have, such as ``backbone="ir-csn-152"``.
+    It is by ``source``, or by ``class`` or ``group`` on both sources jointly, of the records that
+    have the words, such as ``detector="v3"`` (or ground-truth) and ``backbone="ir-csn-152"``.
     """
-    if records is None:
-        records = [r for boxes in ("v3", "ground-truth") for r in reference_rows(detector=boxes)]
-    chosen = [
-        record
-        for record in records
-        if all(record.experiment.get(name) == word for name, word in words.items())
-    ]
+    records = [r for boxes in ("v3", "ground-truth") for r in reference_rows(detector=boxes)]
+    chosen = [r for r in records if all(r.experiment.get(k) == word for k, word in words.items())]
     return scores.paired_difference(chosen, head, baseline, by).round(2)
 
 
-def differences(
-    table: int, by: str = "source", *, backbone: str = BACKBONE, records: Records = None
-) -> pd.DataFrame:
+def differences(table: int, by: str = "source", backbone: str = BACKBONE) -> pd.DataFrame:
     """Return what the rows of Table 2 or 4 gain over each other, in points, paired by seed.
 
-    Args:
-        table: 2 or 4.
-        by: ``source``; or ``duration``, ``group`` or ``class`` on both sources jointly.
-        backbone: of all the records compared.
-        records: of the rows.
-
-    Returns:
-        By comparison and ``by``: ``gain``, ``low``, ``high`` (95 %), ``seeds``. Comparisons without
-        records are left out.
+    By comparison and by ``source`` (or ``duration``, ``group``, ``class``, on both sources jointly)
+    the columns are ``gain``, ``low``, ``high`` (95 %) and ``seeds``. Comparisons without records
+    are left out.
     """
     check_word("table", table, tuple(COMPARED))
-    groups = records_of(table, records, backbone)
+    groups = records_of(table, backbone)
     gains = {}
     for better, plain in COMPARED[table]:
         if pairs := scores.paired_by_seed(groups[better], groups[plain]):
@@ -406,47 +328,29 @@ def differences(
     return pd.concat(gains, names=["comparison"]).round(2)
 
 
-def by_class(
-    table: int,
-    variant: str = "after",
-    *,
-    backbone: str = BACKBONE,
-    records: Records = None,
-    source: str = "",
-) -> pd.DataFrame:
+def by_class(table: int, backbone: str = BACKBONE) -> pd.DataFrame:
     """Return what the idea of a table brings to every class, paired by seed.
 
-    Args:
-        table: 2: memory to one backbone's new head; 3: decoupled training, on AVA; 4: ground-truth
-            boxes beside v3's, the largest gain first.
-        variant: of Table 3.
-        backbone: of the rows.
-        records: of the rows.
-        source: of the APs; by default both jointly, for Table 3 ``ava``.
+    Table 2: memory to a new head, on both sources jointly. Table 3: decoupled training, on AVA.
+    Table 4: ground-truth boxes beside v3's, on both, the largest gain first.
 
-    Returns:
-        By action id: ``name``, ``group``, ``gain``, ``low``, ``high`` (points, 95 %), ``seeds``;
-        for Table 3 also ``before`` and ``after`` (AP in %, mean over seeds).
+    By action id the columns are ``name``, ``group``, ``gain``, ``low``, ``high`` (points, 95 %) and
+    ``seeds``; for Table 3 also ``before`` and ``after`` (AP in %, mean over seeds).
     """
-    groups = records_of(table, records, backbone)
-    better, plain = {2: (NEW, NOTHING), 3: (variant, "before"), 4: ("GT", "v3")}[table]
+    groups = records_of(table, backbone)
+    better, plain = {2: (NEW, NOTHING), 3: ("after", "before"), 4: ("GT", "v3")}[table]
     pairs = scores.paired_by_seed(groups[better], groups[plain])
-    source = source or ("ava" if table == 3 else "ava+kinetics")
-    gains = scores.gain_of_pairs(pairs, "class", source)
-    if table == 4:
-        return gains.sort_values("gain", ascending=False)
-    for place, word in enumerate(("before", "after"), 1) if table == 3 else ():
-        aps = [scores.by_class(pair[3 - place].metrics, source) for pair in pairs]
-        gains.insert(place, word, [fmean(ap[action] for ap in aps) for action in gains.index])
-    return gains
+    gains = scores.gain_of_pairs(pairs, "class", "ava" if table == 3 else "ava+kinetics")
+    if table == 3:
+        for place, word in enumerate(("before", "after"), 1):
+            aps = [scores.by_class(pair[3 - place].metrics, "ava") for pair in pairs]
+            gains.insert(place, word, [fmean(ap[action] for ap in aps) for action in gains.index])
+    return gains.sort_values("gain", ascending=False) if table == 4 else gains
 
 
-def thirds(counts: Mapping[int, int]) -> dict[str, list[int]]:
-    """Return the classes by their training instances, the most frequent third first.
-
-    The paper takes the 20 most and the 20 least frequent of 60.
-    """
-    ranked = sorted(counts, key=lambda action: (-counts[action], action))
+def thirds(counts: Mapping[int, int] | pd.Series) -> dict[str, list[int]]:
+    """Return the classes by training instances; the paper takes the first and last 20 of 60."""
+    ranked = sorted(counts.keys(), key=lambda action: (-counts[action], action))
     size = len(ranked) // 3
     return {"top third": ranked[:size], "bottom third": ranked[-size:], "all": ranked}
 
@@ -460,18 +364,13 @@ def most_changed(changes: pd.DataFrame, count: int = 3) -> pd.DataFrame:
     return chosen[columns].set_axis(names).astype(float).round(2)
 
 
-# --------------------------------------------------------------------- amounts, boxes, thresholds
-
-
-def amount_effect(backbone: str = BACKBONE, records: Records = None) -> pd.DataFrame:
+def amount_effect(backbone: str = BACKBONE) -> pd.DataFrame:
     """Return mAP against how much is kept in memory.
 
-    Returns:
-        By (``span`` in seconds, ``persons`` of a second) and source: ``mAP``, ``low``, ``high``
-        (95 % over seeds) and ``seeds``; amounts without records are left out.
+    By ``span`` in seconds, ``persons`` of a second and source the columns are ``mAP``, ``low``,
+    ``high`` (95 % over seeds) and ``seeds``. Amounts without records are left out.
     """
-    records = reference_records() if records is None else list(records)
-    rows = []
+    records, rows = reference_records(), []
     for (span, persons), row in recipes.memory_ablation(backbone=backbone).items():
         runs = scores.of_experiment(row, records)
         for source, name in SOURCES.items() if runs else ():
@@ -479,37 +378,26 @@ def amount_effect(backbone: str = BACKBONE, records: Records = None) -> pd.DataF
     return _indexed(rows, ["span", "persons", "source"])
 
 
-def person_boxes(records: Mapping[str, Record] | None = None) -> pd.DataFrame:
-    """Return what the detector's versions are trained on, and how good their boxes are, at mini.
-
-    Args:
-        records: of detectors by version; None: the committed reference.
-    """
-    boxes = detectors_of(records)
+def person_boxes() -> pd.DataFrame:
+    """Return what the detector's versions are trained on, and how good their boxes are, at mini."""
+    boxes, rows = reference_boxes(), {}
     full = DETECTOR_SCALES["mini"].iterations
-    rows = {}
     for version, trained in DETECTORS.items():
         texts = [f"{round(full * stage.share)} on {' + '.join(stage.data)}" for stage in trained]
         rows[version] = {"iterations": ", ".join(texts)}
         for source, place in PLACES.items():
             for name in (PERSON_AP, "AP@0.75", PRECISE_AP):
-                rows[version][f"{place} {name}"] = _box_text(boxes, version, source, name)
+                rows[version][f"{place} {name}"] = text_of([_box_ap(boxes, version, source, name)])
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("detector")
 
 
-def by_detector(
-    records: Records = None,
-    detectors: Mapping[str, Record] | None = None,
-    backbone: str = BACKBONE,
-) -> pd.DataFrame:
+def by_detector(backbone: str = BACKBONE) -> pd.DataFrame:
     """Return mAP against how good the boxes are; ground truth's have an AP of 100.
 
-    Returns:
-        By source and detector (``v1``, ``v2``, ``v3``, ``GT``): ``AP``, ``mAP``, ``low``, ``high``
-        (95 % over seeds), ``seeds``. Rows without records are left out.
+    By source and detector the columns are ``AP``, ``mAP``, ``low``, ``high`` (95 % over seeds) and
+    ``seeds``. Rows without records are left out.
     """
-    groups, boxes = records_of(4, records, backbone), detectors_of(detectors)
-    rows = []
+    groups, boxes, rows = records_of(4, backbone), reference_boxes(), []
     for source, place in PLACES.items():
         for name in (*DETECTORS, "GT"):
             ap = 100.0 if name == "GT" else _box_ap(boxes, name, source, PERSON_AP)
@@ -519,24 +407,17 @@ def by_detector(
     return _indexed(rows, ["source", "detector"], ["AP"])
 
 
-def by_threshold(
-    records: Records = None,
-    detectors: Mapping[str, Record] | None = None,
-    backbone: str = BACKBONE,
-) -> pd.DataFrame:
+def by_threshold(backbone: str = BACKBONE) -> pd.DataFrame:
     """Return what is found and what is scored if boxes of v3 below a score are left out.
 
-    Returns:
-        By source and threshold: ``recall`` and ``precision`` of the boxes at IoU 0.5 in %, and
-        ``mAP``, ``low``, ``high`` (95 % over seeds), ``seeds``. NaN and 0 seeds where one of the
-        two is missing; no row where both are.
+    By source and threshold the columns are ``recall`` and ``precision`` of the boxes at IoU 0.5 in
+    %, and ``mAP``, ``low``, ``high`` (95 % over seeds) and ``seeds``. One of the two may be
+    missing (NaN, 0 seeds); a threshold without both is left out.
     """
-    groups, boxes = records_of(4, records, backbone), detectors_of(detectors)
-    rows = []
+    groups, boxes, rows = records_of(4, backbone), reference_boxes(), []
     for source, place in PLACES.items():
         curve = boxes["v3"].metrics[source]["thresholds"] if "v3" in boxes else {}
-        least = {float(name) for name in curve} | set(recipes.THRESHOLDS)
-        for threshold in sorted(least):
+        for threshold in sorted({*map(float, curve), *recipes.THRESHOLDS}):
             at, runs = curve.get(str(threshold), {}), groups.get(f"threshold {threshold}", [])
             if at.get("recall") or runs:
                 row = {"source": place, "threshold": threshold}
@@ -548,3 +429,9 @@ def by_threshold(
 def _indexed(rows: list[dict], index: list[str], columns: Sequence[str] = ()) -> pd.DataFrame:
     columns = [*index, *columns, "mAP", "low", "high", "seeds"]
     return pd.DataFrame(rows, columns=columns).set_index(index)
+
+
+def markdown(header: Sequence[object], rows: Iterable[Iterable[object]]) -> str:
+    """Return a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
