@@ -22,6 +22,7 @@ CELLS = "jupyterapp.shell.currentWidget.content.widgets.filter(c => c.model.type
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(not browser.chromium(), reason="no Chromium: install one to drive a page"),
 ]
 
