@@ -58,8 +58,11 @@ def test_two_processes_equal_one(tmp_path, pair):
 ROW = recipes.table2(scale="smoke", backbone="ir-csn-152")["A+K first, empty Kinetics bank"]
 STEPS = 8
 ONLINE = replace(  # dropout, an online bank, clips of several sizes, then offline banks
-    ROW,
-    stages=(replace(ROW.stages[0], iterations=STEPS), replace(ROW.stages[1], iterations=3)),
+    ROW,  # at a tenth of its rate, which amplifies rounding less
+    stages=(
+        replace(ROW.stages[0], iterations=STEPS, lr=ROW.stages[0].lr / 10),
+        replace(ROW.stages[1], iterations=3),
+    ),
     scales=(64,),
     flip=False,
 )
@@ -110,7 +113,7 @@ def interrupt(monkeypatch) -> None:
 
 @pytest.mark.parametrize("way", ["two turns", "two processes", "resumed on two processes"])
 def test_a_run_is_the_same_on_any_number_of_processes(alone, way, pair, tmp_path, monkeypatch):
-    """Up to rounding, which a rate of 0.3 amplifies: sums are taken in another order."""
+    """The tolerance is a unit of the log's sixth decimal: sums are taken in another order."""
     monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
     if way == "two turns":
         record = run(Execution(accumulate=2))
@@ -121,12 +124,13 @@ def test_a_run_is_the_same_on_any_number_of_processes(alone, way, pair, tmp_path
         assert record.metrics == other.metrics
         assert record.provenance["processes"] == 2
     whole, whole_losses, whole_predictions = alone
-    assert losses() == pytest.approx(whole_losses, rel=5e-4)
+    assert losses() == pytest.approx(whole_losses, rel=1e-5, abs=3e-6)
     assert record.digest == whole.digest
-    assert record.metrics.keys() == whole.metrics.keys()
+    for source, metrics in whole.metrics.items():
+        assert record.metrics[source]["mAP"] == pytest.approx(metrics["mAP"], abs=1e-4)
     ours = predictions()
     assert ours.iloc[:, :7].equals(whole_predictions.iloc[:, :7])  # the same boxes in order
-    assert np.abs(ours[7] - whole_predictions[7]).max() < 2e-3
+    assert np.abs(ours[7] - whole_predictions[7]).max() < 1e-4
     stage = study.stage_folder(ONLINE, 1)
     assert (FeatureBank(stage / "online" / "ava").states == WRITTEN).any()
     assert (FeatureBank(stage / "banks" / "ava_train").states == WRITTEN).all()
