@@ -92,6 +92,6 @@ def test_run_all_in_jupyterlab_shows_every_figure(lab, tmp_path, with_memory):
         pictures = f"{CELLS}.flatMap(c => [...c.node.querySelectorAll('img')])"
         browser.waited(lambda: page.run(f"{pictures}.every(i => i.complete)"), 30, "pictures")
         widths = page.run(f"{pictures}.map(i => i.naturalWidth)")
-        assert len(widths) == 8 and widths[1:] == [700] * 7  # the first one is the drawing
+        assert widths == [672] + [700] * 7  # the drawing of the system, then figures
         (rows,) = page.run(f"{CELLS}.slice(-2, -1).map(c => c.node.querySelectorAll('tr').length)")
         assert rows > 20, "the ledger of claims"
