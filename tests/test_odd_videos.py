@@ -87,15 +87,16 @@ def times(path: Path) -> list[float]:
 def test_an_odd_file_is_watched_and_drawn_as_a_player_shows_it(tmp_path, size, how, drawn):
     path = film(tmp_path / "odd.mp4", size, **how)
     found = predict.watch(path, networks(span=0), out=tmp_path / "out", progress=silent)
-    high, wide = Stream(found.annotated).size
+    annotated = found.folder / "annotated.mp4"
+    high, wide = Stream(annotated).size
     banner = high - drawn[0]
     assert 0 < banner < 90 and wide > drawn[1], "a warning above, a panel at the side"
-    np.testing.assert_allclose(times(found.annotated), times(path), atol=1e-4)
+    np.testing.assert_allclose(times(annotated), times(path), atol=1e-4)
     seconds = [sighting.second for sighting in found.sightings]
     assert seconds == [float(second) for second in range(len(seconds))]
     assert len(seconds) == int(times(path)[-1]) + 1
     assert all(look.time <= times(path)[-1] for s in found.sightings for look in s.looks)
-    picture = picture_at(Stream(found.annotated), 0.0)[banner:, : drawn[1]].astype(int)
+    picture = picture_at(Stream(annotated), 0.0)[banner:, : drawn[1]].astype(int)
     red = (picture[..., 0] > 180) & (picture[..., 1:].max(axis=2) < 70)
     up, right = slice(0, drawn[0] // 8), slice(-drawn[1] // 8, None)
     edges = {0: red[up], -90: red[:, right], 180: red[-drawn[0] // 8 :]}

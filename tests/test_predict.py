@@ -38,10 +38,10 @@ def found(video, tmp_path_factory):
 def test_every_file_is_there_and_the_video_has_all_frames(found):
     for name in ("contact_sheet.png", "time_line.png", "tracks.csv", "seconds.jsonl"):
         assert (found.folder / name).stat().st_size > 0
-    with av.open(str(found.annotated)) as container:
+    with av.open(str(found.folder / "annotated.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "h264"
         assert sum(1 for _ in container.decode(video=0)) == 32
-    rows = list(csv.reader(found.detections.read_text().splitlines()))
+    rows = list(csv.reader((found.folder / "detections.csv").read_text().splitlines()))
     assert len(rows) == 4 * 2 * len(AVA_ACTIONS)
     assert {len(row) for row in rows} == {8} and {row[0] for row in rows} == {"film"}
     assert list(found.persons().index) == [1, 2]
@@ -76,7 +76,7 @@ def test_memory_of_what_came_before_changes_scores(video, found, tmp_path):
 
 def test_nobody_is_found_without_an_error(video, tmp_path, capsys):
     found = predict.watch(video, networks(persons=False), out=tmp_path, progress=silent)
-    assert found.detections.read_text() == "" and not len(found.persons())
+    assert (found.folder / "detections.csv").read_text() == "" and not len(found.persons())
     assert "MINIATURE MODEL ON REAL VIDEO" in capsys.readouterr().out
 
 
@@ -108,7 +108,7 @@ def test_scores_are_those_of_the_study_s_evaluation(tiny_dataset, tmp_path):
         total=5,
         progress=lambda *_: None,
     )
-    table = [line.split(",") for line in found.detections.read_text().splitlines()]
+    table = [line.split(",") for line in (found.folder / "detections.csv").read_text().splitlines()]
     table = np.array(table)[:, 1:].astype(float)
     assert (table[:, 0] + 900).tolist() == rows["timestamp"].tolist()
     assert table[:, 5].tolist() == rows["action_id"].tolist()

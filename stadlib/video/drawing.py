@@ -31,16 +31,7 @@ TICKS = 90_000  # a second; any frame rate's times are whole numbers of it, or n
 
 
 class Overlay:
-    """Draws on the frames of one video.
-
-    Args:
-        size: (height, width) of its pictures.
-        names: of the actions, by id.
-        warning: stands in red above every frame, if any.
-
-    Attributes:
-        size: (height, width) of what :meth:`draw` returns, both even.
-    """
+    """Draws on the frames of one video; ``size`` is (height, width) of the result, both even."""
 
     def __init__(self, size: tuple[int, int], names: Mapping[int, str], warning: str) -> None:
         self._picture, self._names = size, names
@@ -73,7 +64,6 @@ class Overlay:
         return whole
 
     def _draw_tag(self, number: int) -> np.ndarray:
-        """A person's number on the person's colour."""
         width = round(self._font.getlength(str(number))) + self._letter // 2
         image = Image.new("RGB", (width, self._letter + 3), _color(number))
         draw = ImageDraw.Draw(image)
@@ -110,15 +100,12 @@ class Overlay:
         return np.array(image)
 
     def _fitting(self, words: str, width: float) -> str:
-        """The words, cut where they would be too long."""
-        if self._font.getlength(words) <= width:
-            return words
-        while words and self._font.getlength(words + "…") > width:
+        whole = words
+        while words and self._font.getlength(words if words is whole else words + "…") > width:
             words = words[:-1]
-        return words.rstrip() + "…"
+        return words if words is whole else words.rstrip() + "…"
 
     def _draw_warning(self, words: str, width: int) -> np.ndarray:
-        """The warning in as many lines as it takes."""
         letter, lines = self._letter, []
         for word in words.split():
             longer = f"{lines[-1]} {word}" if lines else word
@@ -135,7 +122,6 @@ class Overlay:
 
 
 def _color(number: int) -> tuple[int, int, int]:
-    """Red, green and blue of a person, the same in every picture."""
     return ImageColor.getrgb(person_color(number - 1))
 
 
@@ -148,11 +134,7 @@ def write_annotated(
     warning: str,
     progress: Report,
 ) -> None:
-    """Write H.264 in MP4 without sound, with every frame at its time; ``path`` appears whole.
-
-    ``names`` are those of the actions by id, in the order of the scores. ``progress`` counts
-    seconds.
-    """
+    """Write H.264 in MP4 without sound, with every frame at its time; ``path`` appears whole."""
     overlay, playback = Overlay(stream.size, names, warning), Playback(sightings, list(names))
     total = max(1, round(stream.duration))
 
@@ -173,8 +155,6 @@ def write_clip(video: Path, path: Path, seconds: float) -> None:
 def _encode(
     path: Path, frames: Iterable[Shown], draw: Callable[[Shown], np.ndarray], rate: float, crf=23
 ) -> None:
-    """Encode frames as they are drawn, the first at time 0."""
-
     def timed() -> Iterator[av.VideoFrame]:
         first = None
         for shown in frames:

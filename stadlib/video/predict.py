@@ -1,8 +1,7 @@
 """Your own video: people found, followed and scored every second; files and figures that show it.
 
-Everything streams: memory does not grow with the length of the video, results go to disk as they
-come, and an interrupted call resumes. torch is imported only once the words and the video were
-checked.
+Memory does not grow with the length of the video, and an interrupted call resumes. torch is
+imported after the words and the video were checked.
 """
 
 from __future__ import annotations
@@ -17,17 +16,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import Video
 
-from stadlib import study
-from stadlib.base import (
-    ConfigError,
-    MakeProgress,
-    Progress,
-    Report,
-    check_word,
-    digest,
-    results_dir,
-    write_whole,
-)
+from stadlib import base, study
+from stadlib.base import ConfigError, MakeProgress, Progress
 from stadlib.data.stream import Stream, around, picture_at
 from stadlib.recipes.scales import DETECTORS
 from stadlib.report.frames import Frame, Line, frame_grid, person_mark
@@ -50,7 +40,7 @@ ROWS, DESCRIBED = 3, 6  # of a contact sheet; persons that are described below a
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A video that was watched."""
+    """What was seen in a video."""
 
     video: Path
     folder: Path  # of the results
@@ -59,20 +49,10 @@ class Prediction:
     warning: str  # what must be said about it; empty if nothing
     sightings: SightingFile  # second by second
 
-    @property
-    def annotated(self) -> Path:
-        """The video with boxes, numbers and actions."""
-        return self.folder / "annotated.mp4"
-
-    @property
-    def detections(self) -> Path:
-        """All scores in AVA's form: video, second, corners, action, score."""
-        return self.folder / "detections.csv"
-
     def clip(self, seconds: float = 12.0) -> Video:
         """The beginning of the drawn video, to be embedded in a notebook."""
         path = self.folder / "clip.mp4"
-        write_clip(self.annotated, path, seconds)
+        write_clip(self.folder / "annotated.mp4", path, seconds)
         return Video(path.read_bytes(), embed=True, mimetype="video/mp4")
 
     def contact_sheet(self) -> NotebookFigure:
@@ -81,8 +61,8 @@ class Prediction:
         columns = 3 if stream.size[1] >= stream.size[0] else 4
         count = sum(1 for _ in self.sightings)
         number = min(ROWS * columns, count)
-        places = {int((i + 0.5) * count / number) for i in range(number)}
-        frames = [self._frame(stream, s) for i, s in enumerate(self.sightings) if i in places]
+        chosen = {int((i + 0.5) * count / number) for i in range(number)}
+        frames = [self._frame(stream, s) for i, s in enumerate(self.sightings) if i in chosen]
         return frame_grid(frames, columns, warning=self.warning)
 
     def time_line(self) -> NotebookFigure:
@@ -90,8 +70,7 @@ class Prediction:
         return time_line.time_line(lambda: self.sightings, self.names, self.every, self.warning)
 
     def persons(self) -> pd.DataFrame:
-        """The persons by number: first and last second, in how many they were scored, and what they
-        do most, by the mean of their scores."""
+        """First, last and number of scored seconds; the actions of the highest mean score."""
         rows, sums = {}, defaultdict(float)
         for sighting in self.sightings:
             for number, scores in zip(sighting.numbers, sighting.actions, strict=True):
@@ -99,11 +78,9 @@ class Prediction:
                 rows[number] = first, sighting.second, scored + 1
                 sums[number] = sums[number] + scores
         columns = ["from second", "to", "scored"]
-        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-        table = table.rename_axis("person")
-        table["does"] = [
-            ", ".join(self._labels(sums[n] / scored)) for n, scored in table["scored"].items()
-        ]
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("person")
+        means = (sums[number] / scored for number, scored in table["scored"].items())
+        table["does"] = [", ".join(self._labels(mean)) for mean in means]
         return table.sort_index()
 
     def files(self) -> pd.DataFrame:
@@ -121,11 +98,11 @@ class Prediction:
 
     def _frame(self, stream: Stream, sighting: Sighting) -> Frame:
         look, lines, marks = sighting.looks[0], [], []
-        for place in np.argsort(look.numbers):
-            person = look.numbers[place] - 1
-            marks.append(person_mark(person, look.boxes[place]))
-            words = [(label, "plain") for label in self._labels(sighting.actions[place])]
-            lines.append(Line(words or [("nothing sure", "faint")], person))
+        for row in np.argsort(look.numbers):
+            person = look.numbers[row] - 1
+            marks.append(person_mark(person, look.boxes[row]))
+            labels = [(label, "plain") for label in self._labels(sighting.actions[row])]
+            lines.append(Line(labels or [("nothing sure", "faint")], person))
         if len(lines) > DESCRIBED + 1:
             more = [(f"and {len(lines) - DESCRIBED} more", "faint")]
             lines = [*lines[:DESCRIBED], Line(more)]
@@ -134,7 +111,6 @@ class Prediction:
         return Frame(f"{sighting.second:g} s", picture, marks, lines)
 
     def _labels(self, scores: np.ndarray) -> list[str]:
-        """What a person does, with its score."""
         shown = shown_actions(scores, list(self.names))
         return [f"{shortened(self.names[action])} {score:.2f}" for action, score in shown]
 
@@ -152,12 +128,11 @@ def check_parameters(namespace: dict[str, object]) -> None:
 
 
 def _check(video: str, detector: str, every: float, scale: str) -> None:
-    """Refuse wrong words and files that are no video, before anything slow is imported."""
     if type(every) not in (int, float) or not 0 < every < math.inf:
         raise ConfigError(f"every={every!r}; give seconds, more than 0")
-    check_word("scale", scale, ("smoke", "mini"))
+    base.check_word("scale", scale, ("smoke", "mini"))
     if not (detector.startswith("torchvision:") or detector.endswith(".pt")):
-        check_word("detector", detector, (*DETECTORS, "torchvision:NAME", "FILE.pt"))
+        base.check_word("detector", detector, (*DETECTORS, "torchvision:NAME", "FILE.pt"))
     if video != MINIATURE:
         Stream(Path(video))
 
@@ -198,34 +173,36 @@ def predict(
 def watch(
     path: Path, networks, *, every: float = EVERY, out: Path | None = None, progress: MakeProgress
 ) -> Prediction:
-    """As :func:`predict`, with networks that are open (:class:`stadlib.video.scorer.Networks`)."""
+    """Do as :func:`predict` does, with open :class:`stadlib.video.scorer.Networks`."""
     from stadlib.video.scorer import Scorer  # noqa: PLC0415  (torch)
 
     stream = Stream(path, largest=SHORT_SIDES[1])
     names = {action: networks.labels.name(action) for action in networks.labels.ids}
     made_by = {"video": path.name, "bytes": path.stat().st_size, "every": every}
     made_by |= networks.made_by | {"actions": {str(action): names[action] for action in names}}
-    folder = out or results_dir() / "predictions" / f"{path.stem}-{digest(made_by)}"
+    folder = out or base.results_dir() / "predictions" / f"{path.stem}-{base.digest(made_by)}"
     sightings = SightingFile(folder / "seconds.jsonl", made_by)
-    found = Prediction(path, folder, names, every, networks.warning, sightings)
+    prediction = Prediction(path, folder, names, every, networks.warning, sightings)
     if networks.warning:
         print(f"\n*** {networks.warning} ***\n", flush=True)
+    annotated = folder / "annotated.mp4"
     if not sightings.complete:
-        found.annotated.unlink(missing_ok=True)
-        _look_on(stream, sightings, Scorer(networks, every), progress(f"watch {path.name}"))
-    tables = found.detections, folder / "tracks.csv"
-    write_tables(sightings, path.stem, list(names), *tables)
-    if not found.annotated.exists():
+        annotated.unlink(missing_ok=True)
+        _score_rest(stream, sightings, Scorer(networks, every), progress(f"watch {path.name}"))
+    write_tables(
+        sightings, path.stem, list(names), folder / "detections.csv", folder / "tracks.csv"
+    )
+    if not annotated.exists():
         stream, report = Stream(path, *SHORT_SIDES), progress(f"draw {path.name}")
         options = {"warning": networks.warning, "progress": report}
-        write_annotated(stream, sightings, names, found.annotated, **options)
-    write_whole(folder / "contact_sheet.png", found.contact_sheet().png())
-    write_whole(folder / "time_line.png", found.time_line().png())
-    return found
+        write_annotated(stream, sightings, names, annotated, **options)
+    base.write_whole(folder / "contact_sheet.png", prediction.contact_sheet().png())
+    base.write_whole(folder / "time_line.png", prediction.time_line().png())
+    return prediction
 
 
-def _look_on(stream: Stream, sightings: SightingFile, scorer, report: Report) -> None:
-    """Score every second that no earlier call has scored; remember those before."""
+def _score_rest(stream: Stream, sightings: SightingFile, scorer, report: base.Report) -> None:
+    """Score the seconds that no earlier call scored; the memory is filled from those before."""
     span = scorer.networks.span
     known, recent = 0, deque(maxlen=math.ceil(span / scorer.every) if span else 0)
     for sighting in sightings:
@@ -234,15 +211,15 @@ def _look_on(stream: Stream, sightings: SightingFile, scorer, report: Report) ->
         known += 1
     first, done = known - len(recent), known
     total = int((stream.duration - 1e-6) / scorer.every) + 1
-    for place, moment in enumerate(around(stream, scorer.every, scorer.offsets, first), first):
-        if place < known:
+    for number, moment in enumerate(around(stream, scorer.every, scorer.offsets, first), first):
+        if number < known:
             scorer.remember(recent.popleft(), moment)
             continue
         sightings.append(scorer(moment))
-        done = place + 1
+        done = number + 1
         report(done, max(done, total), "moments")
     report(done, done, "moments")
     sightings.finish()
     if done < 0.9 * total - 1:
-        told = f"though the file tells of {stream.duration:.0f} s; it may be damaged"
-        print(f"{stream.path}: the picture ends at {moment.end:.0f} s, {told}", flush=True)
+        length = f"the file's header says {stream.duration:.0f} s; it may be damaged"
+        print(f"{stream.path}: the picture ends at {moment.end:.0f} s; {length}", flush=True)

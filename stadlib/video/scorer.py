@@ -26,32 +26,24 @@ from stadlib.models.person_detector import PERSON
 from stadlib.models.published import PUBLISHED
 from stadlib.recipes.experiment import Detections, Experiment, from_dict
 from stadlib.recipes.scales import DETECTORS
-from stadlib.study import read_record
 from stadlib.training import build, stages
 from stadlib.training.bank import second_of
 from stadlib.training.detector import open_detector
 from stadlib.training.memory import weights_digest
 from stadlib.training.pretraining import prepare_data
-from stadlib.training.stages import open_run
 from stadlib.video.sightings import Look, Sighting
 from stadlib.video.tracks import Tracks
 
 
 class Past:
-    """Tokens of the persons of the last ``span`` seconds (0: no memory), in the order of time.
-
-    The study's banks also know the seconds after. A video that is being watched has none yet.
-    """
+    """Tokens of the persons of the last ``span`` seconds, in the order of time; 0: no memory."""
 
     def __init__(self, span: int, max_persons: int, width: int) -> None:
         self.span, self.max_persons, self.width = span, max_persons, width
         self._seconds: deque[tuple[int, Tensor, Tensor]] = deque()
 
     def keep(self, second: int, tokens_NLC: Tensor, boxes_N4: Tensor) -> None:
-        """Keep the surest ``max_persons`` of a second, rounded as banks round them.
-
-        Of two moments in one second the first is kept.
-        """
+        """Keep ``max_persons`` of a second's first moment, the surest, rounded as banks do."""
         if not self.span or (self._seconds and self._seconds[-1][0] == second):
             return
         some = slice(self.max_persons)
@@ -80,13 +72,9 @@ _FILES = (".pt", ".pth", ".pyth", ".pkl", ".safetensors")
 def open_networks(
     weights: str, detector: str, scale: str, video: Path, progress: MakeProgress
 ) -> Networks:
-    """The networks of a run, ready to look at a video.
-
-    Arguments and errors are those of :func:`stadlib.video.predict.predict`; the video decides on
-    warnings alone.
-    """
+    """Load the networks of a run, with the arguments of :func:`stadlib.video.predict.predict`."""
     experiment, folder = _run(weights, scale)
-    run = open_run(experiment, folder, progress)
+    run = stages.open_run(experiment, folder, progress)
     beside = [folder.parent / "stages" / stage.name for stage in run.stage_folders]
     model = stages.trained_model(replace(run, stage_folders=tuple(beside)))
     finder, name = open_detector(detector, experiment.scale, progress)
@@ -110,7 +98,6 @@ def open_networks(
 
 
 def _run(weights: str, scale: str) -> tuple[Experiment, Path]:
-    """A finished run and its folder."""
     if weights == MINIATURE:
         (row,) = recipes.table1(scale=scale, memory="no", **_WORDS)
         return row, study.run(row).folder
@@ -123,7 +110,7 @@ def _run(weights: str, scale: str) -> tuple[Experiment, Path]:
     folder = study.find_run(weights)
     if not (folder / "record.json").is_file():
         raise InputError(f"{folder}: no finished run (no record.json); let it finish first")
-    return from_dict(read_record(folder / "record.json").experiment), folder
+    return from_dict(study.read_record(folder / "record.json").experiment), folder
 
 
 def a_movie(scale: str, progress: MakeProgress) -> Path:
@@ -133,16 +120,15 @@ def a_movie(scale: str, progress: MakeProgress) -> Path:
 
 
 def warning(experiment: Experiment, detector: str, video: Path) -> str:
-    """What must be said wherever the results of a model and a detector on a video are shown."""
+    """What stands wherever the results of a model and a detector on a video are shown."""
     home = data_dir().resolve()
     folders = [part for part in video.resolve().parents if part.parent == home]
     miniature = any(folder.name.startswith("miniature-") for folder in folders)
     drawn = experiment.scale != "paper" and not experiment.dataset
     finds_drawn = detector in DETECTORS and experiment.scale != "paper"
     if not miniature and (drawn or finds_drawn):
-        name = "MODEL" if drawn else "DETECTOR"
-        results = "Boxes and actions" if finds_drawn else "Its actions"
-        results = results if drawn else "Its boxes"
+        name, results = ("MODEL", "Its actions") if drawn else ("DETECTOR", "Its boxes")
+        results = "Boxes and actions" if drawn and finds_drawn else results
         text = "it knows only drawn figures."
         return f"MINIATURE {name} ON REAL VIDEO: {text} {results} mean nothing here."
     if experiment.scale == "smoke":
@@ -155,7 +141,7 @@ LOOK = 0.25  # seconds from a look for persons to the next: they must overlap to
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """What looks at a video, ready for use."""
+    """The networks that score a video, and how they are used."""
 
     detector: nn.Module  # pictures to boxes, scores and labels
     threshold: float  # the least score of a person
@@ -173,8 +159,7 @@ class Networks:
 class Scorer:
     """Scores one second after the other of one video, ``every`` so many seconds.
 
-    Attributes:
-        offsets: seconds, from a scored second, of the pictures that it needs.
+    It needs pictures at ``offsets`` (seconds) around each.
     """
 
     def __init__(self, networks: Networks, every: float) -> None:
@@ -192,25 +177,28 @@ class Scorer:
         """Find, follow and score the persons of the next second."""
         second, end = moment.time, moment.end
         times = [second + offset for offset in self._looks if offset == 0 or second + offset <= end]
-        found = self._persons(moment.pictures[: len(times)])
+        persons = self._persons(moment.pictures[: len(times)])
         looks = [
             Look(round(time, 6), self.tracks.update(time, boxes), boxes)
-            for time, (boxes, _) in zip(times, found, strict=True)
+            for time, (boxes, _) in zip(times, persons, strict=True)
         ]
-        confidence = found[0][1]
-        actions_NA = np.empty((0, self.networks.labels.num_actions))
-        if len(confidence):
-            actions_NA = self._actions(moment, looks[0].boxes)
-        return Sighting(looks, confidence, actions_NA)
+        if not looks[0].numbers:
+            return Sighting(looks, np.empty(0), np.empty((0, self.networks.labels.num_actions)))
+        batch, head = self._clip(moment, looks[0].boxes), self.networks.model.head
+        memory = self.past.before(second_of(moment.time))
+        tokens_NLC = self._tokens(moment, batch)
+        logits_NA = head(tokens_NLC, batch.boxes_norm_N4, batch.counts_B, memory)
+        actions_NA = logits_NA.sigmoid().cpu().double().numpy().round(6)
+        return Sighting(looks, persons[0][1], actions_NA)
 
     def follow(self, sighting: Sighting) -> None:
-        """Take note of who was where in a second that an earlier call scored."""
+        """Number the persons of a second that an earlier call scored."""
         for look in sighting.looks:
             self.tracks.replay(look.time, look.numbers, look.boxes)
 
     @torch.inference_mode()
     def remember(self, sighting: Sighting, moment: Moment) -> None:
-        """Take note of what its persons looked like."""
+        """Fill the memory with the persons of a second that an earlier call scored."""
         if len(sighting.numbers):
             self._tokens(moment, self._clip(moment, sighting.looks[0].boxes))
 
@@ -219,28 +207,20 @@ class Scorer:
         device = next(self.networks.detector.parameters()).device
         images = [_channels_first(picture[None])[0].to(device) / 255 for picture in pictures]
         persons = []
-        for found, image in zip(self.networks.detector(images), images, strict=True):
+        for output, image in zip(self.networks.detector(images), images, strict=True):
             height, width = image.shape[1:]
-            size_4 = found["boxes"].new_tensor([width, height, width, height])
-            boxes_N4 = (found["boxes"] / size_4).clamp(0, 1)
+            size_4 = output["boxes"].new_tensor([width, height, width, height])
+            boxes_N4 = (output["boxes"] / size_4).clamp(0, 1)
             wide_N = (boxes_N4[:, 2:] > boxes_N4[:, :2] + 1e-5).all(dim=1)  # in six decimals
-            sure_N = (found["labels"] == PERSON) & (found["scores"] >= self.networks.threshold)
+            sure_N = (output["labels"] == PERSON) & (output["scores"] >= self.networks.threshold)
             keep_N = wide_N & sure_N
-            order_N = found["scores"][keep_N].argsort(descending=True, stable=True)
-            rows = (values[keep_N][order_N] for values in (boxes_N4, found["scores"]))
+            order_N = output["scores"][keep_N].argsort(descending=True, stable=True)
+            rows = (values[keep_N][order_N] for values in (boxes_N4, output["scores"]))
             persons.append(tuple(values.cpu().double().numpy().round(6) for values in rows))
         return persons
 
-    def _actions(self, moment: Moment, boxes: np.ndarray) -> np.ndarray:
-        """(N, A) scores of the persons in the boxes."""
-        batch, head = self._clip(moment, boxes), self.networks.model.head
-        memory = self.past.before(second_of(moment.time))
-        tokens_NLC = self._tokens(moment, batch)
-        logits_NA = head(tokens_NLC, batch.boxes_norm_N4, batch.counts_B, memory)
-        return logits_NA.sigmoid().cpu().double().numpy().round(6)
-
     def _tokens(self, moment: Moment, batch: Batch) -> Tensor:
-        """What the head reads of the persons, who are remembered from now on."""
+        """The head's tokens of the persons, which the memory keeps."""
         model = self.networks.model
         tokens_NLC = model.tokens(batch.clips_BCTHW, batch.boxes_N4, batch.counts_B)
         self.past.keep(second_of(moment.time), tokens_NLC, batch.boxes_norm_N4)

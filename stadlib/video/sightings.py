@@ -1,7 +1,7 @@
 """What is seen in a video, second by second: JSON lines while it is watched, CSV files at the end.
 
-The first line says what made the file and whose scores it holds. While a video is being watched the
-file is called ``.partial``; the same detector and model resume from it.
+The first line holds what made the file. Until the end of the video the file is called
+``.partial``; the same detector and model resume from it.
 """
 
 from __future__ import annotations
@@ -36,17 +36,11 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class Sighting:
-    """A scored second.
+    """A scored second."""
 
-    Attributes:
-        looks: the one at the second itself, whose persons are scored, and those up to the next.
-        confidence: (N,), the detector's scores of the persons of the first look.
-        actions: (N, A) their scores, in the order of the file's ``actions``.
-    """
-
-    looks: list[Look]
-    confidence: np.ndarray
-    actions: np.ndarray
+    looks: list[Look]  # the first is at the second itself; its persons are scored
+    confidence: np.ndarray  # (N,), the detector's scores of these persons
+    actions: np.ndarray  # (N, A), in the order of the file's ``actions``
 
     @property
     def second(self) -> float:
@@ -59,7 +53,7 @@ class Sighting:
         return self.looks[0].numbers
 
     def to_json(self) -> str:
-        """One line, with six decimals."""
+        """Return one line, with six decimals."""
         looks = [[look.time, look.numbers, look.boxes.round(6).tolist()] for look in self.looks]
         scores = {"confidence": self.confidence, "actions": self.actions}
         return json.dumps({"looks": looks} | {k: v.round(6).tolist() for k, v in scores.items()})
@@ -95,13 +89,8 @@ def shown_actions(scores: np.ndarray, ids: Sequence[int]) -> list[tuple[int, flo
 class SightingFile:
     """The lines of one video; iterating reads them one after the other and holds none.
 
-    Args:
-        path: of the finished file; until :meth:`finish` it is called ``path.partial``.
-        made_by: plain words and numbers that decide its content; an existing file that was made of
-            others is refused.
-
-    Attributes:
-        complete: the whole video was watched.
+    ``made_by`` are plain words and numbers that decide the content. A file that was made by others
+    is refused. ``complete`` means that the whole video was watched.
     """
 
     def __init__(self, path: Path, made_by: dict) -> None:
@@ -153,7 +142,7 @@ def _whole_lines(path: Path) -> Iterator[str]:
 
 
 class Playback:
-    """Goes through the sightings of a video once, in step with its frames; holds two of them."""
+    """The persons of each frame, from the sightings of a video in order; holds two of them."""
 
     def __init__(self, sightings: Iterable[Sighting], ids: Sequence[int]) -> None:
         self._left, self.ids = iter(sightings), ids
@@ -194,16 +183,10 @@ class Playback:
 def write_tables(
     sightings: Iterable[Sighting], video: str, ids: Sequence[int], predictions: Path, tracks: Path
 ) -> None:
-    """Write every score in AVA's form, and which box is which person.
+    """Write two files whose seconds count from the first frame.
 
-    Args:
-        sightings: in order.
-        video: the first column.
-        ids: of the actions, in the order of the scores.
-        predictions: ``video,second,x1,y1,x2,y2,action,score`` without a header, as in official
-            files. Seconds count from the first frame.
-        tracks: ``video,second,x1,y1,x2,y2,person,score`` with a header; the score is the person
-            detector's.
+    ``predictions`` has AVA's form without a header: ``video,second,x1,y1,x2,y2,action,score``.
+    ``tracks`` has a header: ``video,second,x1,y1,x2,y2,person,score``, the person detector's score.
     """
     with (
         written_whole(predictions) as first,

@@ -11,17 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 from stadlib.data.labels import group
+from stadlib.report import style
 from stadlib.report.frames import person_color
-from stadlib.report.style import (
-    ALARM,
-    COLORS,
-    GREY,
-    WIDTH,
-    NotebookFigure,
-    in_style,
-    name_groups,
-    shortened,
-)
+from stadlib.report.style import ALARM, COLORS, GREY, WIDTH, NotebookFigure, shortened
 from stadlib.video.sightings import SHOWN, Sighting
 
 PERSONS, ACTIONS = 6, 4  # rows at most: persons, and actions of each
@@ -34,13 +26,8 @@ def read_scores(
 ) -> tuple[dict[int, np.ndarray], int, int]:
     """Gather the persons seen longest, in two passes and in memory that does not grow.
 
-    Args:
-        sightings: called once a pass.
-        num_actions: A.
-
-    Returns:
-        By number of a person, the highest scores (bins, A), NaN where the person is absent; how
-        many persons are left out; how many sightings a bin holds.
+    Returns their highest scores (bins, A) by number, NaN where the person is absent, how many
+    persons are left out, and how many sightings a bin holds.
     """
     seen, count = Counter(), 0
     for sighting in sightings():
@@ -56,7 +43,7 @@ def read_scores(
     return scores, len(seen) - len(scores), size
 
 
-@in_style
+@style.in_style
 def time_line(
     sightings: Callable[[], Iterable[Sighting]],
     names: Mapping[int, str],
@@ -65,11 +52,7 @@ def time_line(
 ) -> NotebookFigure:
     """Draw a block of rows a person: when it is there, and its actions, darker for higher scores.
 
-    Args:
-        sightings: called once a pass over them.
-        names: of the actions by id, in the order of the scores.
-        every: seconds between sightings.
-        warning: stands in red above all.
+    ``sightings`` is called once a pass over them; they are ``every`` so many seconds apart.
     """
     ids = list(names)
     scores, others, size = read_scores(sightings, len(ids))
@@ -80,8 +63,8 @@ def time_line(
     figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, high), layout="none")
     if warning:
         plate = {"facecolor": ALARM, "edgecolor": "none", "boxstyle": "square,pad=0.3"}
-        style = {"va": "top", "color": "white", "weight": "bold", "fontsize": 7}
-        figure.text(0.008, 1 - 0.05 / high, warning, bbox=plate, **style)
+        white = {"va": "top", "color": "white", "weight": "bold", "fontsize": 7}
+        figure.text(0.008, 1 - 0.05 / high, warning, bbox=plate, **white)
     room = (1.6 / WIDTH, 0.42 / high, (WIDTH - 1.7) / WIDTH, total * ROW / high)
     axes = figure.add_axes(room, ylim=(total, 0))
     axes.grid(False)
@@ -110,7 +93,7 @@ def time_line(
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set(xlim=(0, edges[-1]), xlabel=unit)
-    name_groups(axes, apart=0.19)
+    style.name_groups(axes, apart=0.19)
     if others:
         text = f"and {others} more people, seen for less long"
         figure.text(0.99, 0.02, text, ha="right", color=GREY)
@@ -118,7 +101,7 @@ def time_line(
 
 
 def _columns(scores: np.ndarray) -> list[int]:
-    """The actions that a person does most, of those whose score is ever worth showing."""
+    """The actions that a person does most, of those whose score is shown at least once."""
     there = scores[~np.isnan(scores).all(axis=1)]
     ranked = np.argsort(-there.mean(axis=0), kind="stable")
     return [int(column) for column in ranked if there[:, column].max() >= SHOWN][:ACTIONS]

@@ -1,9 +1,8 @@
 """Who is who from one look to the next: boxes joined to tracks by overlap.
 
-Greedy matching by IoU, as SORT without its motion model (Bewley et al. 2016), for looks that come
-several times a second. On thirty validation movies of the miniature world, with v3's boxes four
-times a second, 7 of 100 people have another number than a second before. A model of velocity or the
-use of low-scoring boxes changed that by less than one. People who cross may swap numbers.
+Greedy matching by IoU, as SORT without its motion model (Bewley et al. 2016). On thirty validation
+movies of the miniature world, four looks a second with v3's boxes, 7 of 100 people have another
+number than a second before. People who cross may swap numbers.
 """
 
 from __future__ import annotations
@@ -20,32 +19,18 @@ GONE = 1.0  # seconds without a box, after which a person gets a new number
 
 @dataclass
 class Tracks:
-    """The persons of a video so far; numbers count from 1 in the order of their first look.
+    """The persons of a video so far; numbers count from 1 in the order of their first look."""
 
-    Attributes:
-        number: of the latest new person.
-        known: by number, when a person was last seen and where: (seconds, box (4,)).
-    """
-
-    number: int = 0
-    known: dict[int, tuple[float, np.ndarray]] = field(default_factory=dict)
+    number: int = 0  # of the latest new person
+    known: dict[int, tuple[float, np.ndarray]] = field(default_factory=dict)  # last seen: time, box
 
     def update(self, time: float, boxes: np.ndarray) -> list[int]:
-        """Give every box of a look the number of its person.
-
-        Args:
-            time: seconds, later than at the call before.
-            boxes: (N, 4), x1 y1 x2 y2 as fractions of the frame.
-
-        Returns:
-            N numbers, all different.
-        """
+        """Number the persons of a look by their boxes (N, 4); ``time`` grows from call to call."""
         self.known = {n: at for n, at in self.known.items() if time - at[0] <= GONE + 1e-6}
         joined: dict[int, int] = {}  # place of a box: number
         if self.known and len(boxes):
             names, last = list(self.known), np.stack([box for _, box in self.known.values()])
-            pairs = np.repeat(boxes, len(last), axis=0), np.tile(last, (len(boxes), 1))
-            iou = overlaps(*pairs)
+            iou = overlaps(np.repeat(boxes, len(last), axis=0), np.tile(last, (len(boxes), 1)))
             for pair in np.argsort(-iou, kind="stable"):  # the largest overlap first
                 place, number = int(pair) // len(last), names[pair % len(last)]
                 free = place not in joined and number not in joined.values()
@@ -58,6 +43,6 @@ class Tracks:
         return numbers
 
     def replay(self, time: float, numbers: list[int], boxes: np.ndarray) -> None:
-        """Take note of a look whose persons are known, as an interrupted call left it."""
+        """Store a look whose persons are known."""
         self.number = max([self.number, *numbers])
         self.known |= {n: (time, box) for n, box in zip(numbers, boxes, strict=True)}
