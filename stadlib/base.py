@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 
 class OneLineError(ValueError):
-    """An error whose message is all that a user needs: what is wrong, where, and the remedy."""
+    """An error whose message says all: what is wrong, where, and the remedy."""
 
     def __init__(self, message: str) -> None:
         # A DataLoader worker's error comes back with its traceback; the last line is the message.
@@ -135,8 +135,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def whole_folder(path: Path):
     """Yield an empty folder beside ``path``; it takes ``path``'s name only when all went well.
 
-    Of two processes that fill it at once, the first to finish wins. The next call on the same
-    machine removes what a killed process left.
+    Of two processes, the first to finish wins. The next call removes what a killed process left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{path.name}.*.part"):
@@ -162,7 +161,16 @@ def whole_folder(path: Path):
 
 def provenance(device: str, seconds: float) -> dict:
     """Where a number comes from: code, libraries, device, cost."""
-    commit = _git("rev-parse", "HEAD")
+
+    def git(*arguments: str) -> str:  # empty without a checkout
+        command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    commit = git("rev-parse", "HEAD")
     # Records that were just published are no code.
     status = ("status", "--porcelain", "--", ":/", ":(top,exclude)results/reference")
     # Of this process and its largest child (a decoding worker), resident.
@@ -171,7 +179,7 @@ def provenance(device: str, seconds: float) -> dict:
     return {
         "version": version("stadlib"),
         "commit": commit,
-        "dirty": bool(_git(*status)) if commit else None,
+        "dirty": bool(git(*status)) if commit else None,
         "python": sys.version.split()[0],
         "torch": version("torch"),
         "device": device,
@@ -181,32 +189,21 @@ def provenance(device: str, seconds: float) -> dict:
     }
 
 
-def _git(*arguments: str) -> str:
-    """Git's answer about the checkout; empty where there is none."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
 Report = Callable[[int, int, str], None]  # (done, total, a few words)
 MakeProgress = Callable[[str], Report]  # of a named task
 LINES = 10  # where nothing can be redrawn, a task writes about this many lines
 
 
 class Progress:
-    """Callable as ``progress(done, total, text)``; one object a task.
+    """``progress(done, total, text)`` of one task.
 
-    In a terminal or JupyterLab it is a live bar. Elsewhere (papermill, CI, a log file) it prints
-    some ten lines.
+    A live bar in a terminal or JupyterLab; elsewhere (papermill, CI, a log file) some ten lines.
     """
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.first: int | None = None  # what was done at the first call
-        self.started = 0.0  # the clock starts there too: making workers is no work
+        self.first: int | None = None  # what was done at the first call, where the clock starts
+        self.started = 0.0
         self.bar, self.shown = None, -1
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
@@ -214,8 +211,7 @@ class Progress:
         if self.first is None:
             self.first, self.started = done, time.monotonic()
         # A terminal redraws; so does JupyterLab, whose server names its kernels' sessions.
-        terminal = not _in_kernel() and sys.stderr.isatty()
-        if "JPY_SESSION_NAME" in os.environ or terminal:
+        if "JPY_SESSION_NAME" in os.environ or (not _in_kernel() and sys.stderr.isatty()):
             self._draw(done, total, text)
         elif (step := done * LINES // max(total, 1)) > self.shown:
             self.shown = step

@@ -25,18 +25,15 @@ ScaleName = Literal["smoke", "mini", "paper"]
 
 
 class _Checked:
-    """Checks every field that is annotated with a Literal, also inside a tuple, on creation."""
+    """Checks on creation the words of every field that is annotated with a Literal."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if get_origin(hint) is tuple:
-                hint, words = get_args(hint)[0], value  # noqa: PLW2901
-            else:
-                words = (value,)
-            if get_origin(hint) is Literal:
-                for word in words:
-                    check_word(name, word, get_args(hint))
+            several = get_origin(hint) is tuple
+            kind = get_args(hint)[0] if several else hint
+            if get_origin(kind) is Literal:
+                for word in getattr(self, name) if several else (getattr(self, name),):
+                    check_word(name, word, get_args(kind))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +61,14 @@ class Stage(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Detections(_Checked):
-    """How detected boxes are used; ground-truth boxes are taken as they are.
+    """How detected boxes are used; ground-truth boxes are taken as they are."""
 
-    ``extend`` are fractions of width and height by which a box grows for RoIAlign (AlphAction's
-    0.1 and 0.05); what is evaluated stays as detected. With ``product`` the box's score is
-    multiplied into its action scores. The default threshold is where v3's precision and recall meet
-    in the miniature world (notebook 04). ``training`` says whose boxes are trained on: annotated
-    ones (jittered), or also confident detections (SlowFast, AlphAction).
-    """
-
-    threshold: float = 0.35  # the least score of a box that is used
+    # Least score of a used box: where v3's precision and recall meet at mini (notebook 04).
+    threshold: float = 0.35
+    # Parts of width and height that RoIAlign sees more (AlphAction: 0.1, 0.05); evaluated as found.
     extend: tuple[float, float] = (0.0, 0.0)
-    product: bool = False
+    product: bool = False  # of the box's score and its action scores
+    # Annotated boxes, jittered; or also confident detections (SlowFast, AlphAction).
     training: Literal["ground-truth", "ground-truth+detected"] = "ground-truth"
 
     def __post_init__(self) -> None:
@@ -124,7 +117,6 @@ class Experiment(_Checked):
             raise ConfigError("detections need a detector; choose from v1, v2, v3")
 
     def _check_stages(self) -> None:
-        """Refuse stages that cannot follow each other, and numbers of memory without a memory."""
         for name, word in (("start", "pretrained"), ("train", "all")):
             if (value := getattr(self.stages[0], name)) != word:
                 raise ConfigError(f"the first stage has {name}={value!r}; say {word!r}")
@@ -155,7 +147,7 @@ class Experiment(_Checked):
 
     @property
     def detected(self) -> bool:
-        """Whether boxes are a detector's."""
+        """Whether the boxes are from a detector."""
         return self.detector != "ground-truth"
 
     @property
@@ -181,16 +173,14 @@ class Experiment(_Checked):
             content["detector"] = made_of(self.detector, self.scale)
         return digest(content | self._data())
 
-    def _data(self) -> dict:
-        """Other files in the user's own folder make another experiment."""
+    def _data(self) -> dict:  # other files in the user's own folder make another experiment
         return {"data": dataset_digest(self.dataset, self.detector)} if self.dataset else {}
 
     def stage_digest(self, number: int) -> str:
         """Twelve hex digits of what decides the weights after a stage, counted from 1.
 
-        Experiments that begin alike share the trained stage. The boxes that are scored matter to
-        training only where it is on detections, or remembers them in seconds without annotation (an
-        online bank holds annotated people).
+        Experiments that begin alike share the trained stage. Detected boxes matter to training only
+        where it is on them, or where an offline bank holds them in seconds without annotation.
         """
         stages = self.stages[:number]
         remembers = any(stage.memory for stage in stages)
@@ -212,12 +202,12 @@ class Experiment(_Checked):
     def to_dict(self) -> dict:
         """Return a JSON-ready dict without ``None`` fields."""
         content = asdict(self)
-        stages = [_without_none(stage) for stage in content["stages"]]
-        return _without_none(content) | {"stages": tuple(stages)}
 
+        def without_none(values: dict) -> dict:
+            return {name: value for name, value in values.items() if value is not None}
 
-def _without_none(content: dict) -> dict:
-    return {name: value for name, value in content.items() if value is not None}
+        stages = tuple(without_none(stage) for stage in content["stages"])
+        return without_none(content) | {"stages": stages}
 
 
 def choices(name: str) -> tuple[str, ...]:
@@ -230,26 +220,25 @@ def from_dict(content: dict) -> Experiment:
     known = {field.name for field in fields(Experiment)}
     if unknown := sorted(set(content) - known):
         raise ConfigError(f"unknown field {unknown[0]!r}; an experiment has {', '.join(known)}")
-    values = _with_tuples(content)
+
+    def with_tuples(values: dict) -> dict:
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+    values = with_tuples(content)
     if "stages" in values:
-        values["stages"] = tuple(Stage(**_with_tuples(stage)) for stage in values["stages"])
+        values["stages"] = tuple(Stage(**with_tuples(stage)) for stage in values["stages"])
     if values.get("detections"):
-        values["detections"] = Detections(**_with_tuples(values["detections"]))
+        values["detections"] = Detections(**with_tuples(values["detections"]))
     return Experiment(**values)
-
-
-def _with_tuples(content: dict) -> dict:
-    """JSON's lists as the tuples that they were."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Execution(_Checked):
     """What a machine decides about a run (``HELP``); its numbers stay the same up to rounding.
 
-    ``auto`` is for the paper's networks: on a GPU ``precision`` is bfloat16 (autocast), with 64
-    frames ``recompute`` is yes, and at paper scale ``pad`` is share. Padding to the ``batch`` makes
-    losses the same for any number of processes; padding to a process's ``share`` is cheaper.
+    ``auto``: bfloat16 (autocast) on a GPU, recompute with 64 frames, and ``pad`` to the share of a
+    process at paper scale, which is cheaper. Losses are the same for any number of processes when
+    clips are padded to the largest of the ``batch``.
     """
 
     accumulate: int = 1
@@ -277,8 +266,7 @@ class Execution(_Checked):
         """The same as options of ``stadlib train``."""
         values = asdict(self)
         compiled = ["--compile"] * values.pop("compile")
-        pairs = ((f"--{name.replace('_', '-')}", str(value)) for name, value in values.items())
-        return [word for pair in pairs for word in pair] + compiled
+        return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()] + compiled
 
 
 USUAL = Execution()

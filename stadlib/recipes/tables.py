@@ -70,15 +70,9 @@ def table1(
 ) -> tuple[Experiment, ...]:
     """The rows of Table 1 that match ``words``, at a scale; the ensemble is :func:`ensemble1`.
 
-    Args:
-        scale: ``smoke``, ``mini`` or ``paper``.
-        seed: of every row.
-        detector: whose boxes are scored; the paper's are v3's.
-        words: any of ``backbone``, ``pretrain``, ``frames``, ``head`` and ``memory`` (yes, no); the
-            default of each is ``all``.
-
-    Raises:
-        ConfigError: an unknown word, or words that match no row of the table.
+    ``detector`` says whose boxes are scored. ``words`` are any of ``backbone``, ``pretrain``,
+    ``frames``, ``head`` and ``memory`` (yes, no), each ``all`` by default. Unknown words and words
+    that match no row raise a ConfigError.
     """
     fields = (*WORDS, "memory")
     for name, word in words.items():
@@ -96,8 +90,7 @@ def table1(
 
 
 def _table1_row(row: tuple, scale: str, seed: int, detector: str) -> Experiment:
-    stages = WITH_MEMORY if row[4] else (Stage(),)
-    return _experiment(row[:4], scale, seed, stages, detector)
+    return _experiment(row[:4], scale, seed, WITH_MEMORY if row[4] else (Stage(),), detector)
 
 
 def table2(
@@ -117,10 +110,9 @@ def table3(
 ) -> dict[str, Experiment]:
     """Before and after decoupled training (Table 3), and what it is compared with, by name.
 
-    "Before" is the paper's row of Table 1. Boxes are the ground truth's, so that an action's AP
-    depends on the classifier alone. The paper does not say whether the classifier starts anew, as
-    in its reference [11]: both are here. So are two other samplers and, as the control, as much
-    further training on the data as they come.
+    "Before" is the paper's row of Table 1, on ground-truth boxes, so that AP depends on the
+    classifier alone. The paper does not say whether the classifier starts anew, as in its reference
+    [11]: both are here, with two other samplers and the control, as much training on plain data.
     """
     words = _usual(backbone, head)
     rows = {"before": _experiment(words, scale, seed)}
@@ -173,8 +165,8 @@ def strategy(experiment: Experiment) -> str | None:
     def words(stages: tuple[Stage, ...]) -> list[tuple]:
         return [(s.data, s.memory, s.start, s.train, s.sampler) for s in stages]
 
-    names = (name for name, stages in TABLE2.items() if words(stages) == words(experiment.stages))
-    return next(names, None)
+    known = {tuple(words(stages)): name for name, stages in TABLE2.items()}
+    return known.get(tuple(words(experiment.stages)))
 
 
 def ensemble1(*, scale: str = "mini", seed: int = 0, **words: str) -> tuple[Experiment, ...]:
