@@ -245,7 +245,7 @@ def pretrain_command(
 
     folder, classes = KINETICS[pretrain]
     root = None if rendered else data or data_dir() / folder
-    plan = pretraining.open_pretraining(experiment, root, iterations)  # mistakes show at once
+    plan = pretraining.Pretraining(experiment, root, iterations)  # mistakes show at once
     if processes:
         plan.finished()
         words |= {"data": data, "iterations": iterations}

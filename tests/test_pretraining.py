@@ -21,7 +21,7 @@ from stadlib.models.weights import read_backbone, read_state
 from stadlib.recipes.experiment import Execution, Experiment
 from stadlib.recipes.scales import RECIPES, SCALES
 from stadlib.training import build, pretraining
-from stadlib.training.pretraining import CosineSchedule, open_pretraining, pretrain
+from stadlib.training.pretraining import CosineSchedule, Pretraining, pretrain
 
 CSN = Experiment(backbone="ir-csn-152", pretrain="K400", scale="smoke", frames="32x2")
 ITERATIONS = 4
@@ -42,7 +42,7 @@ def silent(title):
 
 
 def plan(root, experiment=CSN, iterations=ITERATIONS):
-    return open_pretraining(experiment, root, iterations)
+    return Pretraining(experiment, root, iterations)
 
 
 def test_schedule_is_slowfasts():
@@ -110,13 +110,13 @@ def test_weights_of_somebody_else_stay(tiny_kinetics):
 
 def test_rows_of_a_family_share_the_weights_of_the_rendered_set(monkeypatch):
     rows = [replace(CSN, frames=frames, seed=seed) for frames, seed in (("32x2", 0), ("64x1", 3))]
-    assert len({open_pretraining(row).digest for row in rows}) == 1
+    assert len({Pretraining(row).digest for row in rows}) == 1
     others = [replace(CSN, pretrain="K700"), replace(CSN, scale="mini")]
     others.append(replace(CSN, backbone="slowfast-101", frames="8x8+32x2"))
     recipe = replace(RECIPES["smoke"], lr=0.2)
-    digests = {open_pretraining(row).digest for row in (CSN, *others)}
+    digests = {Pretraining(row).digest for row in (CSN, *others)}
     monkeypatch.setitem(RECIPES, "smoke", recipe)
-    assert len(digests | {open_pretraining(CSN).digest}) == 5
+    assert len(digests | {Pretraining(CSN).digest}) == 5
 
 
 def rendered(data: str | None = None, recipe=None) -> tuple:
@@ -124,7 +124,7 @@ def rendered(data: str | None = None, recipe=None) -> tuple:
     if data:
         RECIPES["smoke"] = recipe
         os.environ["STADLIB_DATA"] = data
-    made = open_pretraining(CSN)
+    made = Pretraining(CSN)
     record = pretrain(made, silent)
     return record["training_videos"], record["top1"], read_state(made.weights)[0]
 

@@ -1,13 +1,12 @@
 """A backbone learns to classify clips before it detects actions (paper section 3.1, "Backbone").
 
-The data lie in Kinetics' layout: real files, or at the miniature scales the set that the world
-renders. The numbers are the scale's :class:`~stadlib.recipes.scales.PretrainingRecipe`. What comes
-out is a file of weights that runs start from.
+The data lie in Kinetics' layout: real files, or the set that the world renders. The numbers are the
+scale's :class:`~stadlib.recipes.scales.PretrainingRecipe`. The result is a file of weights.
 
-Several processes share every global batch. **Batch norms train on each process's own clips** (with
-``accumulate`` on those of one turn), as SlowFast's do: 8 clips on each of 8 GPUs, as published. So
-the weights depend a little on how a batch is shared, and a record says by how many processes. With
-``whole_batches``, at the miniature scales, every process computes all of a batch instead.
+Several processes share every global batch. **Batch norms train on each process's own clips**, as
+SlowFast's do (8 clips on each of 8 GPUs). So the weights depend a little on how a batch is shared,
+and a record names the number of processes. With ``whole_batches``, at the miniature scales, every
+process computes all of a batch instead.
 """
 
 from __future__ import annotations
@@ -27,26 +26,16 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 from stadlib.base import InputError, MakeProgress, Report, data_dir, digest, provenance, write_whole
+from stadlib.data import kinetics
 from stadlib.data.batches import GlobalBatches
-from stadlib.data.kinetics import (
-    SPLITS,
-    Annotations,
-    LabelledVideos,
-    RandomClips,
-    TestViews,
-    Unreadable,
-    listed_videos,
-    missing_videos,
-    read_annotations,
-    some,
-)
+from stadlib.data.kinetics import SPLITS, Annotations, LabelledVideos, Unreadable
 from stadlib.data.layout import AvaLayout
 from stadlib.models.heads import set_share
 from stadlib.models.networks import Classifier
 from stadlib.models.published import find_pretrained, pretrained_dir, weights_stem
 from stadlib.models.weights import read_backbone, save_backbone
 from stadlib.recipes.experiment import USUAL, Execution, Experiment
-from stadlib.recipes.scales import RECIPES, PretrainingRecipe
+from stadlib.recipes.scales import RECIPES
 from stadlib.training import build, processes
 from stadlib.training.loop import Schedule, fit
 from stadlib.world import MINI, SMOKE, sets
@@ -56,73 +45,69 @@ WORDS = ("backbone", "pretrain", "frames", "scale", "seed")  # of an experiment 
 TOP = 5
 
 
-@dataclass(frozen=True)
 class Pretraining:
-    """What a backbone learns from, how, and where the outcome lies.
+    """What a backbone learns from, how, and where the result lies; no video is opened.
 
-    Attributes:
-        experiment: its backbone, pretrain, frames, scale and seed count, nothing else.
-        root: a folder in Kinetics' layout, see :mod:`stadlib.data.kinetics`.
-        rendered: whether it is the world's, which is rendered when something is left to do.
-        asked: iterations instead of the recipe's number.
-        digest: of everything that decides the weights but how processes share a batch and which
-            videos were there: these are listed once, in ``folder``.
+    ``root`` is a folder in Kinetics' layout; None is the rendered set of a miniature scale, whose
+    weights are shared by all rows of a family: one input, one seed. Of the experiment the ``WORDS``
+    count. The ``digest`` is of all that decides the weights but the sharing of batches and the
+    videos on disk.
+
+    Raises:
+        InputError: a list that is missing or wrong, or no video at all.
     """
 
-    experiment: Experiment
-    root: Path
-    rendered: bool
-    asked: int | None
-    digest: str
-
-    @property
-    def recipe(self) -> PretrainingRecipe:
-        """The numbers of the scale."""
-        return RECIPES[self.experiment.scale]
-
-    @property
-    def folder(self) -> Path:
-        """Checkpoint, log and lists of videos."""
-        stem = weights_stem(self.experiment.backbone, self.experiment.pretrain)
-        return pretrained_dir() / f"{stem}_{self.experiment.scale}-{self.digest}"
-
-    @property
-    def weights(self) -> Path:
-        """At paper scale where runs look for them; those of small networks stay in ``folder``."""
-        if self.experiment.scale != "paper":
-            return self.folder / "backbone.safetensors"
-        stem = weights_stem(self.experiment.backbone, self.experiment.pretrain)
-        return pretrained_dir() / f"{stem}.safetensors"
-
-    @property
-    def record(self) -> Path:
-        """Accuracy and provenance, beside the weights."""
-        return self.weights.with_suffix(".accuracy.json")
-
-    @property
-    def unreadable(self) -> Path:
-        """The list of files that could not be read."""
-        return self.folder / "unreadable.txt"
+    def __init__(
+        self, experiment: Experiment, root: Path | None = None, iterations: int | None = None
+    ) -> None:
+        self.rendered, self.asked = root is None, iterations
+        if self.rendered:
+            slowfast = experiment.backbone.startswith("slowfast")
+            experiment = Experiment(
+                backbone="slowfast-152" if slowfast else "ir-csn-152",
+                pretrain="K700" if experiment.pretrain == "K700" else "K400",  # none is for IG65M
+                frames="8x8+32x2" if slowfast else "32x2",
+                scale=experiment.scale,
+            )
+            root = _part(experiment.scale, f"kinetics-{experiment.pretrain[1:]}")
+        self.experiment, self.root = experiment, root
+        self.recipe = RECIPES[experiment.scale]
+        content = {name: getattr(experiment, name) for name in WORDS}
+        content |= {"recipe": asdict(self.recipe), "iterations": iterations}
+        content["lists"] = (
+            f"{root.parent.name}/{root.name}" if self.rendered else self.annotations.digest
+        )
+        self.digest = digest(content)
+        stem = weights_stem(experiment.backbone, experiment.pretrain)
+        self.folder = pretrained_dir() / f"{stem}_{experiment.scale}-{self.digest}"
+        self.weights = self.folder / "backbone.safetensors"
+        if experiment.scale == "paper":  # where runs look for them
+            self.weights = pretrained_dir() / f"{stem}.safetensors"
+        self.record = self.weights.with_suffix(".accuracy.json")
+        self.unreadable = self.folder / "unreadable.txt"  # the list of these files
+        if not self.rendered and not self.videos:  # listed here, so that a mistake shows at once
+            raise InputError(f"{root}: no videos")
 
     @cached_property
     def annotations(self) -> Annotations:
         """The lists of ``root``."""
-        return read_annotations(self.root)
+        return kinetics.read_annotations(self.root)
 
     @cached_property
     def videos(self) -> dict[str, LabelledVideos]:
-        """By split, those that are there; the first process lists them, once."""
+        """By split, those on disk; the first process lists them, once."""
+
+        def listed(split: str) -> LabelledVideos:
+            path = self.folder / f"{split}_videos.csv"
+            return kinetics.listed_videos(self.annotations, split, path)
+
         if processes.rank() == 0:
             for split in SPLITS:
-                listed = listed_videos(self.annotations, split, self.folder / f"{split}_videos.csv")
-                names = missing_videos(self.annotations, split, listed)
+                names = kinetics.missing_videos(self.annotations, split, listed(split))
                 path = self.folder / f"{split}_missing.txt"
                 write_whole(path, "".join(f"{name}\n" for name in names))
         processes.barrier()
-        return {
-            split: listed_videos(self.annotations, split, self.folder / f"{split}_videos.csv")
-            for split in SPLITS
-        }
+        return {split: listed(split) for split in SPLITS}
 
     @property
     def iterations(self) -> int:
@@ -132,25 +117,11 @@ class Pretraining:
         return self.asked or recipe.iterations or epochs
 
     def missing(self, split: str) -> list[str]:
-        """The videos of a split that its list has and that are not there."""
-        return missing_videos(self.annotations, split, self.videos[split])
-
-    def lines(self) -> list[str]:
-        """What is there in words; files that cannot be read show only as they are read."""
-        lines = []
-        for split in SPLITS:
-            names, of = self.missing(split), len(self.annotations.rows[split])
-            lines.append(f"{self.root}: {of - len(names)} of {of} {split} videos")
-            if names:
-                lines[-1] += f"; missing and left out: {some(names)}"
-        return lines
+        """The videos of a split's list that are not on disk."""
+        return kinetics.missing_videos(self.annotations, split, self.videos[split])
 
     def finished(self) -> dict | None:
-        """The record, if the weights are those of this pretraining.
-
-        Raises:
-            InputError: there are other weights in their place.
-        """
+        """The record, if the weights are those of this pretraining; others are an InputError."""
         if not self.weights.is_file():
             return None
         text = self.record.read_text() if self.record.is_file() else "{}"
@@ -161,52 +132,12 @@ class Pretraining:
         )
 
 
-def open_pretraining(
-    experiment: Experiment, root: Path | None = None, iterations: int | None = None
-) -> Pretraining:
-    """A pretraining on a folder, or on the rendered set; no video is opened.
-
-    The lists of a folder are read at once. The rendered set is known by its spec. Its weights are
-    shared by all rows of a family and a set, so they are learned at one input and one seed.
-
-    Args:
-        experiment: see :class:`Pretraining`.
-        root: a folder in Kinetics' layout; None: the rendered set of a miniature scale.
-        iterations: instead of the recipe's.
-
-    Raises:
-        InputError: a list that is missing or wrong, or no video at all.
-    """
-    rendered = root is None
-    if rendered:
-        slowfast = experiment.backbone.startswith("slowfast")
-        experiment = Experiment(
-            backbone="slowfast-152" if slowfast else "ir-csn-152",
-            pretrain="K700" if experiment.pretrain == "K700" else "K400",  # none is for IG65M
-            frames="8x8+32x2" if slowfast else "32x2",
-            scale=experiment.scale,
-        )
-        root = _part(experiment.scale, f"kinetics-{experiment.pretrain[1:]}")
-    lists = f"{root.parent.name}/{root.name}" if rendered else read_annotations(root).digest
-    content = {name: getattr(experiment, name) for name in WORDS}
-    content |= {"recipe": asdict(RECIPES[experiment.scale]), "iterations": iterations}
-    plan = Pretraining(experiment, root, rendered, iterations, digest(content | {"lists": lists}))
-    if not rendered and not plan.videos:  # listed here, so that a mistake shows at once
-        raise InputError(f"{root}: no videos")
-    return plan
-
-
 @dataclass(frozen=True, kw_only=True)
 class CosineSchedule(Schedule):
-    """A learning rate that rises in a line and falls by half a cosine to 0 (SlowFast).
+    """A learning rate that rises in a line and falls by half a cosine to 0 (SlowFast)."""
 
-    Attributes:
-        warm_up: share of the iterations in which it rises, up to what the cosine has come to then.
-        warm_up_lr: where it begins.
-    """
-
-    warm_up: float
-    warm_up_lr: float
+    warm_up: float  # share of the iterations in which it rises, up to the cosine's value there
+    warm_up_lr: float  # from here
 
     def lr_at(self, iteration: int) -> float:
         """The learning rate of an iteration, counted from 0."""
@@ -220,13 +151,8 @@ class CosineSchedule(Schedule):
 def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = USUAL) -> dict:
     """Train the backbone, or finish doing so, measure it, and write its weights.
 
-    Args:
-        plan: see :func:`open_pretraining`.
-        progress: makes the progress of a named task.
-        execution: how it is computed; ``recompute`` and ``compile`` have no say here.
-
-    Returns:
-        The record: ``top1`` and ``top5`` are shares of the validation videos that could be read.
+    Returns the record, whose ``top1`` and ``top5`` are shares of the readable validation videos.
+    ``recompute`` and ``compile`` of the execution have no effect here.
 
     Raises:
         InputError: other weights are in the place of these, or nothing can be read.
@@ -237,40 +163,35 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
     if plan.rendered:
         render(plan.experiment.scale, plan.root.name, progress)
     elif processes.rank() == 0:
-        print("\n".join(plan.lines()), flush=True)
+        for split in SPLITS:
+            names, of = plan.missing(split), len(plan.annotations.rows[split])
+            left_out = f"; missing and left out: {kinetics.some(names)}" if names else ""
+            print(f"{plan.root}: {of - len(names)} of {of} {split} videos{left_out}", flush=True)
     torch.manual_seed(plan.experiment.seed)
     classes = len(plan.annotations.classes)
     model = build.classifier(plan.experiment, classes, plan.recipe.dropout).to(device).train()
-    half = _half(plan.experiment, execution)
+    large = plan.experiment.scale == "paper" and device.type == "cuda"
+    half = execution.precision == "bfloat16" or (execution.precision == "auto" and large)
     _train(plan, model, half, execution, progress)
     _settle(plan, model, half, execution.accumulate)
     accuracy = _measure(plan, model, half, progress(f"classify {plan.root.name}"))
-    record = _record(plan, accuracy, provenance(str(device), time.monotonic() - started))
-    if processes.rank() == 0:
-        write_whole(plan.record, json.dumps(record, indent=1) + "\n")
-        save_backbone(model, plan.weights, pretraining=plan.experiment.pretrain)
-    processes.barrier()
-    return record
-
-
-def _record(plan: Pretraining, accuracy: dict, origin: dict) -> dict:
-    return {
+    origin = provenance(str(device), time.monotonic() - started)
+    record = {
         **{word: getattr(plan.experiment, word) for word in WORDS},
         "digest": plan.digest,
         "iterations": plan.iterations,
-        "classes": len(plan.annotations.classes),
+        "classes": classes,
         **accuracy,
         "training_videos": len(plan.videos["train"]),
         "missing": {split: len(plan.missing(split)) for split in SPLITS},
         "unreadable": len(Unreadable(plan.unreadable).names()),
         "provenance": {**origin, "processes": processes.num_processes()},
     }
-
-
-def _half(experiment: Experiment, execution: Execution) -> bool:
-    """Whether the network computes in bfloat16 where that is safe."""
-    large = experiment.scale == "paper" and processes.device().type == "cuda"
-    return execution.precision == "bfloat16" or (execution.precision == "auto" and large)
+    if processes.rank() == 0:
+        write_whole(plan.record, json.dumps(record, indent=1) + "\n")
+        save_backbone(model, plan.weights, pretraining=plan.experiment.pretrain)
+    processes.barrier()
+    return record
 
 
 def _order(plan: Pretraining, start: int, stop: int, accumulate: int) -> GlobalBatches:
@@ -289,7 +210,7 @@ def _order(plan: Pretraining, start: int, stop: int, accumulate: int) -> GlobalB
 
 def _clips(plan: Pretraining, order: GlobalBatches) -> Iterable[list[torch.Tensor]]:
     """This process's shares of batches: random clips (B, 3, T, H, W) and class ids (B,)."""
-    dataset = RandomClips(
+    dataset = kinetics.RandomClips(
         plan.videos["train"],
         build.sampling(plan.experiment),
         short_sides=plan.recipe.short_sides,
@@ -310,6 +231,11 @@ def _train(
         shares = order.shares([1] * len(plan.videos["train"]))
         return zip(_clips(plan, order), shares, strict=True)
 
+    def share_loss(model: nn.Module, part: tuple) -> tuple[torch.Tensor, int]:
+        batch, share = part
+        set_share(model, share.rows, share.total)  # the clips' part of the batch's dropout
+        return classification_loss(model, batch)
+
     schedule = CosineSchedule(
         iterations=plan.iterations,
         lr=recipe.lr,
@@ -320,7 +246,7 @@ def _train(
     )
     fit(
         model,
-        _share_loss,
+        share_loss,
         batches,
         schedule,
         folder=plan.folder,
@@ -330,13 +256,6 @@ def _train(
         half=half,
         save_every=execution.save_every,
     )
-
-
-def _share_loss(model: nn.Module, part: tuple) -> tuple[torch.Tensor, int]:
-    """The loss of a share of a batch; its clips get their part of the batch's dropout."""
-    batch, share = part
-    set_share(model, share.rows, share.total)
-    return classification_loss(model, batch)
 
 
 def classification_loss(model: nn.Module, batch: list) -> tuple[torch.Tensor, int]:
@@ -350,9 +269,8 @@ def classification_loss(model: nn.Module, batch: list) -> tuple[torch.Tensor, in
 def _settle(plan: Pretraining, model: Classifier, half: bool, accumulate: int) -> None:
     """Take batch norms' statistics over the batches that would come next, weights at rest.
 
-    SlowFast does so (``BN.USE_PRECISE_STATS``), since averages that ran along with training lag
-    behind it and are of one process's clips; here they are the mean over processes. Detection
-    freezes them as they are.
+    SlowFast does so (``BN.USE_PRECISE_STATS``): running averages lag behind training and are of one
+    process's clips. Here they are the mean over processes. Detection freezes them as they are.
     """
     set_share(model, (), 0)
     order = _order(plan, plan.iterations, plan.iterations + plan.recipe.settling, accumulate)
@@ -371,7 +289,7 @@ def _settle(plan: Pretraining, model: Classifier, half: bool, accumulate: int) -
 def _measure(plan: Pretraining, model: Classifier, half: bool, progress: Report) -> dict:
     """How often the right class is among the first, by probabilities averaged over views."""
     recipe, videos, device = plan.recipe, plan.videos["val"], processes.device()
-    views = TestViews(
+    views = kinetics.TestViews(
         videos,
         build.sampling(plan.experiment),
         side=recipe.test_side,
@@ -380,13 +298,12 @@ def _measure(plan: Pretraining, model: Classifier, half: bool, progress: Report)
         unreadable=Unreadable(plan.unreadable),
         small=recipe.small,
     )
-    own = range(processes.rank(), len(videos), processes.num_processes())
-    items = [i * recipe.test_clips + k for i in own for k in range(recipe.test_clips)]
+    share = range(processes.rank(), len(videos), processes.num_processes())
+    items = [i * recipe.test_clips + k for i in share for k in range(recipe.test_clips)]
+    loader = build.loader(views, plan.experiment, batch_size=None, sampler=items)
     model.eval()
     counts, scores = Counter(), 0.0
-    for done, (clips, label) in enumerate(
-        build.loader(views, plan.experiment, batch_size=None, sampler=items), 1
-    ):
+    for done, (clips, label) in enumerate(loader, 1):
         if len(clips):
             with processes.autocast(half):
                 logits = model(clips.to(device))
@@ -399,20 +316,18 @@ def _measure(plan: Pretraining, model: Classifier, half: bool, progress: Report)
     seen = processes.total(counts["videos"], device)
     if not seen:
         raise InputError(f"{plan.unreadable}: no validation video can be read; reasons there")
-    shares = {name: processes.total(counts[name], device) / seen for name in ("top1", "top5")}
     return {
-        **{name: round(share, 4) for name, share in shares.items()},
+        **{
+            name: round(processes.total(counts[name], device) / seen, 4)
+            for name in ("top1", "top5")
+        },
         "validation_videos": int(seen),
         "views": [recipe.test_clips, recipe.test_crops],
     }
 
 
 def prepare_data(experiment: Experiment, progress: MakeProgress) -> AvaLayout:
-    """The experiment's dataset; a miniature world is rendered if it isn't there yet.
-
-    Raises:
-        InputError: real data that is not on disk.
-    """
+    """The experiment's dataset; a miniature world is rendered at first use."""
     if experiment.dataset:
         return AvaLayout(experiment.dataset)
     if experiment.scale == "paper":
@@ -444,17 +359,15 @@ def _part(scale: str, part: str) -> Path:
 def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> dict:
     """Weights of a backbone that learned to classify clips.
 
-    At the miniature scales it learns so here, once for all rows that share it; at paper scale
-    its weights are read from the data folder, under the names of any library that is known.
-
-    Raises:
-        InputError: no such weights at paper scale, or weights of another network.
+    At the miniature scales it learns so here, once for all rows that share it. At paper scale its
+    weights are read from the data folder, under the names of any known library; weights that are
+    missing or of another network are an InputError.
     """
     paper = experiment.scale == "paper"
     if paper:
         path = find_pretrained(experiment.backbone, experiment.pretrain)
     else:
-        plan = open_pretraining(experiment)
+        plan = Pretraining(experiment)
         pretrain(plan, progress)
         path = plan.weights
     with torch.device("meta"):  # its names and shapes; the values are the file's
