@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from stadlib.base import InputError
 from stadlib.data.keyframes import Keyframe
 from stadlib.models.heads import no_memory
-from stadlib.training.bank import IN_HAND, WRITTEN, FeatureBank, second_of, windows
+from stadlib.training.bank import WRITTEN, FeatureBank, second_of, windows
 from stadlib.training.memory import OnlineMemory, clip_key
 
 L, C = 2, 3
@@ -140,7 +140,7 @@ def test_what_is_not_there_is_named(tmp_path):
         bank.write([("a", 1)], torch.tensor([2]), *persons("a", 1, 2))
 
 
-def test_a_write_that_is_cut_short_is_told_and_masked(tmp_path, monkeypatch):
+def test_a_write_that_is_cut_short_is_masked(tmp_path, monkeypatch):
     bank = filled(tmp_path, {("a", 1): 2, ("a", 2): 2})
 
     class Interrupted(np.ndarray):
@@ -152,9 +152,8 @@ def test_a_write_that_is_cut_short_is_told_and_masked(tmp_path, monkeypatch):
         bank.write([("a", 2)], torch.tensor([2]), *persons("a", 2, 2))
     reader = FeatureBank(tmp_path)
     assert reader.window([("a", 0)], 3, 5).seconds_BM.tolist() == [[1, 1]]
-    assert (reader.states == IN_HAND).sum() == 2
     again = FeatureBank(tmp_path, WHAT, writable=True)
-    assert again.lost == 2 and num_written(again) == 2
+    assert num_written(again) == 2
     assert again.has([("a", 1), ("a", 2)]).tolist() == [True, False]
 
 
@@ -172,8 +171,8 @@ while True:
 """
 
 
-def test_a_killed_writer_loses_at_most_the_batch_in_hand(tmp_path):
-    for delay in (0.05, 0.11, 0.23):
+def test_a_killed_writer_leaves_no_half_written_token(tmp_path):
+    for delay in (0.05, 0.2):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE
         )
@@ -183,7 +182,6 @@ def test_a_killed_writer_loses_at_most_the_batch_in_hand(tmp_path):
         writer.wait()
         writer.stdout.close()
         bank = FeatureBank(tmp_path, {}, writable=True)
-        assert bank.lost in (0, 40)
         written = [("v", second) for second in range(500) if bank.has([("v", second)])[0]]
         assert written
         whole = bank.read(written)[0].flatten(1)

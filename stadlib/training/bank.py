@@ -1,18 +1,15 @@
-"""The feature bank: what persons looked like in every second of a video, on disk.
+"""The feature bank on disk: tokens of the persons of every second of a video.
 
-Paper section 2.3, after LFB (Wu et al. 2019) and AlphAction's pool; unlike them it never hands out
-zeros as if somebody had been there: what was not written is masked.
+Paper section 2.3, after LFB (Wu et al. 2019) and AlphAction's pool. Unlike these it returns no
+zeros for persons that were not written: it masks them.
 
-A bank holds one source's split; a slot is one person of one second. Which seconds it has, and how
-many persons each, is known when it is made. ``bank.json`` holds provenance, sizes, the videos'
-names and the name of ``rows-*.npy``: (video, second, first slot, number of persons) a second. The
-arrays have a row a slot and are memory-mapped: ``tokens.f16``, ``boxes.f32``, ``states.u8``.
+A bank holds one source's split; a slot is one person of one second. The seconds and the persons of
+each are fixed when it is made. ``bank.json`` holds provenance, sizes, the videos' names and the
+name of ``rows-*.npy``: (video, second, first slot, number of persons) a second. The arrays have a
+row a slot and are memory-mapped: ``tokens.f16``, ``boxes.f32``, ``states.u8``. A slot is unwritten
+while its content changes, so a killed process leaves no half-written token.
 
-A slot's state says "in hand" while it is written. A process that is killed leaves it so, and the
-next one that opens the bank to write counts it in ``lost`` and takes it for unwritten. The system
-keeps what a killed process wrote; against a failing machine ``flush`` brings it to the disk.
-
-Legend: B clips, N persons, M remembered persons of a clip (padded), L sequences, C channels.
+Legend: B clips, N persons, M memory persons of a clip (padded), L sequences, C channels.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ from stadlib.models.heads import MemoryTokens
 
 Key = tuple[str, int]  # video, second
 ROW = np.dtype([("video", "i4"), ("second", "i4"), ("first", "i8"), ("count", "i4")])
-UNWRITTEN, WRITTEN, IN_HAND = 0, 1, 2
+UNWRITTEN, WRITTEN = 0, 1
 
 
 def second_of(timestamp: float) -> int:
@@ -43,10 +40,8 @@ def second_of(timestamp: float) -> int:
 class FeatureBank:
     """Tokens of persons by (video, second), in the folder of a bank that :meth:`create` made.
 
-    ``provenance`` is what it must have been made of: the weights' hash, head, detector, or the
-    online stage; None takes whatever is there. ``tokens`` (slots, L, C), ``boxes`` and ``states``
-    are as on disk, ``rows`` of :data:`ROW`; ``lost`` counts the persons whose writing was cut
-    short, found when it was opened to write.
+    ``provenance`` is what it must have been made of; None accepts any. ``tokens`` (slots, L, C),
+    ``boxes`` and ``states`` are as on disk, ``rows`` of :data:`ROW`.
 
     Raises:
         InputError: no bank, a damaged one, or one of other provenance; names the difference.
@@ -59,18 +54,19 @@ class FeatureBank:
         index = _read_index(self.folder, provenance or {})
         self.provenance: dict = index["provenance"]
         self.length, self.width = int(index["length"]), int(index["width"])
-        rows = _read_rows(self.folder / Path(index["rows"]).name)
+        path = self.folder / Path(index["rows"]).name
+        try:
+            rows = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not readable ({error}); delete the bank") from error
+        if rows.dtype != ROW:
+            raise InputError(f"{path}: not the rows of a bank; delete the bank")
         self._padded = np.append(rows, np.zeros(1, ROW))  # the last one stands for no row
         self.rows = self._padded[:-1]
         slots = int(self.rows["count"].sum())
         self.tokens = self._map("tokens.f16", np.float16, (slots, self.length, self.width))
         self.boxes = self._map("boxes.f32", np.float32, (slots, 4))
         self.states = self._map("states.u8", np.uint8, (slots,))
-        self.lost = 0
-        if writable:
-            torn = np.flatnonzero(self.states == IN_HAND)
-            self.lost = len(torn)
-            self.states[torn] = UNWRITTEN
         # A number for each (video, second), sorted, to find rows by; the last one is of no row.
         self._videos = {video: number for number, video in enumerate(index["videos"])}
         codes = (self.rows["video"].astype(np.int64) << 32) + self.rows["second"]
@@ -88,16 +84,10 @@ class FeatureBank:
         length: int,
         width: int,
     ) -> FeatureBank:
-        """Make an empty bank, or open the same one to fill it further.
+        """Make an empty bank with tokens (length, width), or open the same one to fill it further.
 
-        Args:
-            folder: where it lies or shall lie.
-            provenance: plain words and numbers that decide its content.
-            seconds: (video, second, number of persons), each second once.
-            length, width: L and C of the tokens.
-
-        Raises:
-            InputError: a bank of other provenance or other seconds lies there.
+        ``seconds`` are (video, second, number of persons), each second once. A bank of other
+        provenance or other seconds in the folder is an InputError.
         """
         folder, names, numbers, end = Path(folder), {}, [], 0
         for video, second, count in seconds:
@@ -127,10 +117,8 @@ class FeatureBank:
     ) -> None:
         """Write or replace the persons of some (video, second), the surest first.
 
-        Tokens are stored as float16; boxes are fractions of the frame.
-
-        Raises:
-            ValueError: no room for that second or that many persons.
+        Tokens are stored as float16; boxes are fractions of the frame. A second or a number of
+        persons without room is a ValueError.
         """
         numbers = self._find(keys)
         if (numbers < 0).any():
@@ -140,10 +128,9 @@ class FeatureBank:
         if (counts > rows["count"]).any():
             raise ValueError("more persons than there is room for")
         slots = _spread(rows["first"], counts)
-        self.states[_spread(rows["first"], rows["count"])] = IN_HAND
+        self.states[_spread(rows["first"], rows["count"])] = UNWRITTEN
         self.tokens[slots] = tokens_NLC.float().cpu().numpy()  # NumPy knows no bfloat16
         self.boxes[slots] = boxes_N4.cpu().numpy()
-        self.states[_spread(rows["first"] + counts, rows["count"] - counts)] = UNWRITTEN
         self.states[slots] = WRITTEN
 
     def has(self, keys: Sequence[Key]) -> np.ndarray:
@@ -156,11 +143,7 @@ class FeatureBank:
         return (numbers >= 0) & (torn == 0)
 
     def read(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-        """The persons' tokens (N, L, C) in float32, those of clip 0 first, and counts (B,).
-
-        Raises:
-            InputError: a second that is not written.
-        """
+        """The persons' tokens (N, L, C) in float32, those of clip 0 first, and counts (B,)."""
         missing = np.flatnonzero(~self.has(keys))
         if len(missing):
             video, second = keys[missing[0]]
@@ -170,15 +153,10 @@ class FeatureBank:
         return tokens, torch.from_numpy(rows["count"].astype(np.int64))
 
     def window(self, keys: Sequence[Key], span: int, max_persons: int) -> MemoryTokens:
-        """What clips remember: persons of the seconds around, without the clip's own second.
+        """The memory of clips: persons of the seconds around, without the clip's own second.
 
-        Args:
-            keys: (video, second) a clip; the bank need not have it.
-            span: seconds to each side.
-            max_persons: of a second, the first ones.
-
-        Returns:
-            Memory as wide as the fullest clip needs; within a clip in the order of time.
+        ``span`` is in seconds to each side; of a second the first ``max_persons`` count. The memory
+        is as wide as the fullest clip needs, and within a clip in the order of time.
         """
         # The slots of each second around each clip, (B, seconds, persons), and which are written.
         offsets = np.array([s for s in range(-span, span + 1) if s], dtype=np.int64)
@@ -208,7 +186,7 @@ class FeatureBank:
                 array.flush()
 
     def copy(self, folder: Path) -> None:
-        """Put a copy of this moment at ``folder``, whole; an older one stays until it is."""
+        """Copy the bank to ``folder``, whole; an older copy stays until then."""
         self.flush()
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh, old = (folder.with_name(f".{folder.name}.{word}") for word in ("tmp", "old"))
@@ -221,7 +199,7 @@ class FeatureBank:
         shutil.rmtree(old, ignore_errors=True)
 
     def _map(self, name: str, kind: type, shape: tuple[int, ...]) -> np.ndarray:
-        """Map an array; a new one is zeros, which says unwritten."""
+        """Map an array; a new one is zeros: unwritten."""
         path, size = self.folder / name, int(np.prod(shape)) * np.dtype(kind).itemsize
         if size == 0:
             return np.zeros(shape, kind)
@@ -251,9 +229,9 @@ def windows(
     max_persons: int,
     empty: MemoryTokens,
 ) -> MemoryTokens:
-    """What clips, named by (source, video, timestamp), remember out of the banks of their sources.
+    """The memory of clips, named by (source, video, timestamp), from the banks of their sources.
 
-    Clips of a source without a bank remember nobody; ``empty`` is returned where no clip has one.
+    A clip of a source without a bank has none; ``empty`` is returned where no clip has a bank.
     """
     parts = []
     for source, bank in banks.items():
@@ -271,7 +249,6 @@ def _spread(first: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 
 def _read_index(folder: Path, provenance: Mapping) -> dict:
-    """The content of ``bank.json``, refused if its provenance is another one."""
     path = folder / "bank.json"
     if not path.is_file():
         raise InputError(f"{folder}: no feature bank; extract one")
@@ -287,13 +264,3 @@ def _read_index(folder: Path, provenance: Mapping) -> dict:
                 "delete it or use another results folder"
             )
     return index
-
-
-def _read_rows(path: Path) -> np.ndarray:
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable ({error}); delete the bank") from error
-    if rows.dtype != ROW:
-        raise InputError(f"{path}: not the rows of a bank; delete the bank")
-    return rows

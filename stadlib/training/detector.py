@@ -1,16 +1,13 @@
-"""The person detectors: trained (v1, v2, v3 of a scale), opened, and their boxes of many frames.
+"""The person detectors: v1, v2, v3 of a scale trained, loaded, and their boxes of many frames.
 
-A version is trained stage by stage, and a stage that several versions begin with is trained once.
-Boxes of frames go into one file; what was interrupted resumes where it was.
-
-Legend: N persons of a frame.
+A stage that several versions begin with is trained once. Legend: N persons of a frame.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,21 +18,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from stadlib.base import InputError, MakeProgress, Report, check_word, data_dir, write_whole
+from stadlib.data import clips
 from stadlib.data.batches import GlobalBatches, InTurns
 from stadlib.data.boxes import write_person_boxes
-from stadlib.data.clips import Picture, PictureDataset, as_lists, of_keyframes, of_stills
 from stadlib.data.coco import read_coco
 from stadlib.data.keyframes import moments, read_keyframes
 from stadlib.data.layout import AvaLayout
 from stadlib.data.video import probe, read_frames
-from stadlib.models.person_detector import (
-    PERSON,
-    GFocalV2,
-    LossSums,
-    gfocal_mini,
-    gfocal_resnet,
-    torchvision_detector,
-)
+from stadlib.models import person_detector
+from stadlib.models.person_detector import PERSON, GFocalV2, LossSums
 from stadlib.recipes.experiment import Experiment
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS, detector_digest
 from stadlib.training import processes
@@ -47,16 +38,14 @@ BATCH = 16  # frames at a time
 COLUMNS = ["video", "timestamp", "x1", "y1", "x2", "y2", "score"]
 
 
-# --------------------------------------------------------------------------------------- training
-
-
 def build_detector(scale: str) -> GFocalV2:
     """GFocalV2 at a scale's size, untrained."""
     check_word("scale", scale, tuple(DETECTOR_SCALES))
     numbers = DETECTOR_SCALES[scale]
     if numbers.body == "mini":
-        return gfocal_mini(numbers.short_sides, numbers.long_side)
-    return gfocal_resnet(int(numbers.body), numbers.short_sides, numbers.long_side)
+        return person_detector.gfocal_mini(numbers.short_sides, numbers.long_side)
+    sides = numbers.short_sides, numbers.long_side
+    return person_detector.gfocal_resnet(int(numbers.body), *sides)
 
 
 def trained_detector(version: str, scale: str, progress: MakeProgress) -> nn.Module:
@@ -93,17 +82,15 @@ def trained_detector(version: str, scale: str, progress: MakeProgress) -> nn.Mod
     return model
 
 
-def _batches(lists: list[list[Picture]], batch: int, stop: int):
+def _batches(lists: list[list[clips.Picture]], batch: int, stop: int) -> Callable[[int], Iterable]:
     """Pictures of the lists in turns, as ``fit`` asks for them; processes share a batch."""
-    dataset = PictureDataset([picture for pictures in lists for picture in pictures])
-    draw = InTurns([len(pictures) for pictures in lists], SEED)
-    share = {"rank": processes.rank(), "num_processes": processes.num_processes()}
+    dataset = clips.PictureDataset([picture for pictures in lists for picture in pictures])
+    options = {"draw": InTurns([len(pictures) for pictures in lists], SEED), "seed": SEED}
+    options |= {"rank": processes.rank(), "num_processes": processes.num_processes()}
 
     def batches(start: int) -> Iterable:
-        order = GlobalBatches(
-            len(dataset), batch, seed=SEED, start=start, stop=stop, draw=draw, **share
-        )
-        return DataLoader(dataset, batch_sampler=order, collate_fn=as_lists)
+        order = GlobalBatches(len(dataset), batch, start=start, stop=stop, **options)
+        return DataLoader(dataset, batch_sampler=order, collate_fn=clips.as_lists)
 
     return batches
 
@@ -118,30 +105,27 @@ def detection_loss(model: nn.Module, batch: tuple[list, list]) -> tuple[torch.Te
     return sums.total(positives, weights) * processes.num_processes(), 1
 
 
-def _pictures(name: str, scale: str, progress: MakeProgress) -> list[Picture]:
-    """A list of a stage: keyframes, or COCO's persons or the rendered set that stands for them."""
+def _pictures(name: str, scale: str, progress: MakeProgress) -> list[clips.Picture]:
+    """A list of a stage: keyframes, or the persons of COCO or of the rendered set."""
     if name != "stills":
         layout = prepare_data(Experiment(scale=scale), progress)
-        return of_keyframes(layout, read_keyframes(layout, name, "train"))
+        return clips.of_keyframes(layout, read_keyframes(layout, name, "train"))
     if scale == "paper":
         root = data_dir() / "coco"
         stills = read_coco(root / "annotations" / "instances_train2017.json", root / "train2017")
-        return of_stills([still for still in stills if len(still.boxes)])  # paper section 3.1
+        return clips.of_stills([still for still in stills if len(still.boxes)])  # section 3.1
     root = render(scale, "coco", progress)
-    return of_stills(read_coco(root / "annotations" / "instances_train.json", root / "train"))
+    return clips.of_stills(read_coco(root / "annotations" / "instances_train.json", root / "train"))
 
 
 def open_detector(word: str, scale: str, progress: MakeProgress) -> tuple[nn.Module, str]:
-    """A detector ready for use, and what names it in files.
+    """A detector ready for use, and its name in files.
 
     ``word`` is ``v1``, ``v2`` or ``v3``, which are trained if need be; ``torchvision:NAME``; or
     the path of a checkpoint that this package wrote.
-
-    Raises:
-        ConfigError, InputError: no such word, scale, file or weights.
     """
     if word.startswith("torchvision:"):
-        model = torchvision_detector(word.removeprefix("torchvision:"))
+        model = person_detector.torchvision_detector(word.removeprefix("torchvision:"))
         return model.to(processes.device()), word
     if not word.endswith(".pt"):
         check_word("detector", word, (*DETECTORS, "torchvision:NAME", "FILE.pt"))
@@ -165,28 +149,18 @@ def open_detector(word: str, scale: str, progress: MakeProgress) -> tuple[nn.Mod
     return model.to(processes.device()), f"{path.name} {made} of {scale} size"
 
 
-# ------------------------------------------------------------------------------------------ boxes
-
-
 @dataclass(frozen=True)
 class Frame:
-    """A frame to look at: its name in the box file, and where it is.
-
-    ``timestamp`` counts on the annotation clock, ``time`` from the file's first frame; seconds.
-    """
+    """A frame of a video, by its name in the box file."""
 
     video: str
-    timestamp: float
+    timestamp: float  # seconds on the annotation clock
     path: Path
-    time: float
+    time: float  # seconds from the file's first frame
 
 
 def frames_of_dataset(layout: AvaLayout, source: str, split: str) -> list[Frame]:
-    """The frames of every second of a dataset's split.
-
-    Raises:
-        InputError: a video is missing.
-    """
+    """The frames of every second of a dataset's split."""
     seconds = moments(layout, source, split)
     videos = dict.fromkeys(video for video, _ in seconds)
     files = {video: layout.video_file(source, video) for video in videos}
@@ -195,11 +169,7 @@ def frames_of_dataset(layout: AvaLayout, source: str, split: str) -> list[Frame]
 
 
 def frames_of_videos(paths: Sequence[Path], every: float) -> list[Frame]:
-    """A frame every so many seconds of each file; a video is called as its file is.
-
-    Raises:
-        InputError: a file is no readable video, or two have one name.
-    """
+    """A frame ``every`` so many seconds of each file; a video has the name of its file."""
     names = [path.stem for path in paths]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{twice[0]}: two videos of that name; rename one")
@@ -216,14 +186,9 @@ def detect_persons(
     """Write the persons on all frames to ``path``: ``video,timestamp,x1,y1,x2,y2,,score``.
 
     The file appears when all is done. Until then ``path.partial`` holds a line a frame, and the
-    next call resumes from it; ``made_by`` names the detector, so that two do not write into one.
-    The frames of a video follow each other.
-
-    Raises:
-        InputError: ``path`` is no ``.csv``, the partial file is another detector's, or a video
-            cannot be read.
+    next call of the same detector (``made_by``) resumes from it. Frames are sorted by video.
     """
-    if path.suffix.lower() != ".csv":  # to be known before looking, not after
+    if path.suffix.lower() != ".csv":  # refused before the work
         raise InputError(f"{path}: person boxes are written as .csv; rename it")
     partial = path.with_name(path.name + ".partial")
     boxes = _resume(partial, made_by)
@@ -248,7 +213,7 @@ def detect_persons(
 
 
 def _resume(partial: Path, made_by: str) -> dict[tuple[str, float], list]:
-    """The boxes of the frames that are done, and the file cut back to them."""
+    """The boxes of the frames that are done; the file is cut back to them."""
     whole = []
     for line in partial.read_text().splitlines() if partial.exists() else []:
         try:
@@ -282,12 +247,9 @@ def _look(model: nn.Module, frames: Sequence[Frame]) -> list[list[list[float]]]:
 def require_boxes(
     experiment: Experiment, layout: AvaLayout, source: str, split: str, progress: MakeProgress
 ) -> None:
-    """See that there are boxes of an experiment's detector for every second of a split.
+    """Ensure the boxes of an experiment's detector for every second of a split.
 
-    In a rendered world it is trained and looks if need be. On real data the box file must be there.
-
-    Raises:
-        InputError: it is not.
+    In a rendered world it is trained at first use; on real data a missing file is an InputError.
     """
     name = experiment.boxes_name
     path = layout.person_boxes(name, source, split)
@@ -309,11 +271,7 @@ def require_boxes(
 def box_files(
     root: Path, sources: Sequence[str], splits: Sequence[str], name: str
 ) -> list[tuple[Path, list[Frame]]]:
-    """The box files of a dataset that are to be written, one a source and split, and their frames.
-
-    Raises:
-        InputError: an unknown source or split, a missing file, or no such source at all.
-    """
+    """The box files of a dataset, one a source and split, and the frames that they are of."""
     layout = AvaLayout(root)
     known = [
         (source, split)

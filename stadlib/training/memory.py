@@ -1,11 +1,9 @@
 """The memory banks of a run: kept while the network trains, or extracted after it (section 2.3).
 
-The *online* memory holds what persons looked like when the model last saw them. Its content belongs
-to an iteration, so it is copied with every checkpoint: a run that was killed resumes with the
-memory it had then, bit for bit. The *offline* memory holds every second of a dataset, as one
-trained backbone sees it. It is extracted once and shared by all heads that are trained on that
-backbone, as are the views of test clips. An extraction that was killed resumes, since a bank knows
-what it holds. Several processes share the work.
+The *online* memory holds the tokens of persons as the model last computed them. It is copied with
+every checkpoint, so a killed run resumes with the memory of then, bit for bit. The *offline* memory
+holds every second of a dataset as one trained backbone sees it. It is extracted once for all heads
+that are trained on that backbone, as are the views of test clips. A killed extraction resumes.
 
 Legend: N persons of the batch, L sequences, C channels, A actions, B clips.
 """
@@ -37,17 +35,17 @@ ClipKey = tuple[str, str, float]  # source, video, timestamp
 
 
 def clip_key(keyframe: Keyframe) -> ClipKey:
-    """What a batch calls the clip of a keyframe."""
+    """The name of a keyframe's clip in a batch."""
     return keyframe.source, keyframe.video, keyframe.timestamp
 
 
 def second_key(keyframe: Keyframe) -> Key:
-    """Where a bank of memory keeps a keyframe: (video, second)."""
+    """The key of a keyframe in a bank of memory: (video, second)."""
     return keyframe.video, second_of(keyframe.timestamp)
 
 
 def view_key(keyframe: Keyframe) -> Key:
-    """Where a bank of test views keeps it: two keyframes of one second are two."""
+    """Its key in a bank of test views, where two keyframes of one second are two."""
     return keyframe.key, 0
 
 
@@ -60,7 +58,7 @@ def one_a_second(keyframes: Sequence[Keyframe]) -> list[Keyframe]:
 
 
 def weights_digest(*modules: nn.Module) -> str:
-    """Sixteen hex digits of all parameters and buffers: what a bank was extracted with."""
+    """Sixteen hex digits of all parameters and buffers."""
     sha = hashlib.sha256()
     for module in modules:
         for name, tensor in module.state_dict().items():
@@ -75,20 +73,16 @@ def _open_bank(
     """The bank with room for the keyframes' persons, made by the first process, open in all."""
     if processes.rank() == 0:
         seconds = [(*key, len(keyframe.boxes)) for key, keyframe in keyframes.items()]
-        bank = FeatureBank.create(folder, provenance, seconds, length=size[0], width=size[1])
-        if bank.lost:
-            print(f"{folder.name}: {bank.lost} persons were in hand when a process ended; again")
+        FeatureBank.create(folder, provenance, seconds, length=size[0], width=size[1])
     processes.barrier()
-    bank = FeatureBank(folder, provenance, writable=True)
-    processes.barrier()  # nobody writes while another still looks for slots left in hand
-    return bank
+    return FeatureBank(folder, provenance, writable=True)
 
 
 class OnlineMemory:
     """One bank a source that fills while the model trains; ``folder`` has them and their copies.
 
-    There is room for the keyframes that training will show, of two in one second for the first.
-    ``size`` is L and C of the tokens.
+    A bank has room for the training keyframes, of two in one second for the first. ``size`` is L
+    and C of the tokens.
     """
 
     def __init__(
@@ -108,7 +102,7 @@ class OnlineMemory:
         self.seen: list[tuple] = []  # in this iteration, by this process
 
     def restore(self, iteration: int) -> None:
-        """Load the copy of an iteration; 0 is before the first, when nobody is remembered."""
+        """Load the copy of an iteration; at 0 the memory is empty."""
         self.banks.clear()
         self.seen.clear()
         for source, keyframes in self.keyframes.items():
@@ -133,13 +127,9 @@ class OnlineMemory:
         processes.barrier()
 
     def update(
-        self,
-        keys: Sequence[ClipKey],
-        counts_B: Tensor,
-        tokens_NLC: Tensor,
-        boxes_N4: Tensor,
+        self, keys: Sequence[ClipKey], counts_B: Tensor, tokens_NLC: Tensor, boxes_N4: Tensor
     ) -> None:
-        """Note what was seen of a share's clips, for :meth:`settle`."""
+        """Note the tokens of a share's clips, for :meth:`settle`."""
         if not self.banks:
             return
         counts = counts_B.tolist()
@@ -147,7 +137,7 @@ class OnlineMemory:
         self.seen.append(tuple(zip(keys, counts_B.cpu(), tokens, boxes, strict=True)))
 
     def settle(self) -> None:
-        """Write what all processes saw in an iteration; it is remembered from the next one on."""
+        """Write the notes of all processes; the next iteration reads them."""
         if not self.banks:
             return
         shares = processes.gather(list(enumerate(self.seen)))
@@ -191,12 +181,9 @@ class OfflineMemory:
     def trained_on(
         self, model: ActionDetector, source: str, keyframes: Sequence[Keyframe]
     ) -> FeatureBank:
-        """Annotated training keyframes of a source, for a head that is trained on features.
-
-        With ground-truth boxes their persons are among those of :meth:`seconds`.
-        """
+        """The annotated training keyframes of a source, for a head that is trained on features."""
         experiment = self.experiment
-        if not experiment.detected:
+        if not experiment.detected:  # its persons are among those of every second
             return self.seconds(model, source, "train")
         of_source = {second_key(k): k for k in keyframes if k.source == source}
         mixed = experiment.detections.training != "ground-truth"
@@ -225,7 +212,6 @@ class OfflineMemory:
         keyframes: Mapping[Key, Keyframe],
         detected: bool,
     ) -> list[FeatureBank]:
-        """A bank a view, by its name, that holds the tokens of all persons of the keyframes."""
         experiment = self.experiment
         if detected:  # there may be several sets of boxes, each with banks of its own
             boxes = f"{experiment.boxes_name}-{digest(asdict(experiment.detections))}"
@@ -239,6 +225,7 @@ class OfflineMemory:
         banks = [_open_bank(self.folder / name, provenance, size, keyframes) for name in views]
         held = np.all([bank.has(list(keyframes)) for bank in banks], axis=0)
         missing = [k for k, has in zip(keyframes.values(), held, strict=True) if not has]
+        processes.barrier()  # all processes share one list
         if not missing:
             return banks
         model.eval()
@@ -247,9 +234,8 @@ class OfflineMemory:
         batches = build.test_batches(experiment, self.layout, missing, list(views.values()))
         done, total = 0, sum(map(len, batches.batch_sampler))
         name, *others = views
-        progress = self.progress(
-            f"extract {name}" + f" and {len(others)} more views" * bool(others)
-        )
+        more = f" and {len(others)} more views" if others else ""
+        progress = self.progress(f"extract {name}{more}")
         for of_views in batches:
             for batch, bank in zip(of_views, banks, strict=True):
                 moved = batch.to(device)
@@ -266,7 +252,7 @@ class OfflineMemory:
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Persons whose tokens are known; the fields are called as those of a batch of clips."""
+    """Persons' tokens; the fields are named as those of a batch of clips."""
 
     tokens_NLC: Tensor
     boxes_norm_N4: Tensor
@@ -285,7 +271,7 @@ def feature_batch(
     banks: Mapping[str, FeatureBank],
     key: Callable[[Keyframe], Key] = second_key,
 ) -> FeatureBatch:
-    """Tokens of some keyframes of several sources, out of the banks."""
+    """The tokens of keyframes of several sources, from the banks."""
     tokens: list[Tensor] = [torch.empty(0)] * len(keyframes)
     for source, bank in banks.items():
         clips = [clip for clip, keyframe in enumerate(keyframes) if keyframe.source == source]
@@ -305,7 +291,7 @@ def feature_batch(
 def feature_batches(
     keyframes: Sequence[Keyframe], order: GlobalBatches, banks: Mapping[str, FeatureBank]
 ) -> Iterator[tuple[FeatureBatch, Share]]:
-    """The batches of a stage that trains on features, this process's shares of each."""
+    """This process's shares of the batches of a stage that trains on features."""
     shares = order.shares([len(keyframe.boxes) for keyframe in keyframes])
     for batch, share in zip(order, shares, strict=True):
         yield feature_batch([keyframes[index] for index, _ in batch], banks), share
