@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from torch import multiprocessing, nn
+from torch import nn
 
 from stadlib.base import ConfigError, InputError, data_dir
 from stadlib.data import clips
@@ -176,19 +174,9 @@ def few_steps(path) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
-def work(rank: int, path: Path, port: str) -> None:
-    words = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    os.environ |= words | {"MASTER_PORT": port}
-    with processes.group():
-        state = few_steps(path / "two")
-    if rank == 0:
-        torch.save(state, path / "two.pt")
-
-
-def test_two_processes_take_the_steps_of_one(tmp_path, free_port):
+def test_two_processes_take_the_steps_of_one(tmp_path, pair):
     """Persons and weights are counted over both, however they are spread."""
-    multiprocessing.spawn(work, (tmp_path, free_port), nprocs=2)
-    alone, together = few_steps(tmp_path / "one"), torch.load(tmp_path / "two.pt")
+    alone, (together, _) = few_steps(tmp_path / "one"), pair.run(few_steps, tmp_path / "two")
     for name, value in alone.items():
         torch.testing.assert_close(together[name], value, rtol=1e-3, atol=1e-6)
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
