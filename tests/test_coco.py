@@ -80,7 +80,7 @@ def drop(key, index, word):
         (lambda data: data.update(categories=[]), "no category 'person'; there are none at all"),
         (put("categories", 1, name="people"), "no category 'person'; there are chair, people"),
         *(
-            (drop(key, 1, word), rf"{key}\[1\]: no '{word}'; add it")
+            (drop(key, 1, word), rf"{key}\[1\]: '{word}' is None; mend it or drop the entry")
             for key, words in {
                 "images": ("id", "file_name", "width", "height"),
                 "annotations": ("id", "image_id", "category_id", "bbox"),
@@ -88,19 +88,19 @@ def drop(key, index, word):
             }.items()
             for word in words
         ),
-        (lambda data: data["images"].append("a.jpg"), r"images\[3\]: no "),
+        (lambda data: data["images"].append("a.jpg"), r"images\[3\]: 'id' is None"),
         *(
             (put("images", 0, file_name=name), r"images\[0\]: file_name .* names no file inside")
             for name in ("/etc/a.jpg", "../a.jpg", "a/../../b.jpg", "", 5)
         ),
         (put("images", 0, width=0), r"images\[0\]: \(0, 426\) is no width and height"),
         (put("images", 0, id=7), "images: an id occurs twice"),
-        (put("images", 0, id=[7]), r"images\[0\]: id \[7\] is no number"),
+        (put("images", 0, id=[7]), r"images\[0\]: 'id' is \[7\]; mend"),
         (put("annotations", 3, image_id=99), r"annotations\[3\]: image_id 99 is not listed"),
-        (put("annotations", 3, image_id=None), r"annotations\[3\]: image_id None is no number"),
+        (put("annotations", 3, image_id=None), r"annotations\[3\]: 'image_id' is None"),
         *(
             (put("annotations", 3, bbox=bbox), "id 4: bbox .* is not x, y, width, height")
-            for bbox in ([1, 2, 3], [1, 2, 3, "4"], [1, 2, 3, float("nan")], None)
+            for bbox in ([1, 2, 3], [1, 2, 3, "4"], [1, 2, 3, float("nan")], 5)
         ),
     ],
 )

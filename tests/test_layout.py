@@ -70,8 +70,8 @@ def test_an_id_never_leads_out_of_the_folder(tmp_path, video):
 @pytest.mark.parametrize(
     ("name", "text", "complaint"),
     [
-        ("video_starts.csv", "ava,a,1\nava,b\n", r"video_starts\.csv:2: 2 columns, expected 3"),
-        ("video_starts.csv", "ava,a,soon\n", r"video_starts\.csv:1: 'soon' is no number"),
+        ("video_starts.csv", "ava,a,1\nava,b\n", r"video_starts\.csv:2: .* is not source"),
+        ("video_starts.csv", "ava,a,soon\n", r"video_starts\.csv:1: .*'soon'.* is not source"),
         ("ava_val_excluded_timestamps_v2.2.csv", "a,nan\n", r"v2\.2\.csv:1: timestamp 'nan'"),
         ("ava_val_excluded_timestamps_v2.2.csv", "a,1\na,1,2\n", r"v2\.2\.csv:2: 3 columns"),
     ],

@@ -30,26 +30,20 @@ _PLAIN = "save a plain dict of 'video,0902': array of x1 y1 x2 y2 score, or writ
 
 
 def read_person_boxes(path: Path) -> pd.DataFrame:
-    """Read a file of person boxes in the form of its suffix.
+    """Read a file of person boxes in the form of its suffix; nothing that it leaves out is guessed.
 
     - ``.csv``: AVA's rows ``video,timestamp,x1,y1,x2,y2,,score``. The action is empty, or -1 as in
       the training list of the long-term feature banks.
-    - ``.json``: COCO's detections, entries ``{"image_id", "bbox": [x, y, width, height],
-      "score"}``, alone in a list or with their ``images``. With the ``width`` and ``height`` of the
-      image a box is in pixels, without them (in a list) in fractions. A keyframe is named by
-      ``video`` (or ``video_id``, ``movie``) and ``timestamp`` in seconds, or by ``file_name`` or
-      id: ``video,0902`` or ``video/0902.jpg``. Names such as ``video_000902.jpg`` are refused,
-      because the field writes seconds and frame numbers so. Only persons are kept.
+    - ``.json``: COCO's detections, ``{"image_id", "bbox": [x, y, width, height], "score"}``, alone
+      in a list or with their ``images``; in pixels with the image's ``width`` and ``height``, else
+      in fractions. A keyframe is named by ``video`` (or ``video_id``, ``movie``) and ``timestamp``,
+      or by ``file_name`` or id: ``video,0902`` or ``video/0902.jpg``. Names such as
+      ``video_000902.jpg`` are refused: the field writes seconds and frame numbers so.
     - ``.pkl``: mmaction2's ``ava_dense_proposals_*.pkl``, a dict of ``"video,0902"`` to boxes
       (n, 4) or (n, 5), corners and a score (1 where there is none), of any pickle protocol.
 
-    Returns:
-        A row a box, in the file's order: ``video`` (text), ``timestamp`` (seconds), corners
-        ``x1 y1 x2 y2`` as fractions of the frame (some detectors leave them slightly outside
-        [0, 1]: they stay), ``score``; all but the video are float64.
-
-    Raises:
-        InputError: the file is missing or of another form; names file, place and word.
+    The rows have :data:`BOX_COLUMNS` in the file's order: seconds, corners as fractions of the
+    frame (slightly outside [0, 1] they stay), score.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected rows {','.join(COLUMNS)}")
@@ -65,11 +59,7 @@ def read_person_boxes(path: Path) -> pd.DataFrame:
 
 
 def write_person_boxes(boxes: pd.DataFrame, path: Path) -> None:
-    """Write :data:`BOX_COLUMNS` as AVA's CSV, numbers as ``%.6f``.
-
-    Raises:
-        InputError: a row that could not be read back, counted from 1.
-    """
+    """Write :data:`BOX_COLUMNS` as AVA's CSV, numbers as ``%.6f``; no row without area."""
     videos = boxes["video"].astype(object)
     numbers = boxes[list(BOX_COLUMNS[1:])].to_numpy(np.float64)
     _, x1, y1, x2, y2, _ = np.round(numbers, 6).T  # six decimals may leave nothing of a box
@@ -189,7 +179,7 @@ def _read_proposals(path: Path) -> dict[str, np.ndarray]:
 
 
 class _Noted:
-    """What a pickle names, calls or fills: noted, never imported or called."""
+    """A name, call or object of a pickle: noted, never imported or called."""
 
     def __init__(self, name: str, arguments: tuple | None = None) -> None:
         self.name, self.arguments, self.state = name, arguments, None
@@ -204,8 +194,8 @@ class _Noted:
 class _Unpickler(pickle.Unpickler):
     """Notes the few names by which arrays are pickled, and refuses every other one.
 
-    A pickle is a small program that may name any function of any module and have it called. Here
-    it makes notes only. A hostile file can still be wrong or too large for the memory.
+    A pickle may name any function of any module and have it called. Here nothing is called. A
+    hostile file can still be wrong or too large for the memory.
     """
 
     names = frozenset(
@@ -227,7 +217,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _decoded(value: object) -> object:
-    """Arrays, numbers and bytes out of a pickle's notes; never more values than it has bytes."""
+    """Arrays, numbers and bytes from a pickle's notes; never more values than it has bytes."""
     if isinstance(value, list | tuple):
         return [_decoded(part) for part in value]
     if not isinstance(value, _Noted):

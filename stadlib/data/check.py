@@ -25,17 +25,9 @@ Progress = Callable[[int, int, str], None]
 def check_dataset(root: Path | str, progress: Progress | None = None) -> list[str]:
     """Read everything of a dataset in the layout of ``data.layout`` and list what is wrong.
 
-    Annotation files: columns, numbers, boxes, classes, contradicting rows and files, videos of
-    two splits, timestamps outside the video. Videos: missing, empty, cut short, undecodable.
-    Optional files (a split, lists, excluded timestamps, starts, person boxes) may be missing.
-
-    Args:
-        root: the dataset's folder.
-        progress: called with (videos done, all, "videos").
-
-    Returns:
-        One line a problem, ``file:row: what; remedy``, with paths relative to ``root``; none for
-        a sound dataset.
+    Annotations: columns, numbers, boxes, classes, contradictions, videos of two splits, timestamps
+    outside the video. Videos: missing, empty, cut short, undecodable. Optional files may be
+    missing. A line a problem, ``file:row: what; remedy``, with paths relative to ``root``.
     """
     layout = AvaLayout(root)
     if not layout.annotation_folder.is_dir():

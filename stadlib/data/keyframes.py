@@ -1,8 +1,7 @@
 """Keyframes: moments of AVA and AVA-Kinetics with the persons in them.
 
-An annotation file has a row an action, and a person has several actions on the same box. A keyframe
-gathers the rows of one (video, timestamp), a person the rows of one box. Other keyframes hold the
-persons that a detector found, or all seconds of a video.
+An annotation file has a row an action. A keyframe gathers the rows of one (video, timestamp), a
+person the rows of one box. Other keyframes hold detected persons, or all seconds of a video.
 """
 
 from __future__ import annotations
@@ -31,27 +30,18 @@ Moment = tuple[str, str]  # video, ``%.6f`` of its second
 
 @dataclass(frozen=True, eq=False)
 class Keyframe:
-    """The persons of one moment of a video. N may be 0.
+    """The persons of one moment of a video. N may be 0."""
 
-    Attributes:
-        source: "ava" or "kinetics".
-        video: id, the video's file name without suffix.
-        timestamp: seconds on the annotation clock (see ``AvaLayout.video_start``).
-        boxes: (N, 4) float32, x1 y1 x2 y2 as fractions of width and height, in [0, 1].
-        actions: (N, num_actions) bool, columns as in ``LabelMap.ids``.
-        person_ids: (N,) int64, -1 where the file gives none.
-    """
-
-    source: str
-    video: str
-    timestamp: float
-    boxes: np.ndarray
-    actions: np.ndarray
-    person_ids: np.ndarray
+    source: str  # "ava" or "kinetics"
+    video: str  # the video's file name without suffix
+    timestamp: float  # seconds on the annotation clock (see AvaLayout.video_start)
+    boxes: np.ndarray  # (N, 4) float32, x1 y1 x2 y2 as fractions of width and height
+    actions: np.ndarray  # (N, num_actions) bool, columns as in LabelMap.ids
+    person_ids: np.ndarray  # (N,) int64, -1 where the file gives none
 
     @property
     def moment(self) -> Moment:
-        """What tells keyframes apart: video and ``%.6f`` of the second, so that 0902 = 902.0."""
+        """Video and ``%.6f`` of the second, which tell keyframes apart: 0902 = 902.0."""
         return self.video, f"{self.timestamp:.6f}"
 
     @property
@@ -65,11 +55,8 @@ def read_annotations(
 ) -> tuple[pd.DataFrame, Problems]:
     """The right rows of an annotation file as :func:`stadlib.data.rows.read` gives them.
 
-    Boxes have an area inside the frame. Actions are AVA's 80 and those of the label map, evaluated
-    or not. A person of a keyframe has one box.
-
-    Raises:
-        InputError: the file is missing or empty.
+    Boxes have an area inside the frame, one a person and keyframe. Actions are AVA's 80 and those
+    of the label map.
     """
     actions = {*AVA_IDS, *label_map.ids}
     form = Form(fractions=True, area=True, actions=actions, last="person")
@@ -94,11 +81,7 @@ def read_annotations(
 
 
 def contradictions(tables: dict[Path, pd.DataFrame]) -> list[str]:
-    """Keyframes that two files label differently, be it a box or an action; a line each.
-
-    Args:
-        tables: rows of each file (:func:`read_annotations`).
-    """
+    """A line for each keyframe that two files (rows by path) label differently."""
     lines: list[str] = []
     seen: dict[tuple[str, int], tuple[Path, int, frozenset]] = {}
     videos = [pd.Series(table["video"].unique().astype(object)) for table in tables.values()]
@@ -120,11 +103,7 @@ def contradictions(tables: dict[Path, pd.DataFrame]) -> list[str]:
 
 
 def require_agreement(layout: AvaLayout, source: str) -> None:
-    """Refuse splits of a source that label the same keyframe differently.
-
-    Raises:
-        InputError: the first such keyframe, with both files and rows.
-    """
+    """Refuse splits of a source that label the same keyframe differently."""
     paths = [layout.annotations(source, split) for split in SPLITS]
     label_map = layout.label_map()
     tables = {path: read_annotations(path, label_map)[0] for path in paths if path.is_file()}
@@ -135,11 +114,8 @@ def require_agreement(layout: AvaLayout, source: str) -> None:
 def read_annotation_file(path: Path | str, label_map: LabelMap, source: str) -> list[Keyframe]:
     """Keyframes of one file, in the order of their first rows; persons likewise.
 
-    Only actions of the label map are kept. A row with another one still shows a person, who has no
-    action if no other row gives one. Two-column rows are keyframes without persons.
-
-    Raises:
-        InputError: the file is missing or empty, or its first wrong row.
+    Only actions of the label map are kept; a row with another one still shows a person. Two-column
+    rows are keyframes without persons.
     """
     rows, problems = read_annotations(Path(path), label_map)
     problems.refuse()
@@ -164,11 +140,7 @@ def read_annotation_file(path: Path | str, label_map: LabelMap, source: str) -> 
 
 
 def read_keyframes(layout: AvaLayout, source: str, split: str) -> list[Keyframe]:
-    """Keyframes of a split in file order, without its excluded timestamps.
-
-    Raises:
-        InputError: the file is missing, or its first wrong row.
-    """
+    """Keyframes of a split in file order, without its excluded timestamps."""
     path = layout.annotations(source, split)
     keyframes = read_annotation_file(path, layout.label_map(), source)
     excluded = layout.excluded(source, split)
@@ -178,11 +150,7 @@ def read_keyframes(layout: AvaLayout, source: str, split: str) -> list[Keyframe]
 def detections(
     layout: AvaLayout, source: str, split: str, detector: str, threshold: float
 ) -> dict[Moment, pd.DataFrame]:
-    """A detector's boxes by moment, the highest score first.
-
-    Raises:
-        InputError: no such box file, or its first wrong row.
-    """
+    """A detector's boxes by moment, the highest score first."""
     boxes = read_person_boxes(layout.person_boxes(detector, source, split))
     boxes = boxes[boxes["score"] >= threshold].sort_values("score", ascending=False, kind="stable")
     return _by_moment(boxes)
@@ -191,11 +159,7 @@ def detections(
 def detected_seconds(
     layout: AvaLayout, source: str, split: str, detector: str, threshold: float
 ) -> list[Keyframe]:
-    """Every second in which the detector found a person, annotated or not; actions are unknown.
-
-    Returns:
-        Keyframes by video and time; a keyframe's persons from the highest score down.
-    """
+    """Every second in which the detector found a person, by video and time; actions are unknown."""
     boxes = detections(layout, source, split, detector, threshold)
     return sorted(_without_actions(layout, source, boxes), key=lambda k: (k.video, k.timestamp))
 
@@ -203,10 +167,10 @@ def detected_seconds(
 def detected_keyframes(
     layout: AvaLayout, source: str, split: str, detector: str, threshold: float
 ) -> list[Keyframe]:
-    """The annotated moments, two-column ones included, with the persons that were found there.
+    """The annotated moments, two-column ones included, with the persons detected there.
 
-    They are in the order of the annotation file, without moments where no person was found. A
-    split without annotations has every second of AVA's movies that its list names.
+    They are in the order of the annotation file; moments without persons are left out. A split
+    without annotations has every second of AVA's movies that its list names.
     """
     boxes = detections(layout, source, split, detector, threshold)
     if layout.annotations(source, split).is_file():
@@ -224,12 +188,9 @@ def detected_keyframes(
 def with_confident(keyframes: list[Keyframe], boxes: dict[Moment, pd.DataFrame]) -> list[Keyframe]:
     """Training keyframes with detected boxes beside the annotated persons (SlowFast, AlphAction).
 
-    A box that overlaps a person by ``SAME`` takes that person's actions. A box that overlaps all by
-    less than ``OTHER`` is a person without an evaluated action. Others are left out.
-
-    Args:
-        keyframes: annotated.
-        boxes: by moment, of a score of ``CONFIDENT`` or more (:func:`detections`).
+    A box (of a score of ``CONFIDENT`` or more) that overlaps a person by ``SAME`` takes that
+    person's actions. One that overlaps all by less than ``OTHER`` is a person without an evaluated
+    action.
     """
     mixed = []
     for keyframe in keyframes:
@@ -257,15 +218,8 @@ def with_confident(keyframes: list[Keyframe], boxes: dict[Moment, pd.DataFrame])
 def every_second(layout: AvaLayout, source: str, split: str) -> list[Keyframe]:
     """The annotated keyframes with persons, and the seconds of the ground truth's box file.
 
-    The miniature world writes such a file, because it knows the persons of every second;
-    AVA-Kinetics has none.
-
-    Returns:
-        Keyframes by video and time, the annotated ones as they are, the others without actions.
-        Without a box file: the annotated ones in file order.
-
-    Raises:
-        InputError: the annotations are missing, or the first wrong row of a file.
+    The miniature world writes such a file; AVA-Kinetics has none. Sorted by video and time; without
+    a box file in file order.
     """
     annotated = {k.moment: k for k in read_keyframes(layout, source, split) if len(k.boxes)}
     path = layout.person_boxes("ground-truth", source, split)
@@ -277,13 +231,11 @@ def every_second(layout: AvaLayout, source: str, split: str) -> list[Keyframe]:
 
 
 def moments(layout: AvaLayout, source: str, split: str) -> list[tuple[str, float]]:
-    """(video, second) of everything that a detector should see, in file order.
+    """(video, second) of everything that a detector should see, in file order, on the annotation
+    clock.
 
-    These are the annotated moments and, a whole number of seconds from them, all others of each
-    video, without the excluded ones. Seconds are of the annotation clock.
-
-    Raises:
-        InputError: a file is missing or cannot be read.
+    These are the annotated moments and, whole seconds from them, all others of each video, without
+    the excluded ones.
     """
     annotated: dict[str, list[float]] = {video: [] for video in layout.videos(source, split)}
     if layout.annotations(source, split).is_file():  # AVA's test split has none
@@ -309,7 +261,6 @@ def _by_moment(boxes: pd.DataFrame) -> dict[Moment, pd.DataFrame]:
 def _without_actions(
     layout: AvaLayout, source: str, boxes: dict[Moment, pd.DataFrame]
 ) -> list[Keyframe]:
-    """A keyframe a moment, with its persons' boxes and no actions."""
     num_actions = layout.label_map().num_actions
     keyframes = []
     for (video, _), rows in boxes.items():

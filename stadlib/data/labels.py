@@ -29,13 +29,9 @@ def group(action_id: int) -> Literal["pose", "object", "person"]:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Which actions exist, and in which column of an action array each of them stands.
+    """Which actions exist, and in which column of an action array each of them stands."""
 
-    Attributes:
-        names: the action's name by its id, for instance ``{12: "stand"}``.
-    """
-
-    names: dict[int, str]
+    names: dict[int, str]  # by id, such as {12: "stand"}
 
     @cached_property
     def ids(self) -> tuple[int, ...]:
@@ -61,12 +57,7 @@ class LabelMap:
 
 
 def read_label_map(path: str | Path) -> LabelMap:
-    """Read a label map in either public form, 60 classes (``item``) or 80 (``label``).
-
-    Raises:
-        InputError: the file is missing or empty, a block cannot be read, or an id comes twice;
-            the line names file and row.
-    """
+    """Read a label map in either public form, 60 classes (``item``) or 80 (``label``)."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8").rstrip()

@@ -31,11 +31,7 @@ BOX_SUFFIXES = (".csv", ".json", ".pkl")
 
 
 class AvaLayout:
-    """Paths and small files of one dataset in the official layout.
-
-    Args:
-        root: folder that holds ``annotations/`` and ``videos/``.
-    """
+    """Paths and small files of one dataset in the official layout, below ``root``."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
@@ -59,7 +55,7 @@ class AvaLayout:
         return read_label_map(path)
 
     def label_map(self) -> LabelMap:
-        """The evaluated actions. Raises InputError where the file is missing."""
+        """The evaluated actions."""
         return self._label_map
 
     def annotations(self, source: str, split: str) -> Path:
@@ -85,11 +81,7 @@ class AvaLayout:
         return next((file for file in files if file.exists()), files[0])
 
     def videos(self, source: str, split: str) -> list[str]:
-        """Video ids of a split, in file order: its list, or else the videos of its annotations.
-
-        Raises:
-            InputError: neither file exists.
-        """
+        """Video ids of a split, in file order: its list, or else the videos of its annotations."""
         listing, annotations = self.video_list(source, split), self.annotations(source, split)
         if listing.is_file():
             videos = listing.read_text(encoding="utf-8").split()
@@ -101,11 +93,7 @@ class AvaLayout:
         return list(dict.fromkeys(videos))
 
     def video_file(self, source: str, video: str) -> Path:
-        """The file of a video in any container.
-
-        Raises:
-            InputError: no file, or an id that would lead out of the folder.
-        """
+        """The file of a video in any container; ids with a path in them are refused."""
         folder = self.root / "videos" / _known(source, SOURCES)
         if not video or video in (".", "..") or any(c in video for c in "/\\\0"):
             raise InputError(f"{folder}: {video!r} is no video id; ids are file names, no paths")
@@ -131,20 +119,18 @@ class AvaLayout:
         if not path.is_file():
             return {}
         starts = {}
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             for row, words in enumerate(csv.reader(file), 1):
                 if not words or words[0] == "source":
                     continue
-                where = f"{path}:{row}"
-                if len(words) != 3:
-                    raise InputError(f"{where}: {len(words)} columns, expected 3; mend the row")
                 try:
-                    seconds = float(words[2])
+                    source, video, word = words
+                    starts[source, video] = float(word)
+                    finite = math.isfinite(float(word))
                 except ValueError:
-                    seconds = math.nan
-                if not math.isfinite(seconds):
-                    raise InputError(f"{where}: {words[2]!r} is no number of seconds; mend it")
-                starts[words[0], words[1]] = seconds
+                    finite = False
+                if not finite:
+                    raise InputError(f"{path}:{row}: {words} is not source,video,seconds; mend it")
         return starts
 
 

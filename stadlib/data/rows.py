@@ -1,11 +1,11 @@
 """AVA's CSV: one reader and one list of problems for every kind of file that has its rows.
 
-A row is ``video,timestamp,x1,y1,x2,y2,action_id[,score]``; column 8 is a score or a person's id.
-Two columns, ``video,timestamp``, name a keyframe without a label. Timestamps are seconds, zero
-padded in AVA (0902) and fractional in Kinetics (5.016949). There is no header row.
+A row is ``video,timestamp,x1,y1,x2,y2,action_id[,score]`` without a header; column 8 is a score or
+a person's id. Two columns, ``video,timestamp``, name a keyframe without a label. Timestamps are
+seconds, zero padded in AVA (0902), fractional in Kinetics (5.016949).
 
-polars parses a sound file, seconds for millions of rows. A file with anything wrong or unusual
-(blank lines, quotes) is read again line by line, where every row has its number and its words.
+polars parses a sound file, millions of rows in seconds. A file with anything wrong or unusual is
+read again line by line, where every row has its number and its words.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Problems:
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, kind: str, rows: Sequence[int], texts: Iterable[str]) -> None:
-        """Note that these rows (from 1) have a problem; only the texts that are told are made."""
+        """Note that these rows (from 1) have a problem; texts that are not shown are not made."""
         left = int(min(len(rows), max(0, self.most - self.counts[kind])))
         self.counts[kind] += len(rows)
         self.rows += islice(zip(rows, texts, strict=True), left)
@@ -78,14 +78,11 @@ class Problems:
 
 
 def read(path: str | Path, form: Form, most: float = 1) -> tuple[pl.DataFrame, Problems]:
-    """The right rows of a file, and what is wrong with the others (``most`` lines a kind).
+    """Read the right rows of a file, and what is wrong with the others (``most`` lines a kind).
 
     The frame has ``row`` (from 1) and :data:`COLUMNS`. Column 8 is ``score``, 1 where it is
     missing, or ``person``, -1 where it is missing or a score. A row of two columns has null corners
     and the action ``NO_LABEL``.
-
-    Raises:
-        InputError: the file is missing or cannot be opened.
     """
     path = Path(path)
     if not path.is_file():
@@ -114,11 +111,7 @@ def to_pandas(rows: pl.DataFrame) -> pd.DataFrame:
 
 
 def table(rows: Rows) -> pd.DataFrame:
-    """Files, frames and sequences of them as one frame of :data:`COLUMNS`.
-
-    Raises:
-        InputError: a column is missing, or a file cannot be read.
-    """
+    """Files, frames and sequences of them as one frame of :data:`COLUMNS`."""
     if isinstance(rows, str | Path):
         return read_rows(rows)
     if isinstance(rows, pd.DataFrame):
@@ -155,10 +148,7 @@ def read_excluded(paths: Sequence[str | Path]) -> set[tuple[str, str]]:
 
 
 def write_rows(path: Path, parts: Iterable[pl.DataFrame]) -> int:
-    """Write frames one after the other as one CSV without header; returns the number of rows.
-
-    Floats are written in plain decimals that tell them from every other float64.
-    """
+    """Write frames as one CSV without header, in plain decimals; returns the rows."""
     rows = 0
     with written_whole(path) as temporary, temporary.open("wb") as file:
         for part in parts:
@@ -168,7 +158,7 @@ def write_rows(path: Path, parts: Iterable[pl.DataFrame]) -> int:
 
 
 def _faults(form: Form) -> list[tuple[str, pl.Expr, str]]:
-    """Every way a row can be wrong: its kind, which rows are, and the text, to fill with words."""
+    """Every way a row can be wrong: its kind, the rows, and the text, to fill with words."""
     widths = " or ".join(map(str, form.widths))
     columns = f"{{width}} columns; a row has {widths}: {','.join(COLUMNS)}"
     garbled = pl.col("video").str.contains("\ufffd", literal=True)
@@ -252,8 +242,7 @@ def _read_carefully(path: Path, form: Form, problems: Problems) -> pl.DataFrame:
     return pl.concat(parts).drop("width")
 
 
-def _words(lines: list[str], first: int) -> pl.DataFrame:
-    """The words of lines: ``row``, ``width`` and a column a word; blank lines are left out."""
+def _words(lines: list[str], first: int) -> pl.DataFrame:  # row, width, a column a word
     quoted = [number for number, line in enumerate(lines) if '"' in line]
     for number in quoted:
         try:
