@@ -22,15 +22,10 @@ PERCENTILES = (0.025, 0.975)  # of the resamples: the ends of an interval
 
 @dataclass(frozen=True)
 class Result:
-    """Frame mAP and the AP of every class, as fractions.
+    """Frame mAP and the AP of every class, as fractions."""
 
-    Attributes:
-        mAP: mean over the classes with ground truth; NaN if there is none.
-        AP: by action id, in the label map's order; None for a class without ground truth.
-    """
-
-    mAP: float
-    AP: dict[int, float | None]
+    mAP: float  # over the classes with ground truth; NaN if there is none
+    AP: dict[int, float | None]  # by action id, in the label map's order; None likewise
 
     def to_json(self) -> dict:
         """Return ``{"mAP": 0.41, "AP": {"12": 0.87}}``, the form a record holds."""
@@ -96,12 +91,8 @@ def bootstrap(
 ) -> tuple[float, float, float]:
     """An mAP on all videos, with the ends of its 95 % percentile interval, as fractions.
 
-    Args:
-        matches: of the predictions.
-        minus: of others on the same ground truth; the difference is resampled, both sides on the
-            same videos each time.
-        num_resamples: draws of as many videos as ground truth names.
-        progress: called with (resamples done, of how many, text).
+    With ``minus``, other predictions on the same ground truth, it is that of the difference: both
+    sides are resampled on the same videos.
     """
     sides = [matches] if minus is None else [matches, minus]
     draws = _resamples(sides, num_resamples, progress)

@@ -34,13 +34,9 @@ def diagnose(
 ) -> pd.DataFrame:
     """What AP each class would gain if one kind of error were mended, by the official rules.
 
-    Arguments are those of :func:`stadlib.evaluation.matching.match`.
-
-    Returns:
-        A row an action id with ground truth: ``AP``, the gains ``missed``, ``box``, ``label``,
-        ``duplicate`` and ``background`` (fractions), and ``instead``: the commonest action of the
-        same group among the people under the wrong ones of its highest scores, as many as the
-        class has boxes.
+    A row an action id with ground truth: ``AP``, the gains by kind (fractions), and ``instead``:
+    the commonest action of the same group among the people under the wrong ones of its highest
+    scores, as many as the class has boxes.
     """
     official = PROTOCOLS["official"]
     _, truths, boxes = evaluated_boxes(groundtruth, detections, label_map, official, excluded)
@@ -83,12 +79,8 @@ def _gains(
 ) -> dict[str, float]:
     """AP of one class and what mending each kind brings.
 
-    Args:
-        hits: (D,) from the highest score down.
-        kinds: (D,).
-        free: (D,) the box that a prediction is nearest to, -1 where another one found it.
-        num_truths: boxes of the class.
-        num_missed: those that no prediction fits.
+    ``hits`` and ``kinds`` (D,) go from the highest score down; ``free`` (D,) is the box that a
+    prediction is nearest to, -1 where another one found it.
     """
     ap = average_precision(hits, num_truths)
     gains = {"AP": ap}

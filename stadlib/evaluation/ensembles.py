@@ -22,26 +22,14 @@ _REMEDY = "score all members on one box file"
 
 
 def average(files: Sequence[Path], out: Path) -> tuple[int, int]:
-    """Write the mean of the members' scores to ``out``, box by box and action by action.
+    """Write the mean of the members' scores to ``out``; returns the numbers of boxes and rows.
 
-    Members are read one after the other into a running sum, so memory holds one of them. Their rows
-    may be in any order. Boxes and timestamps are equal if they agree to six decimals.
+    Memory holds one member at a time. Rows may be in any order; boxes and timestamps are equal if
+    they agree to six decimals. ``out`` has the boxes in the order of the first member.
 
     An action that a member leaves out on one of its boxes counts as score 0: the evaluator, too,
-    ranks an absent row behind all others, and files often leave low scores out. A box that a member
-    leaves out is an error, because it was not scored. Average whole files, then cut them to the
-    rows that count (``stadlib submit``).
-
-    Args:
-        files: detection files, 8 columns, scores in [0, 1].
-        out: the file to write: boxes in the order of the first member, actions ascending.
-
-    Returns:
-        How many boxes and rows were written.
-
-    Raises:
-        InputError: a file cannot be read, is given twice, names a row twice or has a score outside
-            [0, 1], or the members do not have the same boxes; names file, row and remedy.
+    ranks an absent row behind all others. A box that a member leaves out is an error, because it
+    was not scored. Average whole files, then cut them to the rows that count (``stadlib submit``).
     """
     paths = [path.resolve() for path in files]
     if not files:

@@ -11,7 +11,7 @@ import pandas as pd
 from stadlib.base import ConfigError
 from stadlib.data import rows
 from stadlib.data.boxes import read_person_boxes
-from stadlib.data.labels import read_label_map
+from stadlib.data.labels import LabelMap, read_label_map
 from stadlib.evaluation import average_precision, diagnosis, matching, persons
 
 LONG = 20_000_000  # bytes of files that take seconds to read
@@ -33,26 +33,15 @@ def measure(
 ) -> dict:
     """Evaluate predictions jointly on all ground-truth files.
 
-    Args:
-        groundtruth, detections, protocol, iou, ties: as in :mod:`stadlib.evaluation.matching`.
-        labels: label map of the evaluated actions.
-        exclude: files of keyframes that are not scored.
-        compare: other predictions on the same ground truth; adds their paired difference.
-        num_resamples: of the bootstrap over videos; 0: no intervals.
-        diagnose: add what AP is lost to each kind of error (official rules only).
-        progress: makes the progress of a named task.
+    Arguments are those of :mod:`stadlib.evaluation.matching`; ``exclude`` are files of keyframes.
+    ``compare`` are other predictions, whose paired difference is added; ``num_resamples`` 0 leaves
+    out intervals; ``diagnose`` adds what AP is lost to each kind of error (official rules only).
 
-    Returns:
-        ``mAP`` and ``AP`` by action id (fractions; None without ground truth), ``ties`` (the ends
-        of what other orders of equal scores give), with several ground-truth files ``datasets``,
-        the mAP of each file's videos, and where asked for ``interval``, ``difference`` and ``lost``
-        by action id.
-
-    Raises:
-        InputError: a file cannot be read; names file, row and column.
-        ConfigError: an unknown protocol, or a diagnosis by other than the official one.
+    Returns ``mAP`` and ``AP`` by action id (fractions; None without ground truth), ``ties`` (the
+    ends of what other orders of equal scores give), with several ground-truth files ``datasets``,
+    and where asked for ``interval``, ``difference`` and ``lost``.
     """
-    matching.protocol(protocol)  # a wrong word is refused before long files are read
+    matching.protocol(protocol)  # refuses a wrong word before long files are read
     if diagnose and protocol != "official":
         raise ConfigError(f"protocol={protocol!r} has no diagnosis; use official")
     label_map = read_label_map(labels)
@@ -65,24 +54,9 @@ def measure(
     options = {"iou": iou, "ties": ties, "excluded": excluded}
     matches = matching.match(truth, detections, label_map, protocol, **options)
     tell(2, 2, "matched")
-    result = average_precision.result(matches)
-    report = {
-        **result.to_json(),
-        "names": {str(action): label_map.name(action) for action in label_map.ids},
-        "groups": result.by_group(),
-        "protocol": protocol,
-        "iou": iou,
-        "counts": {
-            "detections": len(matches.scores),
-            "right": int(matches.hits.sum()),
-            "boxes": len(matches.truth_class),
-            "videos": len(set(matches.truth_video.tolist())),
-        },
-    }
+    report = _measured(matches, label_map) | {"protocol": protocol, "iou": iou}
     if report["mAP"] is None:
         return report
-    low, high = average_precision.tie_interval(matches)
-    report["ties"] = {"low": low, "high": high}
     if len(groundtruth) > 1:  # the classes of a dataset are those that it has
         report["datasets"] = {}
         for path in groundtruth:
@@ -97,11 +71,29 @@ def measure(
         report["interval"] = dict(zip(("mAP", "low", "high"), numbers, strict=True))
     if compare is not None:
         other = matching.match(truth, compare, label_map, protocol, **options)
-        report["difference"] = {"mAP": result.mAP - average_precision.result(other).mAP}
+        report["difference"] = {"mAP": report["mAP"] - average_precision.result(other).mAP}
         if num_resamples:
             draws["progress"] = progress("bootstrap the difference")
             _, low, high = average_precision.bootstrap(matches, other, **draws)
             report["difference"] |= {"low": low, "high": high}
+    return report
+
+
+def _measured(matches: matching.Matches, label_map: LabelMap) -> dict:
+    result = average_precision.result(matches)
+    report = result.to_json() | {
+        "names": {str(action): label_map.name(action) for action in label_map.ids},
+        "groups": result.by_group(),
+        "counts": {
+            "detections": len(matches.scores),
+            "right": int(matches.hits.sum()),
+            "boxes": len(matches.truth_class),
+            "videos": len(set(matches.truth_video.tolist())),
+        },
+    }
+    if report["mAP"] is not None:
+        low, high = average_precision.tie_interval(matches)
+        report["ties"] = {"low": low, "high": high}
     return report
 
 
@@ -136,10 +128,7 @@ def lines(report: dict) -> list[str]:
 
 
 def measure_persons(groundtruth: Sequence[Path], boxes: Sequence[Path]) -> dict[str, float]:
-    """AP of person boxes (:func:`stadlib.evaluation.persons.person_ap`), of all files jointly.
-
-    Boxes are in any form that :mod:`stadlib.data.boxes` reads, or predictions of actions.
-    """
+    """AP of person boxes or predictions (:func:`.persons.person_ap`), of all files jointly."""
     tables = []
     for path in boxes:
         only_boxes = path.suffix.lower() in (".json", ".pkl")

@@ -253,19 +253,11 @@ def match(
 ) -> Matches:
     """Decide which predictions are right.
 
-    Args:
-        groundtruth: a CSV file in AVA's layout, a frame with the same columns, or a sequence of
-            either for one joint evaluation.
-        detections: the same, with a score in the last column.
-        label_map: the classes that are evaluated.
-        rules: ``official``, ``acar``, ``slowfast`` or ``mmaction2``.
-        iou: the least IoU of a match.
-        ties: order of equal scores, ``file`` or ``official`` (see the module).
-        excluded: keyframes (video, ``%.6f`` of the timestamp) that are not scored.
-
-    Raises:
-        InputError: names file, row and column of what cannot be read.
-        ConfigError: unknown rules, or another word for ties.
+    ``groundtruth`` and ``detections`` (with a score in the last column) are CSV files in AVA's
+    layout, frames with the same columns, or sequences of either for one joint evaluation. ``rules``
+    are ``official``, ``acar``, ``slowfast`` or ``mmaction2``; ``iou`` is the least IoU of a match;
+    ``ties`` orders equal scores, ``file`` or ``official`` (see the module); ``excluded`` keyframes
+    (video, ``%.6f`` of the timestamp) are not scored.
     """
     applied = protocol(rules)
     check_word("ties", ties, ("file", "official"))

@@ -25,17 +25,10 @@ PERSON = LabelMap({1: "person"})
 
 
 def person_ap(groundtruth: Rows, boxes: pd.DataFrame) -> dict[str, float]:
-    """AP of person boxes.
+    """AP of person boxes: ``AP@0.5``, ``AP@0.75``, ``AP@0.5:0.95``, ``recall@0.5``; two counts.
 
-    Args:
-        groundtruth: in AVA's layout; rows of one keyframe and box are one person, whatever the
-            action. Person ids may stand in the last column.
-        boxes: with ``action_id`` or without; rows of one keyframe and box are one box with the
-            highest of their scores.
-
-    Returns:
-        ``AP@0.5``, ``AP@0.75``, ``AP@0.5:0.95`` and ``recall@0.5`` as fractions, NaN without
-        persons; ``persons`` and ``boxes``, how many there are.
+    Both tables are in AVA's layout. Rows of one keyframe and box are one person, whatever the
+    action, with the highest of their scores. Without persons the fractions are NaN.
     """
     truth, found = table(groundtruth), table(boxes.assign(action_id=0))
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keyframe_keys(truth)), 1)}

@@ -43,14 +43,10 @@ def write_submission(detections: Sequence[Path], labels: Path, out: Path) -> Wri
     """Write the rows that the evaluator would count, with the same mAP, to ``out``.
 
     An image's rows are those that its heap of 50 would hold at the end, the highest score first,
-    then as the heap orders them: by class, y1, x1, y2, x2. Scores are rounded to 8 decimals. Equal
-    scores of a class are moved apart by as little as keeps every order inside the class. Boxes
-    keep all their digits. A timestamp is written as AVA does, ``0902``, where all of a file's are
-    whole seconds, and otherwise as Kinetics does, ``5.016949``; the evaluator reads both alike.
-
-    Raises:
-        InputError: a file cannot be read, a score or a corner is outside [0, 1], or nothing is
-            left to write.
+    then as the heap orders them: by class, y1, x1, y2, x2. Scores are rounded to 8 decimals; equal
+    ones of a class are moved apart by as little as keeps every order inside it. Boxes keep all
+    their digits. Where all timestamps of a file are whole seconds they are written as AVA does,
+    ``0902``, otherwise as Kinetics does, ``5.016949``; the evaluator reads both alike.
     """
     label_map = read_label_map(labels)
     if out.resolve() in [path.resolve() for path in detections]:
@@ -123,13 +119,10 @@ class Keyframes:
 
 
 def split_keyframes(layout: AvaLayout, split: str) -> dict[str, Keyframes]:
-    """The keyframes of a split, by source.
+    """The keyframes of a split, by source: those of the annotation file, two-column rows included.
 
-    They are those of the annotation file, whose two-column rows count too. AVA's movies, where a
-    list names them, have one a second from 902 to 1798; its test split has no annotations.
-
-    Raises:
-        InputError: no file of the split, or one that cannot be read.
+    AVA's movies, where a list names them, have one a second from 902 to 1798; its test split has no
+    annotations.
     """
     keyframes = {}
     for source in SOURCES:
@@ -152,13 +145,9 @@ def validate_submission(
 ) -> tuple[list[str], list[str]]:
     """Problems of a submission file to mend, and notes to know; one line each.
 
-    Problems: columns, numbers, boxes outside [0, 1] or inside out, actions that are not evaluated,
-    scores outside [0, 1], keyframes that the split does not have or excludes, more rows of an image
+    Problems: wrong rows, keyframes that the split does not have or excludes, more rows of an image
     than the evaluator keeps, rows given twice, equal scores of a class, a source without any row.
     Keyframes without a row are a note, because a detector may find no person there.
-
-    Raises:
-        InputError: the file is missing or empty.
     """
     if not path.is_file() or not path.stat().st_size:
         raise InputError(f"{path}: no such file or an empty one; write it with stadlib submit")

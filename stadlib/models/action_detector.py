@@ -37,19 +37,12 @@ class ActionDetector(nn.Module):
         boxes_norm_N4: Tensor,
         memory: MemoryTokens,
     ) -> tuple[Tensor, Tensor]:
-        """Score the actions of every person.
+        """Score the actions of every person: logits (N, A) and the persons' tokens (N, L, C).
 
-        Args:
-            clips_BCTHW: uint8 frames, padded to a common size.
-            boxes_N4: x1, y1, x2, y2 in pixels of the padded clips, persons of clip 0 first.
-            counts_B: persons a clip, zeros allowed; their sum is N.
-            boxes_norm_N4: the same boxes as fractions of the untransformed frame, as memory has
-                them.
-            memory: of the clips; its width may be 0.
-
-        Returns:
-            (N, A) logits, whose sigmoid belongs to the loss and to evaluation, and the persons'
-            tokens (N, L, C), which an online memory keeps.
+        ``clips_BCTHW`` are uint8 frames, padded to a common size; ``boxes_N4`` are x1, y1, x2, y2
+        in their pixels, persons of clip 0 first; ``counts_B`` are the persons of each clip;
+        ``boxes_norm_N4`` the boxes as fractions of the untransformed frame; the memory's width may
+        be 0.
         """
         tokens_NLC = self.tokens(clips_BCTHW, boxes_N4, counts_B)
         return self.head(tokens_NLC, boxes_norm_N4, counts_B, memory), tokens_NLC

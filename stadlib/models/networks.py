@@ -41,10 +41,10 @@ class Backbone(nn.Module):
 
 
 class CSN(Backbone):
-    """Interaction-reduced channel-separated network (Tran et al. 2019, "ir-CSN").
+    """Interaction-reduced channel-separated network (Tran et al. 2019): depthwise 3x3x3
+    convolutions.
 
-    Bottlenecks whose 3x3x3 convolution is depthwise. Batch norms have the eps of the released
-    weights (VMZ), not torch's default. Tuples hold a number for each stage.
+    Batch norms have the eps of the released weights (VMZ). Tuples hold a number for each stage.
     """
 
     def __init__(

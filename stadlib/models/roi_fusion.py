@@ -26,14 +26,9 @@ def clip_index(counts_B: Tensor) -> Tensor:
 
 
 def pad(x_N: Tensor, counts_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Lay the persons of each clip in a row of its own, with zeros behind them.
+    """Lay the persons (N, ...) of each clip in a row of its own, with zeros behind them.
 
-    Args:
-        x_N: (N, ...) the persons, clip after clip.
-        counts_B: persons of each clip, zeros allowed; their sum is N.
-
-    Returns:
-        (B, P, ...) the rows and (B, P) their mask, P the largest count.
+    Returns the rows (B, P, ...) and their mask (B, P), P the largest of ``counts_B``.
     """
     mask_BP = mask(counts_B).to(x_N.device)
     rows = x_N.new_zeros(*mask_BP.shape, *x_N.shape[1:])
@@ -48,12 +43,9 @@ def unpad(x_BP: Tensor, counts_B: Tensor) -> Tensor:
 class RoIAlign3d(nn.Module):
     """Inflate each box along time and pool it out of every frame's map (Mask R-CNN's RoIAlign).
 
-    Args:
-        output_size: cells a side of the pooled grid.
-        spatial_scale: cells of the feature map a pixel of the clip, 1 / spatial stride.
-        aligned: shift by half a pixel, as torchvision recommends. Weights released by
-            SlowFast, ACAR and AlphAction were trained without.
-        sampling_ratio: samples a bin and axis; -1 adapts their number to the box.
+    ``spatial_scale`` is in cells of the map a pixel, 1 / spatial stride. ``aligned`` shifts by half
+    a pixel, as torchvision recommends; weights released by SlowFast, ACAR and AlphAction were
+    trained without. ``sampling_ratio`` -1 adapts the samples to the box.
     """
 
     def __init__(
@@ -67,16 +59,7 @@ class RoIAlign3d(nn.Module):
         self.options = (output_size, spatial_scale, sampling_ratio, aligned)
 
     def forward(self, features_BCTHW: Tensor, boxes_N4: Tensor, counts_B: Tensor) -> Tensor:
-        """Pool every person's box out of its clip's features.
-
-        Args:
-            features_BCTHW: the backbone's map.
-            boxes_N4: x1, y1, x2, y2 in pixels of the clip.
-            counts_B: persons of each clip; their sum is N.
-
-        Returns:
-            (N, C, T, output_size, output_size)
-        """
+        """Pool each person's box (pixels of the clip) out of the map: (N, C, T, size, size)."""
         B, C, T, H, W = features_BCTHW.shape
         clips_N = clip_index(counts_B).to(boxes_N4)
         rois_N5 = torch.cat((clips_N[:, None], boxes_N4), dim=1).to(features_BCTHW.dtype)
@@ -89,15 +72,10 @@ class RoIAlign3d(nn.Module):
 class Fusion(nn.Module):
     """Person and scene: channel-wise concatenation, then convolution.
 
-    A 1x1x1 convolution of a concatenation is the sum of two convolutions, each computed where it
-    is cheapest. The person's, ``project``, comes before RoIAlign, which is linear, so that
-    RoIAlign cuts ``width`` channels instead of 2304. The scene's is computed once a clip, on a map
-    averaged down to the person's grid. The norm sees one person: others change nothing.
-
-    Args:
-        in_channels: channels of the backbone's map.
-        width: channels of the fused features; divisible by ``num_groups``.
-        num_groups: groups of the group norm.
+    A 1x1x1 convolution of a concatenation is the sum of two convolutions, each computed where it is
+    cheapest. The person's, ``project``, comes before RoIAlign, which is linear, so that RoIAlign
+    cuts ``width`` channels instead of 2304. The scene's is computed once a clip, on a map averaged
+    down to the person's grid. The norm sees one person: others change nothing.
     """
 
     def __init__(self, in_channels: int, width: int, num_groups: int = 8) -> None:

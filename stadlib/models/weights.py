@@ -231,9 +231,8 @@ class Report:
 def read_backbone(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], Report]:
     """A whole state dict for a backbone (possibly on the meta device) from a file, and the report.
 
-    Every name and shape has to fit, else it is an InputError. Two differences are made up for, so
-    that the network computes the same function: kernels that are shorter in time, and another eps
-    of the batch norms.
+    Every name and shape has to fit. Two differences are made up for, so that the function is the
+    same: kernels that are shorter in time (the zoo's SlowFast-101), and another eps of the norms.
     """
     tensors, others = read_state(path)
     known = {naming: sum(map(bool, map(naming.ours, tensors))) for naming in NAMINGS}
@@ -284,11 +283,7 @@ _WIDENED = re.compile(r"net\.\d\.multipathway_.*\b(conv_fast_to_slow|conv_a)\.we
 
 
 def _fit(state: dict, wanted: dict, path: Path, naming: Naming) -> list[str]:
-    """Check names, shapes and values, and widen shorter kernels in ``state``; their names.
-
-    The zoo's SlowFast-101 look at 5 frames in their lateral connections where ours looks at 7, and
-    ``R101_50_50`` at 1 frame in most blocks of the fourth stage where ours looks at 3.
-    """
+    """Check names, shapes and values; widen shorter kernels in ``state`` and return their names."""
     read_as = f"of {len(wanted)}; read in {naming.library}'s names"
     problems = []
     if missing := [name for name in wanted if name not in state]:
