@@ -62,7 +62,11 @@ def test_not_a_dataset(tmp_path: Path) -> None:
         (TRAIN, "../a,0902", "videos/ava: '../a' is no video id"),
         (VAL, "a,0901", f"{VAL}:2: video a is also in ava_train_v2.2.txt:1"),
         ("annotations/ava_val_v2.2.txt", "x", "videos/ava/x: no such video"),
-        ("annotations/video_starts.csv", "ava,b", "annotations/video_starts.csv:5: ['ava', 'b'] is not"),
+        (
+            "annotations/video_starts.csv",
+            "ava,b",
+            "annotations/video_starts.csv:5: ['ava', 'b'] is not",
+        ),
         (
             "annotations/ava_train_excluded_timestamps_v2.2.csv",
             "a,late",

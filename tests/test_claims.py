@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import shutil
 from dataclasses import replace
 from itertools import chain
@@ -108,17 +107,6 @@ def test_places_are_told_in_words(measured, text, reason):
     assert measured.text == text
     assert reason in measured.reason
     assert (measured.verdict == "shown") == (measured.reason == "") == (reason == "")
-
-
-@pytest.mark.parametrize("kind", ["above", "level", "kept"])
-def test_seeds_that_would_decide(kind):
-    undecided = one(kind, -1.9, 0.2, 2.6)
-    assert undecided.verdict == "not shown"
-    needed = int(re.search(r"about (\d+) would decide", undecided.reason)[1])
-    mean, scatter = 0.3, pd.Series(undecided.values).std()
-    for count, decided in ((needed - 1, False), (needed, True)):
-        half = scores.half_width(count, scatter)
-        assert (verdict(kind, mean - half, mean + half) != "not shown") == decided
 
 
 def test_every_row_and_measure_has_a_name():

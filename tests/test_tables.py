@@ -18,7 +18,7 @@ from stadlib.evaluation import persons
 from stadlib.recipes.experiment import Detections, Experiment
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS
 from stadlib.report import readme, scores, tables
-from stadlib.report.scores import half_width, interval
+from stadlib.report.scores import interval
 from stadlib.study import Record, make_record
 
 T95 = 4.3027  # two degrees of freedom
@@ -58,13 +58,6 @@ def commit(monkeypatch: pytest.MonkeyPatch) -> Commit:
 
 
 # -------------------------------------------------------------------------------- Student's t
-
-
-@pytest.mark.parametrize(
-    ("degrees", "quantile"), [(1, 12.7062), (4, 2.7764), (11, 2.2010), (30, 2.0423), (1000, 1.9623)]
-)
-def test_quantiles(degrees: int, quantile: float) -> None:
-    assert half_width(degrees + 1, 1) * sqrt(degrees + 1) == pytest.approx(quantile, abs=1e-4)
 
 
 def test_interval_of_five_of_one_and_of_none() -> None:

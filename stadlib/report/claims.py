@@ -30,15 +30,12 @@ from stadlib import recipes, study
 from stadlib.base import published_dir
 from stadlib.data.labels import AVA_ACTIONS
 from stadlib.report import scores, tables
-from stadlib.report.scores import NOT_RUN, SOURCES, half_width, interval, percent
+from stadlib.report.scores import NOT_RUN, SOURCES, interval, percent
 from stadlib.study import Record, read_records
 
 MARGIN = 1.0  # points; the gain that the paper calls significant (section 3.3)
-SHOWN, NOT_SHOWN, CONTRADICTED, NOT_MEASURED = VERDICTS = (
-    *("shown", "not shown"),
-    *("contradicted", "not measured"),
-)
-MOST_SEEDS = 1_000
+VERDICTS = ("shown", "not shown", "contradicted", "not measured")
+SHOWN, NOT_SHOWN, CONTRADICTED, NOT_MEASURED = VERDICTS
 TABLE1 = [" ".join([*row[:4], *["+M"] * row[4]]) for row in recipes.TABLE1]
 SHORT = {  # the paper's short words in Table 3, where ours differ
     **{printed: name for name, printed in tables.THIRDS.items()},
@@ -72,7 +69,7 @@ class Claim:
 
 
 def read_claims() -> list[Claim]:
-    """Read the claims, in the paper's order."""
+    """The claims, in the paper's order."""
     content = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
     return [
         Claim(**{**claim, "places": tuple(Place(**place) for place in claim["places"])})
@@ -95,21 +92,13 @@ def verdict(kind: str, low: float, high: float) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """A claim at one place, with its numbers.
-
-    Attributes:
-        claim: what is claimed.
-        place: where it is looked at.
-        paper: the paper's difference in points; NaN where it prints none.
-        values: ours, one a seed.
-        missing: rows of the comparison for which no record has the measure.
-    """
+    """A claim at one place, with its numbers."""
 
     claim: Claim
     place: Place
-    paper: float
-    values: tuple[float, ...]
-    missing: tuple[str, ...]
+    paper: float  # the paper's difference in points; NaN where it prints none
+    values: tuple[float, ...]  # ours, one a seed
+    missing: tuple[str, ...]  # rows of the comparison for which no record has the measure
 
     @property
     def where(self) -> str:
@@ -159,14 +148,8 @@ class Measured:
             against = sum(verdict(kind, value, value) == CONTRADICTED for value in self.values)
             side = "outside the margin" if kind in ("level", "kept") else "on the other side"
             return f"{against} of {count} seeds lie {side}, at {mean:+.2f} on average"
-        scatter, decides = stdev(self.values), f"{MOST_SEEDS} would not decide"
-        for needed in range(count, MOST_SEEDS + 1):  # if mean and scatter stay as they are
-            half = half_width(needed, scatter)
-            if verdict(kind, mean - half, mean + half) != NOT_SHOWN:
-                decides = f"about {needed} would decide"
-                break
-        deviation = f"{scatter:.2f} (standard deviation) around {mean:+.2f}"
-        return f"{count} seeds scatter by {deviation}; {decides}"
+        deviation = f"{stdev(self.values):.2f} (standard deviation) around {mean:+.2f}"
+        return f"{count} seeds scatter by {deviation}"
 
 
 def printed() -> dict[tuple[str, str], float]:
@@ -197,9 +180,6 @@ def committed() -> dict[str, list[Record]]:
 
     ``ensembles/members`` may be of another pretrained backbone than the rows. ``test`` holds
     records of members and ensembles, under the same digests, with the test split's metrics.
-
-    Raises:
-        InputError: a file is not a record, or an ensemble does not say its seed.
     """
     folder = published_dir("reference")
     records = read_records(folder)
@@ -227,8 +207,7 @@ def by_seed(
 ) -> dict[int, float]:
     """What the records of one row measure, by seed; several of one seed are averaged.
 
-    A seed whose records lack the class is left out. ``counts`` (training instances by action id)
-    make the thirds.
+    A seed whose records lack the class is left out. ``counts`` (by action id) make the thirds.
     """
     values = defaultdict(list)
     for record in records:
@@ -249,11 +228,7 @@ def by_seed(
 
 
 def measured() -> list[list[Measured]]:
-    """Measure every place of every claim on the committed records, by claim.
-
-    Raises:
-        InputError: as :func:`committed`.
-    """
+    """Measure every place of every claim on the committed records, by claim."""
     points, records, counts = printed(), committed(), tables.reference_counts()
     measurements = []
     for claim in read_claims():
@@ -278,11 +253,9 @@ class Ledger(pd.DataFrame):
 
 
 def ledger(measurements: list[list[Measured]] | None = None) -> Ledger:
-    """Return the ledger as text, one claim a row; the default is the committed reference's.
+    """The ledger as text, one claim a row; the default is the committed reference's.
 
-    Columns: ``where`` (the place of the numbers), ``paper`` (with its own words), ``mini`` (with
-    the 95 % interval), ``seeds``, ``verdict``, and ``notes``: why it is not shown, and the verdicts
-    at the other places.
+    ``notes`` say why a claim is not shown, and the verdicts at the other places.
     """
     rows = {}
     for lead, *others in measured() if measurements is None else measurements:
@@ -311,7 +284,7 @@ def ledger(measurements: list[list[Measured]] | None = None) -> Ledger:
 
 
 def markdown(measurements: list[list[Measured]] | None = None) -> str:
-    """Return the ledger in Markdown, with the number of verdicts of each kind before it."""
+    """The ledger in Markdown, with the number of verdicts of each kind before it."""
     table = ledger(measurements)
     tally = Counter(table["verdict"])
     words = ", ".join(f"{tally[word]} {word}" for word in VERDICTS)
@@ -321,7 +294,7 @@ def markdown(measurements: list[list[Measured]] | None = None) -> str:
 
 
 def csv(measurements: list[list[Measured]] | None = None) -> str:
-    """Return every place of every claim in numbers, one a row: ``results/claims.csv``."""
+    """Every place of every claim in numbers, one a row: ``results/claims.csv``."""
     rows = []
     for one in chain.from_iterable(measured() if measurements is None else measurements):
         row = {"claim": one.claim.text, "kind": one.claim.kind, "where": one.where}

@@ -13,14 +13,7 @@ BEST = ("ir-CSN-152", "K700")  # whose rows the README shows
 
 
 def update(root: Path) -> list[Path]:
-    """Write every file that is made from ``results/`` below a checkout's root.
-
-    Returns:
-        The files.
-
-    Raises:
-        InputError: a Markdown file lacks the marks of a section.
-    """
+    """Write every file that is made from ``results/`` below a checkout's root; returns them."""
     measured = claims.measured()
     sections = {
         root / "README.md": {"fact": fact(), "results": short_table()},
@@ -40,11 +33,7 @@ def update(root: Path) -> list[Path]:
 
 
 def rewrite(path: Path, name: str, section: str) -> None:
-    """Put a section between the two marks ``<!-- name:start -->`` and ``<!-- name:end -->``.
-
-    Raises:
-        InputError: the file lacks the marks.
-    """
+    """Put a section between the marks ``<!-- name:start -->`` and ``<!-- name:end -->``."""
     marks = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     text = path.read_text(encoding="utf-8")
     before, start, rest = text.partition(marks[0])

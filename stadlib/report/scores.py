@@ -29,22 +29,17 @@ ORDER = {  # of the rows of a table of gains
 
 
 def interval(values: Iterable[float]) -> tuple[float, float]:
-    """Return the mean and the half width of its interval; of paired values pass the differences.
+    """The mean and the half width of its interval; of paired values pass the differences.
 
-    The half width of one value is NaN, because a single seed bounds nothing. Without values both
-    are NaN.
+    The half width of one value is NaN: a single seed bounds nothing. Without values both are NaN.
     """
     values = [float(value) for value in values]
     if len(values) < 2:
         return (values[0] if values else nan), nan
-    return fmean(values), half_width(len(values), stdev(values))
-
-
-def half_width(count: int, scatter: float) -> float:
-    """Half the interval of a mean of ``count`` values with this standard deviation."""
     from scipy.special import stdtrit  # noqa: PLC0415  (slow, and most commands need no interval)
 
-    return float(stdtrit(count - 1, 0.975)) * scatter / sqrt(count)
+    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / sqrt(len(values))
+    return fmean(values), half
 
 
 def percent(fraction: float | None) -> float:
@@ -79,10 +74,7 @@ def by_class(metrics: dict, source: str) -> dict[int, float]:
 
 
 def means(metrics: dict, source: str, by: str) -> dict[object, float]:
-    """mAP by ``source``; on one source AP by ``class``, or its mean by ``group`` or ``duration``.
-
-    A duration is that of ``labels.LASTING`` or another.
-    """
+    """mAP by ``source``; on one source AP by ``class``, its mean by ``group``, ``duration``."""
     if by == "source":
         return {header: percent(metrics[name]["mAP"]) for name, header in SOURCES.items()}
     aps = by_class(metrics, source)
@@ -96,11 +88,7 @@ def means(metrics: dict, source: str, by: str) -> dict[object, float]:
 
 
 def of_experiment(experiment: Experiment, records: Iterable[Record]) -> list[Record]:
-    """The records of this experiment with any seed.
-
-    Digests are compared, because a changed number of the scale or of a detector's training makes
-    another experiment.
-    """
+    """The records of this experiment with any seed, by digest: a changed scale is another one."""
     records = list(records)
     seeds = {record.experiment["seed"] for record in records}
     wanted = {replace(experiment, seed=seed).digest for seed in seeds}
@@ -120,7 +108,7 @@ def paired_by_seed(better: Iterable[Record], plain: Iterable[Record]) -> list:
 def paired_difference(
     records: Iterable[Record], head: str, baseline: str = "linear", by: str = "source"
 ) -> pd.DataFrame:
-    """Return what one head gains over another where all else is equal (:func:`gain_of_pairs`)."""
+    """What one head gains over another where all else is equal (:func:`gain_of_pairs`)."""
     records = list(records)
     pairs = [
         (record.experiment["seed"], record, other)
@@ -134,15 +122,11 @@ def paired_difference(
 
 
 def gain_of_pairs(pairs: Pairs, by: str = "source", source: str = "ava+kinetics") -> pd.DataFrame:
-    """Return what the first of each pair gains over the second, in points.
+    """What the first of each pair gains over the second, in points.
 
-    Args:
-        pairs: a seed's gain is the mean over its pairs; the interval is over seeds.
-        by: ``source`` (AVA, Kinetics, A+K), ``class``, ``group`` or ``duration`` (:func:`means`).
-        source: of the APs.
-
-    Returns:
-        Columns ``gain``, ``low``, ``high``, ``seeds``; by class also ``name``, ``group``.
+    A seed's gain is the mean over its pairs; the interval is over seeds. ``by`` is that of
+    :func:`means`. Columns ``gain``, ``low``, ``high``, ``seeds``; by class also ``name``,
+    ``group``.
     """
     check_word("by", by, tuple(ORDER))
     check_word("source", source, tuple(SOURCES))

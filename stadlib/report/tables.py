@@ -1,9 +1,9 @@
 """Our numbers beside the paper's, table by table.
 
-Three kinds of numbers never mix: the paper's (``results/paper``, on AVA-Kinetics), the reference
-(``results/reference``, our records at ``mini``) and a run of the reader's own. A column's header
-says which it is and at which scale. A row without records reads "not run". mAP@0.5 in % everywhere,
-differences in points, intervals of 95 % over seeds (Student's t).
+Three kinds of numbers never mix: the paper's (``results/paper``), the reference
+(``results/reference``, our records at ``mini``) and a run of the reader's own; a column's header
+says which it is. A row without records reads "not run". mAP@0.5 in %, differences in points, 95 %
+intervals over seeds.
 """
 
 from __future__ import annotations
@@ -62,10 +62,9 @@ HEADERS = {  # of a table of the paper, by the columns of its file
 
 
 def paper(table: int) -> pd.DataFrame:
-    """Return a table of the paper as printed: text, with "-" where the paper has no number.
+    """A table of the paper as printed: text, with "-" where the paper has no number.
 
-    Table 2 has our names of its strategies. Their second stage is the same: both datasets, memory
-    on both, the backbone frozen.
+    Table 2 has our names of its strategies, whose second stage is the same.
     """
     check_word("table", table, tuple(HEADERS))
     path = published_dir("paper") / f"table{table}.csv"
@@ -77,7 +76,7 @@ def paper(table: int) -> pd.DataFrame:
 
 
 def paper_by_detector() -> pd.DataFrame:
-    """Return Table 4 in the form of :func:`by_detector`; the paper gives no intervals."""
+    """Table 4 in the form of :func:`by_detector`; the paper gives no intervals."""
     printed = paper(4).replace("-", "100").astype(float).set_axis([*DETECTORS, "GT"])
     tables = {}
     for place in PLACES.values():
@@ -87,7 +86,7 @@ def paper_by_detector() -> pd.DataFrame:
 
 
 def experiments(rows: Sequence[Experiment]) -> pd.DataFrame:
-    """Return the words that name a row of Table 1, and every other field that differs."""
+    """The words that name a row of Table 1, and every other field that differs."""
     table = pd.DataFrame([row.to_dict() for row in rows]).rename(columns={"frames": "input"})
     table["+M"] = [MEMORY[row.memory] for row in rows]
     table["stages"] = [" + ".join(str(stage.iterations) for stage in row.stages) for row in rows]
@@ -97,7 +96,7 @@ def experiments(rows: Sequence[Experiment]) -> pd.DataFrame:
 
 
 def stages(rows: dict[str, Experiment]) -> pd.DataFrame:
-    """Return the stages of some rows in words: what is trained, where from, on what."""
+    """The stages of some rows in words: what is trained, where from, on what."""
     names = ("data", "memory", "start", "train", "sampler", "iterations")
     table: dict[tuple[str, int], dict] = {}
     for row, experiment in rows.items():
@@ -109,7 +108,7 @@ def stages(rows: dict[str, Experiment]) -> pd.DataFrame:
 
 
 def provenance(records: Iterable[Record | None]) -> pd.DataFrame:
-    """Return where the numbers come from, one column a record."""
+    """Where the numbers come from, one column a record."""
     rows = [
         {name: record.experiment[name] for name in ("backbone", "head", "detector", "seed")}
         | {"scale": record.scale, "digest": record.digest}
@@ -124,16 +123,12 @@ def provenance(records: Iterable[Record | None]) -> pd.DataFrame:
 
 
 def reference_records(folder: str = "") -> list[Record]:
-    """Read the committed records of a folder of ``results/reference``."""
+    """The committed records of a folder of ``results/reference``."""
     return read_records(published_dir("reference") / folder)
 
 
 def reference_ensembles() -> list[Record]:
-    """Read the committed ensembles, one a seed, whose experiment names their members.
-
-    Raises:
-        InputError: one does not say its seed.
-    """
+    """The committed ensembles, one a seed, whose experiment names their members."""
     records = reference_records("ensembles")
     for record in records:
         if "seed" not in record.experiment:
@@ -142,20 +137,20 @@ def reference_ensembles() -> list[Record]:
 
 
 def reference_rows(**words: str) -> list[Record]:
-    """Read the committed records of those rows of Table 1 that match words, as in recipes."""
+    """The committed records of the rows of Table 1 that match words, as in recipes."""
     records = reference_records()
     rows = recipes.table1(scale="mini", **words)
     return [record for row in rows for record in scores.of_experiment(row, records)]
 
 
 def reference_counts() -> pd.Series:
-    """Read the training instances of each action, by id, in the data of the reference."""
+    """The training instances of each action, by id, in the data of the reference."""
     counts = pd.read_csv(published_dir("reference") / "class_counts.csv", index_col="action_id")
     return counts["ava"] + counts["kinetics"]
 
 
 def reference_boxes() -> dict[str, Record]:
-    """Read the committed records of detectors at mini, by version."""
+    """The committed records of detectors at mini, by version."""
     records = study.reference_detectors()
     return {version: record for version, record in records.items() if record.scale == "mini"}
 
@@ -194,7 +189,7 @@ def records_of(
 
 
 def reference(table: int = 1, backbone: str = BACKBONE) -> pd.DataFrame:
-    """Return the committed mini records on a table's rows: mean and 95 % interval over seeds.
+    """The committed mini records on a table's rows: mean and 95 % interval over seeds.
 
     A record counts only if its experiment is the recipe's in every field but the seed. Tables 2 to
     4 are of one backbone. Table 3 has differences to "before" by thirds of the classes; its last
@@ -212,17 +207,11 @@ def beside_paper(
     table: int = 1,
     backbone: str = BACKBONE,
 ) -> pd.DataFrame:
-    """Return the paper's table, the reference and these runs side by side.
+    """The paper's table, the reference and these runs (of one scale) side by side.
 
-    Args:
-        runs: of one scale: any records of Tables 1 and 2, where None is a row that was not run; of
-            Tables 3 and 4 by the words of ``recipes``. The boxes of Table 4's detectors are
-            measured, or the record of that is read.
-        table: of the paper.
-        backbone: of the reference for Tables 2 to 4.
-
-    Raises:
-        InputError: the records are of several scales.
+    For Tables 1 and 2 ``runs`` are any records, None for a row that was not run; for Tables 3 and 4
+    they are by the words of ``recipes``. The boxes of Table 4's detectors are measured at first
+    use. ``backbone`` is that of the reference for Tables 2 to 4.
     """
     records = [run for run in (runs.values() if isinstance(runs, Mapping) else runs) if run]
     scales = sorted({record.scale for record in records})
@@ -299,10 +288,10 @@ def _box_ap(boxes: Mapping[str, Record], version: str, source: str, name: str) -
 def paired_difference(
     head: str, baseline: str = "linear", by: str = "source", **words: str
 ) -> pd.DataFrame:
-    """Return what a head gains over another in Table 1's reference, in points, paired by seed.
+    """What a head gains over another in Table 1's reference, in points, paired by seed.
 
     It is by ``source``, or by ``class`` or ``group`` on both sources jointly, of the records that
-    have the words, such as ``detector="v3"`` (or ground-truth) and ``backbone="ir-csn-152"``.
+    have the words, such as ``detector="v3"``.
     """
     records = [r for boxes in ("v3", "ground-truth") for r in reference_rows(detector=boxes)]
     chosen = [r for r in records if all(r.experiment.get(k) == word for k, word in words.items())]
@@ -310,11 +299,10 @@ def paired_difference(
 
 
 def differences(table: int, by: str = "source", backbone: str = BACKBONE) -> pd.DataFrame:
-    """Return what the rows of Table 2 or 4 gain over each other, in points, paired by seed.
+    """What the rows of Table 2 or 4 gain over each other: ``gain``, ``low``, ``high``, ``seeds``.
 
-    By comparison and by ``source`` (or ``duration``, ``group``, ``class``, on both sources jointly)
-    the columns are ``gain``, ``low``, ``high`` (95 %) and ``seeds``. Comparisons without records
-    are left out.
+    Points, paired by seed, by comparison and by ``source`` (or ``duration``, ``group``, ``class``,
+    on both sources jointly). Comparisons without records are left out.
     """
     check_word("table", table, tuple(COMPARED))
     groups = records_of(table, backbone)
@@ -329,13 +317,10 @@ def differences(table: int, by: str = "source", backbone: str = BACKBONE) -> pd.
 
 
 def by_class(table: int, backbone: str = BACKBONE) -> pd.DataFrame:
-    """Return what the idea of a table brings to every class, paired by seed.
+    """What the idea of a table brings to every class by action id, in points, paired by seed.
 
-    Table 2: memory to a new head, on both sources jointly. Table 3: decoupled training, on AVA.
-    Table 4: ground-truth boxes beside v3's, on both, the largest gain first.
-
-    By action id the columns are ``name``, ``group``, ``gain``, ``low``, ``high`` (points, 95 %) and
-    ``seeds``; for Table 3 also ``before`` and ``after`` (AP in %, mean over seeds).
+    Table 2: memory to a new head, on both sources jointly. Table 3: decoupled training, on AVA,
+    with ``before`` and ``after``. Table 4: ground-truth boxes beside v3's, the largest gain first.
     """
     groups = records_of(table, backbone)
     better, plain = {2: (NEW, NOTHING), 3: ("after", "before"), 4: ("GT", "v3")}[table]
@@ -349,14 +334,14 @@ def by_class(table: int, backbone: str = BACKBONE) -> pd.DataFrame:
 
 
 def thirds(counts: Mapping[int, int] | pd.Series) -> dict[str, list[int]]:
-    """Return the classes by training instances; the paper takes the first and last 20 of 60."""
+    """The classes by training instances; the paper takes the first and last 20 of 60."""
     ranked = sorted(counts.keys(), key=lambda action: (-counts[action], action))
     size = len(ranked) // 3
     return {"top third": ranked[:size], "bottom third": ranked[-size:], "all": ranked}
 
 
 def most_changed(changes: pd.DataFrame, count: int = 3) -> pd.DataFrame:
-    """Return the most improved and the most harmed classes, as the paper lists them."""
+    """The most improved and the most harmed classes, as the paper lists them."""
     ranked = changes.sort_values("gain", ascending=False)
     chosen = pd.concat([ranked.head(count), ranked.tail(count)])
     columns = [name for name in ("before", "after", "gain", "low", "high") if name in chosen]
@@ -365,11 +350,7 @@ def most_changed(changes: pd.DataFrame, count: int = 3) -> pd.DataFrame:
 
 
 def amount_effect(backbone: str = BACKBONE) -> pd.DataFrame:
-    """Return mAP against how much is kept in memory.
-
-    By ``span`` in seconds, ``persons`` of a second and source the columns are ``mAP``, ``low``,
-    ``high`` (95 % over seeds) and ``seeds``. Amounts without records are left out.
-    """
+    """mAP by ``span`` in seconds, ``persons`` of a second in memory, and source."""
     records, rows = reference_records(), []
     for (span, persons), row in recipes.memory_ablation(backbone=backbone).items():
         runs = scores.of_experiment(row, records)
@@ -379,7 +360,7 @@ def amount_effect(backbone: str = BACKBONE) -> pd.DataFrame:
 
 
 def person_boxes() -> pd.DataFrame:
-    """Return what the detector's versions are trained on, and how good their boxes are, at mini."""
+    """What the detector's versions are trained on, and how good their boxes are, at mini."""
     boxes, rows = reference_boxes(), {}
     full = DETECTOR_SCALES["mini"].iterations
     for version, trained in DETECTORS.items():
@@ -392,11 +373,7 @@ def person_boxes() -> pd.DataFrame:
 
 
 def by_detector(backbone: str = BACKBONE) -> pd.DataFrame:
-    """Return mAP against how good the boxes are; ground truth's have an AP of 100.
-
-    By source and detector the columns are ``AP``, ``mAP``, ``low``, ``high`` (95 % over seeds) and
-    ``seeds``. Rows without records are left out.
-    """
+    """mAP against the AP of the boxes, by source and detector; the ground truth's is 100."""
     groups, boxes, rows = records_of(4, backbone), reference_boxes(), []
     for source, place in PLACES.items():
         for name in (*DETECTORS, "GT"):
@@ -408,11 +385,9 @@ def by_detector(backbone: str = BACKBONE) -> pd.DataFrame:
 
 
 def by_threshold(backbone: str = BACKBONE) -> pd.DataFrame:
-    """Return what is found and what is scored if boxes of v3 below a score are left out.
+    """Recall and precision of v3's boxes (%, IoU 0.5) and mAP by source and least score.
 
-    By source and threshold the columns are ``recall`` and ``precision`` of the boxes at IoU 0.5 in
-    %, and ``mAP``, ``low``, ``high`` (95 % over seeds) and ``seeds``. One of the two may be
-    missing (NaN, 0 seeds); a threshold without both is left out.
+    One of the two may be missing (NaN, 0 seeds); a threshold without both is left out.
     """
     groups, boxes, rows = records_of(4, backbone), reference_boxes(), []
     for source, place in PLACES.items():
@@ -432,6 +407,6 @@ def _indexed(rows: list[dict], index: list[str], columns: Sequence[str] = ()) ->
 
 
 def markdown(header: Sequence[object], rows: Iterable[Iterable[object]]) -> str:
-    """Return a table in Markdown."""
+    """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
