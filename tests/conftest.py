@@ -17,10 +17,14 @@ from filelock import FileLock
 
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())  # one for all workers
 _FOLDER = Path(tempfile.gettempdir()) / f"stadlib-tests-{_RUN}"
-_SLOWEST_FIRST = (  # files are dealt to the workers in this order, so that none is left for last
-    "test_processes", "test_stages", "test_papermill", "05_your_video", "04_detector", "01_main",
-    "02_memory", "00_tour", "03_decoupled", "test_detectors", "test_readme", "test_pretraining",
+# Files are dealt to the workers in this order, so that no slow one is left for last. Those that run
+# the same experiments stay on one worker, which trains each of them once.
+_SLOWEST_FIRST = (
+    "01_main", "test_papermill", "02_memory", "03_decoupled", "04_detector", "05_your_video",
+    "00_tour", "test_readme", "test_jupyterlab",
+    "test_processes", "test_stages", "test_detectors", "test_pretraining",
 )  # fmt: skip
+_SAME_EXPERIMENTS = _SLOWEST_FIRST[:9]
 _SKIPPED = {
     "nightly": "an expensive repetition: pytest --nightly",
     "very_slow": "minutes of paper-size networks: pytest --very-slow",
@@ -38,6 +42,9 @@ def pytest_collection_modifyitems(config, items):
             for item in items:
                 if word in item.keywords:
                     item.add_marker(pytest.mark.skip(reason=reason))
+    for item in items:
+        together = item.path.name.startswith(_SAME_EXPERIMENTS)
+        item.add_marker(pytest.mark.xdist_group("runs" if together else item.path.name))
     order = {name: place for place, name in enumerate(_SLOWEST_FIRST)}
     items.sort(
         key=lambda item: min(
