@@ -263,10 +263,9 @@ def _words(lines: list[str], first: int) -> pl.DataFrame:  # row, width, a colum
 
 def _numbers(words: pl.DataFrame, form: Form) -> pl.DataFrame:
     """The words as numbers; null where a word is none or is missing."""
-
-    def number(name: str, type_: type[pl.DataType] = pl.Float64) -> pl.Expr:
-        return pl.col(name).str.strip_chars().cast(type_, strict=False)
-
+    bare = {name: pl.col(name).str.strip_chars() for name in COLUMNS[1:]}
+    number = {name: word.cast(_TYPES[name], strict=False) for name, word in bare.items()}
+    person = bare["score"].cast(pl.Int64, strict=False).fill_null(-1)
     no_action, no_score = pl.col("width") == 2, pl.col("score").is_null()
     if form.actions and NO_LABEL in form.actions:
         no_action |= pl.col("action_id") == ""
@@ -276,8 +275,8 @@ def _numbers(words: pl.DataFrame, form: Form) -> pl.DataFrame:
         "row",
         "width",
         "video",
-        *map(number, ("timestamp", *BOX)),
-        action_id=pl.when(no_action).then(NO_LABEL).otherwise(number("action_id", pl.Int32)),
-        score=pl.when(no_score).then(1.0).otherwise(number("score")),
-        **({"person": number("score", pl.Int64).fill_null(-1)} if form.last == "person" else {}),
+        *(number[name] for name in ("timestamp", *BOX)),
+        action_id=pl.when(no_action).then(NO_LABEL).otherwise(number["action_id"]),
+        score=pl.when(no_score).then(1.0).otherwise(number["score"]),
+        **({"person": person} if form.last == "person" else {}),
     )
