@@ -110,6 +110,11 @@ def data_dir() -> Path:
     return Path(platformdirs.user_cache_dir("stadlib"))
 
 
+def pretrained_dir() -> Path:
+    """Pretrained weights, of other makers and of our own."""
+    return data_dir() / "pretrained"
+
+
 @contextmanager
 def written_whole(path: Path):
     """Yield a temporary path beside ``path``; it takes ``path``'s name only when all went well."""

@@ -306,7 +306,7 @@ def test_the_papers_network_takes_a_step(tiny_kinetics, data, monkeypatch):
     experiment = Experiment(backbone="slowfast-101", pretrain="K400", frames="8x8+32x2")
     record = pretrain(plan(tiny_kinetics, experiment, iterations=1), silent)
     assert record["scale"] == "paper"
-    path = find_pretrained("slowfast-101", "K400")
+    path = find_pretrained(experiment)
     assert path == data / "pretrained" / "slowfast-101_k400.safetensors"
     with torch.device("meta"):
         network = build.backbone(experiment)

@@ -16,8 +16,9 @@ from http.client import PARTIAL_CONTENT, REQUESTED_RANGE_NOT_SATISFIABLE, HTTPEx
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stadlib.base import InputError, data_dir
+from stadlib.base import InputError, pretrained_dir
 from stadlib.base import Report as Progress
+from stadlib.recipes.experiment import Experiment
 
 if TYPE_CHECKING:
     from stadlib.models.weights import Report
@@ -64,23 +65,11 @@ def table() -> list[str]:
     return lines
 
 
-def pretrained_dir() -> Path:
-    """Where pretrained weights lie, under the data folder."""
-    return data_dir() / "pretrained"
-
-
-def weights_stem(backbone: str, pretrain: str) -> str:
-    """The name, before its ending, of a file of one's own with the weights of these words."""
-    return f"{backbone}_{pretrain.lower()}"
-
-
-def find_pretrained(backbone: str, pretrain: str) -> Path:
-    """The first file that exists of ``<stem>.safetensors``, ``<stem>.pt`` and the table's files.
-
-    None is an InputError, which says what to put there or to fetch.
-    """
-    path = pretrained_dir() / f"{weights_stem(backbone, pretrain)}.safetensors"
-    rows = [row for row in PUBLISHED if (row.backbone, row.pretraining) == (backbone, pretrain)]
+def find_pretrained(experiment: Experiment) -> Path:
+    """The first file that exists of ``NAME.safetensors``, ``NAME.pt`` and the table's files."""
+    path = pretrained_dir() / f"{experiment.weights_name}.safetensors"
+    words = experiment.backbone, experiment.pretrain
+    rows = [row for row in PUBLISHED if (row.backbone, row.pretraining) == words]
     paths = [path, path.with_suffix(".pt"), *(row.path for row in rows)]
     for candidate in paths:
         if candidate.is_file():

@@ -166,6 +166,11 @@ class Experiment(_Checked):
         return "_".join(words)
 
     @property
+    def weights_name(self) -> str:
+        """The name, before its ending, of a file of one's own with the pretrained weights."""
+        return f"{self.backbone}_{self.pretrain.lower()}"
+
+    @property
     def digest(self) -> str:
         """Twelve hex digits over every word and number that decides the outcome."""
         content = {"experiment": self.to_dict(), "scale": asdict(SCALES[self.scale])}

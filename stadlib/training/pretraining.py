@@ -25,14 +25,23 @@ from torch import distributed, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
-from stadlib.base import InputError, MakeProgress, Report, data_dir, digest, provenance, write_whole
+from stadlib.base import (
+    InputError,
+    MakeProgress,
+    Report,
+    data_dir,
+    digest,
+    pretrained_dir,
+    provenance,
+    write_whole,
+)
 from stadlib.data import kinetics
 from stadlib.data.batches import GlobalBatches
 from stadlib.data.kinetics import SPLITS, Annotations, LabelledVideos, Unreadable
 from stadlib.data.layout import AvaLayout
 from stadlib.models.heads import set_share
 from stadlib.models.networks import Classifier
-from stadlib.models.published import find_pretrained, pretrained_dir, weights_stem
+from stadlib.models.published import find_pretrained
 from stadlib.models.weights import read_backbone, save_backbone
 from stadlib.recipes.experiment import USUAL, Execution, Experiment
 from stadlib.recipes.scales import RECIPES
@@ -78,11 +87,11 @@ class Pretraining:
             f"{root.parent.name}/{root.name}" if self.rendered else self.annotations.digest
         )
         self.digest = digest(content)
-        stem = weights_stem(experiment.backbone, experiment.pretrain)
-        self.folder = pretrained_dir() / f"{stem}_{experiment.scale}-{self.digest}"
+        name = experiment.weights_name
+        self.folder = pretrained_dir() / f"{name}_{experiment.scale}-{self.digest}"
         self.weights = self.folder / "backbone.safetensors"
         if experiment.scale == "paper":  # where runs look for them
-            self.weights = pretrained_dir() / f"{stem}.safetensors"
+            self.weights = pretrained_dir() / f"{name}.safetensors"
         self.record = self.weights.with_suffix(".accuracy.json")
         self.unreadable = self.folder / "unreadable.txt"  # the list of these files
         if not self.rendered and not self.videos:  # listed here, so that a mistake shows at once
@@ -365,7 +374,7 @@ def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> dict:
     """
     paper = experiment.scale == "paper"
     if paper:
-        path = find_pretrained(experiment.backbone, experiment.pretrain)
+        path = find_pretrained(experiment)
     else:
         plan = Pretraining(experiment)
         pretrain(plan, progress)

@@ -36,7 +36,8 @@ class Trace:
 
     def _event(self, frame, event: str, _: object) -> None:
         name = frame.f_code.co_filename
-        if event != "call" or not name.startswith(str(ROOT)):
+        imported = frame.f_code.co_name.startswith("<")  # a module or a class is being made
+        if event != "call" or imported or not name.startswith(str(ROOT)):
             return
         self.called.add((name, frame.f_code.co_qualname))
         chain, above = [], frame
