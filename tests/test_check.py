@@ -65,7 +65,7 @@ def test_not_a_dataset(tmp_path: Path) -> None:
         (
             "annotations/video_starts.csv",
             "ava,b",
-            "annotations/video_starts.csv:5: ['ava', 'b'] is not",
+            "annotations/video_starts.csv:5: 'ava,b' is not",
         ),
         (
             "annotations/ava_train_excluded_timestamps_v2.2.csv",

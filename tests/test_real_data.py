@@ -10,8 +10,6 @@ import pytest
 
 from stadlib.cli import main
 from stadlib.data import rows
-from stadlib.data.boxes import read_person_boxes
-from stadlib.data.labels import read_label_map
 from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
 from stadlib.study import read_record
 
@@ -63,10 +61,6 @@ def test_own_clips_are_checked_trained_on_and_evaluated(
 
 def test_every_real_ava_file_is_read_whole(shared, tmp_path):
     ava = shared / "data" / "ava"
-    names = {name: read_label_map(ava / name).num_actions for name in (
-        "ava_action_list_v2.2.pbtxt", "ava_action_list_v2.2_for_activitynet_2019.pbtxt"
-    )}  # fmt: skip
-    assert sorted(names.values()) == [60, 80]
     folder = tmp_path / "annotations"
     folder.mkdir()
     for path in [*ava.glob("ava_*_excluded_timestamps_v2.2.csv"), ava / "ava_test_v2.2.txt"]:
@@ -76,7 +70,6 @@ def test_every_real_ava_file_is_read_whole(shared, tmp_path):
         lines = (ava / f"ava_{split}_excluded_timestamps_v2.2.csv").read_text().split()
         assert len(layout.excluded("ava", split)) == len(set(lines)) > 0
     assert layout.videos("ava", "test") == (ava / "ava_test_v2.2.txt").read_text().split()
-    assert len(read_person_boxes(ava / "ava_val_predicted_boxes.zC5Fh2tTS1U_1775-1798.csv")) == 70
     assert len(rows.read_rows(ava / "slowfast_predictions.1j20qq1JyX4.csv")) == 14_940
 
 

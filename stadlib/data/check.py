@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -18,11 +19,13 @@ from stadlib.data.layout import BOX_SUFFIXES, SOURCES, SPLITS, AvaLayout
 from stadlib.data.video import probe, read_frames
 
 _SLACK = 1e-3  # seconds that a timestamp may lie outside its video, for containers' rounding
-Tables = dict[tuple[str, str], pd.DataFrame]  # the right rows of each annotation file
-Progress = Callable[[int, int, str], None]
+_Tables = dict[tuple[str, str], pd.DataFrame]  # the right rows of each source and split
+_Video = tuple[str, str]  # source, video
 
 
-def check_dataset(root: Path | str, progress: Progress | None = None) -> list[str]:
+def check_dataset(
+    root: Path | str, progress: Callable[[int, int, str], None] | None = None
+) -> list[str]:
     """Read everything of a dataset in the layout of ``data.layout`` and list what is wrong.
 
     Annotations: columns, numbers, boxes, classes, contradictions, videos of two splits, timestamps
@@ -32,130 +35,97 @@ def check_dataset(root: Path | str, progress: Progress | None = None) -> list[st
     layout = AvaLayout(root)
     if not layout.annotation_folder.is_dir():
         return [f"{layout.annotation_folder}: no such folder; give a dataset's root"]
-    tables, lines = _read_tables(layout)
-    lines += _small_files(layout)
-    for source in SOURCES:
-        paths = {layout.annotations(*key): rows for key, rows in tables.items() if key[0] == source}
-        lines += contradictions(paths)
-    videos, repeated = _named_videos(layout, tables)
-    durations, broken = _check_videos(layout, videos, progress)
-    lines += [*repeated, *_outside(layout, tables, durations), *broken]
-    prefix = f"{layout.root}{os.sep}"
-    return [line.removeprefix(prefix) for line in lines]
-
-
-def _read_tables(layout: AvaLayout) -> tuple[Tables, list[str]]:
-    """The right rows of every annotation file, and the problems of the others."""
-    tables: Tables = {}
     lines: list[str] = []
-    label_map = LabelMap(AVA_ACTIONS)
-    try:
-        label_map = layout.label_map()
-    except InputError as error:
-        lines.append(str(error))
-    for key in [(source, split) for source in SOURCES for split in SPLITS]:
-        path = layout.annotations(*key)
-        if not path.exists():
-            continue
+
+    def attempt(read: Callable, *arguments: object) -> object:
         try:
-            tables[key], problems = read_annotations(path, label_map, most=math.inf)
-            lines += problems.lines()
+            return read(*arguments)
         except InputError as error:
             lines.append(str(error))
+            return None
+
+    label_map = attempt(layout.label_map) or LabelMap(AVA_ACTIONS)
+    tables: _Tables = {}
+    for key in product(SOURCES, SPLITS):
+        path = layout.annotations(*key)
+        if path.exists() and (answer := attempt(read_annotations, path, label_map, math.inf)):
+            tables[key], problems = answer
+            lines += problems.lines()
     if not tables and not lines:
         example = layout.annotations("ava", "train")
         lines.append(f"{example}: no annotation file of any source and split; add one")
-    return tables, lines
-
-
-def _small_files(layout: AvaLayout) -> Iterator[str]:
-    """Problems of the excluded timestamps, the person boxes and the video starts."""
-    reads: list[Callable[[], object]] = [lambda: layout.video_start("ava", "")]
+    starts_readable = attempt(layout.video_start, "ava", "") is not None
+    for source, split in product(SOURCES, SPLITS):
+        attempt(layout.excluded, source, split)
+    for path in sorted((layout.root / "boxes").glob("*_*_*")):
+        if path.suffix in BOX_SUFFIXES:
+            attempt(read_person_boxes, path)
     for source in SOURCES:
-        reads += [lambda s=source, split=split: layout.excluded(s, split) for split in SPLITS]
-        files = sorted((layout.root / "boxes").glob(f"*_{source}_*"))
-        reads += [lambda f=f: read_person_boxes(f) for f in files if f.suffix in BOX_SUFFIXES]
-    for read in reads:
-        try:
-            read()
-        except InputError as error:
-            yield str(error)
+        paths = {layout.annotations(*key): rows for key, rows in tables.items() if key[0] == source}
+        lines += contradictions(paths)
 
-
-def _named_videos(
-    layout: AvaLayout, tables: Tables
-) -> tuple[dict[tuple[str, str], str], list[str]]:
-    """Each (source, video) with the "file:row" that names it first, and videos of two splits."""
-    videos: dict[tuple[str, str], str] = {}
-    lines: list[str] = []
-    for source in SOURCES:
-        split_of: dict[str, str] = {}
-        for split in SPLITS:
-            named: dict[str, str] = {}
-            path = layout.video_list(source, split)
-            if path.is_file():
-                for row, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-                    if line.strip():
-                        named.setdefault(line.strip(), f"{path.name}:{row}")
-            if (source, split) in tables:
-                name = layout.annotations(source, split).name
-                first = tables[source, split].drop_duplicates("video")
-                for video, row in zip(first["video"], first["row"], strict=True):
-                    named.setdefault(video, f"{name}:{row}")
-            for video, place in named.items():
-                first_place = videos.setdefault((source, video), place)
-                if split_of.setdefault(video, split) != split:
-                    where = f"{layout.annotation_folder / place}"
-                    lines.append(f"{where}: video {video} is also in {first_place}; keep one")
-    return videos, lines
-
-
-def _check_videos(
-    layout: AvaLayout, videos: dict[tuple[str, str], str], progress: Progress | None
-) -> tuple[dict[tuple[str, str], float], list[str]]:
-    """Durations of the sound videos, and what is wrong with the others."""
-
-    def duration(video: tuple[str, str]) -> float | str:
-        try:
-            path = layout.video_file(*video)
-            seconds = probe(path).duration
-            read_frames(path, [seconds])  # decodes the last group of pictures
-        except InputError as error:
-            return f"{error} (named in {videos[video]})"
-        return seconds
-
-    durations: dict[tuple[str, str], float] = {}
-    lines: list[str] = []
+    videos, repeated = _named_videos(layout, tables)
+    durations: dict[_Video, float] = {}
+    broken: list[str] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        answers = pool.map(duration, videos)
+        answers = pool.map(lambda video: _duration(layout, video), videos)
         for done, (video, answer) in enumerate(zip(videos, answers, strict=True), 1):
             if isinstance(answer, str):
-                lines.append(answer)
+                broken.append(f"{answer} (named in {videos[video][0]})")
             else:
                 durations[video] = answer
             if progress:
                 progress(done, len(videos), "videos")
-    return durations, lines
+    lines += repeated
+    lines += _outside(layout, tables, durations) if starts_readable else ()
+    return [line.removeprefix(f"{layout.root}{os.sep}") for line in lines + broken]
 
 
-def _outside(
-    layout: AvaLayout, tables: Tables, durations: dict[tuple[str, str], float]
-) -> Iterator[str]:
+def _named_videos(
+    layout: AvaLayout, tables: _Tables
+) -> tuple[dict[_Video, tuple[str, str]], list[str]]:
+    """Each video with the "file:row" that names it first and its split; videos of two splits."""
+    videos: dict[_Video, tuple[str, str]] = {}
+    lines: list[str] = []
+    for source, split in product(SOURCES, SPLITS):
+        named: dict[str, str] = {}
+        path = layout.video_list(source, split)
+        listed = path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else []
+        for row, line in enumerate(listed, 1):
+            if line.strip():
+                named.setdefault(line.strip(), f"{path.name}:{row}")
+        if (source, split) in tables:
+            first = tables[source, split].drop_duplicates("video")
+            for video, row in zip(first["video"], first["row"], strict=True):
+                named.setdefault(video, f"{layout.annotations(source, split).name}:{row}")
+        for video, place in named.items():
+            first_place, its_split = videos.setdefault((source, video), (place, split))
+            if its_split != split:
+                problem = f"video {video} is also in {first_place}; keep one"
+                lines.append(f"{layout.annotation_folder / place}: {problem}")
+    return videos, lines
+
+
+def _duration(layout: AvaLayout, video: _Video) -> float | str:
+    """Seconds of a sound video, or what is wrong with it."""
+    try:
+        path = layout.video_file(*video)
+        seconds = probe(path).duration
+        read_frames(path, [seconds])  # decodes the last group of pictures
+    except InputError as error:
+        return str(error)
+    return seconds
+
+
+def _outside(layout: AvaLayout, tables: _Tables, durations: dict[_Video, float]) -> Iterator[str]:
     """Keyframes before the first or after the last frame of their video."""
     for (source, split), rows in tables.items():
         keyframes = rows.drop_duplicates(["video", "micros"])
         columns = (keyframes[name] for name in ("video", "row", "timestamp"))
         for video, row, timestamp in zip(*columns, strict=True):
-            if (source, video) not in durations:
-                continue
-            try:
-                start = layout.video_start(source, video)
-            except InputError:
-                return  # told among the small files
-            end = start + durations[source, video]
-            if not start - _SLACK <= timestamp <= end + _SLACK:
-                yield (
-                    f"{layout.annotations(source, split)}:{row}: timestamp {timestamp:.6f} is "
-                    f"outside the video, which lasts from {start:g} to {end:g} s; mend it or add "
-                    "the start to video_starts.csv"
-                )
+            start = layout.video_start(source, video)
+            end = start + durations.get((source, video), math.inf)
+            if (source, video) in durations and not start - _SLACK <= timestamp <= end + _SLACK:
+                problem = f"timestamp {timestamp:.6f} is outside the video, which lasts from "
+                problem += f"{start:g} to {end:g} s; mend it or add the start to video_starts.csv"
+                yield f"{layout.annotations(source, split)}:{row}: {problem}"

@@ -1,11 +1,12 @@
 """Keyframes: moments of AVA and AVA-Kinetics with the persons in them.
 
-An annotation file has a row an action. A keyframe gathers the rows of one (video, timestamp), a
-person the rows of one box. Other keyframes hold detected persons, or all seconds of a video.
+A keyframe gathers the annotation rows of one (video, timestamp), a person the rows of one box.
+Other keyframes hold detected persons, or all seconds of a video.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Keyframe:
     """The persons of one moment of a video. N may be 0."""
 
     source: str  # "ava" or "kinetics"
-    video: str  # the video's file name without suffix
+    video: str
     timestamp: float  # seconds on the annotation clock (see AvaLayout.video_start)
     boxes: np.ndarray  # (N, 4) float32, x1 y1 x2 y2 as fractions of width and height
     actions: np.ndarray  # (N, num_actions) bool, columns as in LabelMap.ids
@@ -68,37 +69,32 @@ def read_annotations(
     person = ["video", "micros", "person"]
     boxes = rows[(rows["person"] >= 0) & rows["x1"].notna()].drop_duplicates([*person, *BOX])
     again = boxes[boxes.duplicated(person)]
-    if len(again):
-        first = boxes.drop_duplicates(person).set_index(person)["row"]
-        names = again[person].itertuples(index=False, name=None)
-        texts = (
-            f"person {name[2]} of {name[0]},{name[1] / 1e6:.6f} has another box in row "
-            f"{first[name]}; keep one of the two"
-            for name in names
-        )
-        problems.add("person with two boxes", again["row"].tolist(), texts)
+    texts = (
+        f"person {row.person} of {row.video},{row.micros / 1e6:.6f} has another box above; "
+        "keep one of the two"
+        for row in again.itertuples()
+    )
+    problems.add("person with two boxes", again["row"].tolist(), texts)
     return rows, problems
 
 
 def contradictions(tables: dict[Path, pd.DataFrame]) -> list[str]:
     """A line for each keyframe that two files (rows by path) label differently."""
     lines: list[str] = []
-    seen: dict[tuple[str, int], tuple[Path, int, frozenset]] = {}
-    videos = [pd.Series(table["video"].unique().astype(object)) for table in tables.values()]
-    counts = pd.concat(videos).value_counts() if videos else pd.Series(dtype=int)
-    shared = counts.index[counts > 1]
+    seen: dict[tuple[str, int], tuple[str, frozenset]] = {}
+    counts = Counter(video for table in tables.values() for video in table["video"].unique())
+    shared = [video for video, files in counts.items() if files > 1]
     for path, table in tables.items():
         several = table[table["video"].isin(shared)]
         for key, rows in several.groupby(["video", "micros"], sort=False, observed=True):
-            labelled = rows[rows["x1"].notna()]
-            labels = labelled[[*BOX, "action_id"]].itertuples(index=False, name=None)
-            mine = path, int(rows["row"].iat[0]), frozenset(labels)
-            first, row, content = seen.setdefault(key, mine)
-            if content != mine[2]:
-                lines.append(
-                    f"{path}:{mine[1]}: keyframe {key[0]},{key[1] / 1e6:.6f} has other boxes or "
-                    f"actions than in {first.name}:{row}; keep one of the two"
-                )
+            place = f"{path.name}:{rows['row'].iat[0]}"
+            labels = rows.loc[rows["x1"].notna(), [*BOX, "action_id"]]
+            content = frozenset(labels.itertuples(index=False, name=None))
+            first, expected = seen.setdefault(key, (place, content))
+            if content != expected:
+                keyframe = f"keyframe {key[0]},{key[1] / 1e6:.6f}"
+                problem = f"has other boxes or actions than in {first}; keep one of the two"
+                lines.append(f"{path.with_name(place)}: {keyframe} {problem}")
     return lines
 
 
@@ -112,10 +108,9 @@ def require_agreement(layout: AvaLayout, source: str) -> None:
 
 
 def read_annotation_file(path: Path | str, label_map: LabelMap, source: str) -> list[Keyframe]:
-    """Keyframes of one file, in the order of their first rows; persons likewise.
+    """Keyframes and persons of one file, in the order of their first rows.
 
-    Only actions of the label map are kept; a row with another one still shows a person. Two-column
-    rows are keyframes without persons.
+    A row with an action outside the label map still shows a person; two-column rows show none.
     """
     rows, problems = read_annotations(Path(path), label_map)
     problems.refuse()
@@ -167,15 +162,13 @@ def detected_seconds(
 def detected_keyframes(
     layout: AvaLayout, source: str, split: str, detector: str, threshold: float
 ) -> list[Keyframe]:
-    """The annotated moments, two-column ones included, with the persons detected there.
+    """The annotated moments with detected persons, in the order of the annotation file.
 
-    They are in the order of the annotation file; moments without persons are left out. A split
-    without annotations has every second of AVA's movies that its list names.
+    A split without annotations has every second of AVA's movies that its list names.
     """
     boxes = detections(layout, source, split, detector, threshold)
     if layout.annotations(source, split).is_file():
-        annotated = read_keyframes(layout, source, split)
-        times = {keyframe.moment: keyframe.timestamp for keyframe in annotated}
+        times = {k.moment: k.timestamp for k in read_keyframes(layout, source, split)}
     else:
         videos, excluded = layout.videos(source, split), layout.excluded(source, split)
         times = {(video, f"{t:.6f}"): float(t) for video in videos for t in AVA_SECONDS}
@@ -188,9 +181,8 @@ def detected_keyframes(
 def with_confident(keyframes: list[Keyframe], boxes: dict[Moment, pd.DataFrame]) -> list[Keyframe]:
     """Training keyframes with detected boxes beside the annotated persons (SlowFast, AlphAction).
 
-    A box (of a score of ``CONFIDENT`` or more) that overlaps a person by ``SAME`` takes that
-    person's actions. One that overlaps all by less than ``OTHER`` is a person without an evaluated
-    action.
+    A box that overlaps a person by ``SAME`` takes that person's actions. One that overlaps all by
+    less than ``OTHER`` is a person without an evaluated action. Others are left out.
     """
     mixed = []
     for keyframe in keyframes:
@@ -203,23 +195,18 @@ def with_confident(keyframes: list[Keyframe], boxes: dict[Moment, pd.DataFrame])
         clear = (iou.max(axis=1) >= SAME) | (iou.max(axis=1) < OTHER)
         corners, iou = corners[clear], iou[clear]
         actions = keyframe.actions[iou.argmax(axis=1)] & (iou.max(axis=1) >= SAME)[:, None]
-        unknown = np.full(len(corners), -1, np.int64)
-        mixed.append(
-            replace(
-                keyframe,
-                boxes=np.concatenate([keyframe.boxes, corners]),
-                actions=np.concatenate([keyframe.actions, actions]),
-                person_ids=np.concatenate([keyframe.person_ids, unknown]),
-            )
-        )
+        boxes_of_all = np.concatenate([keyframe.boxes, corners])
+        actions = np.concatenate([keyframe.actions, actions])
+        ids = np.concatenate([keyframe.person_ids, np.full(len(corners), -1, np.int64)])
+        mixed.append(replace(keyframe, boxes=boxes_of_all, actions=actions, person_ids=ids))
     return mixed
 
 
 def every_second(layout: AvaLayout, source: str, split: str) -> list[Keyframe]:
     """The annotated keyframes with persons, and the seconds of the ground truth's box file.
 
-    The miniature world writes such a file; AVA-Kinetics has none. Sorted by video and time; without
-    a box file in file order.
+    The miniature world writes such a file, and AVA-Kinetics has none. Sorted by video and time;
+    without a box file in file order.
     """
     annotated = {k.moment: k for k in read_keyframes(layout, source, split) if len(k.boxes)}
     path = layout.person_boxes("ground-truth", source, split)
@@ -231,8 +218,7 @@ def every_second(layout: AvaLayout, source: str, split: str) -> list[Keyframe]:
 
 
 def moments(layout: AvaLayout, source: str, split: str) -> list[tuple[str, float]]:
-    """(video, second) of everything that a detector should see, in file order, on the annotation
-    clock.
+    """(video, second) of everything that a detector should see, in file order.
 
     These are the annotated moments and, whole seconds from them, all others of each video, without
     the excluded ones.
@@ -264,9 +250,7 @@ def _without_actions(
     num_actions = layout.label_map().num_actions
     keyframes = []
     for (video, _), rows in boxes.items():
-        corners = rows[list(BOX)].to_numpy(np.float32)
-        actions = np.zeros((len(rows), num_actions), bool)
-        ids = np.full(len(rows), -1, np.int64)
-        timestamp = float(rows["timestamp"].iloc[0])
+        corners, timestamp = rows[list(BOX)].to_numpy(np.float32), float(rows["timestamp"].iloc[0])
+        actions, ids = np.zeros((len(rows), num_actions), bool), np.full(len(rows), -1, np.int64)
         keyframes.append(Keyframe(source, video, timestamp, corners, actions, ids))
     return keyframes

@@ -15,8 +15,9 @@ AVA_IDS = range(1, 81)  # every id that AVA's files may use; 20 of them are not 
 # Actions that last while they show only now and then, in the miniature world: answering a phone,
 # holding, drinking, eating, reading, texting, talking, and listening to or watching such a person.
 LASTING = frozenset({15, 17, 27, 29, 48, 57, 74, 79, 80})
-_BLOCK = re.compile(r'\s*(item|label)\s*\{((?:\s*\w+\s*:\s*(?:"[^"\n]*"|\w+))*)\s*\}')
-_FIELD = re.compile(r'(\w+)\s*:\s*(?:"([^"\n]*)"|(\w+))')
+_BLOCK = re.compile(r'\b(?:item|label)\s*\{((?:"[^"\n]*"|[^{}"])*)\}|\S.*')  # or any other text
+_NAME = re.compile(r'\bname\s*:\s*"([^"\n]+)"')
+_ID = re.compile(r"\b(?:label_)?id\s*:\s*([1-9]\d*)(?!\S)")
 _FORMS = 'item { name: "stand" id: 12 } or label { name: "stand" label_id: 12 label_type: ... }'
 
 
@@ -38,18 +39,14 @@ class LabelMap:
         """Ids in ascending order: the column order of every action array."""
         return tuple(sorted(self.names))
 
-    @cached_property
-    def _columns(self) -> dict[int, int]:
-        return {action_id: column for column, action_id in enumerate(self.ids)}
-
     @property
     def num_actions(self) -> int:
         """Columns of every action array."""
         return len(self.names)
 
     def column(self, action_id: int) -> int:
-        """Column of an action in every action array; KeyError where the map lacks the id."""
-        return self._columns[action_id]
+        """Column of an action in every action array."""
+        return self.ids.index(action_id)
 
     def name(self, action_id: int) -> str:
         """The action's name; KeyError where the map lacks the id."""
@@ -58,32 +55,18 @@ class LabelMap:
 
 def read_label_map(path: str | Path) -> LabelMap:
     """Read a label map in either public form, 60 classes (``item``) or 80 (``label``)."""
-    path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8").rstrip()
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read this label map ({error}); check the path") from error
+        raise InputError(f"{path}: no label map ({error}); copy AVA's list there") from error
     names: dict[int, str] = {}
-    position = 0
-    while position < len(text):
-        rest = text[position:].lstrip()
-        where = f"{path}, row {text.count(chr(10), 0, len(text) - len(rest)) + 1}"
-        block = _BLOCK.match(text, position)
-        if block is None:
-            word = rest.split(maxsplit=1)[0]
-            raise InputError(f"{where}: cannot read {word!r}; expected a whole {_FORMS}")
-        fields = {key: quoted or bare for key, quoted, bare in _FIELD.findall(block[2])}
-        id_field = {"item": "id", "label": "label_id"}[block[1]]
-        for key in ("name", id_field):
-            if not fields.get(key):
-                raise InputError(f"{where}: no {key!r} in this block; expected {_FORMS}")
-        word = fields[id_field]
-        if not word.isdecimal() or int(word) < 1:
-            raise InputError(f"{where}: {id_field} {word!r} is no whole number from 1; mend it")
-        if int(word) in names:
-            raise InputError(f"{where}: id {int(word)} comes twice; keep one block")
-        names[int(word)] = fields["name"]
-        position = block.end()
+    for block in _BLOCK.finditer(text):
+        name, number = _NAME.search(block[1] or ""), _ID.search(block[1] or "")
+        if not name or not number or int(number[1]) in names:
+            row = text.count("\n", 0, block.start()) + 1
+            problem = f"no whole block with a name and an id of its own; expected {_FORMS}"
+            raise InputError(f"{path}, row {row}: {problem}")
+        names[int(number[1])] = name[1]
     if not names:
         raise InputError(f"{path}: no action in this label map; expected blocks {_FORMS}")
     return LabelMap(names)

@@ -13,8 +13,7 @@ ROOT/videos/{ava,kinetics}/<video>.mp4                  or .mkv .webm .avi .mov
 
 from __future__ import annotations
 
-import csv
-import math
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -36,9 +35,6 @@ class AvaLayout:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
 
-    def __repr__(self) -> str:
-        return f"AvaLayout({str(self.root)!r})"
-
     def __reduce__(self) -> tuple:
         return AvaLayout, (self.root,)  # workers get the path; small files are read again there
 
@@ -47,16 +43,13 @@ class AvaLayout:
         """Where the label map, the CSVs and the lists are."""
         return self.root / "annotations"
 
-    @cached_property
-    def _label_map(self) -> LabelMap:
-        path = self.annotation_folder / LABEL_MAP_FILE
-        if not path.is_file():
-            raise InputError(f"{path}: no label map; copy AVA's 60-class list there")
-        return read_label_map(path)
-
     def label_map(self) -> LabelMap:
         """The evaluated actions."""
         return self._label_map
+
+    @cached_property
+    def _label_map(self) -> LabelMap:
+        return read_label_map(self.annotation_folder / LABEL_MAP_FILE)
 
     def annotations(self, source: str, split: str) -> Path:
         """The annotation file of a split, whether it exists or not."""
@@ -84,9 +77,9 @@ class AvaLayout:
         """Video ids of a split, in file order: its list, or else the videos of its annotations."""
         listing, annotations = self.video_list(source, split), self.annotations(source, split)
         if listing.is_file():
-            videos = listing.read_text(encoding="utf-8").split()
+            videos = listing.read_text(encoding="utf-8-sig").split()
         elif annotations.is_file():
-            lines = annotations.read_text(encoding="utf-8").splitlines()
+            lines = annotations.read_text(encoding="utf-8-sig").splitlines()
             videos = [line.split(",", 1)[0] for line in lines if line]
         else:
             raise InputError(f"{listing}: no such list of videos, and no {annotations.name} either")
@@ -95,11 +88,10 @@ class AvaLayout:
     def video_file(self, source: str, video: str) -> Path:
         """The file of a video in any container; ids with a path in them are refused."""
         folder = self.root / "videos" / _known(source, SOURCES)
-        if not video or video in (".", "..") or any(c in video for c in "/\\\0"):
+        if video in ("", ".", "..") or re.search(r"[/\\\0]", video):
             raise InputError(f"{folder}: {video!r} is no video id; ids are file names, no paths")
         for suffix in VIDEO_SUFFIXES:
-            path = folder / f"{video}{suffix}"
-            if path.is_file():
+            if (path := folder / f"{video}{suffix}").is_file():
                 return path
         choices = ", ".join(VIDEO_SUFFIXES)
         raise InputError(f"{folder / video}: no such video (looked for {choices}); add the file")
@@ -119,18 +111,12 @@ class AvaLayout:
         if not path.is_file():
             return {}
         starts = {}
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for row, words in enumerate(csv.reader(file), 1):
-                if not words or words[0] == "source":
-                    continue
-                try:
-                    source, video, word = words
-                    starts[source, video] = float(word)
-                    finite = math.isfinite(float(word))
-                except ValueError:
-                    finite = False
-                if not finite:
-                    raise InputError(f"{path}:{row}: {words} is not source,video,seconds; mend it")
+        for row, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+            match = re.fullmatch(r"(\w+),([^,]+),\s*(-?\d+\.?\d*)\s*", line)
+            if match:
+                starts[match[1], match[2]] = float(match[3])
+            elif line and not line.startswith("source,"):
+                raise InputError(f"{path}:{row}: {line!r} is not source,video,seconds; mend it")
         return starts
 
 

@@ -2,14 +2,12 @@
 
 A row is ``video,timestamp,x1,y1,x2,y2,action_id[,score]`` without a header; column 8 is a score or
 a person's id. Two columns, ``video,timestamp``, name a keyframe without a label. Timestamps are
-seconds, zero padded in AVA (0902), fractional in Kinetics (5.016949).
-
-polars parses a sound file, millions of rows in seconds. A file with anything wrong or unusual is
-read again line by line, where every row has its number and its words.
+seconds. polars parses a sound file; a file with anything wrong or unusual is read line by line.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -29,11 +27,8 @@ BOX = ("x1", "y1", "x2", "y2")
 NO_LABEL = -1  # action_id of a row without an action; the files' own ids start at 1
 PART = 500_000  # rows to write at a time, some 50 MB
 Rows = pd.DataFrame | str | Path | Sequence[pd.DataFrame | str | Path]
+_TYPES = dict.fromkeys(COLUMNS, pl.Float64) | {"video": pl.String, "action_id": pl.Int32}
 _CHARACTERS = 1 << 25  # to read at a time, line by line
-_COMMA = "\x1f"  # stands for a comma inside quotes
-_TYPES = {
-    name: {"video": pl.String, "action_id": pl.Int32}.get(name, pl.Float64) for name in COLUMNS
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +76,18 @@ def read(path: str | Path, form: Form, most: float = 1) -> tuple[pl.DataFrame, P
     """Read the right rows of a file, and what is wrong with the others (``most`` lines a kind).
 
     The frame has ``row`` (from 1) and :data:`COLUMNS`. Column 8 is ``score``, 1 where it is
-    missing, or ``person``, -1 where it is missing or a score. A row of two columns has null corners
-    and the action ``NO_LABEL``.
+    missing, or ``person``, -1 where it is missing or a score. Two columns: corners are null.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected rows {','.join(COLUMNS)}")
     problems = Problems(path, most)
-    rows = _read_fast(path, form)
-    if rows is None:
-        rows = _read_carefully(path, form, problems)
+    try:
+        rows = _read_fast(path, form)
+        if rows is None:
+            rows = _read_carefully(path, form, problems)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error}); check the file") from error
     return rows.drop("score") if form.last == "person" else rows, problems
 
 
@@ -115,8 +112,7 @@ def table(rows: Rows) -> pd.DataFrame:
     if isinstance(rows, str | Path):
         return read_rows(rows)
     if isinstance(rows, pd.DataFrame):
-        missing = [name for name in COLUMNS[:7] if name not in rows]
-        if missing:
+        if missing := [name for name in COLUMNS[:7] if name not in rows]:
             raise InputError(f"column {missing[0]!r} is missing; needed are {', '.join(COLUMNS)}")
         rows = rows if "score" in rows else rows.assign(score=1.0)
         if isinstance(rows["video"].dtype, pd.CategoricalDtype):
@@ -137,8 +133,7 @@ def keyframe_keys(rows: pd.DataFrame) -> list[str]:
     """``video,%.6f`` of every row, the official evaluator's name of a keyframe."""
     # Few different timestamps recur in many rows, so each is written out once.
     written = {value: f"{float(value):.6f}" for value in rows["timestamp"].unique()}
-    pairs = zip(rows["video"], rows["timestamp"], strict=True)
-    return [f"{video},{written[timestamp]}" for video, timestamp in pairs]
+    return [f"{v},{written[t]}" for v, t in zip(rows["video"], rows["timestamp"], strict=True)]
 
 
 def read_excluded(paths: Sequence[str | Path]) -> set[tuple[str, str]]:
@@ -180,10 +175,9 @@ def _faults(form: Form) -> list[tuple[str, pl.Expr, str]]:
     for low, high in (("x1", "x2"), ("y1", "y2")) if form.area else ():
         text = f"{low} {{{low}}} >= {high} {{{high}}}; swap or drop the row"
         faults.append((f"{low} >= {high}", pl.col(low) >= pl.col(high), text))
-    action = pl.col("action_id")
-    wrong = action.is_null()
+    wrong = pl.col("action_id").is_null()
     if form.actions is not None:
-        wrong |= labelled & ~action.is_in(list(form.actions))
+        wrong |= labelled & ~pl.col("action_id").is_in(list(form.actions))
     text = "action {action_id!r} is none that this file may have; mend or drop the row"
     return [*faults, ("action", wrong, text)]
 
@@ -191,19 +185,20 @@ def _faults(form: Form) -> list[tuple[str, pl.Expr, str]]:
 def _read_fast(path: Path, form: Form) -> pl.DataFrame | None:
     """The rows of a sound file, or None where anything is wrong or unusual."""
     commas = 0
+    with path.open("rb") as file:
+        columns = COLUMNS[: file.readline().count(b",") + 1]
+        file.seek(0)
+        while part := file.read(1 << 24):
+            commas += part.count(b",")
+            if len(columns) < 7 or b'"' in part or b"\r" in part:
+                return None
+    types = {name: _TYPES[name] for name in columns}
+    person = pl.lit(NO_LABEL, pl.Int64)
+    if form.last == "person" and len(columns) == 8:
+        types["score"], person = pl.Int64, pl.col("score")
     try:
-        with path.open("rb") as file:
-            columns = COLUMNS[: file.readline().count(b",") + 1]
-            file.seek(0)
-            for part in iter(lambda: file.read(1 << 24), b""):
-                commas += part.count(b",")
-                if len(columns) < 7 or b'"' in part or b"\r" in part:
-                    return None
-        types = {name: _TYPES[name] for name in columns}
-        if form.last == "person" and len(columns) == 8:
-            types["score"] = pl.Int64
         rows = pl.read_csv(path, has_header=False, schema=types, quote_char=None)
-    except (pl.exceptions.PolarsError, OSError):
+    except pl.exceptions.PolarsError:
         return None
     if form.actions and NO_LABEL in form.actions:
         rows = rows.with_columns(pl.col("action_id").fill_null(NO_LABEL))
@@ -211,7 +206,6 @@ def _read_fast(path: Path, form: Form) -> pl.DataFrame | None:
     if sum(rows.null_count().row(0)) or commas != len(rows) * (len(columns) - 1):
         return None
     if form.last == "person":
-        person = pl.col("score") if len(columns) == 8 else pl.lit(NO_LABEL, pl.Int64)
         rows = rows.with_columns(person=person, score=pl.lit(1.0))
     elif len(columns) == 7:
         rows = rows.with_columns(score=pl.lit(1.0))
@@ -223,42 +217,33 @@ def _read_fast(path: Path, form: Form) -> pl.DataFrame | None:
 def _read_carefully(path: Path, form: Form, problems: Problems) -> pl.DataFrame:
     """The right rows of any file, line by line; notes the problems of the others."""
     parts, row, faults = [_numbers(_words([], 1), form)], 1, _faults(form)
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            while lines := file.readlines(_CHARACTERS):
-                words = _words(lines, row)
-                row += len(lines)
-                rows = _numbers(words, form)
-                bad = np.zeros(len(rows), bool)
-                wrong = rows.select(fault.fill_null(False).alias(kind) for kind, fault, _ in faults)
-                for kind, _, text in faults:
-                    new = np.flatnonzero(wrong[kind].to_numpy() & ~bad).tolist()
-                    bad[new] = True
-                    texts = (text.format(**words.row(n, named=True)) for n in new)
-                    problems.add(kind, words["row"][new], texts)
-                parts.append(rows.filter(~bad))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened ({error}); check the file") from error
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        while lines := file.readlines(_CHARACTERS):
+            words = _words(lines, row)
+            row += len(lines)
+            rows = _numbers(words, form)
+            bad = np.zeros(len(rows), bool)
+            wrong = rows.select(fault.fill_null(False).alias(kind) for kind, fault, _ in faults)
+            for kind, _, text in faults:
+                new = np.flatnonzero(wrong[kind].to_numpy() & ~bad).tolist()
+                bad[new] = True
+                texts = (text.format(**words.row(n, named=True)) for n in new)
+                problems.add(kind, words["row"][new], texts)
+            parts.append(rows.filter(~bad))
     return pl.concat(parts).drop("width")
 
 
 def _words(lines: list[str], first: int) -> pl.DataFrame:  # row, width, a column a word
-    quoted = [number for number, line in enumerate(lines) if '"' in line]
-    for number in quoted:
-        try:
-            (words,) = csv.reader([lines[number].rstrip("\n")], strict=True)
-        except csv.Error:
-            continue  # an open quote: its word will be no number, or the columns too few
-        lines[number] = ",".join(word.replace(",", _COMMA) for word in words)
-    frame = pl.DataFrame({"line": lines}, schema={"line": pl.String}).with_row_index("row", first)
-    line = pl.col("line")
-    frame = frame.with_columns(line.str.strip_chars_end("\n")).filter(line != "")
-    fields = line.str.split_exact(",", len(COLUMNS) - 1).struct.rename_fields(COLUMNS)
-    width = line.str.count_matches(",", literal=True) + 1
-    frame = frame.select("row", width=width, words=fields).unnest("words")
-    if quoted:
-        frame = frame.with_columns(pl.col(pl.String).str.replace_all(_COMMA, ",", literal=True))
-    return frame
+    rows = []
+    for row, whole in enumerate(lines, first):
+        if line := whole.rstrip("\n"):
+            words = line.split(",")
+            if '"' in line:
+                with contextlib.suppress(csv.Error):  # an open quote stays: no number
+                    (words,) = csv.reader([line], strict=True)
+            rows.append((row, len(words), *words[:8], *[None] * (8 - len(words))))
+    schema = {"row": pl.UInt32, "width": pl.UInt32, **dict.fromkeys(COLUMNS, pl.String)}
+    return pl.DataFrame(rows, schema, orient="row")
 
 
 def _numbers(words: pl.DataFrame, form: Form) -> pl.DataFrame:
@@ -271,12 +256,10 @@ def _numbers(words: pl.DataFrame, form: Form) -> pl.DataFrame:
         no_action |= pl.col("action_id") == ""
     if form.last == "person":
         no_score |= pl.col("score") == ""
-    return words.select(
-        "row",
-        "width",
-        "video",
+    numbers = words.with_columns(
         *(number[name] for name in ("timestamp", *BOX)),
         action_id=pl.when(no_action).then(NO_LABEL).otherwise(number["action_id"]),
         score=pl.when(no_score).then(1.0).otherwise(number["score"]),
-        **({"person": person} if form.last == "person" else {}),
+        person=person,
     )
+    return numbers if form.last == "person" else numbers.drop("person")
