@@ -173,9 +173,8 @@ def detected_keyframes(
         videos, excluded = layout.videos(source, split), layout.excluded(source, split)
         times = {(video, f"{t:.6f}"): float(t) for video in videos for t in AVA_SECONDS}
         times = {moment: t for moment, t in times.items() if moment not in excluded}
-    kept = {moment: boxes[moment] for moment in times if moment in boxes}
-    keyframes = _without_actions(layout, source, kept)
-    return [replace(k, timestamp=times[m]) for k, m in zip(keyframes, kept, strict=True)]
+    keyframes = _without_actions(layout, source, {m: boxes[m] for m in times if m in boxes})
+    return [replace(k, timestamp=times[k.moment]) for k in keyframes]
 
 
 def with_confident(keyframes: list[Keyframe], boxes: dict[Moment, pd.DataFrame]) -> list[Keyframe]:

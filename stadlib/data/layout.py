@@ -45,10 +45,6 @@ class AvaLayout:
 
     def label_map(self) -> LabelMap:
         """The evaluated actions."""
-        return self._label_map
-
-    @cached_property
-    def _label_map(self) -> LabelMap:
         return read_label_map(self.annotation_folder / LABEL_MAP_FILE)
 
     def annotations(self, source: str, split: str) -> Path:
