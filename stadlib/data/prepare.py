@@ -175,7 +175,7 @@ def _entry(path: Path, known: dict, checksums: bool, compare: bool) -> dict:
         except InputError as error:
             entry |= {"problem": str(error)}
         else:
-            entry |= {"duration": round(info.duration, 6), "frames": info.num_frames}
+            entry |= {"duration": round(info.duration, 6), "frames": len(info.pts)}
             entry |= {"width": info.width, "height": info.height}
     if checksums and (compare or "sha256" not in entry):
         with path.open("rb") as file:
@@ -313,12 +313,12 @@ def _small_frames(
     with opened(path) as (container, stream):
         base = stream.time_base or Fraction(1, 90_000)
         unit = info.time_base / float(base)
-        if not info.by_position:
+        if len(info.keyframes):
             start = np.searchsorted(info.keyframes[:, 0], info.pts[kept[0]], side="right") - 1
             if start > 0:
                 container.seek(int(info.keyframes[start, 1]), backward=True, stream=stream)
         for frame in container.decode(stream):
-            if not info.by_position and frame.pts is not None:
+            if len(info.keyframes) and frame.pts is not None:
                 position = int(np.searchsorted(info.pts, frame.pts))
             if position > kept[-1]:
                 break
