@@ -70,7 +70,7 @@ def test_flipping_twice_is_the_identity() -> None:
 def test_box_jitter_keeps_its_bounds_and_reaches_them() -> None:
     torch.manual_seed(0)
     video, boxes = clip([[40, 20, 80, 60]] * 2000)
-    _, jittered = transforms.BoxJitter()(video, boxes)
+    _, jittered = transforms.jitter_boxes(video, boxes)
     outwards = (jittered - boxes) / 40 * torch.tensor([-1, -1, 1, 1])
     for axis, (out, inside) in enumerate(((0.2, 0.1), (0.1, 0.05))):
         for side in (axis, axis + 2):

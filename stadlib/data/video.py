@@ -162,12 +162,6 @@ def _counted_times(path: Path, step: float) -> np.ndarray:
     return np.arange(len(shown)) * step
 
 
-def frame_size(path: Path | str) -> tuple[int, int]:
-    """Height and width in pixels from the header, read in a millisecond."""
-    with opened(Path(path)) as (_, stream):
-        return stream.codec_context.height, stream.codec_context.width
-
-
 def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:
     """The frames shown at ``times``, exactly, as uint8 RGB (T, 3, H, W), T = ``len(times)``.
 
