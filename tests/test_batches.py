@@ -11,7 +11,6 @@ import pytest
 from stadlib.base import ConfigError, InputError
 from stadlib.data.batches import (
     SAMPLERS,
-    ByClass,
     GlobalBatches,
     InTurns,
     batches_by_size,
@@ -148,7 +147,7 @@ def test_classes_are_drawn_by_their_weight_and_keyframes_contain_them(word):
 def test_keyframes_of_a_class_come_alike():
     """The common class's 2,400 keyframes, drawn 20,000 times: no favourites, none left out."""
     contains = long_tailed()[:, :1]
-    draw = ByClass(contains, np.ones(1), seed=3)
+    draw = make_draw("class-balanced", contains, NAMES[:1], seed=3)
     items = np.concatenate([draw(np.arange(i, i + 10)) for i in range(0, 20_000, 10)])
     counts = np.bincount(items, minlength=len(contains))[contains[:, 0]]
     expected = 20_000 / contains.sum()
