@@ -130,7 +130,7 @@ def test_what_cannot_be_read_is_noted_and_replaced(root, tmp_path):
     assert len(dataset.unreadable.names()) == 2
     shutil.rmtree(root / "train")
     shutil.rmtree(root / "videos")
-    with pytest.raises(InputError, match=r"aaaaaaaaaaa_000012_000022\.mp4: no such video"):
+    with pytest.raises(InputError, match=r"\.mp4: no such video"):
         dataset[0, 5]
 
 
