@@ -19,7 +19,6 @@ from stadlib.data import prepare
 from stadlib.data.check import check_dataset
 from stadlib.data.layout import AvaLayout
 from stadlib.data.prepare import (
-    Job,
     encode,
     found_videos,
     missing_files,
@@ -132,50 +131,50 @@ def test_movies_are_cut_and_frames_keep_their_times(tmp_path, monkeypatch, offse
     seconds = np.cumsum(np.random.default_rng(0).choice([0.04, 0.05, 0.2], 400))
     path = movie(tmp_path / "m.mkv", offset + seconds - seconds[0])
     begin = 890.0  # the clock at the first frame of the file
-    job = Job("ava", "m", path, tmp_path / "out" / "m.mp4", begin)
-    first = encode(job)
+    target = tmp_path / "out" / "m.mp4"
+    first = encode("ava", path, target, begin)
     clock = begin + probe(path).seconds
     kept = np.flatnonzero((clock >= 898) & (clock <= 910))
     assert first == pytest.approx(clock[kept[0]], abs=1e-9)
-    np.testing.assert_allclose(first + probe(job.target).seconds, clock[kept], atol=1e-3)
+    np.testing.assert_allclose(first + probe(target).seconds, clock[kept], atol=1e-3)
     asked = np.linspace(899, 909, 23)
-    before, after = read_frames(path, asked - begin), read_frames(job.target, asked - first)
+    before, after = read_frames(path, asked - begin), read_frames(target, asked - first)
     assert (before.float() - after.float()).abs().mean() < 3
-    assert not list(job.target.parent.glob(".*"))
+    assert not list(target.parent.glob(".*"))
 
 
 def test_short_side_and_keyframes(tmp_path):
     path = movie(tmp_path / "k.mp4", np.arange(95) / 25, (500, 400))
-    job = Job("kinetics", "k", path, tmp_path / "k2.mp4", 7.0)
-    assert encode(job, side=320) == 7.0
-    index = probe(job.target)
+    target = tmp_path / "k2.mp4"
+    assert encode("kinetics", path, target, 7.0, side=320) == 7.0
+    index = probe(target)
     assert (index.width, index.height, len(index.pts)) == (400, 320, 95)
     assert np.diff(np.searchsorted(index.pts, index.keyframes[:, 0])).max() <= 30
-    assert encode(job, side=640) == 7.0
-    assert probe(job.target).width == 500
+    assert encode("kinetics", path, target, 7.0, side=640) == 7.0
+    assert probe(target).width == 500
 
 
 def test_a_real_clip_looks_the_same(shared, tmp_path):
     path = shared / "data" / "videos" / "salsa_spin.mp4"
-    job = Job("kinetics", "s", path, tmp_path / "s.mp4", 0.0)
-    encode(job)
-    np.testing.assert_allclose(probe(job.target).seconds, probe(path).seconds, atol=1e-3)
+    target = tmp_path / "s.mp4"
+    encode("kinetics", path, target, 0.0)
+    np.testing.assert_allclose(probe(target).seconds, probe(path).seconds, atol=1e-3)
     moments = probe(path).seconds[::20].tolist()
-    before, after = read_frames(path, moments), read_frames(job.target, moments)
+    before, after = read_frames(path, moments), read_frames(target, moments)
     assert (before.float() - after.float()).abs().mean() < 4
 
 
 def test_a_movie_without_the_annotated_time_or_room_for_it_is_told(tmp_path, monkeypatch):
     path = movie(tmp_path / "m.mp4", np.arange(20) / 10)
     with pytest.raises(InputError, match=r"lasts from 0 to 1\.9 s: no frame near AVA's keyframes"):
-        encode(Job("ava", "m", path, tmp_path / "o.mp4", 0.0))
+        encode("ava", path, tmp_path / "o.mp4", 0.0)
 
     def full(*args, **options) -> None:
         raise av.error.OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(prepare, "write_video", full)
     with pytest.raises(OSError, match=r"No space left.*o\.mp4"):
-        encode(Job("kinetics", "m", path, tmp_path / "o.mp4", 0.0))
+        encode("kinetics", path, tmp_path / "o.mp4", 0.0)
     assert not (tmp_path / "o.mp4").exists()
 
 
