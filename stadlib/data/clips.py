@@ -42,20 +42,8 @@ class Sampling:
 
 
 @dataclass
-class Clip:
-    """One view of one keyframe, not padded, with the fields of :class:`Batch`. N may be 0."""
-
-    frames_TCHW: torch.Tensor
-    boxes_N4: torch.Tensor
-    actions_NA: torch.Tensor
-    boxes_norm_N4: torch.Tensor
-    person_ids_N: torch.Tensor
-    key: tuple[str, str, float]
-
-
-@dataclass
 class Batch:
-    """Clips of a common size and the persons in them, those of clip 0 first."""
+    """Clips of a common size and the persons in them, those of clip 0 first; N may be 0."""
 
     clips_BCTHW: torch.Tensor  # uint8, padded at the right and the bottom to divisible sides
     boxes_N4: torch.Tensor  # float32, x1 y1 x2 y2 in pixels of the padded clip
@@ -63,7 +51,6 @@ class Batch:
     actions_NA: torch.Tensor  # float32, 1 where the person does the action; 0 if not annotated
     boxes_norm_N4: torch.Tensor  # float32, the boxes before any transform, in [0, 1]
     keys: list[tuple[str, str, float]]  # (source, video, timestamp) a clip
-    person_ids_N: torch.Tensor  # int64, -1 where the annotations give none
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``."""
@@ -114,7 +101,7 @@ class ClipDataset(Dataset):
                 sizes[video] = (stream.codec_context.height, stream.codec_context.width)
         return [sizes[k.source, k.video] for k in self.keyframes]
 
-    def __getitem__(self, item: int | tuple[int, int]) -> Clip | list[Clip]:
+    def __getitem__(self, item: int | tuple[int, int]) -> Batch | list[Batch]:
         index, seed = item if isinstance(item, tuple) else (item, None)
         keyframe = self.keyframes[index]
         path, start = self._videos[keyframe.source, keyframe.video]
@@ -125,9 +112,11 @@ class ClipDataset(Dataset):
             keep = np.arange(len(keyframe.boxes))
             if self.max_persons is not None and len(keep) > self.max_persons:
                 keep = torch.randperm(len(keep))[: self.max_persons].sort().values.numpy()
+            boxes, actions = keyframe.boxes[keep], keyframe.actions[keep].astype(np.float32)
+            key = (keyframe.source, keyframe.video, keyframe.timestamp)
             if callable(self.transform):
-                return _view(keyframe, keep, frames_TCHW, self.transform)
-            return [_view(keyframe, keep, frames_TCHW, view) for view in self.transform]
+                return one_clip(frames_TCHW, boxes, actions, key, self.transform)
+            return [one_clip(frames_TCHW, boxes, actions, key, view) for view in self.transform]
 
 
 def _videos_of(layout: AvaLayout, keyframes: Sequence[Keyframe]) -> dict:
@@ -136,18 +125,17 @@ def _videos_of(layout: AvaLayout, keyframes: Sequence[Keyframe]) -> dict:
     return {video: (layout.video_file(*video), layout.video_start(*video)) for video in videos}
 
 
-def _view(
-    keyframe: Keyframe, keep: np.ndarray, frames_TCHW: torch.Tensor, transform: Transform
-) -> Clip:
-    norm_N4 = torch.from_numpy(keyframe.boxes[keep])
+def one_clip(frames_TCHW: torch.Tensor, boxes, actions, key, transform: Transform) -> Batch:
+    """A view of one clip, not padded, as a batch; boxes are fractions (N, 4) of the frame."""
+    norm_N4 = torch.from_numpy(boxes)
     video, boxes_N4 = transform(tv_tensors.Video(frames_TCHW), _in_pixels(norm_N4, frames_TCHW))
-    return Clip(
-        frames_TCHW=video.as_subclass(torch.Tensor),
+    return Batch(
+        clips_BCTHW=video.as_subclass(torch.Tensor).transpose(0, 1)[None],
         boxes_N4=boxes_N4.as_subclass(torch.Tensor),
-        actions_NA=torch.from_numpy(keyframe.actions[keep]).float(),
+        counts_B=torch.tensor([len(boxes)]),
+        actions_NA=torch.from_numpy(actions),
         boxes_norm_N4=norm_N4,
-        person_ids_N=torch.from_numpy(keyframe.person_ids[keep]),
-        key=(keyframe.source, keyframe.video, keyframe.timestamp),
+        keys=[key],
     )
 
 
@@ -158,30 +146,28 @@ def _in_pixels(boxes_N4: torch.Tensor, frames: torch.Tensor) -> tv_tensors.Bound
     return tv_tensors.BoundingBoxes(pixels_N4, format="XYXY", canvas_size=(height, width))
 
 
-def collate(clips: Sequence[Clip], multiple: int = 32) -> Batch:
-    """One batch of clips of any sizes, of which some or all may have no person.
+def collate(clips: Sequence[Batch], multiple: int = 32) -> Batch:
+    """One batch of single clips of any sizes, of which some or all may have no person.
 
-    Height and width of the batch are divisible by ``multiple``, the backbone's spatial stride or
-    more.
+    Height and width are padded to a multiple of the backbone's spatial stride or more.
     """
-    channels, frames = clips[0].frames_TCHW.shape[1::-1]
-    largest = [max(clip.frames_TCHW.shape[axis] for clip in clips) for axis in (2, 3)]
-    height, width = (-(-side // multiple) * multiple for side in largest)
-    clips_BCTHW = torch.empty((len(clips), channels, frames, height, width), dtype=torch.uint8)
+    largest = [max(clip.clips_BCTHW.shape[axis] for clip in clips) for axis in (3, 4)]
+    size = [-(-side // multiple) * multiple for side in largest]
+    shape = (len(clips), *clips[0].clips_BCTHW.shape[1:3], *size)
+    clips_BCTHW = torch.empty(shape, dtype=torch.uint8)
     if get_worker_info():  # a worker's batch travels in shared memory: write it there at once
         clips_BCTHW.share_memory_()
     for padded_CTHW, clip in zip(clips_BCTHW, clips, strict=True):
-        h, w = clip.frames_TCHW.shape[2:]
-        padded_CTHW[:, :, :h, :w] = clip.frames_TCHW.transpose(0, 1)
+        h, w = clip.clips_BCTHW.shape[3:]
+        padded_CTHW[:, :, :h, :w] = clip.clips_BCTHW[0]
         padded_CTHW[:, :, h:] = PAD_VALUE
         padded_CTHW[:, :, :h, w:] = PAD_VALUE
-    names = ("boxes_N4", "actions_NA", "boxes_norm_N4", "person_ids_N")
+    names = ("boxes_N4", "counts_B", "actions_NA", "boxes_norm_N4")
     persons = {name: torch.cat([getattr(clip, name) for clip in clips]) for name in names}
-    counts_B = torch.tensor([len(clip.boxes_N4) for clip in clips])
-    return Batch(clips_BCTHW, counts_B=counts_B, keys=[clip.key for clip in clips], **persons)
+    return Batch(clips_BCTHW, keys=[clip.keys[0] for clip in clips], **persons)
 
 
-def collate_views(items: Sequence[list[Clip]], multiple: int = 32) -> list[Batch]:
+def collate_views(items: Sequence[list[Batch]], multiple: int = 32) -> list[Batch]:
     """A batch a view, each of the same clips in the same order."""
     return [collate(clips, multiple) for clips in zip(*items, strict=True)]
 
