@@ -99,22 +99,12 @@ def test_a_turn_swaps_the_sides_of_boxes_too(tmp_path):
     assert picture[:, :10, 0].mean() > 200 and picture[:, -10:, 0].mean() < 100, "red at the left"
 
 
-@pytest.mark.parametrize(
-    ("name", "answer"),
-    [
-        ("cut.mp4", "file ends early"),
-        ("cut.mkv", "file ends early"),
-        ("nowhere.mp4", "no such video"),
-    ],
-)
-def test_what_is_no_video_is_refused_in_one_line(tmp_path, capsys, name, answer):
-    path = tmp_path / name
-    if name.startswith("cut"):
-        whole = film(path.with_stem("whole"), count=30).read_bytes()
-        path.write_bytes(whole[: len(whole) * 2 // 3])
+def test_a_cut_file_is_refused_in_one_line(tmp_path, capsys):
+    path = film(tmp_path / "cut.mp4", count=30)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     assert main(["predict", str(path), "--out", str(tmp_path / "out")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert str(path) in line and answer in line
+    assert str(path) in line and "file ends early" in line
     assert not (tmp_path / "out").exists()
 
 

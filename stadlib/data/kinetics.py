@@ -200,23 +200,19 @@ class RandomClips(Dataset):
             for left in reversed(range(_TRIES)):
                 place = 0.5 if self.small else float(torch.rand(()))
                 try:
-                    frames_TCHW = self._frames(index, place)
+                    frames_TCHW = self._kept.get(index)
+                    if frames_TCHW is None:
+                        frames_TCHW = clip_frames(self.videos.path(index), self.sampling, place)
                     break
                 except InputError as error:
                     self.unreadable.note(self.videos.files[index].decode(), error)
                     if not left:
                         raise
                     index = int(torch.randint(len(self), ()))
+            if self.small:
+                self._kept[index] = frames_TCHW
             clip = transform(tv_tensors.Video(frames_TCHW)).as_subclass(torch.Tensor)
         return clip.transpose(0, 1).contiguous(), int(self.videos.labels[index])
-
-    def _frames(self, index: int, place: float) -> torch.Tensor:
-        if index in self._kept:
-            return self._kept[index]
-        frames_TCHW = clip_frames(self.videos.path(index), self.sampling, place)
-        if self.small:
-            self._kept[index] = frames_TCHW
-        return frames_TCHW
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,6 @@ SAVE_EVERY = 100  # files; an interruption loses no more than these
 SIDE = 320  # pixels of the short side that training reads; smaller videos are not enlarged
 MARGIN = 4.0  # seconds before AVA's first and after its last keyframe; a clip reaches 1.3
 ANNOTATED = (902.0, 1798.0)  # AVA's first and last keyframe
-_NAMED = 5  # missing videos that a line names
 _CLIP = re.compile(r"(?P<video>.+)_(?P<first>\d{6})_\d{6}")  # CVDF's name of a Kinetics clip
 _AVA = "https://s3.amazonaws.com/ava-dataset"
 _KINETICS = "https://storage.googleapis.com/deepmind-media/Datasets/ava_kinetics_v1_0.tar.gz"
@@ -93,7 +92,7 @@ def missing_videos(layout: AvaLayout) -> Iterator[str]:
     """How many videos of each split are missing, with the first names."""
     for source, split, videos, found in _wanted_videos(layout):
         if missing := [video for video in videos if video not in found]:
-            names = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+            names = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
             folder = layout.root / "videos" / source
             yield f"{folder}: {len(missing)} of {len(videos)} {split} videos are missing: {names}"
 

@@ -73,8 +73,7 @@ class Stream:
             frames = self._decoded(start - _BEFORE)
             first = next(frames, None)
             if first is not None and first.time <= start:
-                yield first
-                yield from frames
+                yield from chain([first], frames)
                 return
         yield from self._decoded(0.0)
 
