@@ -45,7 +45,6 @@ def view(*levels: int) -> Batch:
         actions_NA=torch.zeros(3, 2),
         boxes_norm_N4=torch.tensor([[0.1, 0.2, 0.5, 0.9], [0.5, 0.2, 0.9, 0.9], [0, 0, 1, 1]]),
         keys=[("ava", "a", 902.0), ("ava", "b", 903.0), ("kinetics", "c", 5.016949)],
-        person_ids_N=torch.zeros(3, dtype=torch.int64),
     )
 
 

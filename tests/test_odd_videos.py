@@ -27,16 +27,7 @@ def quick_pictures(monkeypatch):
     monkeypatch.setattr(NotebookFigure, "png", lambda figure: b"png")
 
 
-def film(
-    path: Path,
-    size: tuple[int, int] = (64, 48),
-    *,
-    count: int = 12,
-    pix_fmt: str = "yuv420p",
-    turn: int = 0,
-    sound: bool = False,
-    uneven: bool = False,
-) -> Path:
+def film(path, size=(64, 48), *, count=12, pix_fmt="yuv420p", turn=0, sound=False, uneven=False):
     """Frames that are red at the top; (width, height) as stored."""
     rng = np.random.default_rng(0)
     steps = rng.integers(1000, 40_000, count) if uneven else np.full(count, 90_000 // RATE)
@@ -50,19 +41,15 @@ def film(
             stream.set_display_rotation(turn)
         if sound:
             tone = container.add_stream("aac", rate=48_000, layout="mono")
-            container.mux(tone.encode(beep()))
+            beep = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            beep.sample_rate = 48_000
+            container.mux(tone.encode(beep))
         for pts in (np.cumsum(steps) - steps[0]).tolist():
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = pts, TICK
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
-
-
-def beep() -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-    frame.sample_rate = 48_000
-    return frame
 
 
 def times(path: Path) -> list[float]:
@@ -109,32 +96,15 @@ def test_a_turn_swaps_the_sides_of_boxes_too(tmp_path):
     stream = Stream(film(tmp_path / "turned.mp4", (64, 48), turn=90))
     picture = picture_at(stream, 0.0)
     assert picture.shape == (*stream.size, 3) == (64, 48, 3)
-    assert picture[:, :10, 0].mean() > 200, "red at the left"
-    assert picture[:, -10:, 0].mean() < 100
+    assert picture[:, :10, 0].mean() > 200 and picture[:, -10:, 0].mean() < 100, "red at the left"
 
 
-@pytest.mark.parametrize(
-    ("name", "answer"),
-    [
-        ("sound.mp4", "no video stream"),
-        ("cut.mp4", "file ends early"),
-        ("cut.mkv", "file ends early"),
-        ("nowhere.mp4", "no such video"),
-    ],
-)
-def test_what_is_no_video_is_refused_in_one_line(tmp_path, capsys, name, answer):
-    path = tmp_path / name
-    if name == "sound.mp4":
-        with av.open(str(path), "w") as container:
-            tone = container.add_stream("aac", rate=48_000, layout="mono")
-            container.mux(tone.encode(beep()))
-            container.mux(tone.encode())
-    elif name.startswith("cut"):
-        whole = film(path.with_stem("whole"), count=30).read_bytes()
-        path.write_bytes(whole[: len(whole) * 2 // 3])
+def test_a_cut_file_is_refused_in_one_line(tmp_path, capsys):
+    path = film(tmp_path / "cut.mp4", count=30)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     assert main(["predict", str(path), "--out", str(tmp_path / "out")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert str(path) in line and answer in line
+    assert str(path) in line and "file ends early" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -37,7 +37,6 @@ def made(head: str) -> tuple[ActionDetector, Batch, MemoryTokens]:
         actions_NA=torch.zeros(4, ACTIONS),
         boxes_norm_N4=boxes,
         keys=[("ava", "a", 902.0), ("ava", "b", 902.0)],
-        person_ids_N=torch.arange(4),
     )
     length, width = build.token_size(row, model)
     memory = MemoryTokens(

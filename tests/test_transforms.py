@@ -35,13 +35,10 @@ def white(video: torch.Tensor) -> list[float]:
     ("size", "expected"),
     [
         ((80, 120), (64, 96)),
-        ((80, 104), (64, 83)),
         ((120, 80), (96, 64)),
         ((80, 240), (32, 96)),  # the long side would exceed its limit
         ((240, 80), (96, 32)),
-        ((32, 40), (64, 80)),
         ((256, 340), (64, 85)),
-        ((64, 96), (64, 96)),
     ],
 )
 def test_resize_reaches_the_short_side_unless_the_long_one_is_too_long(size, expected) -> None:
@@ -58,19 +55,10 @@ def test_boxes_stay_on_their_pixels(flip: bool) -> None:
     assert boxes[0].tolist() == pytest.approx([56, 16, 72, 56] if flip else [24, 16, 40, 56])
 
 
-def test_flipping_twice_is_the_identity() -> None:
-    video, boxes = clip([[30, 20, 50, 70], [0.3, 1.2, 90.1, 33.3]], 64, 96)
-    flip = transforms.test_transform(64, 96, flip=True)
-    once_video, once = flip(video, boxes)
-    twice_video, twice = flip(once_video, once)
-    assert not torch.equal(once_video, video) and not torch.allclose(once, boxes)
-    assert torch.equal(twice_video, video) and torch.allclose(twice, boxes, atol=2e-5)
-
-
 def test_box_jitter_keeps_its_bounds_and_reaches_them() -> None:
     torch.manual_seed(0)
     video, boxes = clip([[40, 20, 80, 60]] * 2000)
-    _, jittered = transforms.BoxJitter()(video, boxes)
+    _, jittered = transforms.jitter_boxes(video, boxes)
     outwards = (jittered - boxes) / 40 * torch.tensor([-1, -1, 1, 1])
     for axis, (out, inside) in enumerate(((0.2, 0.1), (0.1, 0.05))):
         for side in (axis, axis + 2):
@@ -98,11 +86,10 @@ def test_extension_is_split_between_the_sides_and_cut_at_the_frame() -> None:
 
 
 def test_colour_jitter_is_hsv() -> None:
-    jitter = transforms.HSVJitter()
     colours = np.random.default_rng(0).integers(60, 190, (10, 3), dtype=np.uint8)
     colours[:, 0] = 200  # away from grey, where hue is undefined
-    video = torch.from_numpy(colours.T.reshape(1, 3, 1, 10))
-    jittered = jitter.transform(tv_tensors.Video(video), {"shifts": [8, 20, -15]})
+    video = tv_tensors.Video(colours.T.reshape(1, 3, 1, 10))
+    jittered = transforms.HSVJitter().transform(video, {"shifts": [8, 20, -15]})
     for column, colour in enumerate(colours):  # shifts are of 180, 255, 255
         h, s, v = colorsys.rgb_to_hsv(*(colour / 255))
         expected = colorsys.hsv_to_rgb((h + 8 / 180) % 1, min(1, s + 20 / 255), v - 15 / 255)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,25 +31,27 @@ def number(frame_CHW: torch.Tensor) -> int:
     return sum(int(v > 128) << b for b, v in enumerate(blocks.flatten().tolist()))
 
 
-def write(path: Path, times: list[Fraction], codec: str = "libx264", **options: str) -> Path:
+def timed(times: list[Fraction]) -> Iterator[av.VideoFrame]:
     """Frame i is shown from ``times[i]`` on."""
+    for i, time in enumerate(times):
+        frame = av.VideoFrame.from_ndarray(numbered(i), format="rgb24")
+        frame.pts, frame.time_base = round(time / TICK), TICK
+        yield frame
+
+
+def write(path: Path, times: list[Fraction], codec: str = "libx264", **options: str) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=30, options=options)
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
         stream.codec_context.time_base = TICK
-        for i, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(numbered(i), format="rgb24")
-            frame.pts, frame.time_base = round(time / TICK), TICK
+        for frame in timed(times):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
 
 
 def remux(source: Path, target: Path, **options: str) -> Path:
-    with (
-        av.open(str(source)) as old,
-        av.open(str(target), "w", container_options=options) as new,
-    ):
+    with av.open(str(source)) as old, av.open(str(target), "w", container_options=options) as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(video=0):
             if packet.size:
@@ -92,35 +95,28 @@ def file(request, tmp_path_factory) -> tuple[Path, list[float]]:
     return path, [float(t - times[0]) for t in times]
 
 
-def test_every_frame_is_found_by_its_own_time(file) -> None:
+def test_every_frame_is_found_by_its_own_time_and_others_show_the_last_one_before(file) -> None:
     path, starts = file
     # containers round times to as little as a millisecond; the middle of a frame is unambiguous
     ends = [*starts[1:], starts[-1] + 0.02]
     middles = [(a + b) / 2 for a, b in zip(starts, ends, strict=True)]
-    assert [number(f) for f in video.read_frames(path, middles)] == list(range(len(starts)))
-    for wanted in ([60], [97, 3, 41, 41], [99], [0], [12, 14, 16, 18]):
+    for wanted in (range(100), [60], [97, 3, 41, 41], [0], [12, 14, 16, 18]):
         frames = video.read_frames(path, [middles[i] for i in wanted])
-        assert [number(f) for f in frames] == wanted
+        assert [number(f) for f in frames] == list(wanted)
     info = video.probe(path)
-    assert (info.num_frames, info.width, info.height) == (100, 64, 32)
+    assert (len(info.pts), info.width, info.height) == (100, 64, 32)
     assert starts[-1] - 0.01 < info.duration < starts[-1] + 0.3
 
-
-def test_random_times_agree_with_brute_force(file) -> None:
-    path, starts = file
-    rng = np.random.default_rng(0)
-    times = rng.uniform(-0.5, starts[-1] + 0.5, 40)
+    times = np.random.default_rng(0).uniform(-0.5, starts[-1] + 0.5, 40)
     near = np.abs(times[:, None] - np.array(starts)).min(1) < 4e-3  # within a container's rounding
-    times = times[~near].tolist()
-    assert len(times) > 20
-    frames = video.read_frames(path, times)
-    assert frames.dtype == torch.uint8 and frames.shape == (len(times), 3, 32, 64)
-    assert frames.is_contiguous()
-    expected = [max([i for i, s in enumerate(starts) if s <= t], default=0) for t in times]
-    assert [number(f) for f in frames] == expected
+    frames = video.read_frames(path, times[~near])
+    assert frames.dtype == torch.uint8 and frames.shape == ((~near).sum(), 3, 32, 64)
+    assert len(frames) > 20 and frames.is_contiguous()
+    before = [max([i for i, s in enumerate(starts) if s <= t], default=0) for t in times[~near]]
+    assert [number(f) for f in frames] == before
 
 
-@pytest.mark.parametrize("name", ["fencing", "salsa_spin", "arm_wrestling"])
+@pytest.mark.parametrize("name", ["fencing", "salsa_spin"])
 def test_real_clips_agree_with_brute_force(shared: Path, name: str) -> None:
     path = shared / "data" / "videos" / f"{name}.mp4"
     with av.open(str(path)) as container:
@@ -150,21 +146,14 @@ def test_written_video_reads_back_and_is_deterministic(tmp_path: Path) -> None:
     video.write_video(tmp_path / "a.mp4", frames, fps=8)
     video.write_video(tmp_path / "b.mp4", iter(frames), fps=8)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
     back = video.read_frames(tmp_path / "a.mp4", [i / 8 for i in range(40)])
-    error = (back.permute(0, 2, 3, 1).numpy().astype(int) - frames).__abs__()
-    assert error.mean() < 6
+    assert np.abs(back.permute(0, 2, 3, 1).numpy().astype(int) - frames).mean() < 6
     assert video.probe(tmp_path / "a.mp4").duration == pytest.approx(5)
 
 
 def test_frames_with_times_keep_them(tmp_path: Path) -> None:
-    def frames():
-        for i, time in enumerate(UNEVEN):
-            frame = av.VideoFrame.from_ndarray(numbered(i), format="rgb24")
-            frame.pts, frame.time_base = round((time - UNEVEN[0]) / TICK), TICK
-            yield frame
-
-    video.write_video(tmp_path / "a.mp4", frames(), fps=8, gop=None, threads=0, index_first=True)
+    frames = timed([time - UNEVEN[0] for time in UNEVEN])
+    video.write_video(tmp_path / "a.mp4", frames, fps=8, gop=None, threads=0, index_first=True)
     expected = [float(time - UNEVEN[0]) for time in UNEVEN]
     np.testing.assert_allclose(video.probe(tmp_path / "a.mp4").seconds, expected, atol=1e-4)
     content = (tmp_path / "a.mp4").read_bytes()
@@ -185,7 +174,7 @@ def test_a_replaced_file_is_read_anew(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     for count in (4, 9):
         video.write_video(path, [numbered(count)] * count, fps=8)
-        assert video.probe(path).num_frames == count
+        assert len(video.probe(path).pts) == count
         assert number(video.read_frames(path, [0])[0]) == count
 
 
@@ -196,22 +185,21 @@ def test_writing_needs_no_torch() -> None:
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "fast.mp4", "a.mkv", "fragmented.mp4", "a.avi"])
-@pytest.mark.parametrize("kept", [0.98, 0.6, 0.02])
-def test_truncated_file_is_refused_in_one_line(tmp_path: Path, name: str, kept: float) -> None:
-    times, options = steady(PAL), {"g": "10", "bf": "0"}
+def test_truncated_file_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    path, times, options = tmp_path / name, steady(PAL), {"g": "10", "bf": "0"}
     if name == "a.avi":  # cannot take packets over from another container
-        write(tmp_path / name, times, **options)
+        write(path, times, **options)
     else:
         flags = {"fast.mp4": "faststart", "fragmented.mp4": "frag_keyframe+empty_moov"}.get(name)
         whole = write(tmp_path / "whole.mkv", times, **options)
-        remux(whole, tmp_path / name, **({"movflags": flags} if flags else {}))
-    data = (tmp_path / name).read_bytes()
-    assert video.probe(tmp_path / name).num_frames == 100
-    (tmp_path / name).write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(InputError) as caught:
-        video.read_frames(tmp_path / name, [0.1])
-    assert name in str(caught.value) and "re-encode" in str(caught.value)
-    assert "\n" not in str(caught.value)
+        remux(whole, path, **({"movflags": flags} if flags else {}))
+    data = path.read_bytes()
+    assert len(video.probe(path).pts) == 100
+    for kept in (0.98, 0.6, 0.02):
+        path.write_bytes(data[: int(len(data) * kept)])
+        with pytest.raises(InputError, match=rf"{name}.* re-encode") as caught:
+            video.read_frames(path, [0.1])
+        assert "\n" not in str(caught.value)
 
 
 def sound(path: Path) -> None:

@@ -1,6 +1,4 @@
-"""From a keyframe to what the model reads: frames around it, boxes in pixels, batches.
-
-And from pictures to what a person detector is trained on: image files and keyframes, with boxes.
+"""From keyframes to batches of clips, and from pictures to what a person detector is trained on.
 
 Legend: B clips, N persons (of the batch, or of one clip), C channels, T time, A actions.
 """
@@ -8,7 +6,7 @@ Legend: B clips, N persons (of the batch, or of one clip), C channels, T time, A
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -24,21 +22,15 @@ from stadlib.data.coco import Still
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import HSVJitter
-from stadlib.data.video import frame_size, read_frames
+from stadlib.data.video import opened, read_frames
 
 PAD_VALUE = 115  # the grey that the backbones' normalisation (mean 0.45) turns into zero
-Transform = Callable[
-    [tv_tensors.Video, tv_tensors.BoundingBoxes],
-    tuple[tv_tensors.Video, tv_tensors.BoundingBoxes],
-]
+Transform = Callable  # (tv_tensors.Video, tv_tensors.BoundingBoxes) -> the same two
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames a clip has: ``num_frames`` of them, ``interval`` seconds apart.
-
-    For SlowFast these are the fast path's frames; the backbone takes the slow path's from them.
-    """
+    """Which frames a clip has, ``interval`` seconds apart; for SlowFast those of the fast path."""
 
     num_frames: int
     interval: float
@@ -50,20 +42,8 @@ class Sampling:
 
 
 @dataclass
-class Clip:
-    """One view of one keyframe, not padded, with the fields of :class:`Batch`. N may be 0."""
-
-    frames_TCHW: torch.Tensor
-    boxes_N4: torch.Tensor
-    actions_NA: torch.Tensor
-    boxes_norm_N4: torch.Tensor
-    person_ids_N: torch.Tensor
-    key: tuple[str, str, float]
-
-
-@dataclass
 class Batch:
-    """Clips of a common size and the persons in them, those of clip 0 first."""
+    """Clips of a common size and the persons in them, those of clip 0 first; N may be 0."""
 
     clips_BCTHW: torch.Tensor  # uint8, padded at the right and the bottom to divisible sides
     boxes_N4: torch.Tensor  # float32, x1 y1 x2 y2 in pixels of the padded clip
@@ -71,7 +51,6 @@ class Batch:
     actions_NA: torch.Tensor  # float32, 1 where the person does the action; 0 if not annotated
     boxes_norm_N4: torch.Tensor  # float32, the boxes before any transform, in [0, 1]
     keys: list[tuple[str, str, float]]  # (source, video, timestamp) a clip
-    person_ids_N: torch.Tensor  # int64, -1 where the annotations give none
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on ``device``."""
@@ -82,8 +61,8 @@ class Batch:
         return self._with_each(torch.Tensor.pin_memory)
 
     def _with_each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        names = [field.name for field in fields(self) if field.name != "keys"]
-        return replace(self, **{name: change(getattr(self, name)) for name in names})
+        tensors = {name: value for name, value in vars(self).items() if name != "keys"}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
 
     def padded(self, height: int, width: int) -> Batch:
         """The same clips with more padding at the right and the bottom."""
@@ -93,78 +72,70 @@ class Batch:
         return replace(self, clips_BCTHW=F.pad(self.clips_BCTHW, more, value=PAD_VALUE))
 
 
+@dataclass(eq=False)
 class ClipDataset(Dataset):
     """The clips around keyframes.
 
     An item is asked for by index, or by (index, seed): then it depends on nothing else, neither on
-    the worker that makes it nor on the items made before. With a sequence of transforms of (video,
-    boxes) an item is the list of these views. Of more than ``max_persons`` a random subset is kept.
-
-    Raises:
-        InputError: a video is missing.
+    the worker that makes it nor on the items made before. With a sequence of transforms an item is
+    the list of these views. Of more than ``max_persons`` a random subset is kept.
     """
 
-    def __init__(
-        self,
-        layout: AvaLayout,
-        keyframes: Sequence[Keyframe],
-        sampling: Sampling,
-        transform: Transform | Sequence[Transform],
-        max_persons: int | None = None,
-    ) -> None:
-        self.keyframes = keyframes
-        self.sampling, self.transform, self.max_persons = sampling, transform, max_persons
-        self._files, self._starts = _videos_of(layout, keyframes)
+    layout: AvaLayout
+    keyframes: Sequence[Keyframe]
+    sampling: Sampling
+    transform: Transform | Sequence[Transform]
+    max_persons: int | None = None
+
+    def __post_init__(self) -> None:
+        self._videos = _videos_of(self.layout, self.keyframes)
 
     def __len__(self) -> int:
         return len(self.keyframes)
 
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of every item's video, in pixels, from the files' headers."""
-        sizes = {video: frame_size(path) for video, path in self._files.items()}
+        sizes = {}
+        for video, (path, _) in self._videos.items():
+            with opened(path) as (_, stream):
+                sizes[video] = (stream.codec_context.height, stream.codec_context.width)
         return [sizes[k.source, k.video] for k in self.keyframes]
 
-    def __getitem__(self, item: int | tuple[int, int]) -> Clip | list[Clip]:
-        if not isinstance(item, tuple):
-            return self._item(item)
-        index, seed = item
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((seed * 1_000_003 + index) % 2**63)
-            return self._item(index)
-
-    def _item(self, index: int) -> Clip | list[Clip]:
+    def __getitem__(self, item: int | tuple[int, int]) -> Batch | list[Batch]:
+        index, seed = item if isinstance(item, tuple) else (item, None)
         keyframe = self.keyframes[index]
-        video = (keyframe.source, keyframe.video)
-        times = self.sampling.times(keyframe.timestamp - self._starts[video])
-        frames_TCHW = read_frames(self._files[video], times)
-        count = len(keyframe.boxes)
-        keep = np.arange(count)
-        if self.max_persons is not None and count > self.max_persons:
-            keep = torch.randperm(count)[: self.max_persons].sort().values.numpy()
-        if callable(self.transform):
-            return _view(keyframe, keep, frames_TCHW, self.transform)
-        return [_view(keyframe, keep, frames_TCHW, transform) for transform in self.transform]
+        path, start = self._videos[keyframe.source, keyframe.video]
+        frames_TCHW = read_frames(path, self.sampling.times(keyframe.timestamp - start))
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed((seed * 1_000_003 + index) % 2**63)
+            keep = np.arange(len(keyframe.boxes))
+            if self.max_persons is not None and len(keep) > self.max_persons:
+                keep = torch.randperm(len(keep))[: self.max_persons].sort().values.numpy()
+            boxes, actions = keyframe.boxes[keep], keyframe.actions[keep].astype(np.float32)
+            key = (keyframe.source, keyframe.video, keyframe.timestamp)
+            if callable(self.transform):
+                return one_clip(frames_TCHW, boxes, actions, key, self.transform)
+            return [one_clip(frames_TCHW, boxes, actions, key, view) for view in self.transform]
 
 
-def _videos_of(layout: AvaLayout, keyframes: Sequence[Keyframe]) -> tuple[dict, dict]:
+def _videos_of(layout: AvaLayout, keyframes: Sequence[Keyframe]) -> dict:
     """File and first second of every (source, video)."""
     videos = dict.fromkeys((k.source, k.video) for k in keyframes)
-    files = {video: layout.video_file(*video) for video in videos}
-    return files, {video: layout.video_start(*video) for video in videos}
+    return {video: (layout.video_file(*video), layout.video_start(*video)) for video in videos}
 
 
-def _view(
-    keyframe: Keyframe, keep: np.ndarray, frames_TCHW: torch.Tensor, transform: Transform
-) -> Clip:
-    norm_N4 = torch.from_numpy(keyframe.boxes[keep])
-    video, boxes = transform(tv_tensors.Video(frames_TCHW), _in_pixels(norm_N4, frames_TCHW))
-    return Clip(
-        frames_TCHW=video.as_subclass(torch.Tensor),
-        boxes_N4=boxes.as_subclass(torch.Tensor),
-        actions_NA=torch.from_numpy(keyframe.actions[keep]).float(),
+def one_clip(frames_TCHW: torch.Tensor, boxes, actions, key, transform: Transform) -> Batch:
+    """A view of one clip, not padded, as a batch; boxes are fractions (N, 4) of the frame."""
+    norm_N4 = torch.from_numpy(boxes)
+    video, boxes_N4 = transform(tv_tensors.Video(frames_TCHW), _in_pixels(norm_N4, frames_TCHW))
+    return Batch(
+        clips_BCTHW=video.as_subclass(torch.Tensor).transpose(0, 1)[None],
+        boxes_N4=boxes_N4.as_subclass(torch.Tensor),
+        counts_B=torch.tensor([len(boxes)]),
+        actions_NA=torch.from_numpy(actions),
         boxes_norm_N4=norm_N4,
-        person_ids_N=torch.from_numpy(keyframe.person_ids[keep]),
-        key=(keyframe.source, keyframe.video, keyframe.timestamp),
+        keys=[key],
     )
 
 
@@ -175,37 +146,28 @@ def _in_pixels(boxes_N4: torch.Tensor, frames: torch.Tensor) -> tv_tensors.Bound
     return tv_tensors.BoundingBoxes(pixels_N4, format="XYXY", canvas_size=(height, width))
 
 
-def collate(clips: Sequence[Clip], multiple: int = 32) -> Batch:
-    """One batch of clips of any sizes, of which some or all may have no person.
+def collate(clips: Sequence[Batch], multiple: int = 32) -> Batch:
+    """One batch of single clips of any sizes, of which some or all may have no person.
 
-    Height and width of the batch are divisible by ``multiple``, the backbone's spatial stride or
-    more.
+    Height and width are padded to a multiple of the backbone's spatial stride or more.
     """
-    height, width = (
-        -(-max(clip.frames_TCHW.shape[axis] for clip in clips) // multiple) * multiple
-        for axis in (2, 3)
-    )
-    frames, channels = clips[0].frames_TCHW.shape[:2]
-    clips_BCTHW = torch.empty((len(clips), channels, frames, height, width), dtype=torch.uint8)
+    largest = [max(clip.clips_BCTHW.shape[axis] for clip in clips) for axis in (3, 4)]
+    size = [-(-side // multiple) * multiple for side in largest]
+    shape = (len(clips), *clips[0].clips_BCTHW.shape[1:3], *size)
+    clips_BCTHW = torch.empty(shape, dtype=torch.uint8)
     if get_worker_info():  # a worker's batch travels in shared memory: write it there at once
         clips_BCTHW.share_memory_()
     for padded_CTHW, clip in zip(clips_BCTHW, clips, strict=True):
-        h, w = clip.frames_TCHW.shape[2:]
-        padded_CTHW[:, :, :h, :w] = clip.frames_TCHW.transpose(0, 1)
+        h, w = clip.clips_BCTHW.shape[3:]
+        padded_CTHW[:, :, :h, :w] = clip.clips_BCTHW[0]
         padded_CTHW[:, :, h:] = PAD_VALUE
         padded_CTHW[:, :, :h, w:] = PAD_VALUE
-    return Batch(
-        clips_BCTHW=clips_BCTHW,
-        boxes_N4=torch.cat([clip.boxes_N4 for clip in clips]),
-        counts_B=torch.tensor([len(clip.boxes_N4) for clip in clips]),
-        actions_NA=torch.cat([clip.actions_NA for clip in clips]),
-        boxes_norm_N4=torch.cat([clip.boxes_norm_N4 for clip in clips]),
-        keys=[clip.key for clip in clips],
-        person_ids_N=torch.cat([clip.person_ids_N for clip in clips]),
-    )
+    names = ("boxes_N4", "counts_B", "actions_NA", "boxes_norm_N4")
+    persons = {name: torch.cat([getattr(clip, name) for clip in clips]) for name in names}
+    return Batch(clips_BCTHW, keys=[clip.keys[0] for clip in clips], **persons)
 
 
-def collate_views(items: Sequence[list[Clip]], multiple: int = 32) -> list[Batch]:
+def collate_views(items: Sequence[list[Batch]], multiple: int = 32) -> list[Batch]:
     """A batch a view, each of the same clips in the same order."""
     return [collate(clips, multiple) for clips in zip(*items, strict=True)]
 
@@ -219,11 +181,7 @@ class Picture:
     boxes: np.ndarray  # (G, 4) float32, x1 y1 x2 y2, as fractions of a frame or pixels of an image
 
     def read(self) -> torch.Tensor:
-        """The picture, uint8 (3, H, W).
-
-        Raises:
-            InputError: the file is missing or holds no picture.
-        """
+        """The picture, uint8 (3, H, W)."""
         if self.time is not None:
             return read_frames(self.path, [self.time])[0]
         blue_first = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
@@ -238,28 +196,24 @@ def of_stills(stills: Sequence[Still]) -> list[Picture]:
 
 
 def of_keyframes(layout: AvaLayout, keyframes: Sequence[Keyframe]) -> list[Picture]:
-    """Annotated frames of videos, those without a person included.
-
-    Raises:
-        InputError: a video is missing.
-    """
-    files, starts = _videos_of(layout, keyframes)
-    return [
-        Picture(files[k.source, k.video], k.timestamp - starts[k.source, k.video], k.boxes)
-        for k in keyframes
-    ]
+    """Annotated frames of videos, those without a person included."""
+    videos, pictures = _videos_of(layout, keyframes), []
+    for keyframe in keyframes:
+        path, start = videos[keyframe.source, keyframe.video]
+        pictures.append(Picture(path, keyframe.timestamp - start, keyframe.boxes))
+    return pictures
 
 
+@dataclass(eq=False)
 class PictureDataset(Dataset):
     """Pictures with shifted colours, every second one mirrored. The detector decides on sizes.
 
-    An item is (uint8 (3, H, W), boxes (G, 4) float32 in its pixels). It depends on its key
+    An item is (uint8 (3, H, W), boxes (G, 4) float32 in its pixels) and depends on its key
     (index, seed) alone.
     """
 
-    def __init__(self, pictures: Sequence[Picture]) -> None:
-        self.pictures = pictures
-        self.transform: Callable = v2.Compose([HSVJitter(), v2.RandomHorizontalFlip()])
+    pictures: Sequence[Picture]
+    transform = v2.Compose([HSVJitter(), v2.RandomHorizontalFlip()])
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -280,5 +234,4 @@ class PictureDataset(Dataset):
 
 def as_lists(items: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[list, list]:
     """A batch of pictures of any sizes: pictures, boxes."""
-    pictures, boxes = zip(*items, strict=True)
-    return list(pictures), list(boxes)
+    return tuple(map(list, zip(*items, strict=True)))

@@ -6,15 +6,9 @@ DIR/train/<label>/<youtube_id>_<time_start>_<time_end>.mp4    seconds with six d
 DIR/val/...                       or validate/; folders below are searched, whatever their names
 DIR/videos/<youtube_id>.mp4       or the longer name; for either split
 
-Every file is a clip that begins where the annotated ten seconds do. Its label is that of its row,
-never of its folder, and a class's id is its label's place among the sorted labels of ``train.csv``.
-Part of Kinetics has long gone from where it was published: rows without a file are left out.
-
-Training shows a random clip of a video, testing several views of it. Nothing decoded is kept, since
-a set has hundreds of thousands of files. A file that cannot be read is noted in a list and skipped.
-Videos may be ``small``, those of the miniature world: short and full of people. They are seen from
-edge to edge, squeezed into squares, and the clip in the middle is decoded once and kept.
-Legend: V views, T time.
+Every file begins where the annotated ten seconds do, and its label is that of its row. Rows without
+a file are left out; a file that cannot be read is noted in a list and skipped. The miniature
+world's videos are ``small``: they are squeezed into squares. Legend: V views, T time.
 """
 
 from __future__ import annotations
@@ -24,6 +18,7 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,12 +39,11 @@ SPLITS = tuple(_NAMES)
 _TRIES = 100  # videos one after the other that cannot be read; then something else is wrong
 
 
-@dataclass(frozen=True)
-class Annotations:
+class Annotations(NamedTuple):
     """The content of the lists in ``root``, whatever videos are on disk."""
 
     root: Path
-    classes: tuple[str, ...]  # the place of a label is its id
+    classes: tuple[str, ...]  # the sorted labels of train.csv; the place of a label is its id
     rows: dict[str, list[tuple[int, str, str]]]  # a split's class ids, YouTube ids, clips' names
     digest: str  # of the lists' bytes
 
@@ -71,13 +65,8 @@ class LabelledVideos:
 
 
 def read_annotations(root: Path) -> Annotations:
-    """The training and validation lists of a folder.
-
-    Raises:
-        InputError: a list is missing or empty, a row is none of Kinetics', or the validation list
-            has a label that the training list lacks.
-    """
-    rows, content = {}, b""
+    """The training and validation lists of a folder, or InputError naming a list and its row."""
+    rows, content, ids = {}, b"", {}
     for split, names in _NAMES.items():
         files = [root / f"{name}.csv" for name in names]
         path = next((file for file in files if file.is_file()), None)
@@ -85,33 +74,24 @@ def read_annotations(root: Path) -> Annotations:
             choices = " or ".join(file.name for file in files)
             remedy = f"put Kinetics' official {choices} there, or name its folder with --data"
             raise InputError(f"{files[0]}: no such list; {remedy}")
-        rows[split] = _rows(path)
         content += path.read_bytes()
-    ids = {label: i for i, label in enumerate(sorted({row[0] for row in rows["train"]}))}
-    for number, (label, *_) in enumerate(rows["val"], 2):
-        if label not in ids:
-            where = f"{path}:{number}"
-            remedy = "take both lists from one version of Kinetics"
-            raise InputError(f"{where}: label {label!r} is in no row of train.csv; {remedy}")
-    numbered = {
-        split: [(ids[label], video, clip) for label, video, clip in rows[split]] for split in rows
-    }
-    return Annotations(root, tuple(ids), numbered, hashlib.sha256(content).hexdigest()[:12])
-
-
-def _rows(path: Path) -> list[tuple[str, str, str]]:
-    """(label, YouTube id, ``<youtube_id>_<start>_<end>``) of every row."""
-    rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file), 2):
-            label, video, *times = (row.get(name) or "" for name in _COLUMNS)
-            if not label or not video or not all(time.isdecimal() for time in times):
-                form = f"{','.join(_COLUMNS)} (whole seconds) below such a header"
-                raise InputError(f"{path}:{number}: no row of {form}; mend it")
-            rows.append((label, video, "_".join([video, *(f"{int(t):06d}" for t in times)])))
-    if not rows:
-        raise InputError(f"{path}: no row below the header; fetch the list again")
-    return rows
+        listed = []
+        with path.open(newline="", encoding="utf-8") as file:
+            for number, row in enumerate(csv.DictReader(file), 2):
+                label, video, *times = (row.get(name) or "" for name in _COLUMNS)
+                if not label or not video or not all(time.isdecimal() for time in times):
+                    form = f"{','.join(_COLUMNS)} (whole seconds) below such a header"
+                    raise InputError(f"{path}:{number}: no row of {form}; mend it")
+                if ids and label not in ids:
+                    remedy = "take both lists from one version of Kinetics"
+                    line = f"label {label!r} is in no row of train.csv; {remedy}"
+                    raise InputError(f"{path}:{number}: {line}")
+                listed.append((label, video, "_".join([video, *(f"{int(t):06d}" for t in times)])))
+        if not listed:
+            raise InputError(f"{path}: no row below the header; fetch the list again")
+        ids = ids or {label: i for i, label in enumerate(sorted({row[0] for row in listed}))}
+        rows[split] = [(ids[label], video, clip) for label, video, clip in listed]
+    return Annotations(root, tuple(ids), rows, hashlib.sha256(content).hexdigest()[:12])
 
 
 def listed_videos(annotations: Annotations, split: str, kept: Path) -> LabelledVideos:
@@ -119,43 +99,30 @@ def listed_videos(annotations: Annotations, split: str, kept: Path) -> LabelledV
 
     Names are looked up once, at the beginning of a training, and no file is opened. A resumed
     training has the list, and so the order, that it began with, though files came or went.
-
-    Raises:
-        InputError: none of the split's videos is there, or ``kept`` is no such list.
     """
-    if not kept.is_file():
-        rows = _videos_on_disk(annotations, split)
-        with written_whole(kept) as path, path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
-    with kept.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    try:
-        labels = np.array([int(label) for label, _ in rows], np.int64)
-    except ValueError as error:
-        raise InputError(f"{kept}: no rows class,file; delete it") from error
-    files = np.array([name.encode() for _, name in rows])
-    return LabelledVideos(annotations.root, files, labels)
-
-
-def _videos_on_disk(annotations: Annotations, split: str) -> list[tuple[int, str]]:
-    """(class id, path below the root) of every video of a split that is there."""
     root, rows = annotations.root, annotations.rows[split]
-    files: dict[str, str] = {}  # by the name without the suffix
-    for top in (*_NAMES[split], "videos"):
-        for folder, below, names in os.walk(root / top, followlinks=True):
-            below.sort()
-            for name in sorted(names):
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                    files.setdefault(stem, os.path.relpath(os.path.join(folder, name), root))
-    videos = [(label, files.get(clip) or files.get(video)) for label, video, clip in rows]
-    videos = [(label, name) for label, name in videos if name]
-    if not videos:
-        raise InputError(
-            f"{root}: none of the {len(rows)} {split} videos is there (such as "
-            f"{split}/<label>/{rows[0][2]}.mp4 or videos/{rows[0][1]}.mp4); fetch them"
-        )
-    return videos
+    if not kept.is_file():
+        paths: dict[str, str] = {}  # below the root, by the name without the suffix
+        for top in (*_NAMES[split], "videos"):
+            for folder, below, names in os.walk(root / top, followlinks=True):
+                below.sort()
+                for name in sorted(names):
+                    stem, suffix = os.path.splitext(name)
+                    if suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+                        paths.setdefault(stem, os.path.relpath(os.path.join(folder, name), root))
+        videos = [(label, paths.get(clip) or paths.get(video)) for label, video, clip in rows]
+        videos = [(label, path) for label, path in videos if path]
+        if not videos:
+            raise InputError(
+                f"{root}: none of the {len(rows)} {split} videos is there (such as "
+                f"{split}/<label>/{rows[0][2]}.mp4 or videos/{rows[0][1]}.mp4); fetch them"
+            )
+        with written_whole(kept) as path, path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(videos)
+    with kept.open(newline="", encoding="utf-8") as file:
+        labels, files = zip(*csv.reader(file), strict=True)
+    files = np.array([name.encode() for name in files])
+    return LabelledVideos(root, files, np.array(labels, np.int64))
 
 
 def missing_videos(annotations: Annotations, split: str, videos: LabelledVideos) -> list[str]:
@@ -170,29 +137,20 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-class Unreadable:
-    """A list of files that could not be read: path below the dataset, a tab, the reason.
+class Unreadable(NamedTuple):
+    """A list of files that could not be read, written by all workers and read at the end."""
 
-    Every worker of every process notes its own; they are read at the end.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._noted: set[str] = set()
+    path: Path
 
     def note(self, name: str, error: InputError) -> None:
-        """Add a line, once for each file and worker."""
-        if name not in self._noted:
-            self._noted.add(name)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:  # short lines: writers don't mix
-                file.write(f"{name}\t{error}\n")
+        """Add a line: path below the dataset, a tab, the reason."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:  # short lines: writers don't mix
+            file.write(f"{name}\t{error}\n")
 
     def names(self) -> list[str]:
         """Every file once."""
-        if not self.path.is_file():
-            return []
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        lines = self.path.read_text("utf-8").splitlines() if self.path.is_file() else []
         return sorted({line.split("\t")[0] for line in lines})
 
 
@@ -211,13 +169,11 @@ class RandomClips(Dataset):
     """A clip of a labelled video, from a random time on, of a random size, place and side.
 
     SlowFast's recipe (``TRAIN_JITTER_SCALES``, ``TRAIN_CROP_SIZE``): the short side is drawn evenly
-    from the range ``short_sides`` of pixels, then comes a random square, mirrored or not.
-
-    Of ``small`` videos the middle clip comes, its colours changed as in detection's training.
+    from the range ``short_sides`` of pixels, then comes a random square, mirrored or not. Of
+    ``small`` videos the middle clip comes, decoded once, its colours changed as in detection.
 
     An item is (uint8 frames (3, T, crop, crop), class id) and depends on its key (index, seed)
-    alone. A video that cannot be read is noted, and another one that the seed names takes its
-    place; after a hundred of them the first one's error is raised.
+    alone. In place of a video that cannot be read comes another one that the seed names.
     """
 
     videos: LabelledVideos
@@ -234,35 +190,29 @@ class RandomClips(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         index, seed = key
         least, largest = self.short_sides
+        resize = v2.RandomShortestSize(list(range(least, largest + 1)), antialias=True)
         if self.small:
             resize = v2.Resize((largest, largest), antialias=True)
-        else:
-            resize = v2.RandomShortestSize(list(range(least, largest + 1)), antialias=True)
         steps = [resize, v2.RandomCrop(self.crop), v2.RandomHorizontalFlip()]
         transform = v2.Compose([*steps, HSVJitter()] if self.small else steps)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            index, frames_TCHW = self._readable(index)
+            for left in reversed(range(_TRIES)):
+                place = 0.5 if self.small else float(torch.rand(()))
+                try:
+                    frames_TCHW = self._kept.get(index)
+                    if frames_TCHW is None:
+                        frames_TCHW = clip_frames(self.videos.path(index), self.sampling, place)
+                    break
+                except InputError as error:
+                    self.unreadable.note(self.videos.files[index].decode(), error)
+                    if not left:
+                        raise
+                    index = int(torch.randint(len(self), ()))
+            if self.small:
+                self._kept[index] = frames_TCHW
             clip = transform(tv_tensors.Video(frames_TCHW)).as_subclass(torch.Tensor)
         return clip.transpose(0, 1).contiguous(), int(self.videos.labels[index])
-
-    def _readable(self, index: int) -> tuple[int, torch.Tensor]:
-        """A video's index and frames, or those of the next random one that can be read."""
-        first = None
-        for _ in range(_TRIES):
-            place = 0.5 if self.small else float(torch.rand(()))
-            try:
-                frames_TCHW = self._kept.get(index)
-                if frames_TCHW is None:
-                    frames_TCHW = clip_frames(self.videos.path(index), self.sampling, place)
-                if self.small:
-                    self._kept[index] = frames_TCHW
-                return index, frames_TCHW
-            except InputError as error:
-                first = first or error
-                self.unreadable.note(self.videos.files[index].decode(), error)
-                index = int(torch.randint(len(self), ()))
-        raise first
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,9 +220,8 @@ class TestViews(Dataset):
     """Views of a labelled video: clips evenly over its time, squares evenly along its long side.
 
     ``10 x 3`` of them are the field's "30 views" (SlowFast's ``NUM_ENSEMBLE_VIEWS`` and
-    ``NUM_SPATIAL_CROPS``). Clips and squares reach both ends; a single clip is the middle one, a
-    single square the centre. ``side`` is that of the squares and the short one of the video; a
-    ``small`` video is all of it in the square.
+    ``NUM_SPATIAL_CROPS``). Clips and squares reach both ends; a single one is in the middle.
+    ``side`` is that of the squares and the short one of the video.
 
     Item ``i`` is (uint8 (V, 3, T, side, side), the ``num_crops`` squares of clip
     ``i % num_clips`` of video ``i // num_clips``, its class id); V is 0 if it cannot be read.
@@ -293,20 +242,19 @@ class TestViews(Dataset):
 
     def __getitem__(self, item: int) -> tuple[torch.Tensor, int]:
         index, number = divmod(item, self.num_clips)
-        views = torch.empty(0, dtype=torch.uint8)
+        label = int(self.videos.labels[index])
         try:
             place = _places(self.num_clips)[number]
             frames_TCHW = clip_frames(self.videos.path(index), self.sampling, place)
         except InputError as error:
             self.unreadable.note(self.videos.files[index].decode(), error)
-        else:
-            size = [self.side, self.side] if self.small else [self.side]
-            resized = F.resize(frames_TCHW, size, antialias=True)
-            beyond = [length - self.side for length in resized.shape[2:]]
-            corners = [[round(n * place) for n in beyond] for place in _places(self.num_crops)]
-            views = [F.crop(resized, *corner, self.side, self.side) for corner in corners]
-            views = torch.stack(views).transpose(1, 2).contiguous()
-        return views, int(self.videos.labels[index])
+            return torch.empty(0, dtype=torch.uint8), label
+        size = [self.side, self.side] if self.small else [self.side]
+        resized = F.resize(frames_TCHW, size, antialias=True)
+        beyond = [length - self.side for length in resized.shape[2:]]
+        corners = [[round(n * place) for n in beyond] for place in _places(self.num_crops)]
+        views = [F.crop(resized, *corner, self.side, self.side) for corner in corners]
+        return torch.stack(views).transpose(1, 2).contiguous(), label
 
 
 def _places(count: int) -> list[float]:

@@ -1,8 +1,8 @@
 """The frames of a video in order, one at a time: memory does not grow with its length.
 
-Frames come as a player shows them, turned by the file's rotation, and no larger than asked for.
-They are scaled on the way out of the decoder, so a large picture is never held in RGB.
-Time 0 is the first frame, as in :mod:`.video`.
+Frames come as a player shows them, turned by the file's rotation. They are scaled on the way out of
+the decoder, so a large picture is never held in RGB. Time 0 is the first frame, as in
+:mod:`.video`.
 """
 
 from __future__ import annotations
@@ -36,15 +36,8 @@ class Stream:
     """A video file to be read from front to back, any number of times.
 
     The short side of its pictures has at least ``shortest`` pixels, and at most ``largest`` (0: no
-    limit), unless ``shortest`` is more. Smaller pictures are enlarged.
-
-    Attributes:
-        size: (height, width) of its pictures, as displayed; both even.
-        rate: frames a second, as the file declares it.
-        duration: seconds, as the file declares it, or else counted.
-
-    Raises:
-        InputError: the file is missing, empty, ends early or holds no video.
+    limit), unless ``shortest`` is more. ``size`` is their height and width, both even; ``rate`` the
+    declared frames a second; ``duration`` the declared seconds, or else counted ones.
     """
 
     def __init__(self, path: Path, shortest: int = 0, largest: int = 0) -> None:
@@ -58,30 +51,29 @@ class Stream:
             self.duration = (container.duration or 0) / 1e6
             if stream.duration and stream.time_base:
                 self.duration = float(stream.duration * stream.time_base)
-        self.duration = self.duration or self._counted_duration()
-        self._origin = first.pts
-        self._turns = round(first.rotation / 90) % 4
-        height, width = first.height, first.width
-        if self._turns % 2:
-            height, width = width, height
-        short = max(shortest, min(largest or height, height, width))
-        scale = short / min(height, width)
-        self.size = tuple(max(2, 2 * round(side * scale / 2)) for side in (height, width))
+        if not self.duration:  # a live stream: from the first to the last packet
+            with opened(self.path) as (container, stream):
+                packets = (packet.pts for packet in container.demux(stream) if packet.size)
+                times = [
+                    number / self.rate if pts is None else float(pts * stream.time_base)
+                    for number, pts in enumerate(packets, 1)
+                ]
+            self.duration = max([0.0, *times]) - min(times, default=0.0) + 1 / self.rate
+        self._origin, self._turns = first.pts, round(first.rotation / 90) % 4
+        sides = (first.height, first.width)[:: -1 if self._turns % 2 else 1]
+        scale = max(shortest, min(largest or min(sides), *sides)) / min(sides)
+        self.size = tuple(max(2, 2 * round(side * scale / 2)) for side in sides)
 
     def frames(self, start: float = 0.0) -> Iterator[Shown]:
         """Every frame from the one shown at ``start`` on, or from an earlier one.
 
         A frame whose picture is not asked for is decoded, but not converted.
-
-        Raises:
-            InputError: the file is damaged further on.
         """
         if start > _BEFORE and self._origin is not None:
             frames = self._decoded(start - _BEFORE)
             first = next(frames, None)
             if first is not None and first.time <= start:
-                yield first
-                yield from frames
+                yield from chain([first], frames)
                 return
         yield from self._decoded(0.0)
 
@@ -103,29 +95,15 @@ class Stream:
     def _picture(self, frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
         """Upright RGB of the stream's size; one reformatter a stream, because it keeps tables."""
         height, width = self.size[:: -1 if self._turns % 2 else 1]
-        method = "AREA" if frame.width > width else "BICUBIC"
-        if (frame.height, frame.width) == (height, width):
-            method = None
+        same = (frame.height, frame.width) == (height, width)
+        method = None if same else "AREA" if frame.width > width else "BICUBIC"
         rgb = reformatter.reformat(frame, width, height, format="rgb24", interpolation=method)
         return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self._turns))
-
-    def _counted_duration(self) -> float:
-        """Seconds from the first to the last packet, where the container declares nothing."""
-        with opened(self.path) as (container, stream):
-            packets = (packet.pts for packet in container.demux(stream) if packet.size)
-            times = [
-                number / self.rate if pts is None else float(pts * stream.time_base)
-                for number, pts in enumerate(packets, 1)
-            ]
-        return max([0.0, *times]) - min(times, default=0.0) + 1 / self.rate
 
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """A moment of a regular clock, in seconds, and the pictures around it.
-
-    ``end`` is when the last frame begins, or infinity while it is not known.
-    """
+    """A second and the pictures around it; ``end``: when the last frame begins, inf if unknown."""
 
     time: float
     pictures: list[np.ndarray]
@@ -138,15 +116,20 @@ def around(
     """The pictures around every moment of a regular clock, while the video runs.
 
     Moment ``k`` is at ``k * every`` seconds, from ``first`` on up to the last frame. Its pictures
-    are in the order of ``offsets``, in seconds from the moment, the largest 0 or more: at each time
-    the last frame that began by then, as :func:`stadlib.data.video.read_frames` gives it, and the
-    first or the last one where there is none. Only pictures that a moment needs are made.
+    are in the order of ``offsets``, in seconds from the moment, the largest 0 or more. Each is the
+    one that :func:`.video.read_frames` gives. Only pictures that a moment needs are made.
     """
     wanted = np.asarray(offsets, np.float64)
     earliest, latest = wanted.min(), wanted.max()
     kept: deque[tuple[float, np.ndarray]] = deque()
+
+    def at(time: float) -> np.ndarray:
+        begun = [picture for begin, picture in kept if begin <= time + TIME_SLACK]
+        return begun[-1] if begun else kept[0][1]
+
     now = first * every
-    for shown, until in _with_end(stream.frames(max(0.0, now + earliest))):
+    for shown, following in pairwise(chain(stream.frames(max(0.0, now + earliest)), [None])):
+        until = following.time if following else np.inf
         # Does a moment ask for a time from the beginning of this frame up to the next frame?
         ticks = (np.array([[shown.time], [until]]) - TIME_SLACK - wanted) / every
         before, after = np.ceil(ticks).clip(min=0)
@@ -154,28 +137,18 @@ def around(
             kept.append((shown.time, shown.picture()))
         end = shown.time if until == np.inf else np.inf
         while now + latest < until - TIME_SLACK and now <= end + TIME_SLACK:
-            yield Moment(now, [_at(kept, now + offset) for offset in wanted], end)
+            yield Moment(now, [at(now + offset) for offset in wanted], end)
             first += 1
             now = first * every
             while len(kept) > 1 and kept[1][0] <= now + earliest + TIME_SLACK:
                 kept.popleft()
 
 
-def _at(kept: Sequence[tuple[float, np.ndarray]], time: float) -> np.ndarray:
-    """The last picture that began by ``time``; the first one for earlier times."""
-    begun = [picture for begin, picture in kept if begin <= time + TIME_SLACK]
-    return begun[-1] if begun else kept[0][1]
-
-
 def picture_at(stream: Stream, time: float) -> np.ndarray:
     """The picture shown at a time."""
-    for shown, until in _with_end(stream.frames(time)):
-        if until > time + TIME_SLACK:
-            return shown.picture()
-    raise InputError(f"{stream.path}: no frame at {time:g} s; re-download it")
-
-
-def _with_end(frames: Iterator[Shown]) -> Iterator[tuple[Shown, float]]:
-    """Frames with the time at which the next one takes over; infinity for the last."""
-    for shown, following in pairwise(chain(frames, [None])):
-        yield shown, np.inf if following is None else following.time
+    shown = None
+    for following in stream.frames(time):
+        if shown and following.time > time + TIME_SLACK:
+            break
+        shown = following
+    return shown.picture()

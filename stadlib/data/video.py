@@ -1,16 +1,13 @@
 """Frames of a video by their time, exactly, whatever the container says; and the H.264 writer.
 
-Time 0 is the presentation time (pts) of the first frame. "The frame at t" is the last one with
-pts <= t. This rule holds for any frame rate, also for a variable one.
-
-The times of all frames come from the packets, without decoding. Where packets have no times (raw
-streams, AVI with B-frames) or wrong ones, the file is decoded once and its frames are counted.
-
-torch is imported where tensors are made: a process that only renders starts in a moment.
+Time 0 is the presentation time (pts) of the first frame; "the frame at t" is the last one with
+pts <= t. Times come from the packets, without decoding. Where packets have none (raw streams, AVI
+with B-frames) or wrong ones, the file is decoded once and its frames are counted.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,14 +19,12 @@ from typing import TYPE_CHECKING, BinaryIO
 import av
 import cv2
 import numpy as np
-from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 
 from stadlib.base import InputError, written_whole
 
 if TYPE_CHECKING:
-    import torch
+    import torch  # a process that only renders starts in a moment without it
 
 TIME_SLACK = 1e-6  # seconds; annotation clocks have six decimals
 FALLBACK_RATE = 25  # frames/s where a file gives neither times nor a rate
@@ -46,13 +41,7 @@ class VideoInfo:
     duration: float
     pts: np.ndarray  # (F,) presentation times of the frames, ascending
     time_base: float  # seconds of a unit of them
-    keyframes: np.ndarray  # (K, 2), pts and dts of frames where decoding can start, ascending
-    by_position: bool  # find frames by counting, because their pts cannot be relied on
-
-    @property
-    def num_frames(self) -> int:
-        """How many frames can be shown."""
-        return len(self.pts)
+    keyframes: np.ndarray  # (K, 2), pts and dts of where decoding can start; K = 0: count frames
 
     @property
     def seconds(self) -> np.ndarray:
@@ -61,7 +50,7 @@ class VideoInfo:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
     """A file's container and video stream, for one call only: nothing open survives a fork."""
     try:
         with av.open(str(path)) as container:
@@ -77,12 +66,9 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def require_whole(path: Path) -> None:
-    """Check that a file exists and is as long as its container declares.
+    """Refuse a file that is missing, empty or shorter than its container declares.
 
     Decoders hide a missing end: Matroska just stops, MP4 may lose its last fragment unnoticed.
-
-    Raises:
-        InputError: the file is missing, empty or ends early.
     """
     _, _, size = _identity(path)
     with path.open("rb") as file:
@@ -90,8 +76,7 @@ def require_whole(path: Path) -> None:
             raise InputError(f"{path}: file ends early; {_REMEDY}")
 
 
-def _identity(path: Path) -> tuple[str, int, int]:
-    """Name, time of the last change and size: a changed file has another identity."""
+def _identity(path: Path) -> tuple[str, int, int]:  # name, time of the last change and size
     try:
         stat = path.stat()
     except OSError as error:
@@ -103,45 +88,32 @@ def _identity(path: Path) -> tuple[str, int, int]:
 
 def _declared_end(file: BinaryIO, size: int) -> int:
     """Where a file of MP4, Matroska or AVI should end, in bytes; 0 where it does not say."""
-    head, end = file.read(12), 0
-    if head[:4] == b"RIFF" and head[8:] == b"AVI ":
+    head, end = file.read(256), 0
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         end = 8 + int.from_bytes(head[4:8], "little")
     elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         # ISO/IEC 14496-12: boxes with their length in front; trailing bytes may be no box
         while end + 8 <= size:
             file.seek(end)
-            header = file.read(16)
-            if not header[4:8].isascii() or not header[4:8].strip(b"\0"):
-                break
-            length = int.from_bytes(header[:4], "big")
-            if length == 1:
-                length = int.from_bytes(header[8:16], "big")
-            if length < 8:  # 0: up to the end of the file
-                break
+            length, kind, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+            length = large if length == 1 else length
+            if length < 8 or not kind.isascii() or not kind.strip(b"\0"):
+                break  # a length of 0: up to the end of the file
             end += length
-    elif head[:4] == bytes.fromhex("1a45dfa3"):  # RFC 9559: a head, then one segment of clusters
-        file.seek(4)
-        file.seek(_element_size(file) or 0, 1)
-        if file.read(4) == bytes.fromhex("18538067") and (length := _element_size(file)):
-            end = file.tell() + length
+    elif head[:4] == b"\x1a\x45\xdf\xa3" and (segment := head.find(b"\x18\x53\x80\x67")) > 0:
+        # RFC 9559: a head, then one segment; leading zero bits tell the bytes of its length
+        start = segment + 4
+        width = 9 - int.from_bytes(head[start : start + 1], "big").bit_length()
+        length = int.from_bytes(head[start : start + width], "big") - (1 << 7 * width)
+        if length < (1 << 7 * width) - 1:  # otherwise unknown, as in a live stream
+            end = start + width + length
     return end
-
-
-def _element_size(file: BinaryIO) -> int | None:
-    """The size in front of a Matroska element; None where it is unknown, as in a live stream."""
-    first = file.read(1)
-    if not first or first[0] == 0:
-        return None
-    width = 9 - first[0].bit_length()  # leading zero bits tell the number of bytes
-    size = int.from_bytes(first + file.read(width - 1), "big") - (1 << 7 * width)
-    return None if size == (1 << 7 * width) - 1 else size
 
 
 def probe(path: Path | str) -> VideoInfo:
     """Measures and frame times, from the packets, not the header; kept until the file changes.
 
-    Raises:
-        InputError: the file is missing, empty, ends early or holds no video.
+    Raises InputError if the file is missing, empty, ends early or holds no video.
     """
     identity = _identity(Path(path))
     return _probe(*identity, counted=identity in _COUNTED)
@@ -157,17 +129,14 @@ def _probe(name: str, mtime: int, size: int, counted: bool) -> VideoInfo:
         base = float(stream.time_base or 1 / FALLBACK_RATE)
         rate = float(stream.guessed_rate or stream.average_rate or FALLBACK_RATE)
     no_keyframes = np.empty((0, 2), np.int64)
-    pts, keyframes = packets or (_counted_times(path, step=1 / (rate * base)), no_keyframes)
+    pts, keyframes = packets or (_counted_times(path, 1 / (rate * base)), no_keyframes)
     if not len(pts):
         raise InputError(f"{path}: no frame can be decoded; {_REMEDY}")
     gap = float(np.median(np.diff(pts))) * base if len(pts) > 1 else 1 / rate
-    duration = float(pts[-1] - pts[0]) * base + gap
-    return VideoInfo(width, height, duration, pts, base, keyframes, by_position=packets is None)
+    return VideoInfo(width, height, float(pts[-1] - pts[0]) * base + gap, pts, base, keyframes)
 
 
-def _packet_times(
-    container: InputContainer, stream: VideoStream
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _packet_times(container, stream) -> tuple[np.ndarray, np.ndarray] | None:
     """All pts and the (pts, dts) of keyframes; None where packets do not have them."""
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
         return None  # AVI stores no pts: those of reordered packets are guesses
@@ -193,24 +162,11 @@ def _counted_times(path: Path, step: float) -> np.ndarray:
     return np.arange(len(shown)) * step
 
 
-def frame_size(path: Path | str) -> tuple[int, int]:
-    """Height and width in pixels from the header, read in a millisecond.
-
-    Raises:
-        InputError: the file is missing or holds no video.
-    """
-    with opened(Path(path)) as (_, stream):
-        return stream.codec_context.height, stream.codec_context.width
-
-
 def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:
     """The frames shown at ``times``, exactly, as uint8 RGB (T, 3, H, W), T = ``len(times)``.
 
     Times are seconds since the first frame, in any order, at least one. Times before the first or
-    after the last frame give that frame.
-
-    Raises:
-        InputError: the file is missing, empty, ends early or holds no video.
+    after the last frame give that frame. Errors are those of :func:`probe`.
     """
     import torch  # noqa: PLC0415
 
@@ -224,31 +180,32 @@ def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:
 
 def _decode(path: Path, info: VideoInfo, times: Sequence[float]) -> np.ndarray | None:
     """Frames (T, 3, H, W) at these times; None if a frame's pts is not its packet's."""
+    counted = not len(info.keyframes)
     asked = np.asarray(times, np.float64) + TIME_SLACK
     positions = (np.searchsorted(info.seconds, asked, side="right") - 1).clip(min=0)
-    keys = positions if info.by_position else info.pts[positions]
+    keys = positions if counted else info.pts[positions]
     wanted = np.unique(keys)
-    # Frames close to each other are decoded in one stretch, without a seek between them.
     starts = np.searchsorted(info.keyframes[:, 0], wanted, side="right") - 1
-    new_stretch = np.flatnonzero(np.diff(starts) > 1) + 1
-    stretches = zip(np.split(wanted, new_stretch), starts[[0, *new_stretch]].tolist(), strict=True)
     pictures: dict[int, np.ndarray] = {}
     reformatter = VideoReformatter()  # one a file: its set-up costs more than a small frame
+    frames, last = None, 0
     with opened(path) as (container, stream):
-        for stretch, start in stretches:
-            if start > 0:  # otherwise it is the first stretch, at the beginning of the file
-                container.seek(int(info.keyframes[start, 1]), backward=True, stream=stream)
-            left = set(stretch.tolist())
-            for position, frame in enumerate(container.decode(stream)):
-                key = position if info.by_position else frame.pts
-                if key in left:
-                    rgb = reformatter.reformat(frame, info.width, info.height, format="rgb24")
-                    pictures[key] = np.ascontiguousarray(rgb.to_ndarray())
-                    left.remove(key)
-                if not left or (key is not None and key > stretch[-1]):
+        for key, start in zip(wanted.tolist(), starts.tolist(), strict=True):
+            if frames is None or start > last + 1:  # no seek between frames close to each other
+                if start > 0:
+                    container.seek(int(info.keyframes[start, 1]), backward=True, stream=stream)
+                frames = enumerate(container.decode(stream))
+            last = start
+            for position, frame in frames:
+                found = position if counted else frame.pts
+                if found is not None and found >= key:
                     break
-            if left:
+            else:
                 return None
+            if found != key:
+                return None
+            rgb = reformatter.reformat(frame, info.width, info.height, format="rgb24")
+            pictures[key] = np.ascontiguousarray(rgb.to_ndarray())
     frames_TCHW = np.empty((len(keys), 3, info.height, info.width), np.uint8)
     for planes_CHW, key in zip(frames_TCHW, keys.tolist(), strict=True):
         cv2.split(pictures[key], list(planes_CHW))  # faster than NumPy's transpose
@@ -268,16 +225,10 @@ def write_video(
 ) -> None:
     """Write H.264 in MP4 without B-frames, whole or not at all; equal frames give equal bytes.
 
-    Args:
-        path: file to write.
-        frames: of one even width and height: uint8 RGB arrays (H, W, 3), shown at ``fps``, or
-            PyAV's frames with their own ``pts`` and ``time_base``.
-        fps: frames per second; of frames with times, the nominal rate.
-        crf: constant rate factor, 0 (lossless) to 51.
-        gop: frames from a keyframe to the next, small for cheap random access; None: x264's.
-        threads: of the encoder; 0: one a core, and bytes depend on their number.
-        index_first: put the index before the frames, so that a browser plays while it loads.
-        colors: PyAV's ``colorspace`` and the like of the codec, if they are known.
+    Frames are of one even size: uint8 RGB arrays (H, W, 3), shown at ``fps``, or PyAV's frames with
+    their own times. ``gop``: frames from a keyframe to the next, small for cheap random access
+    (None: x264's). With 0 ``threads``, one a core, bytes depend on their number. With
+    ``index_first`` a browser plays while it loads. ``colors``: PyAV's ``colorspace`` and the like.
     """
     options = {"crf": str(crf), "preset": "veryfast", "threads": str(threads), "bf": "0"}
     options |= {"g": str(gop)} if gop else {}

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision import tv_tensors
 
 from stadlib import recipes, study
 from stadlib.base import InputError, MakeProgress, data_dir
-from stadlib.data.clips import Batch, Clip, Sampling, Transform, collate
+from stadlib.data.clips import Batch, Sampling, Transform, collate, one_clip
 from stadlib.data.labels import LabelMap
 from stadlib.data.stream import Moment
 from stadlib.models.action_detector import ActionDetector
@@ -229,19 +228,9 @@ class Scorer:
     def _clip(self, moment: Moment, boxes: np.ndarray) -> Batch:
         """The clip of a second as the model takes it, on its device."""
         frames_TCHW = _channels_first(np.stack(moment.pictures[len(self._looks) :]))
-        height, width = frames_TCHW.shape[2:]
-        norm_N4 = torch.from_numpy(boxes.astype(np.float32))
-        pixels_N4 = norm_N4 * torch.tensor([width, height, width, height])
-        boxes_N4 = tv_tensors.BoundingBoxes(pixels_N4, format="XYXY", canvas_size=(height, width))
-        video, boxes_N4 = self.networks.view(tv_tensors.Video(frames_TCHW), boxes_N4)
-        clip = Clip(
-            frames_TCHW=video.as_subclass(torch.Tensor),
-            boxes_N4=boxes_N4.as_subclass(torch.Tensor),
-            actions_NA=torch.zeros(len(boxes), self.networks.labels.num_actions),
-            boxes_norm_N4=norm_N4,
-            person_ids_N=torch.full((len(boxes),), -1),
-            key=("", "", moment.time),
-        )
+        actions = np.zeros((len(boxes), self.networks.labels.num_actions), np.float32)
+        key, view = ("", "", moment.time), self.networks.view
+        clip = one_clip(frames_TCHW, boxes.astype(np.float32), actions, key, view)
         device = next(self.networks.model.parameters()).device
         return collate([clip], self.networks.multiple).to(device)
 
