@@ -295,21 +295,15 @@ def test_a_file_that_holds_no_detector_is_refused(videos, weights, tmp_path, cap
     (tmp_path / "text.pt").write_text("no weights")
     torch.save({"weights": 1}, tmp_path / "other.pt")
     torch.save({"model": nn.Linear(2, 2).state_dict()}, tmp_path / "linear.pt")
-    answers = {
-        "text.pt": "not a detector's checkpoint",
-        "other.pt": "not a detector's checkpoint ('model')",
-        "linear.pt": "weights of another network than the detector at scale smoke",
-    }
-    for name, answer in answers.items():
+    for name in ("text.pt", "other.pt", "linear.pt"):
         out = ["--out", str(tmp_path / "b.csv"), "--scale", "smoke"]
         assert main(["detect", str(videos[0]), "--detector", str(tmp_path / name), *out]) == 1
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1 and f"{name}: {answer}" in lines[0]
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{name}: no detector of scale smoke" in line
     # Two files of one name are two detectors.
     content = torch.load(weights)
     content["model"]["head.score.bias"] += 1
     torch.save(content, tmp_path / "checkpoint.pt")
-    names = {
-        detector.open_detector(str(p), "smoke", None)[1] for p in (weights, tmp_path / weights.name)
-    }
+    paths = (weights, tmp_path / "checkpoint.pt")
+    names = {detector.open_detector(str(path), "smoke", None)[1] for path in paths}
     assert len(names) == 2 and all("checkpoint.pt" in name for name in names)

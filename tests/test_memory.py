@@ -134,9 +134,9 @@ def test_what_is_not_there_is_named(tmp_path):
     bank = filled(tmp_path, {("a", 1): 1, ("a", 2): 1}, skip={("a", 2)})
     with pytest.raises(InputError, match="a, second 2 is not written; extract it"):
         bank.read([("a", 1), ("a", 2)])
-    with pytest.raises(ValueError, match="b, second 1: no room"):
+    with pytest.raises(ValueError, match="b, second 1: no room for that many"):
         bank.write([("b", 1)], torch.tensor([1]), *persons("b", 1, 1))
-    with pytest.raises(ValueError, match="more persons"):
+    with pytest.raises(ValueError, match="a, second 1: no room"):
         bank.write([("a", 1)], torch.tensor([2]), *persons("a", 1, 2))
 
 
