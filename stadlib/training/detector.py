@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby, product
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain, groupby, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,22 +18,21 @@ from torch.utils.data import DataLoader
 from stadlib.base import InputError, MakeProgress, Report, check_word, data_dir, write_whole
 from stadlib.data import clips
 from stadlib.data.batches import GlobalBatches, InTurns
-from stadlib.data.boxes import write_person_boxes
+from stadlib.data.boxes import BOX_COLUMNS, write_person_boxes
 from stadlib.data.coco import read_coco
 from stadlib.data.keyframes import moments, read_keyframes
 from stadlib.data.layout import AvaLayout
 from stadlib.data.video import probe, read_frames
 from stadlib.models import person_detector
-from stadlib.models.person_detector import PERSON, GFocalV2, LossSums
+from stadlib.models.person_detector import PERSON, GFocalV2
 from stadlib.recipes.experiment import Experiment
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS, detector_digest
 from stadlib.training import processes
-from stadlib.training.loop import Schedule, fit, read_weights
+from stadlib.training.loop import Schedule, fit
 from stadlib.training.pretraining import prepare_data, render
 
 SEED = 0  # one detector of each version, as in the paper: rows that use it share it
 BATCH = 16  # frames at a time
-COLUMNS = ["video", "timestamp", "x1", "y1", "x2", "y2", "score"]
 
 
 def build_detector(scale: str) -> GFocalV2:
@@ -60,46 +60,35 @@ def trained_detector(version: str, scale: str, progress: MakeProgress) -> nn.Mod
         body = {name: w for name, w in weights.items() if not name.startswith("fc.")}
         model.body.body.load_state_dict(body)
     for number, stage in enumerate(DETECTORS[version], 1):
-        digest = detector_digest(version, scale, number)
-        folder = data_dir() / "detectors" / digest
-        iterations = max(1, round(numbers.iterations * stage.share))
-        if (path := folder / "checkpoint.pt").exists():
-            content = read_weights(path, digest)
-            if content["iteration"] >= iterations:
-                model.load_state_dict(content["model"])
-                continue
-        lists = [_pictures(name, scale, progress) for name in stage.data]
         options = {name: getattr(numbers, name) for name in ("lr", "drop", "weight_decay")}
-        fit(
-            model.train(),
-            detection_loss,
-            _batches(lists, numbers.batch, iterations),
-            Schedule(iterations=iterations, seed=SEED, **options),
-            folder=folder,
-            digest=digest,
-            progress=progress(f"train detector {version}, stage {number}"),
-        )
+        iterations = max(1, round(numbers.iterations * stage.share))
+        schedule = Schedule(iterations=iterations, seed=SEED, **options)
+        batches = partial(_batches, stage.data, scale, iterations, progress)
+        options = {"digest": (digest := detector_digest(version, scale, number))}
+        options |= {"progress": progress(f"train detector {version}, stage {number}")}
+        folder = data_dir() / "detectors" / digest
+        fit(model.train(), detection_loss, batches, schedule, folder=folder, **options)
     return model
 
 
-def _batches(lists: list[list[clips.Picture]], batch: int, stop: int) -> Callable[[int], Iterable]:
-    """Pictures of the lists in turns, as ``fit`` asks for them; processes share a batch."""
-    dataset = clips.PictureDataset([picture for pictures in lists for picture in pictures])
-    options = {"draw": InTurns([len(pictures) for pictures in lists], SEED), "seed": SEED}
+def _batches(
+    lists: Sequence[str], scale: str, stop: int, progress: MakeProgress, start: int
+) -> Iterator:
+    """Pictures of the lists in turns from an iteration on; processes share a batch."""
+    pictures = [_pictures(name, scale, progress) for name in lists]  # rendered at the first batch
+    dataset = clips.PictureDataset(list(chain(*pictures)))
+    options = {"draw": InTurns(list(map(len, pictures)), SEED), "seed": SEED}
     options |= {"rank": processes.rank(), "num_processes": processes.num_processes()}
-
-    def batches(start: int) -> Iterable:
-        order = GlobalBatches(len(dataset), batch, start=start, stop=stop, **options)
-        return DataLoader(dataset, batch_sampler=order, collate_fn=clips.as_lists)
-
-    return batches
+    batch = DETECTOR_SCALES[scale].batch
+    order = GlobalBatches(len(dataset), batch, start=start, stop=stop, **options)
+    yield from DataLoader(dataset, batch_sampler=order, collate_fn=clips.as_lists)
 
 
 def detection_loss(model: nn.Module, batch: tuple[list, list]) -> tuple[torch.Tensor, int]:
     """The loss of a batch, divided by the persons and weights of all processes."""
     device = next(model.parameters()).device
     images = [picture.to(device).float() / 255 for picture in batch[0]]
-    sums: LossSums = model(images, [{"boxes": boxes.to(device)} for boxes in batch[1]])
+    sums = model(images, [{"boxes": boxes.to(device)} for boxes in batch[1]])
     positives, weights = (processes.total(v, device) for v in (sums.positives, sums.weights))
     # ``fit`` averages over processes; the divisors are of all of them, so each one's share counts.
     return sums.total(positives, weights) * processes.num_processes(), 1
@@ -205,7 +194,7 @@ def detect_persons(
                 done += len(batch)
                 progress(done, len(frames), "frames")
     rows = [(*frame[:2], *box) for frame in frames for box in boxes[frame[:2]]]
-    write_person_boxes(pd.DataFrame(rows, columns=COLUMNS), path)
+    write_person_boxes(pd.DataFrame(rows, columns=BOX_COLUMNS), path)
     partial.unlink()
 
 
