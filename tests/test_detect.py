@@ -188,12 +188,6 @@ def test_a_file_begun_by_another_detector_is_refused(frames, tmp_path):
     assert partial.read_bytes() == before and not path.exists()
 
 
-def test_a_form_that_is_not_written_is_refused_before_looking(frames, tmp_path):
-    with pytest.raises(InputError, match=r"boxes\.pkl: person boxes are written as \.csv"):
-        look(frames, tmp_path / "boxes.pkl", BrightSpots(0))
-    assert not list(tmp_path.iterdir())
-
-
 # ---------------------------------------------------------------------------------- the command
 
 

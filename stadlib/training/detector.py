@@ -144,8 +144,7 @@ def frames_of_dataset(layout: AvaLayout, source: str, split: str) -> list[Frame]
     seconds = moments(layout, source, split)
     videos = dict.fromkeys(video for video, _ in seconds)
     files = {video: layout.video_file(source, video) for video in videos}
-    starts = {video: layout.video_start(source, video) for video in videos}
-    return [Frame(video, t, files[video], t - starts[video]) for video, t in seconds]
+    return [Frame(v, t, files[v], t - layout.video_start(source, v)) for v, t in seconds]
 
 
 def frames_of_videos(paths: Sequence[Path], every: float) -> list[Frame]:
@@ -168,8 +167,6 @@ def detect_persons(
     The file appears when all is done. Until then ``path.partial`` holds a line a frame, and the
     next call of the same detector (``made_by``) resumes from it. Frames are sorted by video.
     """
-    if path.suffix.lower() != ".csv":  # refused before the work
-        raise InputError(f"{path}: person boxes are written as .csv; rename it")
     partial = path.with_name(path.name + ".partial")
     lines = [{"made_by": made_by}]
     if partial.exists():  # its last line may be cut short by a kill
