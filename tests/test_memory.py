@@ -26,12 +26,10 @@ WHAT = {"backbone": "abc", "detector": "ground-truth", "threshold": 0.8}
 
 def persons(video: str, second: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and boxes that tell where they belong; all exact in float16."""
-    name = float(ord(video) % 16)
     tokens = torch.zeros(count, L, C)
-    tokens[..., 0], tokens[..., 1] = name, second
+    tokens[..., 0], tokens[..., 1] = float(ord(video) % 16), second
     tokens[..., 2] = torch.arange(count)[:, None]
-    boxes = torch.tensor([[0.0, 0.0, 0.5, 1.0]]).repeat(count, 1) + torch.arange(count)[:, None] / 8
-    return tokens, boxes
+    return tokens, torch.tensor([[0.0, 0.0, 0.5, 1.0]]) + torch.arange(count)[:, None] / 8
 
 
 def create(folder, seconds: dict[tuple[str, int], int]) -> FeatureBank:
@@ -52,13 +50,13 @@ def num_written(bank: FeatureBank) -> int:
 
 
 def by_loops(seconds: dict, skip: set, key: tuple[str, int], span: int, most: int) -> list[tuple]:
-    """(relative second, number of the person) of everybody remembered, one after the other."""
-    remembered = []
-    for offset in range(-span, span + 1):
-        other = (key[0], key[1] + offset)
-        if offset and other in seconds and other not in skip:
-            remembered += [(offset, number) for number in range(seconds[other])[:most]]
-    return remembered
+    """(relative second, number of the person) of all in memory, one after the other."""
+    return [
+        (offset, number)
+        for offset in range(-span, span + 1)
+        if offset and (key[0], key[1] + offset) not in skip
+        for number in range(seconds.get((key[0], key[1] + offset), 0))[:most]
+    ]
 
 
 @settings(max_examples=60, deadline=None)
