@@ -21,16 +21,8 @@ from torch import distributed, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
-from stadlib.base import (
-    InputError,
-    MakeProgress,
-    Report,
-    data_dir,
-    digest,
-    pretrained_dir,
-    provenance,
-    write_whole,
-)
+from stadlib import base
+from stadlib.base import InputError, MakeProgress, Report, data_dir, digest, write_whole
 from stadlib.data import kinetics
 from stadlib.data.batches import GlobalBatches
 from stadlib.data.kinetics import SPLITS, Annotations, LabelledVideos, Unreadable
@@ -78,10 +70,10 @@ class Pretraining:
         content["lists"] = rendered if self.rendered else self.annotations.digest
         self.digest = digest(content)
         name = experiment.weights_name
-        self.folder = pretrained_dir() / f"{name}_{experiment.scale}-{self.digest}"
+        self.folder = base.pretrained_dir() / f"{name}_{experiment.scale}-{self.digest}"
         self.weights = self.folder / "backbone.safetensors"
         if experiment.scale == "paper":  # where runs look for them
-            self.weights = pretrained_dir() / f"{name}.safetensors"
+            self.weights = base.pretrained_dir() / f"{name}.safetensors"
         self.record = self.weights.with_suffix(".accuracy.json")
         self.unreadable = self.folder / "unreadable.txt"  # the list of these files
         if not self.rendered and not self.videos:  # listed here, so that a mistake shows at once
@@ -165,7 +157,7 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
     _train(plan, model, half, execution, progress)
     _settle(plan, model, half, execution.accumulate)
     accuracy = _measure(plan, model, half, progress(f"classify {plan.root.name}"))
-    origin = provenance(str(device), time.monotonic() - started)
+    origin = base.provenance(str(device), time.monotonic() - started)
     record = {
         **{word: getattr(experiment, word) for word in WORDS},
         "digest": plan.digest,
