@@ -93,16 +93,13 @@ def look(frames, path, model=None, made_by="spots", progress=lambda *_: None) ->
 # -------------------------------------------------------------------------------------- the frames
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 16, 24])
+@pytest.mark.parametrize("count", [1, 8, 9, 24])
 @pytest.mark.parametrize("every", [1.0, 0.125, 0.3, 5.0])
 def test_a_video_is_looked_at_from_its_first_frame_to_its_end(tmp_path, count, every):
     path = tmp_path / "v.mp4"
     write_video(path, np.zeros((count, HEIGHT, WIDTH, 3), np.uint8), fps=RATE)
     frames = detector.frames_of_videos([path], every)
-    times, k = [], 0
-    while k * every < count / RATE - 1e-9:
-        times.append(k * every)
-        k += 1
+    times = [k * every for k in range(2 * count) if k * every < count / RATE - 1e-9]
     assert [frame.time for frame in frames] == pytest.approx(times)
     assert [frame.timestamp for frame in frames] == [round(t, 6) for t in times]
     assert {(frame.video, frame.path) for frame in frames} == {("v", path)}
@@ -160,34 +157,24 @@ def test_frames_with_nobody_leave_no_row(frames, tmp_path):
     assert found == {some[1].timestamp, some[2].timestamp}
 
 
-@pytest.mark.parametrize("patience", [0, 16, 33, 56, 79])
-def test_killed_and_begun_again_equals_uninterrupted(frames, tmp_path, patience):
+@pytest.mark.parametrize(("patience", "lines"), [(0, 0), (20, 8), (33, 32), (79, 72)])
+def test_killed_and_begun_again_equals_uninterrupted(frames, tmp_path, patience, lines):
+    """A kill between the lines of a batch shifts the batches that follow."""
     whole = look(frames, tmp_path / "whole.csv")
     path, seen = tmp_path / "parts.csv", []
     with pytest.raises(Interrupted):
         look(frames, path, BrightSpots(patience))
     assert not path.exists()
     partial = path.with_name("parts.csv.partial")
-    done = len(partial.read_text().splitlines()) - 1
-    assert 0 <= patience - done < detector.BATCH
-    with open(partial, "a") as file:  # a kill while a line is written
-        file.write(json.dumps({"video": "two", "timestamp": 4.0, "boxes": [[0.1, 0.2]]})[:40])
-    model = BrightSpots(len(frames) - done)  # no frame is looked at twice
+    written = partial.read_text().splitlines(keepends=True)
+    assert len(written) - 1 >= lines and 0 <= patience - len(written) + 1 < detector.BATCH
+    torn = json.dumps({"video": "two", "timestamp": 4.0, "boxes": [[0.1, 0.2]]})[:40]
+    partial.write_text("".join(written[: lines + 1]) + torn)
+    model = BrightSpots(len(frames) - lines)  # no frame is looked at twice
     again = look(frames, path, model, progress=lambda done, total, text: seen.append(done))
     assert again == whole
-    assert model.patience == 0 and min(seen) > done and max(seen) == len(frames)
+    assert model.patience == 0 and min(seen) > lines and max(seen) == len(frames)
     assert not partial.exists()
-
-
-def test_what_is_found_does_not_depend_on_which_frames_are_left(frames, tmp_path):
-    """A kill between the lines of a batch shifts the batches that follow."""
-    whole, path = look(frames, tmp_path / "whole.csv"), tmp_path / "parts.csv"
-    with pytest.raises(Interrupted):
-        look(frames, path, BrightSpots(20))
-    partial = path.with_name("parts.csv.partial")
-    lines = partial.read_text().splitlines()
-    partial.write_text("\n".join(lines[:8]) + "\n" + lines[8][:30])
-    assert look(frames, path) == whole
 
 
 def test_a_file_begun_by_another_detector_is_refused(frames, tmp_path):
@@ -199,12 +186,6 @@ def test_a_file_begun_by_another_detector_is_refused(frames, tmp_path):
     with pytest.raises(InputError, match=r"boxes\.csv\.partial: begun with v1; delete it"):
         look(frames, path, made_by="v2")
     assert partial.read_bytes() == before and not path.exists()
-
-
-def test_a_form_that_is_not_written_is_refused_before_looking(frames, tmp_path):
-    with pytest.raises(InputError, match=r"boxes\.pkl: person boxes are written as \.csv"):
-        look(frames, tmp_path / "boxes.pkl", BrightSpots(0))
-    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------------------------- the command
@@ -255,6 +236,9 @@ def test_the_command_looks_at_every_second_of_a_dataset(tiny_dataset, weights, t
     assert end - 1 < max(seconds["kinetics"]) < end
 
 
+OUT = ["VIDEO", "--out", "b.csv"]
+
+
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
@@ -262,19 +246,12 @@ def test_the_command_looks_at_every_second_of_a_dataset(tiny_dataset, weights, t
         (["VIDEO", "--data", "DATA"], "detect: give either video files or --data DIR"),
         (["VIDEO"], "--out is missing: name the CSV file for the boxes of these videos"),
         (["VIDEO", "--out", "b.json"], "--out b.json: person boxes are written as .csv; rename it"),
-        (["VIDEO", "--out", "b.csv", "--every", "0"], "--every 0: give seconds, more than 0"),
-        (["VIDEO", "--out", "b.csv", "--every", "-1"], "--every -1: give seconds, more than 0"),
-        (["VIDEO", "--out", "b.csv", "--every", "nan"], "--every nan: give seconds, more than 0"),
-        (["VIDEO", "--out", "b.csv", "--scale", "huge"], "choose from smoke, mini, paper"),
-        (
-            ["VIDEO", "--out", "b.csv", "--detector", "v9"],
-            "detector='v9'; choose from v1, v2, v3, torchvision:NAME, FILE.pt",
-        ),
-        (
-            ["VIDEO", "--out", "b.csv", "--detector", "torchvision:yolo"],
-            "torchvision detector='yolo'; choose from fasterrcnn_resnet50_fpn",
-        ),
-        (["VIDEO", "--out", "b.csv", "--detector", "none.pt"], "none.pt: no such file"),
+        ([*OUT, "--every", "0"], "--every 0: give seconds, more than 0"),
+        ([*OUT, "--every", "nan"], "--every nan: give seconds, more than 0"),
+        ([*OUT, "--scale", "huge"], "choose from smoke, mini, paper"),
+        ([*OUT, "--detector", "v9"], "'v9'; choose from v1, v2, v3, torchvision:NAME, FILE.pt"),
+        ([*OUT, "--detector", "torchvision:yolo"], "'yolo'; choose from fasterrcnn_resnet50_fpn"),
+        ([*OUT, "--detector", "none.pt"], "none.pt: no such file; name a checkpoint.pt"),
         (["nowhere.mp4", "--out", "b.csv"], "nowhere.mp4: no such video"),
         (["--data", "DATA", "--split", "test"], "no ava or kinetics test; see the README"),
         (["--data", "DATA", "--source", "youtube"], "'youtube' is unknown; choose from ava"),
@@ -295,21 +272,15 @@ def test_a_file_that_holds_no_detector_is_refused(videos, weights, tmp_path, cap
     (tmp_path / "text.pt").write_text("no weights")
     torch.save({"weights": 1}, tmp_path / "other.pt")
     torch.save({"model": nn.Linear(2, 2).state_dict()}, tmp_path / "linear.pt")
-    answers = {
-        "text.pt": "not a detector's checkpoint",
-        "other.pt": "not a detector's checkpoint ('model')",
-        "linear.pt": "weights of another network than the detector at scale smoke",
-    }
-    for name, answer in answers.items():
+    for name in ("text.pt", "other.pt", "linear.pt"):
         out = ["--out", str(tmp_path / "b.csv"), "--scale", "smoke"]
         assert main(["detect", str(videos[0]), "--detector", str(tmp_path / name), *out]) == 1
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1 and f"{name}: {answer}" in lines[0]
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{name}: no detector of scale smoke" in line
     # Two files of one name are two detectors.
     content = torch.load(weights)
     content["model"]["head.score.bias"] += 1
     torch.save(content, tmp_path / "checkpoint.pt")
-    names = {
-        detector.open_detector(str(p), "smoke", None)[1] for p in (weights, tmp_path / weights.name)
-    }
+    paths = (weights, tmp_path / "checkpoint.pt")
+    names = {detector.open_detector(str(path), "smoke", None)[1] for path in paths}
     assert len(names) == 2 and all("checkpoint.pt" in name for name in names)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from stadlib.base import ConfigError, InputError, data_dir
+from stadlib.base import InputError, data_dir
 from stadlib.data import clips
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.keyframes import moments
@@ -196,20 +196,6 @@ def test_a_detector_is_named_by_how_it_was_made(first):
     assert name.startswith("checkpoint.pt ") and name.endswith(" of smoke size")
 
 
-@pytest.mark.parametrize(
-    ("word", "error", "answer"),
-    [
-        ("v7", ConfigError, "detector='v7'; choose from v1, v2, v3, torchvision:NAME, FILE.pt"),
-        ("torchvision:v7", ConfigError, "torchvision detector='v7'; choose from"),
-        ("nowhere.pt", InputError, "nowhere.pt: no such file; name a checkpoint.pt"),
-    ],
-)
-def test_no_such_detector(word, error, answer):
-    with pytest.raises(error) as caught:
-        detector.open_detector(word, "smoke", Watch())
-    assert str(caught.value).startswith(answer)
-
-
 def test_the_papers_size_needs_weights_of_imagenet(tmp_path, monkeypatch):
     own_folder(monkeypatch, tmp_path)
     with pytest.raises(InputError, match=r"pretrained/resnet101\.pth: no such file; put torch"):
@@ -261,8 +247,3 @@ def test_real_data_needs_its_box_file(tiny_dataset, tmp_path):
     path.write_text("b,0901,0.1,0.1,0.2,0.2,,1.0\n")
     detector.require_boxes(experiment, layout, "ava", "val", watch)
     assert not watch.tasks
-
-
-def test_an_unknown_scale_is_refused_with_the_choices():
-    with pytest.raises(ConfigError, match="scale='huge'; choose from smoke, mini, paper"):
-        detector.build_detector("huge")

@@ -7,7 +7,9 @@ import math
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -22,9 +24,11 @@ from stadlib.recipes.experiment import Execution, Experiment
 from stadlib.recipes.scales import RECIPES, SCALES
 from stadlib.training import build, pretraining
 from stadlib.training.pretraining import CosineSchedule, Pretraining, pretrain
+from stadlib.world import WorldSpec, sets
 
 CSN = Experiment(backbone="ir-csn-152", pretrain="K400", scale="smoke", frames="32x2")
 ITERATIONS = 4
+WORLD = WorldSpec(movies=(1, 1, 1), clips=(1, 1, 1), pretraining_clips=(8, 4))
 
 
 @pytest.fixture(autouse=True)
@@ -48,18 +52,11 @@ def plan(root, experiment=CSN, iterations=ITERATIONS):
 def test_schedule_is_slowfasts():
     """Values of its ``lr_policy.get_lr_at_epoch`` with the configuration's numbers."""
     recipe = RECIPES["paper"]
-    schedule = CosineSchedule(
-        iterations=1_960, lr=recipe.lr, warm_up=recipe.warm_up, warm_up_lr=recipe.warm_up_lr
-    )
-
-    def cosine(epoch):
-        return 0.1 * (math.cos(math.pi * epoch / 196) + 1) / 2
-
-    lr = schedule.lr_at
-    assert lr(0) == pytest.approx(0.01)
-    assert lr(170) == pytest.approx(0.01 + (cosine(34) - 0.01) * 17 / 34)
-    assert lr(340) == pytest.approx(cosine(34))
-    assert lr(980) == pytest.approx(0.05)
+    options = {name: getattr(recipe, name) for name in ("lr", "warm_up", "warm_up_lr")}
+    lr = CosineSchedule(iterations=1_960, **options).lr_at
+    peak = 0.1 * (math.cos(math.pi * 34 / 196) + 1) / 2
+    assert [lr(0), lr(980)] == pytest.approx([0.01, 0.05])
+    assert [lr(170), lr(340)] == pytest.approx([0.01 + (peak - 0.01) / 2, peak])
     assert 0 < lr(1_959) < 1e-6
 
 
@@ -113,33 +110,56 @@ def test_rows_of_a_family_share_the_weights_of_the_rendered_set(monkeypatch):
     assert len({Pretraining(row).digest for row in rows}) == 1
     others = [replace(CSN, pretrain="K700"), replace(CSN, scale="mini")]
     others.append(replace(CSN, backbone="slowfast-101", frames="8x8+32x2"))
-    recipe = replace(RECIPES["smoke"], lr=0.2)
     digests = {Pretraining(row).digest for row in (CSN, *others)}
-    monkeypatch.setitem(RECIPES, "smoke", recipe)
+    monkeypatch.setitem(RECIPES, "smoke", replace(RECIPES["smoke"], lr=0.2))
     assert len(digests | {Pretraining(CSN).digest}) == 5
 
 
-def rendered(data: str | None = None, recipe=None) -> tuple:
-    """The clips' number, record and weights of a short training on the rendered set."""
-    if data:
-        RECIPES["smoke"] = recipe
-        os.environ["STADLIB_DATA"] = data
-    made = Pretraining(CSN)
-    record = pretrain(made, silent)
-    return record["training_videos"], record["top1"], read_state(made.weights)[0]
+def trained(root: Path | None, data: str, recipe, spec=WORLD) -> tuple:
+    """A short training: what every batch showed, its record and the weights."""
+    shown, loss = [], pretraining.classification_loss
+
+    def watching(model, batch):
+        sums = batch[0].long().sum(dim=(1, 2, 3, 4)).tolist()
+        shown.append(sorted(zip(sums, batch[1].tolist(), strict=True)))
+        return loss(model, batch)
+
+    with (
+        patch.dict(RECIPES, smoke=recipe),
+        patch.dict(pretraining.WORLDS, smoke=spec),
+        patch.dict(os.environ, STADLIB_DATA=data),
+        patch.object(pretraining, "classification_loss", watching),
+    ):
+        made = Pretraining(CSN, root, iterations=2 if root else None)
+        record = pretrain(made, silent)
+        return shown, record, read_state(made.weights)[0]
 
 
-def test_the_rendered_set_gives_the_same_weights_in_two_processes(data, monkeypatch, pair):
+def test_the_rendered_set_gives_the_same_weights_in_two_processes(tmp_path, pair, monkeypatch):
+    monkeypatch.setattr(sets, "render", partial(sets.render, workers=1))  # no pool for six clips
     tiny = {"small": True, "whole_batches": True, "iterations": 2, "dropout": 0.0}
-    monkeypatch.setitem(RECIPES, "smoke", replace(RECIPES["smoke"], **tiny))
-    number, top1, state = rendered()
-    assert number == 40
-    worlds = [path for path in data.iterdir() if path.name.startswith("miniature-")]
-    two = data.with_name("two")
-    shutil.copytree(worlds[0], two / worlds[0].name)
-    for again in pair.run(rendered, str(two), RECIPES["smoke"]):
-        assert again[:2] == (number, top1)
-        assert all(torch.equal(again[2][name], tensor) for name, tensor in state.items())
+    recipe = replace(RECIPES["smoke"], **tiny)
+    shown, record, state = trained(None, str(tmp_path / "one"), recipe)
+    (world,) = (tmp_path / "one").glob("miniature-*")
+    shutil.copytree(world, tmp_path / "two" / world.name)
+    for batches, again, weights in pair.run(trained, None, str(tmp_path / "two"), recipe):
+        assert batches == shown
+        assert all(again[name] == record[name] for name in ("training_videos", "top1", "digest"))
+        assert all(torch.equal(weights[name], tensor) for name, tensor in state.items())
+
+
+def test_two_processes_share_the_batches_of_one(tiny_kinetics, tmp_path, pair):
+    recipe = RECIPES["smoke"]
+    shown, record, state = trained(tiny_kinetics, str(tmp_path / "one"), recipe)
+    shares = pair.run(trained, tiny_kinetics, str(tmp_path / "two"), recipe)
+    for whole, *parts in zip(shown, *(batches for batches, _, _ in shares), strict=True):
+        assert [len(part) for part in parts] == [2, 2]
+        assert sorted(parts[0] + parts[1]) == whole
+    (_, ours, first), (_, _, second) = shares
+    assert len(shown) == 2 and state.keys() == first.keys()
+    assert all(torch.equal(first[name], tensor) for name, tensor in second.items())
+    assert ours["provenance"]["processes"] == 2 and ours["top5"] == 1
+    assert ours["validation_videos"] == record["validation_videos"] == 3
 
 
 class Interrupted(Exception):
@@ -172,74 +192,25 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(tiny_kinetics, tmp_path, m
     assert [json.loads(line)["iteration"] for line in log] == list(range(ITERATIONS))
 
 
-def share(root: Path, data: str, recipe) -> tuple:
-    """What one process of two sees of a training, its record and the weights."""
-    RECIPES["smoke"] = recipe
-    os.environ["STADLIB_DATA"] = data
-    return watched(root)
+class Opinions(nn.Module):
+    """Gives every call the next logits, whatever the clips show."""
 
-
-def watched(root: Path):
-    """A training, and the sums of the clips that every batch of it showed."""
-    seen, loss = [], pretraining.classification_loss
-
-    def watching(model, batch):
-        sums = batch[0].long().sum(dim=(1, 2, 3, 4)).tolist()
-        seen.append(sorted(zip(sums, batch[1].tolist(), strict=True)))
-        return loss(model, batch)
-
-    pretraining.classification_loss = watching
-    try:
-        made = plan(root, iterations=2)
-        record = pretrain(made, silent)
-    finally:
-        pretraining.classification_loss = loss
-    return seen, record, read_state(made.weights)[0]
-
-
-def test_two_processes_share_the_batches_of_one(tiny_kinetics, tmp_path, pair):
-    seen, record, state = watched(tiny_kinetics)
-    shares = pair.run(share, tiny_kinetics, str(tmp_path / "two"), RECIPES["smoke"])
-    assert len(seen) == 2
-    for whole, *parts in zip(seen, *(seen for seen, _, _ in shares), strict=True):
-        assert [len(part) for part in parts] == [2, 2]
-        assert sorted(parts[0] + parts[1]) == whole
-    (_, ours, first), (_, _, second) = shares
-    assert all(torch.equal(first[name], tensor) for name, tensor in second.items())
-    assert state.keys() == first.keys()
-    assert ours["provenance"].pop("processes") == 2
-    assert ours["validation_videos"] == record["validation_videos"] == 3
-    assert ours["top5"] == 1
-
-
-class Opinion(nn.Module):
-    """Logits that know the label of bright clips only."""
-
-    def __init__(self, logits):
+    def __init__(self, *logits):
         super().__init__()
-        self.logits = logits
+        self.logits, self.calls = logits, []
 
     def forward(self, clips):
-        return torch.tensor([self.logits] * len(clips))
+        self.calls.append(len(clips))
+        return torch.tensor([self.logits[len(self.calls) % len(self.logits)]] * len(clips))
 
 
 def test_top1_and_top5_average_over_views(tiny_kinetics):
     made = plan(tiny_kinetics)
-    measured = [
-        pretraining._measure(made, Opinion(logits), False, silent(""))
-        for logits in ([0.0, 0, 9], [9.0, 0, 0])
-    ]
-    assert [found["top1"] for found in measured] == [0.3333, 0.3333]
-    calls = []
-
-    class Split(nn.Module):
-        def forward(self, clips):
-            calls.append(len(clips))
-            sure = [[0.0, 8.0, 0.0], [7.0, 0.0, 0.0]][len(calls) % 2]
-            return torch.tensor([sure] * len(clips))
-
-    found = pretraining._measure(made, Split(), False, silent(""))
-    assert calls == [3] * 6 and found["top1"] == 0.3333  # class 1 is surer than class 0
+    # of the last, class 1 is surer than class 0
+    for logits in ([[0.0, 0, 9]], [[9.0, 0, 0]], [[0.0, 8, 0], [7.0, 0, 0]]):
+        model = Opinions(*logits)
+        measured = pretraining._measure(made, model, False, silent(""))
+        assert measured["top1"] == 0.3333 and model.calls == [3] * 6
 
 
 def test_nothing_readable_is_one_line(tiny_kinetics, tmp_path):
@@ -250,7 +221,7 @@ def test_nothing_readable_is_one_line(tiny_kinetics, tmp_path):
         pretrain(plan(root), silent)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"unreadable\.txt: no validation video can be read"):
-        pretraining._measure(plan(root), Opinion([1.0, 0, 0]), False, silent(""))
+        pretraining._measure(plan(root), Opinions([1.0, 0, 0]), False, silent(""))
 
 
 def command(*words) -> list[str]:

@@ -1,13 +1,8 @@
-"""The feature bank on disk: tokens of the persons of every second of a video.
+"""The feature bank on disk: tokens of the persons of every second of a video (section 2.3).
 
-Paper section 2.3, after LFB (Wu et al. 2019) and AlphAction's pool. Unlike these it returns no
-zeros for persons that were not written: it masks them.
-
-A bank holds one source's split; a slot is one person of one second. The seconds and the persons of
-each are fixed when it is made. ``bank.json`` holds provenance, sizes, the videos' names and the
-name of ``rows-*.npy``: (video, second, first slot, number of persons) a second. The arrays have a
-row a slot and are memory-mapped: ``tokens.f16``, ``boxes.f32``, ``states.u8``. A slot is unwritten
-while its content changes, so a killed process leaves no half-written token.
+A bank is of one source's split, a slot of one person of one second. All are fixed when it is made:
+``rows-*.npy`` has (video, second, first slot, number of persons) a second, ``bank.json`` the rest.
+A slot is unwritten while its content changes, so a kill leaves no half-written token.
 
 Legend: B clips, N persons, M memory persons of a clip (padded), L sequences, C channels.
 """
@@ -15,6 +10,7 @@ Legend: B clips, N persons, M memory persons of a clip (padded), L sequences, C 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -40,27 +36,31 @@ def second_of(timestamp: float) -> int:
 class FeatureBank:
     """Tokens of persons by (video, second), in the folder of a bank that :meth:`create` made.
 
-    ``provenance`` is what it must have been made of; None accepts any. ``tokens`` (slots, L, C),
-    ``boxes`` and ``states`` are as on disk, ``rows`` of :data:`ROW`.
-
-    Raises:
-        InputError: no bank, a damaged one, or one of other provenance; names the difference.
+    ``provenance`` is what it must have been made of. No bank, a damaged one, or one of other
+    provenance is an InputError.
     """
 
     def __init__(
         self, folder: Path | str, provenance: Mapping | None = None, *, writable: bool = False
     ) -> None:
         self.folder, self.writable = Path(folder), writable
-        index = _read_index(self.folder, provenance or {})
-        self.provenance: dict = index["provenance"]
-        self.length, self.width = int(index["length"]), int(index["width"])
-        path = self.folder / Path(index["rows"]).name
+        if not (path := self.folder / "bank.json").is_file():
+            raise InputError(f"{folder}: no feature bank; extract one")
         try:
-            rows = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not readable ({error}); delete the bank") from error
-        if rows.dtype != ROW:
-            raise InputError(f"{path}: not the rows of a bank; delete the bank")
+            index = json.loads(path.read_text())
+            self.provenance: dict = index["provenance"]
+            self.length, self.width = int(index["length"]), int(index["width"])
+            self._videos = {video: number for number, video in enumerate(index["videos"])}
+            path = self.folder / index["rows"]
+            rows = np.load(path, allow_pickle=False).astype(ROW, casting="equiv")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: damaged ({error}); delete the bank") from error
+        for name, wanted in json.loads(json.dumps(dict(provenance or {}))).items():
+            if (value := self.provenance.get(name)) != wanted:
+                raise InputError(
+                    f"{folder}: a bank of another {name} ({value!r}, not {wanted!r}); "
+                    "delete it or use another results folder"
+                )
         self._padded = np.append(rows, np.zeros(1, ROW))  # the last one stands for no row
         self.rows = self._padded[:-1]
         slots = int(self.rows["count"].sum())
@@ -68,7 +68,6 @@ class FeatureBank:
         self.boxes = self._map("boxes.f32", np.float32, (slots, 4))
         self.states = self._map("states.u8", np.uint8, (slots,))
         # A number for each (video, second), sorted, to find rows by; the last one is of no row.
-        self._videos = {video: number for number, video in enumerate(index["videos"])}
         codes = (self.rows["video"].astype(np.int64) << 32) + self.rows["second"]
         order = np.argsort(codes, kind="stable")
         self._codes = np.append(codes[order], np.iinfo(np.int64).max)
@@ -76,13 +75,7 @@ class FeatureBank:
 
     @classmethod
     def create(
-        cls,
-        folder: Path | str,
-        provenance: Mapping,
-        seconds: Iterable[tuple[str, int, int]],
-        *,
-        length: int,
-        width: int,
+        cls, folder: Path, made_of: Mapping, seconds: Iterable, *, length: int, width: int
     ) -> FeatureBank:
         """Make an empty bank with tokens (length, width), or open the same one to fill it further.
 
@@ -98,10 +91,10 @@ class FeatureBank:
             path = folder / f"rows-{len(rows)}.npy"
             with written_whole(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, rows)
-            index = {"provenance": dict(provenance), "length": length, "width": width}
+            index = {"provenance": dict(made_of), "length": length, "width": width}
             index |= {"videos": list(names), "rows": path.name}
             write_whole(folder / "bank.json", json.dumps(index) + "\n")
-        bank = cls(folder, provenance, writable=True)
+        bank = cls(folder, made_of, writable=True)
         if list(bank._videos) != list(names) or not np.array_equal(bank.rows, rows):
             raise InputError(
                 f"{folder}: a bank of other seconds or persons (the dataset or its boxes changed); "
@@ -112,62 +105,55 @@ class FeatureBank:
     def __reduce__(self) -> tuple:
         return FeatureBank, (self.folder,)  # workers map the files themselves, read-only
 
-    def write(
-        self, keys: Sequence[Key], counts_B: Tensor, tokens_NLC: Tensor, boxes_N4: Tensor
-    ) -> None:
+    def write(self, keys: Sequence[Key], counts_B: Tensor, tokens: Tensor, boxes: Tensor) -> None:
         """Write or replace the persons of some (video, second), the surest first.
 
-        Tokens are stored as float16; boxes are fractions of the frame. A second or a number of
-        persons without room is a ValueError.
+        ``tokens`` (N, L, C) are stored as float16, ``boxes`` (N, 4) are fractions of the frame. A
+        second or a number of persons without room is a ValueError.
         """
-        numbers = self._find(keys)
-        if (numbers < 0).any():
-            video, second = keys[int(np.flatnonzero(numbers < 0)[0])]
-            raise ValueError(f"{video}, second {second}: no room in this bank")
-        rows, counts = self.rows[numbers], counts_B.cpu().numpy()
+        rows, counts = self._padded[self._find(keys)[:, 0]], counts_B.cpu().numpy()
         if (counts > rows["count"]).any():
-            raise ValueError("more persons than there is room for")
+            video, second = keys[int(np.argmax(counts > rows["count"]))]
+            raise ValueError(f"{video}, second {second}: no room for that many persons")
         slots = _spread(rows["first"], counts)
         self.states[_spread(rows["first"], rows["count"])] = UNWRITTEN
-        self.tokens[slots] = tokens_NLC.float().cpu().numpy()  # NumPy knows no bfloat16
-        self.boxes[slots] = boxes_N4.cpu().numpy()
+        self.tokens[slots] = tokens.float().cpu().numpy()  # NumPy knows no bfloat16
+        self.boxes[slots] = boxes.cpu().numpy()
         self.states[slots] = WRITTEN
 
     def has(self, keys: Sequence[Key]) -> np.ndarray:
         """(B,) whether all persons of a second are written; of a second without room, no."""
-        numbers = self._find(keys)
+        numbers = self._find(keys)[:, 0]
         rows = self._padded[numbers]
-        slots = _spread(rows["first"], rows["count"])
         clip = np.repeat(np.arange(len(keys)), rows["count"])
-        torn = np.bincount(clip, weights=self.states[slots] != WRITTEN, minlength=len(keys))
-        return (numbers >= 0) & (torn == 0)
+        unwritten = self.states[_spread(rows["first"], rows["count"])] != WRITTEN
+        return (numbers >= 0) & (np.bincount(clip, unwritten, len(keys)) == 0)
 
     def read(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
         """The persons' tokens (N, L, C) in float32, those of clip 0 first, and counts (B,)."""
-        missing = np.flatnonzero(~self.has(keys))
-        if len(missing):
-            video, second = keys[missing[0]]
+        if not (has := self.has(keys)).all():
+            video, second = keys[int(np.argmin(has))]
             raise InputError(f"{self.folder}: {video}, second {second} is not written; extract it")
-        rows = self.rows[self._find(keys)]
+        rows = self.rows[self._find(keys)[:, 0]]
         tokens = torch.from_numpy(self.tokens[_spread(rows["first"], rows["count"])]).float()
         return tokens, torch.from_numpy(rows["count"].astype(np.int64))
 
     def window(self, keys: Sequence[Key], span: int, max_persons: int) -> MemoryTokens:
-        """The memory of clips: persons of the seconds around, without the clip's own second.
+        """The memory of clips: persons of the ``span`` seconds to each side, not of the clip's own.
 
-        ``span`` is in seconds to each side; of a second the first ``max_persons`` count. The memory
-        is as wide as the fullest clip needs, and within a clip in the order of time.
+        Of a second the first ``max_persons`` count. The memory is as wide as the fullest clip
+        needs, and within a clip in the order of time.
         """
         # The slots of each second around each clip, (B, seconds, persons), and which are written.
         offsets = np.array([s for s in range(-span, span + 1) if s], dtype=np.int64)
-        rows = self._padded[self._around(keys, offsets)][..., None]
+        rows = self._padded[self._find(keys, offsets)][..., None]
         person = np.arange(min(max_persons, int(rows["count"].max(initial=0))))
         known = person < rows["count"]
         slots = np.where(known, rows["first"] + person, 0)
         written = known & (self.states[slots] == WRITTEN)
+        seconds = np.broadcast_to(offsets[:, None], slots.shape)
         # One axis of persons, (B, M), the written ones first.
-        seconds = np.broadcast_to(offsets[:, None], slots.shape).reshape(len(keys), -1)
-        slots, written = slots.reshape(len(keys), -1), written.reshape(len(keys), -1)
+        slots, written, seconds = (x.reshape(len(keys), -1) for x in (slots, written, seconds))
         order = np.argsort(~written, axis=1, kind="stable")[:, : int(written.sum(1).max(initial=0))]
         slots, written, seconds = (
             np.take_along_axis(x, order, axis=1) for x in (slots, written, seconds)
@@ -188,10 +174,9 @@ class FeatureBank:
     def copy(self, folder: Path) -> None:
         """Copy the bank to ``folder``, whole; an older copy stays until then."""
         self.flush()
-        folder.parent.mkdir(parents=True, exist_ok=True)
         fresh, old = (folder.with_name(f".{folder.name}.{word}") for word in ("tmp", "old"))
-        for stale in (fresh, old):
-            shutil.rmtree(stale, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
         shutil.copytree(self.folder, fresh)
         if folder.exists():
             folder.rename(old)
@@ -200,17 +185,17 @@ class FeatureBank:
 
     def _map(self, name: str, kind: type, shape: tuple[int, ...]) -> np.ndarray:
         """Map an array; a new one is zeros: unwritten."""
-        path, size = self.folder / name, int(np.prod(shape)) * np.dtype(kind).itemsize
-        if size == 0:
+        path = self.folder / name
+        if not math.prod(shape):
             return np.zeros(shape, kind)
-        if self.writable and (not path.exists() or path.stat().st_size < size):
-            with open(path, "ab") as file:
-                file.truncate(size)
-        if not path.is_file() or path.stat().st_size < size:
-            raise InputError(f"{path}: shorter than the bank's index says; delete the bank")
-        return np.memmap(path, kind, "r+" if self.writable else "r", shape=shape)
+        try:
+            if self.writable:
+                path.touch()  # numpy extends it
+            return np.memmap(path, kind, "r+" if self.writable else "r", shape=shape)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: damaged ({error}); delete the bank") from error
 
-    def _around(self, keys: Sequence[Key], offsets: np.ndarray) -> np.ndarray:
+    def _find(self, keys: Sequence[Key], offsets: np.ndarray | int = 0) -> np.ndarray:
         """(B, offsets) numbers of the rows of the seconds at these offsets, -1 where is none."""
         video = np.array([self._videos.get(name, -1) for name, _ in keys], dtype=np.int64)
         second = np.array([second for _, second in keys], dtype=np.int64)
@@ -218,20 +203,13 @@ class FeatureBank:
         place = np.searchsorted(self._codes, codes)
         return np.where(self._codes[place] == codes, self._order[place], -1)
 
-    def _find(self, keys: Sequence[Key]) -> np.ndarray:
-        return self._around(keys, np.zeros(1, np.int64))[:, 0]
-
 
 def windows(
-    banks: Mapping[str, FeatureBank],
-    keys: Sequence[tuple[str, str, float]],
-    span: int,
-    max_persons: int,
-    empty: MemoryTokens,
+    banks: Mapping, keys: Sequence[tuple], span: int, max_persons: int, empty: MemoryTokens
 ) -> MemoryTokens:
     """The memory of clips, named by (source, video, timestamp), from the banks of their sources.
 
-    A clip of a source without a bank has none; ``empty`` is returned where no clip has a bank.
+    ``empty`` is returned where no clip has a bank.
     """
     parts = []
     for source, bank in banks.items():
@@ -246,21 +224,3 @@ def _spread(first: np.ndarray, count: np.ndarray) -> np.ndarray:
     """first, first + 1, ... of every row, one after the other."""
     starts = np.cumsum(count) - count
     return np.repeat(first - starts, count) + np.arange(int(count.sum()))
-
-
-def _read_index(folder: Path, provenance: Mapping) -> dict:
-    path = folder / "bank.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: no feature bank; extract one")
-    try:
-        content = json.loads(path.read_text())
-        index = {n: content[n] for n in ("provenance", "length", "width", "videos", "rows")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a bank's index ({error}); delete the bank") from error
-    for name, wanted in json.loads(json.dumps(dict(provenance))).items():
-        if (value := index["provenance"].get(name)) != wanted:
-            raise InputError(
-                f"{folder}: a bank of another {name} ({value!r}, not {wanted!r}); "
-                "delete it or use another results folder"
-            )
-    return index

@@ -1,16 +1,14 @@
-"""The person detectors: v1, v2, v3 of a scale trained, loaded, and their boxes of many frames.
-
-A stage that several versions begin with is trained once. Legend: N persons of a frame.
-"""
+"""The person detectors: v1, v2, v3 of a scale trained, loaded, and their boxes of many frames."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain, groupby, product
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -20,36 +18,38 @@ from torch.utils.data import DataLoader
 from stadlib.base import InputError, MakeProgress, Report, check_word, data_dir, write_whole
 from stadlib.data import clips
 from stadlib.data.batches import GlobalBatches, InTurns
-from stadlib.data.boxes import write_person_boxes
+from stadlib.data.boxes import BOX_COLUMNS, write_person_boxes
 from stadlib.data.coco import read_coco
 from stadlib.data.keyframes import moments, read_keyframes
 from stadlib.data.layout import AvaLayout
 from stadlib.data.video import probe, read_frames
 from stadlib.models import person_detector
-from stadlib.models.person_detector import PERSON, GFocalV2, LossSums
+from stadlib.models.person_detector import PERSON, GFocalV2
 from stadlib.recipes.experiment import Experiment
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS, detector_digest
 from stadlib.training import processes
-from stadlib.training.loop import Schedule, fit, read_weights
+from stadlib.training.loop import Schedule, fit
 from stadlib.training.pretraining import prepare_data, render
 
 SEED = 0  # one detector of each version, as in the paper: rows that use it share it
 BATCH = 16  # frames at a time
-COLUMNS = ["video", "timestamp", "x1", "y1", "x2", "y2", "score"]
 
 
 def build_detector(scale: str) -> GFocalV2:
     """GFocalV2 at a scale's size, untrained."""
     check_word("scale", scale, tuple(DETECTOR_SCALES))
     numbers = DETECTOR_SCALES[scale]
-    if numbers.body == "mini":
-        return person_detector.gfocal_mini(numbers.short_sides, numbers.long_side)
     sides = numbers.short_sides, numbers.long_side
+    if numbers.body == "mini":
+        return person_detector.gfocal_mini(*sides)
     return person_detector.gfocal_resnet(int(numbers.body), *sides)
 
 
 def trained_detector(version: str, scale: str, progress: MakeProgress) -> nn.Module:
-    """Train a version stage by stage, or finish doing so, or read its weights."""
+    """Train a version stage by stage, or finish doing so, or read its weights.
+
+    A stage that several versions begin with is trained once.
+    """
     torch.manual_seed(SEED)
     model, numbers = build_detector(scale).to(processes.device()), DETECTOR_SCALES[scale]
     if numbers.body != "mini":
@@ -60,62 +60,50 @@ def trained_detector(version: str, scale: str, progress: MakeProgress) -> nn.Mod
         body = {name: w for name, w in weights.items() if not name.startswith("fc.")}
         model.body.body.load_state_dict(body)
     for number, stage in enumerate(DETECTORS[version], 1):
-        made = detector_digest(version, scale, number)
-        folder = data_dir() / "detectors" / made
-        schedule = Schedule(
-            iterations=max(1, round(numbers.iterations * stage.share)),
-            lr=numbers.lr,
-            drop=numbers.drop,
-            weight_decay=numbers.weight_decay,
-            seed=SEED,
-        )
-        if (path := folder / "checkpoint.pt").exists():
-            content = read_weights(path, made)
-            if content["iteration"] >= schedule.iterations:
-                model.load_state_dict(content["model"])
-                continue
-        lists = [_pictures(name, scale, progress) for name in stage.data]
-        batches = _batches(lists, numbers.batch, schedule.iterations)
-        report = progress(f"train detector {version}, stage {number}")
-        model.train()
-        fit(model, detection_loss, batches, schedule, folder=folder, digest=made, progress=report)
+        options = {name: getattr(numbers, name) for name in ("lr", "drop", "weight_decay")}
+        iterations = max(1, round(numbers.iterations * stage.share))
+        schedule = Schedule(iterations=iterations, seed=SEED, **options)
+        batches = partial(_batches, stage.data, scale, iterations, progress)
+        options = {"digest": (digest := detector_digest(version, scale, number))}
+        options |= {"progress": progress(f"train detector {version}, stage {number}")}
+        folder = data_dir() / "detectors" / digest
+        fit(model.train(), detection_loss, batches, schedule, folder=folder, **options)
     return model
 
 
-def _batches(lists: list[list[clips.Picture]], batch: int, stop: int) -> Callable[[int], Iterable]:
-    """Pictures of the lists in turns, as ``fit`` asks for them; processes share a batch."""
-    dataset = clips.PictureDataset([picture for pictures in lists for picture in pictures])
-    options = {"draw": InTurns([len(pictures) for pictures in lists], SEED), "seed": SEED}
+def _batches(
+    lists: Sequence[str], scale: str, stop: int, progress: MakeProgress, start: int
+) -> Iterator:
+    """Pictures of the lists in turns from an iteration on; processes share a batch."""
+    pictures = [_pictures(name, scale, progress) for name in lists]  # rendered at the first batch
+    dataset = clips.PictureDataset(list(chain(*pictures)))
+    options = {"draw": InTurns(list(map(len, pictures)), SEED), "seed": SEED}
     options |= {"rank": processes.rank(), "num_processes": processes.num_processes()}
-
-    def batches(start: int) -> Iterable:
-        order = GlobalBatches(len(dataset), batch, start=start, stop=stop, **options)
-        return DataLoader(dataset, batch_sampler=order, collate_fn=clips.as_lists)
-
-    return batches
+    batch = DETECTOR_SCALES[scale].batch
+    order = GlobalBatches(len(dataset), batch, start=start, stop=stop, **options)
+    yield from DataLoader(dataset, batch_sampler=order, collate_fn=clips.as_lists)
 
 
 def detection_loss(model: nn.Module, batch: tuple[list, list]) -> tuple[torch.Tensor, int]:
     """The loss of a batch, divided by the persons and weights of all processes."""
     device = next(model.parameters()).device
     images = [picture.to(device).float() / 255 for picture in batch[0]]
-    sums: LossSums = model(images, [{"boxes": boxes.to(device)} for boxes in batch[1]])
+    sums = model(images, [{"boxes": boxes.to(device)} for boxes in batch[1]])
     positives, weights = (processes.total(v, device) for v in (sums.positives, sums.weights))
     # ``fit`` averages over processes; the divisors are of all of them, so each one's share counts.
     return sums.total(positives, weights) * processes.num_processes(), 1
 
 
 def _pictures(name: str, scale: str, progress: MakeProgress) -> list[clips.Picture]:
-    """A list of a stage: keyframes, or the persons of COCO or of the rendered set."""
+    """A list of a stage: keyframes, or the persons of COCO (section 3.1) or of the rendered set."""
     if name != "stills":
         layout = prepare_data(Experiment(scale=scale), progress)
         return clips.of_keyframes(layout, read_keyframes(layout, name, "train"))
-    if scale == "paper":
-        root = data_dir() / "coco"
-        stills = read_coco(root / "annotations" / "instances_train2017.json", root / "train2017")
-        return clips.of_stills([still for still in stills if len(still.boxes)])  # section 3.1
-    root = render(scale, "coco", progress)
-    return clips.of_stills(read_coco(root / "annotations" / "instances_train.json", root / "train"))
+    paper = scale == "paper"
+    root = data_dir() / "coco" if paper else render(scale, "coco", progress)
+    folder = "train2017" if paper else "train"
+    stills = read_coco(root / "annotations" / f"instances_{folder}.json", root / folder)
+    return clips.of_stills([still for still in stills if len(still.boxes) or not paper])
 
 
 def open_detector(word: str, scale: str, progress: MakeProgress) -> tuple[nn.Module, str]:
@@ -134,23 +122,15 @@ def open_detector(word: str, scale: str, progress: MakeProgress) -> tuple[nn.Mod
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a checkpoint.pt of a detector")
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)["model"]
-    except Exception as error:  # torch raises many types for a damaged file
-        reason = str(error).split("\n", maxsplit=1)[0]
-        raise InputError(f"{path}: not a detector's checkpoint ({reason})") from error
-    try:
-        model.load_state_dict(weights)
-    except Exception as error:
-        raise InputError(
-            f"{path}: weights of another network than the detector at scale {scale}; "
-            "name its scale or another file"
-        ) from error
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
+    except Exception as error:  # torch raises many types
+        reason = str(error).split("\n", maxsplit=1)[0].rstrip(":")
+        raise InputError(f"{path}: no detector of scale {scale} ({reason})") from error
     made = hashlib.sha256(path.read_bytes()).hexdigest()[:12]  # many are named checkpoint.pt
     return model.to(processes.device()), f"{path.name} {made} of {scale} size"
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """A frame of a video, by its name in the box file."""
 
     video: str
@@ -164,8 +144,7 @@ def frames_of_dataset(layout: AvaLayout, source: str, split: str) -> list[Frame]
     seconds = moments(layout, source, split)
     videos = dict.fromkeys(video for video, _ in seconds)
     files = {video: layout.video_file(source, video) for video in videos}
-    starts = {video: layout.video_start(source, video) for video in videos}
-    return [Frame(video, t, files[video], t - starts[video]) for video, t in seconds]
+    return [Frame(v, t, files[v], t - layout.video_start(source, v)) for v, t in seconds]
 
 
 def frames_of_videos(paths: Sequence[Path], every: float) -> list[Frame]:
@@ -188,11 +167,15 @@ def detect_persons(
     The file appears when all is done. Until then ``path.partial`` holds a line a frame, and the
     next call of the same detector (``made_by``) resumes from it. Frames are sorted by video.
     """
-    if path.suffix.lower() != ".csv":  # refused before the work
-        raise InputError(f"{path}: person boxes are written as .csv; rename it")
     partial = path.with_name(path.name + ".partial")
-    boxes = _resume(partial, made_by)
-    left = [frame for frame in frames if (frame.video, frame.timestamp) not in boxes]
+    lines = [{"made_by": made_by}]
+    if partial.exists():  # its last line may be cut short by a kill
+        lines = [json.loads(line) for line in partial.read_text().split("\n")[:-1]] or lines
+    if (other := lines[0].get("made_by")) != made_by:
+        raise InputError(f"{partial}: begun with {other}; delete it")
+    write_whole(partial, "".join(json.dumps(line) + "\n" for line in lines))
+    boxes = {(line["video"], line["timestamp"]): line["boxes"] for line in lines[1:]}
+    left = [frame for frame in frames if frame[:2] not in boxes]
     done = len(frames) - len(left)
     model.eval()
     with open(partial, "a") as file:
@@ -201,30 +184,15 @@ def detect_persons(
             for start in range(0, len(of_video), BATCH):
                 batch = of_video[start : start + BATCH]
                 for frame, persons in zip(batch, _look(model, batch), strict=True):
-                    boxes[frame.video, frame.timestamp] = persons
+                    boxes[frame[:2]] = persons
                     line = {"video": frame.video, "timestamp": frame.timestamp, "boxes": persons}
                     file.write(json.dumps(line) + "\n")
                 file.flush()
                 done += len(batch)
                 progress(done, len(frames), "frames")
-    rows = [(f.video, f.timestamp, *box) for f in frames for box in boxes[f.video, f.timestamp]]
-    write_person_boxes(pd.DataFrame(rows, columns=COLUMNS), path)
+    rows = [(*frame[:2], *box) for frame in frames for box in boxes[frame[:2]]]
+    write_person_boxes(pd.DataFrame(rows, columns=BOX_COLUMNS), path)
     partial.unlink()
-
-
-def _resume(partial: Path, made_by: str) -> dict[tuple[str, float], list]:
-    """The boxes of the frames that are done; the file is cut back to them."""
-    whole = []
-    for line in partial.read_text().splitlines() if partial.exists() else []:
-        try:
-            whole.append(json.loads(line))
-        except ValueError:  # cut short by a kill
-            continue
-    begun = whole[0] if whole else {"made_by": made_by}
-    if begun.get("made_by") != made_by:
-        raise InputError(f"{partial}: begun with {begun.get('made_by')}; delete it")
-    write_whole(partial, "".join(json.dumps(line) + "\n" for line in [begun, *whole[1:]]))
-    return {(line["video"], line["timestamp"]): line["boxes"] for line in whole[1:]}
 
 
 @torch.inference_mode()
@@ -263,8 +231,7 @@ def require_boxes(
     model = trained_detector(experiment.detector, experiment.scale, progress)
     if processes.rank() == 0:
         frames = frames_of_dataset(layout, source, split)
-        report = progress(f"detect {source}_{split}")
-        detect_persons(model, frames, path, name, progress=report)
+        detect_persons(model, frames, path, name, progress=progress(f"detect {source}_{split}"))
     processes.barrier()
 
 
@@ -274,10 +241,9 @@ def box_files(
     """The box files of a dataset, one a source and split, and the frames that they are of."""
     layout = AvaLayout(root)
     known = [
-        (source, split)
-        for source in sources
-        for split in splits
-        if layout.annotations(source, split).is_file() or layout.video_list(source, split).is_file()
+        of
+        for of in product(sources, splits)
+        if layout.annotations(*of).is_file() or layout.video_list(*of).is_file()
     ]
     if not known:
         raise InputError(f"{root}: no {' or '.join(sources)} {' or '.join(splits)}; see the README")

@@ -1,9 +1,7 @@
 """The memory banks of a run: kept while the network trains, or extracted after it (section 2.3).
 
-The *online* memory holds the tokens of persons as the model last computed them. It is copied with
-every checkpoint, so a killed run resumes with the memory of then, bit for bit. The *offline* memory
-holds every second of a dataset as one trained backbone sees it. It is extracted once for all heads
-that are trained on that backbone, as are the views of test clips. A killed extraction resumes.
+The *online* memory holds the tokens of persons as the model last computed them; every checkpoint
+has its copy. The *offline* memory holds what one trained backbone sees, once for all its heads.
 
 Legend: N persons of the batch, L sequences, C channels, A actions, B clips.
 """
@@ -14,13 +12,13 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from stadlib.base import MakeProgress, digest
 from stadlib.data.batches import GlobalBatches, Share
@@ -68,14 +66,14 @@ def weights_digest(*modules: nn.Module) -> str:
 
 
 def _open_bank(
-    folder: Path, provenance: Mapping, size: tuple[int, int], keyframes: Mapping[Key, Keyframe]
+    folder: Path, made_of: Mapping, size: tuple[int, int], keyframes: Mapping[Key, Keyframe]
 ) -> FeatureBank:
     """The bank with room for the keyframes' persons, made by the first process, open in all."""
     if processes.rank() == 0:
         seconds = [(*key, len(keyframe.boxes)) for key, keyframe in keyframes.items()]
-        FeatureBank.create(folder, provenance, seconds, length=size[0], width=size[1])
+        FeatureBank.create(folder, made_of, seconds, length=size[0], width=size[1])
     processes.barrier()
-    return FeatureBank(folder, provenance, writable=True)
+    return FeatureBank(folder, made_of, writable=True)
 
 
 class OnlineMemory:
@@ -86,13 +84,9 @@ class OnlineMemory:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        provenance: Mapping,
-        size: tuple[int, int],
-        keyframes: Mapping[str, Sequence[Keyframe]],
+        self, folder: Path, made_of: Mapping, size: tuple[int, int], keyframes: Mapping[str, list]
     ) -> None:
-        self.folder, self.provenance, self.size = folder, provenance, size
+        self.folder, self.made_of, self.size = folder, made_of, size
         self.keyframes = {
             source: {second_key(keyframe): keyframe for keyframe in one_a_second(those)}
             for source, those in keyframes.items()
@@ -110,8 +104,9 @@ class OnlineMemory:
             if processes.rank() == 0:
                 shutil.rmtree(live, ignore_errors=True)
                 if iteration:
-                    FeatureBank(self._copy(source, iteration), self.provenance).copy(live)
-            self.banks[source] = _open_bank(live, self.provenance, self.size, keyframes)
+                    copy = self.folder / f"{source}-{iteration:08d}"
+                    FeatureBank(copy, self.made_of).copy(live)
+            self.banks[source] = _open_bank(live, self.made_of, self.size, keyframes)
 
     def keep(self, iteration: int) -> None:
         """Store a copy, before the checkpoint of that iteration is written.
@@ -123,18 +118,17 @@ class OnlineMemory:
             for source, bank in self.banks.items():
                 for stale in sorted(self.folder.glob(f"{source}-*"))[:-1]:
                     shutil.rmtree(stale)
-                bank.copy(self._copy(source, iteration))
+                bank.copy(self.folder / f"{source}-{iteration:08d}")
         processes.barrier()
 
     def update(
         self, keys: Sequence[ClipKey], counts_B: Tensor, tokens_NLC: Tensor, boxes_N4: Tensor
     ) -> None:
         """Note the tokens of a share's clips, for :meth:`settle`."""
-        if not self.banks:
-            return
-        counts = counts_B.tolist()
-        tokens, boxes = (x.detach().cpu().split(counts) for x in (tokens_NLC, boxes_N4))
-        self.seen.append(tuple(zip(keys, counts_B.cpu(), tokens, boxes, strict=True)))
+        if self.banks:
+            counts = counts_B.tolist()
+            tokens, boxes = (x.detach().cpu().split(counts) for x in (tokens_NLC, boxes_N4))
+            self.seen.append(tuple(zip(keys, counts_B.cpu(), tokens, boxes, strict=True)))
 
     def settle(self) -> None:
         """Write the notes of all processes; the next iteration reads them."""
@@ -144,36 +138,31 @@ class OnlineMemory:
         self.seen.clear()
         shares = [clips for _, clips in sorted(shares, key=lambda share: share[0])]
         # Clip c of share s is number c * S + s of the global batch; of two the later one counts.
-        for clips in zip_longest(*shares):
-            for clip in clips:
-                if processes.rank() == 0 and clip and clip[0] in self.kept:
-                    (source, video, timestamp), count, tokens_NLC, boxes_N4 = clip
-                    key = (video, second_of(timestamp))
-                    self.banks[source].write([key], count[None], tokens_NLC, boxes_N4)
+        for clip in chain.from_iterable(zip_longest(*shares)):
+            if processes.rank() == 0 and clip and clip[0] in self.kept:
+                (source, video, timestamp), count, tokens_LC, boxes_4 = clip
+                key = (video, second_of(timestamp))
+                self.banks[source].write([key], count[None], tokens_LC, boxes_4)
         processes.barrier()
 
-    def _copy(self, source: str, iteration: int) -> Path:
-        return self.folder / f"{source}-{iteration:08d}"
 
-
+@dataclass(frozen=True)
 class OfflineMemory:
     """The features of a trained backbone, extracted at first use; ``folder`` is of its stage."""
 
-    def __init__(
-        self, layout: AvaLayout, experiment: Experiment, folder: Path, progress: MakeProgress
-    ) -> None:
-        self.layout, self.experiment = layout, experiment
-        self.folder, self.progress = folder / "banks", progress
+    layout: AvaLayout
+    experiment: Experiment
+    folder: Path
+    progress: MakeProgress
 
     def seconds(self, model: ActionDetector, source: str, split: str) -> FeatureBank:
         """The memory of a split: all its seconds in which persons are known, annotated or not."""
-        experiment = self.experiment
+        experiment, of = self.experiment, (self.layout, source, split)
         if experiment.detected:
-            keyframes = detected_seconds(
-                self.layout, source, split, experiment.boxes_name, experiment.detections.threshold
-            )
+            threshold = experiment.detections.threshold
+            keyframes = detected_seconds(*of, experiment.boxes_name, threshold)
         else:
-            keyframes = every_second(self.layout, source, split)
+            keyframes = every_second(*of)
         first = {second_key(keyframe): keyframe for keyframe in one_a_second(keyframes)}
         view = {f"{source}_{split}": build.memory_view(experiment)}
         return self._extracted(model, view, first, experiment.detected)[0]
@@ -194,35 +183,29 @@ class OfflineMemory:
         self, model: ActionDetector, keyframes: Sequence[Keyframe], split: str
     ) -> list[dict[str, FeatureBank]]:
         """The annotated keyframes as each test view shows them, a bank by source."""
-        transforms = build.views(self.experiment)
-        by_view: list[dict[str, FeatureBank]] = [{} for _ in transforms]
+        views, banks = build.views(self.experiment), {}
         for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
             of_source = {view_key(k): k for k in keyframes if k.source == source}
-            named = {f"{source}_{split}_{name}": view for name, view in transforms.items()}
-            banks = self._extracted(model, named, of_source, self.experiment.detected)
-            for by_source, bank in zip(by_view, banks, strict=True):
-                by_source[source] = bank
-        return by_view
+            named = {f"{source}_{split}_{name}": view for name, view in views.items()}
+            banks[source] = self._extracted(model, named, of_source, self.experiment.detected)
+        return [{source: banks[source][i] for source in banks} for i in range(len(views))]
 
     @torch.inference_mode()
     def _extracted(
-        self,
-        model: ActionDetector,
-        views: Mapping[str, v2.Transform],
-        keyframes: Mapping[Key, Keyframe],
-        detected: bool,
+        self, model: ActionDetector, views: dict, keyframes: dict[Key, Keyframe], detected: bool
     ) -> list[FeatureBank]:
+        """A bank a view, by its name; a killed extraction resumes."""
         experiment = self.experiment
         if detected:  # there may be several sets of boxes, each with banks of its own
             boxes = f"{experiment.boxes_name}-{digest(asdict(experiment.detections))}"
             views = {f"{name}_{boxes}": view for name, view in views.items()}
-        provenance = {
+        made_of = {
             "backbone": weights_digest(model.backbone, model.fusion),
             "head": f"{experiment.head}, {experiment.aggregate}",
             "detector": experiment.boxes_name if detected else "ground-truth",
         }
-        size = build.token_size(experiment, model)
-        banks = [_open_bank(self.folder / name, provenance, size, keyframes) for name in views]
+        size, folder = build.token_size(experiment, model), self.folder / "banks"
+        banks = [_open_bank(folder / name, made_of, size, keyframes) for name in views]
         held = np.all([bank.has(list(keyframes)) for bank in banks], axis=0)
         missing = [k for k, has in zip(keyframes.values(), held, strict=True) if not has]
         processes.barrier()  # all processes share one list
@@ -233,9 +216,8 @@ class OfflineMemory:
         keys = {clip_key(keyframe): key for key, keyframe in keyframes.items()}
         batches = build.test_batches(experiment, self.layout, missing, list(views.values()))
         done, total = 0, sum(map(len, batches.batch_sampler))
-        name, *others = views
-        more = f" and {len(others)} more views" if others else ""
-        progress = self.progress(f"extract {name}{more}")
+        more = f" and {len(views) - 1} more views" if len(views) > 1 else ""
+        progress = self.progress(f"extract {next(iter(views))}{more}")
         for of_views in batches:
             for batch, bank in zip(of_views, banks, strict=True):
                 moved = batch.to(device)
@@ -250,8 +232,7 @@ class OfflineMemory:
         return banks
 
 
-@dataclass(frozen=True)
-class FeatureBatch:
+class FeatureBatch(NamedTuple):
     """Persons' tokens; the fields are named as those of a batch of clips."""
 
     tokens_NLC: Tensor
@@ -262,16 +243,13 @@ class FeatureBatch:
 
     def to(self, device: torch.device | str) -> FeatureBatch:
         """The same batch with its tensors on ``device``."""
-        tensors = (self.tokens_NLC, self.boxes_norm_N4, self.counts_B, self.actions_NA)
-        return FeatureBatch(*(tensor.to(device) for tensor in tensors), self.keys)
+        return FeatureBatch(*(tensor.to(device) for tensor in self[:-1]), self.keys)
 
 
 def feature_batch(
-    keyframes: Sequence[Keyframe],
-    banks: Mapping[str, FeatureBank],
-    key: Callable[[Keyframe], Key] = second_key,
+    keyframes: Sequence[Keyframe], banks: Mapping[str, FeatureBank], key: Callable = second_key
 ) -> FeatureBatch:
-    """The tokens of keyframes of several sources, from the banks."""
+    """The tokens of keyframes of several sources, from the banks, where ``key`` names them."""
     tokens: list[Tensor] = [torch.empty(0)] * len(keyframes)
     for source, bank in banks.items():
         clips = [clip for clip, keyframe in enumerate(keyframes) if keyframe.source == source]

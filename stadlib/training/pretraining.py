@@ -1,12 +1,8 @@
 """A backbone learns to classify clips before it detects actions (paper section 3.1, "Backbone").
 
-The data lie in Kinetics' layout: real files, or the set that the world renders. The numbers are the
-scale's :class:`~stadlib.recipes.scales.PretrainingRecipe`. The result is a file of weights.
-
-Several processes share every global batch. **Batch norms train on each process's own clips**, as
-SlowFast's do (8 clips on each of 8 GPUs). So the weights depend a little on how a batch is shared,
-and a record names the number of processes. With ``whole_batches``, at the miniature scales, every
-process computes all of a batch instead.
+The data lie in Kinetics' layout: real files, or the set that the world renders. Several processes
+share every batch, and **batch norms train on each one's own clips**, as SlowFast's do (8 clips on
+each of 8 GPUs). With ``whole_batches``, at the miniature scales, each computes all of a batch.
 """
 
 from __future__ import annotations
@@ -25,16 +21,8 @@ from torch import distributed, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
-from stadlib.base import (
-    InputError,
-    MakeProgress,
-    Report,
-    data_dir,
-    digest,
-    pretrained_dir,
-    provenance,
-    write_whole,
-)
+from stadlib import base
+from stadlib.base import InputError, MakeProgress, Report, data_dir, digest, write_whole
 from stadlib.data import kinetics
 from stadlib.data.batches import GlobalBatches
 from stadlib.data.kinetics import SPLITS, Annotations, LabelledVideos, Unreadable
@@ -58,12 +46,9 @@ class Pretraining:
     """What a backbone learns from, how, and where the result lies; no video is opened.
 
     ``root`` is a folder in Kinetics' layout; None is the rendered set of a miniature scale, whose
-    weights are shared by all rows of a family: one input, one seed. Of the experiment the ``WORDS``
-    count. The ``digest`` is of all that decides the weights but the sharing of batches and the
-    videos on disk.
-
-    Raises:
-        InputError: a list that is missing or wrong, or no video at all.
+    weights are shared by all rows of a family: one input, one seed. The ``digest`` is of all that
+    decides the weights but the sharing of batches and the videos on disk. A list that is missing or
+    wrong, or no video at all, is an InputError.
     """
 
     def __init__(
@@ -72,26 +57,23 @@ class Pretraining:
         self.rendered, self.asked = root is None, iterations
         if self.rendered:
             slowfast = experiment.backbone.startswith("slowfast")
-            experiment = Experiment(
-                backbone="slowfast-152" if slowfast else "ir-csn-152",
-                pretrain="K700" if experiment.pretrain == "K700" else "K400",  # none is for IG65M
-                frames="8x8+32x2" if slowfast else "32x2",
-                scale=experiment.scale,
-            )
+            name, frames = ("slowfast-152", "8x8+32x2") if slowfast else ("ir-csn-152", "32x2")
+            data = "K700" if experiment.pretrain == "K700" else "K400"  # none is for IG65M
+            scale = experiment.scale
+            experiment = Experiment(backbone=name, pretrain=data, frames=frames, scale=scale)
             root = _part(experiment.scale, f"kinetics-{experiment.pretrain[1:]}")
         self.experiment, self.root = experiment, root
         self.recipe = RECIPES[experiment.scale]
         content = {name: getattr(experiment, name) for name in WORDS}
         content |= {"recipe": asdict(self.recipe), "iterations": iterations}
-        content["lists"] = (
-            f"{root.parent.name}/{root.name}" if self.rendered else self.annotations.digest
-        )
+        rendered = f"{root.parent.name}/{root.name}"
+        content["lists"] = rendered if self.rendered else self.annotations.digest
         self.digest = digest(content)
         name = experiment.weights_name
-        self.folder = pretrained_dir() / f"{name}_{experiment.scale}-{self.digest}"
+        self.folder = base.pretrained_dir() / f"{name}_{experiment.scale}-{self.digest}"
         self.weights = self.folder / "backbone.safetensors"
         if experiment.scale == "paper":  # where runs look for them
-            self.weights = pretrained_dir() / f"{name}.safetensors"
+            self.weights = base.pretrained_dir() / f"{name}.safetensors"
         self.record = self.weights.with_suffix(".accuracy.json")
         self.unreadable = self.folder / "unreadable.txt"  # the list of these files
         if not self.rendered and not self.videos:  # listed here, so that a mistake shows at once
@@ -105,18 +87,12 @@ class Pretraining:
     @cached_property
     def videos(self) -> dict[str, LabelledVideos]:
         """By split, those on disk; the first process lists them, once."""
-
-        def listed(split: str) -> LabelledVideos:
-            path = self.folder / f"{split}_videos.csv"
-            return kinetics.listed_videos(self.annotations, split, path)
-
+        files = {split: self.folder / f"{split}_videos.csv" for split in SPLITS}
         if processes.rank() == 0:
-            for split in SPLITS:
-                names = kinetics.missing_videos(self.annotations, split, listed(split))
-                path = self.folder / f"{split}_missing.txt"
-                write_whole(path, "".join(f"{name}\n" for name in names))
+            for split, file in files.items():
+                kinetics.listed_videos(self.annotations, split, file)
         processes.barrier()
-        return {split: listed(split) for split in SPLITS}
+        return {s: kinetics.listed_videos(self.annotations, s, file) for s, file in files.items()}
 
     @property
     def iterations(self) -> int:
@@ -124,10 +100,6 @@ class Pretraining:
         recipe = self.recipe
         epochs = max(1, round(recipe.epochs * len(self.videos["train"]) / recipe.batch))
         return self.asked or recipe.iterations or epochs
-
-    def missing(self, split: str) -> list[str]:
-        """The videos of a split's list that are not on disk."""
-        return kinetics.missing_videos(self.annotations, split, self.videos[split])
 
     def finished(self) -> dict | None:
         """The record, if the weights are those of this pretraining; others are an InputError."""
@@ -162,109 +134,83 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
 
     Returns the record, whose ``top1`` and ``top5`` are shares of the readable validation videos.
     ``recompute`` and ``compile`` of the execution have no effect here.
-
-    Raises:
-        InputError: other weights are in the place of these, or nothing can be read.
     """
     if record := plan.finished():
         return record
-    started, device = time.monotonic(), processes.device()
+    started, device, experiment = time.monotonic(), processes.device(), plan.experiment
     if plan.rendered:
-        render(plan.experiment.scale, plan.root.name, progress)
-    elif processes.rank() == 0:
-        for split in SPLITS:
-            names, of = plan.missing(split), len(plan.annotations.rows[split])
-            left_out = f"; missing and left out: {kinetics.some(names)}" if names else ""
-            print(f"{plan.root}: {of - len(names)} of {of} {split} videos{left_out}", flush=True)
-    torch.manual_seed(plan.experiment.seed)
-    classes = len(plan.annotations.classes)
-    model = build.classifier(plan.experiment, classes, plan.recipe.dropout).to(device).train()
-    large = plan.experiment.scale == "paper" and device.type == "cuda"
+        render(experiment.scale, plan.root.name, progress)
+    lists, videos = plan.annotations, plan.videos
+    missing = {split: kinetics.missing_videos(lists, split, videos[split]) for split in SPLITS}
+    if processes.rank() == 0:
+        for split, names in missing.items():
+            write_whole(plan.folder / f"{split}_missing.txt", "".join(f"{n}\n" for n in names))
+            of, left_out = len(lists.rows[split]), f"; missing and left out: {kinetics.some(names)}"
+            if not plan.rendered:
+                line = f"{plan.root}: {of - len(names)} of {of} {split} videos"
+                print(line + left_out * bool(names), flush=True)
+    torch.manual_seed(experiment.seed)
+    model = build.classifier(experiment, len(lists.classes), plan.recipe.dropout)
+    model = model.to(device).train()
+    large = experiment.scale == "paper" and device.type == "cuda"
     half = execution.precision == "bfloat16" or (execution.precision == "auto" and large)
     _train(plan, model, half, execution, progress)
     _settle(plan, model, half, execution.accumulate)
     accuracy = _measure(plan, model, half, progress(f"classify {plan.root.name}"))
-    origin = provenance(str(device), time.monotonic() - started)
+    origin = base.provenance(str(device), time.monotonic() - started)
     record = {
-        **{word: getattr(plan.experiment, word) for word in WORDS},
+        **{word: getattr(experiment, word) for word in WORDS},
         "digest": plan.digest,
         "iterations": plan.iterations,
-        "classes": classes,
+        "classes": len(lists.classes),
         **accuracy,
-        "training_videos": len(plan.videos["train"]),
-        "missing": {split: len(plan.missing(split)) for split in SPLITS},
+        "training_videos": len(videos["train"]),
+        "missing": {split: len(names) for split, names in missing.items()},
         "unreadable": len(Unreadable(plan.unreadable).names()),
         "provenance": {**origin, "processes": processes.num_processes()},
     }
     if processes.rank() == 0:
         write_whole(plan.record, json.dumps(record, indent=1) + "\n")
-        save_backbone(model, plan.weights, pretraining=plan.experiment.pretrain)
+        save_backbone(model, plan.weights, pretraining=experiment.pretrain)
     processes.barrier()
     return record
 
 
-def _order(plan: Pretraining, start: int, stop: int, accumulate: int) -> GlobalBatches:
-    alone = plan.recipe.whole_batches
-    return GlobalBatches(
-        len(plan.videos["train"]),
-        plan.recipe.batch,
-        seed=plan.experiment.seed,
-        start=start,
-        stop=stop,
-        rank=0 if alone else processes.rank(),
-        num_processes=1 if alone else processes.num_processes(),
-        accumulate=accumulate,
-    )
+def _clips(plan: Pretraining, start: int, stop: int, accumulate: int) -> tuple[Iterable, Iterable]:
+    """This process's shares of batches: random clips (B, 3, T, H, W) and class ids (B,); its parts.
 
-
-def _clips(plan: Pretraining, order: GlobalBatches) -> Iterable[list[torch.Tensor]]:
-    """This process's shares of batches: random clips (B, 3, T, H, W) and class ids (B,)."""
-    dataset = kinetics.RandomClips(
-        plan.videos["train"],
-        build.sampling(plan.experiment),
-        short_sides=plan.recipe.short_sides,
-        crop=plan.recipe.crop,
-        unreadable=Unreadable(plan.unreadable),
-        small=plan.recipe.small,
-    )
-    return build.loader(dataset, plan.experiment, batch_sampler=order)
+    The parts are those of the batch's dropout.
+    """
+    recipe, videos = plan.recipe, plan.videos["train"]
+    options = {"seed": plan.experiment.seed, "accumulate": accumulate}
+    if not recipe.whole_batches:
+        options |= {"rank": processes.rank(), "num_processes": processes.num_processes()}
+    order = GlobalBatches(len(videos), recipe.batch, start=start, stop=stop, **options)
+    sampling, unreadable = build.sampling(plan.experiment), Unreadable(plan.unreadable)
+    sizes = recipe.short_sides, recipe.crop
+    dataset = kinetics.RandomClips(videos, sampling, *sizes, unreadable, recipe.small)
+    loader = build.loader(dataset, plan.experiment, batch_sampler=order)
+    return loader, order.shares([1] * len(videos))
 
 
 def _train(
     plan: Pretraining, model: Classifier, half: bool, execution: Execution, progress: MakeProgress
 ) -> None:
-    recipe = plan.recipe
-
     def batches(start: int) -> Iterable:
-        order = _order(plan, start, plan.iterations, execution.accumulate)
-        shares = order.shares([1] * len(plan.videos["train"]))
-        return zip(_clips(plan, order), shares, strict=True)
+        return zip(*_clips(plan, start, plan.iterations, execution.accumulate), strict=True)
 
     def share_loss(model: nn.Module, part: tuple) -> tuple[torch.Tensor, int]:
         batch, share = part
-        set_share(model, share.rows, share.total)  # the clips' part of the batch's dropout
+        set_share(model, share.rows, share.total)
         return classification_loss(model, batch)
 
-    schedule = CosineSchedule(
-        iterations=plan.iterations,
-        lr=recipe.lr,
-        warm_up=recipe.warm_up,
-        warm_up_lr=recipe.warm_up_lr,
-        weight_decay=recipe.weight_decay,
-        seed=plan.experiment.seed,
-    )
-    fit(
-        model,
-        share_loss,
-        batches,
-        schedule,
-        folder=plan.folder,
-        digest=plan.digest,
-        progress=progress(f"pretrain {plan.experiment.backbone} on {plan.experiment.pretrain}"),
-        accumulate=execution.accumulate,
-        half=half,
-        save_every=execution.save_every,
-    )
+    names = ("lr", "warm_up", "warm_up_lr", "weight_decay")
+    numbers = {name: getattr(plan.recipe, name) for name in names}
+    schedule = CosineSchedule(iterations=plan.iterations, seed=plan.experiment.seed, **numbers)
+    options = {"accumulate": execution.accumulate, "save_every": execution.save_every}
+    title = f"pretrain {plan.experiment.backbone} on {plan.experiment.pretrain}"
+    options |= {"half": half, "progress": progress(title)}
+    fit(model, share_loss, batches, schedule, folder=plan.folder, digest=plan.digest, **options)
 
 
 def classification_loss(model: nn.Module, batch: list) -> tuple[torch.Tensor, int]:
@@ -282,9 +228,9 @@ def _settle(plan: Pretraining, model: Classifier, half: bool, accumulate: int) -
     process's clips. Here they are the mean over processes. Detection freezes them as they are.
     """
     set_share(model, (), 0)
-    order = _order(plan, plan.iterations, plan.iterations + plan.recipe.settling, accumulate)
+    start, stop = plan.iterations, plan.iterations + plan.recipe.settling
     with processes.autocast(half):
-        update_bn(_clips(plan, order), model, processes.device())
+        update_bn(_clips(plan, start, stop, accumulate)[0], model, processes.device())
     if processes.num_processes() == 1 or plan.recipe.whole_batches:
         return
     for norm in model.modules():
@@ -298,15 +244,9 @@ def _settle(plan: Pretraining, model: Classifier, half: bool, accumulate: int) -
 def _measure(plan: Pretraining, model: Classifier, half: bool, progress: Report) -> dict:
     """How often the right class is among the first, by probabilities averaged over views."""
     recipe, videos, device = plan.recipe, plan.videos["val"], processes.device()
-    views = kinetics.TestViews(
-        videos,
-        build.sampling(plan.experiment),
-        side=recipe.test_side,
-        num_clips=recipe.test_clips,
-        num_crops=recipe.test_crops,
-        unreadable=Unreadable(plan.unreadable),
-        small=recipe.small,
-    )
+    sampling, unreadable = build.sampling(plan.experiment), Unreadable(plan.unreadable)
+    sizes = recipe.test_side, recipe.test_clips, recipe.test_crops
+    views = kinetics.TestViews(videos, sampling, *sizes, unreadable, recipe.small)
     share = range(processes.rank(), len(videos), processes.num_processes())
     items = [i * recipe.test_clips + k for i in share for k in range(recipe.test_clips)]
     loader = build.loader(views, plan.experiment, batch_size=None, sampler=items)
@@ -322,32 +262,24 @@ def _measure(plan: Pretraining, model: Classifier, half: bool, progress: Report)
             counts += Counter(videos=1, top1=best[0] == label, top5=label in best)
             scores = 0.0
         progress(done, len(items), "")
-    seen = processes.total(counts["videos"], device)
+    seen, *right = (processes.total(counts[n], device) for n in ("videos", "top1", "top5"))
     if not seen:
         raise InputError(f"{plan.unreadable}: no validation video can be read; reasons there")
-    return {
-        **{
-            name: round(processes.total(counts[name], device) / seen, 4)
-            for name in ("top1", "top5")
-        },
-        "validation_videos": int(seen),
-        "views": [recipe.test_clips, recipe.test_crops],
-    }
+    top1, top5 = (round(count / seen, 4) for count in right)
+    measured = {"top1": top1, "top5": top5, "validation_videos": int(seen)}
+    return measured | {"views": [recipe.test_clips, recipe.test_crops]}
 
 
 def prepare_data(experiment: Experiment, progress: MakeProgress) -> AvaLayout:
     """The experiment's dataset; a miniature world is rendered at first use."""
     if experiment.dataset:
         return AvaLayout(experiment.dataset)
-    if experiment.scale == "paper":
-        root = data_dir() / "ava-kinetics"
-        if not root.is_dir():
-            raise InputError(
-                f"{root}: no such folder; put AVA-Kinetics there in the layout that the README "
-                "describes, or set STADLIB_DATA to the folder above it"
-            )
-        return AvaLayout(root)
-    return AvaLayout(render(experiment.scale, "world", progress))
+    if experiment.scale != "paper":
+        return AvaLayout(render(experiment.scale, "world", progress))
+    if not (root := data_dir() / "ava-kinetics").is_dir():
+        remedy = "put AVA-Kinetics there (see the README), or set STADLIB_DATA to the folder above"
+        raise InputError(f"{root}: no such folder; {remedy}")
+    return AvaLayout(root)
 
 
 def render(scale: str, part: str, progress: MakeProgress) -> Path:
@@ -369,15 +301,13 @@ def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> dict:
     """Weights of a backbone that learned to classify clips.
 
     At the miniature scales it learns so here, once for all rows that share it. At paper scale its
-    weights are read from the data folder, under the names of any known library; weights that are
-    missing or of another network are an InputError.
+    weights are read from the data folder, under the names of any known library.
     """
     paper = experiment.scale == "paper"
     if paper:
         path = find_pretrained(experiment)
     else:
-        plan = Pretraining(experiment)
-        pretrain(plan, progress)
+        pretrain(plan := Pretraining(experiment), progress)
         path = plan.weights
     with torch.device("meta"):  # its names and shapes; the values are the file's
         network = build.backbone(experiment)
