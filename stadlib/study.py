@@ -90,9 +90,8 @@ def publish(record: Record, kind: str = "", name: str = "") -> None:
 def check_parameters(namespace: dict[str, object], *names: str) -> None:
     """Refuse a notebook parameter that does not exist, and a word that is not a choice.
 
-    papermill alone would run the defaults and exit 0. ``namespace`` is the notebook's
-    ``globals()``; ``names`` are ``seed``, ``gpus``, ``scale``, ``memory`` or fields of an
-    experiment, where ``all`` is allowed too.
+    papermill alone would run the defaults and exit 0. ``namespace`` is ``globals()``; ``names`` are
+    ``seed``, ``gpus``, ``scale``, ``memory`` or an experiment's fields, which may be ``all`` too.
     """
     refuse_unknown(namespace, names)
     for name in names:
@@ -110,16 +109,10 @@ def check_parameters(namespace: dict[str, object], *names: str) -> None:
 def refuse_unknown(namespace: dict[str, object], names: Sequence[str]) -> None:
     """Refuse a notebook's variable that is none of its parameters.
 
-    When cells run again in one kernel, other variables are there from the first time. Then only
-    what the last cell of parameters assigns is checked.
+    When cells run again in one kernel, only what the last cell of parameters assigns is checked.
     """
-    ipython = ("In", "Out", "exit", "quit", "open", "get_ipython")
-    given = [
-        name
-        for name, value in namespace.items()
-        if not (name.startswith("_") or name in ipython)
-        and not (callable(value) or isinstance(value, ModuleType))
-    ]
+    own = {n: v for n, v in namespace.items() if not n.startswith("_") and n not in ("In", "Out")}
+    given = [n for n, v in own.items() if not (callable(v) or isinstance(v, ModuleType))]
     if "_parameters_checked" in namespace and "In" in namespace:
         given = []
         for source in list(namespace["In"])[:-1]:
@@ -163,7 +156,8 @@ def find_run(name: str = "") -> Path:
     if named := [folder for folder in folders if name in folder.name]:
         return named[-1]
     last = ", ".join(folder.name for folder in folders[-3:]) or "none yet"
-    raise InputError(f"{runs_dir()}: no run whose name contains {name!r}; there are: {last}")
+    which = f" whose name contains {name!r}" if name else ""
+    raise InputError(f"{runs_dir()}: no run{which}; there are: {last}")
 
 
 def open_run(record: Record) -> Run:
@@ -176,9 +170,9 @@ def open_run(record: Record) -> Run:
 def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution = USUAL) -> Record:
     """Train and evaluate an experiment, or read the record of having done so.
 
-    An interrupted run resumes from its checkpoint and gives the same record. From
-    ``num_processes`` = 1 on, torchrun starts as many, each on its own GPU if any. In a script, call
-    it under ``if __name__ == "__main__":``, because the processes that render and decode import it.
+    An interrupted run resumes from its checkpoint. From ``num_processes`` = 1 on, torchrun starts
+    as many, each on its own GPU if any. In a script, call it under ``if __name__ == "__main__":``,
+    because the processes that render and decode import it.
     """
     if record := find(experiment):
         return record
@@ -211,24 +205,22 @@ def _measured(record: Record, metrics: dict, started: float, path: Path) -> Reco
     from stadlib.training import processes  # noqa: PLC0415  (torch)
 
     origin = base.provenance(str(processes.device()), time.monotonic() - started)
-    metrics = json.loads(json.dumps(metrics))
-    record = replace(record, metrics=metrics, provenance=origin | record.provenance)
+    content, metrics = json.loads(json.dumps([record.experiment, metrics]))
+    origin |= record.provenance
+    record = replace(record, experiment=content, metrics=metrics, provenance=origin)
     if processes.rank() == 0:
         write_record(record, path)
     return record
 
 
 def torchrun(words: Sequence[str], num_processes: int, name: str) -> None:
-    """Start a ``stadlib`` command with torchrun, as a subprocess: CUDA forbids to fork a kernel.
-
-    What the processes print is passed on line by line, into a notebook's cell too.
-    """
+    """Start a command with torchrun, as a subprocess: CUDA forbids to fork a notebook's kernel."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc_per_node={num_processes}", "-m", "stadlib", *words]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "bufsize": 1}
     with subprocess.Popen(command, **options) as process:
         try:
-            for line in process.stdout:
+            for line in process.stdout:  # into a notebook's cell, too
                 print(line, end="", flush=True)
         except BaseException:  # an interrupted cell leaves no processes behind
             process.terminate()
@@ -242,7 +234,7 @@ def _record_file(folder: Path, split: str) -> Path:
     return folder / ("record.json" if split == "val" else f"record_{split}.json")
 
 
-def score_split(record: Record, split: str, execution: Execution = USUAL) -> Record | None:
+def score_split(record: Record, split: str) -> Record | None:
     """Score a split with a finished run's model, or read the record of having done so.
 
     Returns None where the split has no annotations: its prediction files are for a submission.
@@ -253,7 +245,7 @@ def score_split(record: Record, split: str, execution: Execution = USUAL) -> Rec
     from stadlib.training import processes, stages  # noqa: PLC0415  (torch)
 
     started = time.monotonic()
-    opened = stages.open_run(from_dict(record.experiment), record.folder, Progress, execution)
+    opened = open_run(record)
     metrics = stages.predict(opened, stages.trained_model(opened), split)
     if not metrics:
         return None
@@ -265,8 +257,8 @@ def score_split(record: Record, split: str, execution: Execution = USUAL) -> Rec
 def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None:
     """Average voting of this machine's runs (paper section 3.1), which all scored the same boxes.
 
-    The record's experiment names the members. Another split than ``val`` needs
-    :func:`score_split` of every member first. Returns None as that does.
+    Another split than ``val`` needs :func:`score_split` of every member first, and gives None where
+    that does.
     """
     from stadlib.data.layout import SOURCES  # noqa: PLC0415
     from stadlib.evaluation import ensembles  # noqa: PLC0415  (polars)
@@ -296,10 +288,7 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
 
 
 def detector_record(version: str, scale: str) -> Record:
-    """Measure a version's boxes on the validation keyframes, or read the record of it.
-
-    The metrics of a source are those of :func:`stadlib.evaluation.persons.quality`.
-    """
+    """Measure a detector's boxes on validation (``persons.quality``), or read the record of it."""
     check_word("detector", version, tuple(DETECTORS))
     made = detector_digest(version, scale)
     path = runs_dir() / "detectors" / f"{version}_{scale}-{made}.json"
@@ -318,7 +307,6 @@ def detector_record(version: str, scale: str) -> Record:
         truth = stages.groundtruth(opened.layout, source)
         metrics[source] = quality(truth, read_person_boxes(boxes))
     content = {"detector": version, "stages": made_of(version, scale)["detector"]}
-    content = json.loads(json.dumps(content))
     return _measured(Record(content, made, scale, {}, {}, path.parent), metrics, started, path)
 
 

@@ -71,8 +71,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(tmp_path):
     with open(tmp_path / "parts" / "log.jsonl", "a") as file:
         file.write('{"iteration": 13, "lo')  # a line that a kill cut short
     resumed = train(tmp_path / "parts")
-    for key, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[key])
+    torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
     names = ("iteration", "loss", "lr")
     values = [[[line[n] for n in names] for line in log(tmp_path / f)] for f in ("whole", "parts")]
     assert values[0] == values[1]
@@ -129,8 +128,7 @@ def test_parts_of_a_batch_one_after_the_other_give_its_gradient(tmp_path, accumu
         model = network().eval()  # no dropout: its noise is a matter of PersonDropout
         train(tmp_path / name, model, batches=batches_of, accumulate=turns)
         trained[name] = model.state_dict(), [line["loss"] for line in log(tmp_path / name)]
-    for key, value in trained["whole"][0].items():
-        torch.testing.assert_close(trained["parts"][0][key], value, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(trained["parts"][0], trained["whole"][0], rtol=1e-5, atol=1e-6)
     assert trained["parts"][1] == pytest.approx(trained["whole"][1], rel=1e-5)
 
 

@@ -56,16 +56,13 @@ def classifier(experiment: Experiment, classes: int, dropout: float = 0.0) -> ne
 def action_detector(
     experiment: Experiment, num_actions: int, remembers: bool = False
 ) -> ActionDetector:
-    """The whole model with frozen batch norms (paper section 3.1), not yet pretrained.
-
-    ``remembers`` gives a relation head what it needs to tell when and where memory is from.
-    """
+    """The whole model with frozen batch norms (paper section 3.1), not yet pretrained."""
     scale, body = numbers(experiment), backbone(experiment)
     if experiment.head == "linear":
         head = heads.LinearHead(scale.width, num_actions)
     else:
         words = AVERAGED[experiment.head], experiment.aggregate
-        span = experiment.span if remembers else 0
+        span = experiment.span if remembers else 0  # what tells when and where memory is from
         head = heads.RelationHead(scale.width, num_actions, *words, span=span)
     roi = RoIAlign3d(scale.roi_size, 1 / body.spatial_stride)
     model = ActionDetector(body, roi, Fusion(body.out_channels, scale.width), head)
@@ -97,11 +94,11 @@ def order(
     """Which keyframe comes when in a stage, from iteration ``start`` on, in how many turns."""
     contains_KA = np.array([keyframe.actions.any(axis=0) for keyframe in keyframes])
     names = [label_map.name(action) for action in label_map.ids]
-    draw = make_draw(stage.sampler, contains_KA, names, experiment.seed)
-    share = {"rank": processes.rank(), "num_processes": processes.num_processes()}
-    stretch = {"seed": experiment.seed, "start": start, "stop": stage.iterations}
-    options = {"accumulate": accumulate, "draw": draw} | share | stretch
-    return GlobalBatches(len(keyframes), stage.batch, **options)
+    return GlobalBatches(
+        len(keyframes), stage.batch, seed=experiment.seed, start=start, stop=stage.iterations,
+        rank=processes.rank(), num_processes=processes.num_processes(), accumulate=accumulate,
+        draw=make_draw(stage.sampler, contains_KA, names, experiment.seed),
+    )  # fmt: skip
 
 
 def train_batches(
@@ -111,8 +108,7 @@ def train_batches(
     """This process's shares of a stage's batches, and whose persons they have.
 
     With ``alike`` all shares are padded to the size of the global batch, so that losses do not
-    depend on how it is shared; otherwise each to its own largest clip, which is less to compute.
-    ``before`` is called before each iteration.
+    depend on how it is shared. ``before`` is called before each iteration.
     """
     scale = numbers(experiment)
     padded = partial(clips.collate, multiple=scale.pad_multiple)
@@ -159,14 +155,11 @@ def test_batches(
     experiment: Experiment, layout: AvaLayout, keyframes: Sequence[Keyframe],
     transforms: Sequence[v2.Transform],
 ) -> DataLoader:  # fmt: skip
-    """This process's share of the views of keyframes, batch by batch, a list of views each.
-
-    Processes share whole batches, so that a clip is padded the same for any number of them. Clips
-    of a batch have one size, but the few sizes of the rendered worlds stay in file order, in which
-    the committed reference was scored.
-    """
+    """This process's share of the views of keyframes, batch by batch, a list of views each."""
     scale = numbers(experiment)
     dataset = clips.ClipDataset(layout, keyframes, sampling(experiment), list(transforms))
+    # Processes share whole batches of clips of one size, so that a clip is padded the same for any
+    # number of them; rendered clips stay in file order, in which the reference was scored.
     rendered = scale.world_version and not experiment.dataset
     sizes = [(0, 0)] * len(keyframes) if rendered else dataset.sizes()
     batches = batches_by_size(sizes, scale.batch)[processes.rank() :: processes.num_processes()]

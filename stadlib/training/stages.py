@@ -235,10 +235,7 @@ def action_loss(
     module: nn.Module, part: tuple[Batch | FeatureBatch, Share], remember: Remember,
     see: Callable = lambda *_: None,
 ) -> tuple[Tensor, int]:  # fmt: skip
-    """Binary cross-entropy over all actions, summed over the persons of a share of a batch.
-
-    ``see`` takes the clips' keys and counts, and their persons' tokens and boxes.
-    """
+    """Binary cross-entropy over all actions, summed over persons, who are also given to ``see``."""
     batch, share = part
     set_share(module, share.rows, share.total)
     device = next(module.parameters()).device
@@ -260,19 +257,12 @@ def _inputs(batch: Batch | FeatureBatch) -> tuple[Tensor, ...]:
 def remember_from(run: Run, banks: Mapping[str, FeatureBank]) -> Remember:
     """What clips remember out of these banks; they may fill up while this is in use."""
     experiment, width = run.experiment, build.numbers(run.experiment).width
-
-    def remember(keys: Sequence[ClipKey]) -> MemoryTokens:
-        limits = experiment.span, experiment.remembered
-        return windows(banks, keys, *limits, no_memory(len(keys), width))
-
-    return remember
+    limits = experiment.span, experiment.remembered
+    return lambda keys: windows(banks, keys, *limits, no_memory(len(keys), width))
 
 
 def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
-    """Score a split's boxes with a run's model and write a predictions file a source.
-
-    Returns their frame mAPs as :func:`measure` gives them; the same on all processes.
-    """
+    """Score a split's boxes, write a predictions file a source; returns what they measure."""
     experiment, number = run.experiment, len(run.experiment.stages)
     keyframes, labels = scored_keyframes(run, split), run.layout.label_map()
     with processes.autocast(run.half):
