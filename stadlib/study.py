@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -61,10 +61,8 @@ def write_record(record: Record, path: Path) -> None:
 def read_record(path: Path) -> Record:
     """Read a record; a file that is none raises an InputError."""
     try:
-        content = json.loads(path.read_text())
-        names = [field.name for field in fields(Record) if field.name != "folder"]
-        return Record(**{name: content[name] for name in names}, folder=path.parent)
-    except (ValueError, KeyError, TypeError) as error:
+        return Record(**json.loads(path.read_text()), folder=path.parent)
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not a record ({error}); delete it and run again") from error
 
 
@@ -191,7 +189,7 @@ def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution 
 
     started, several = time.monotonic(), processes.num_processes() > 1
     opened = stages.open_run(experiment, folder, Progress, execution)
-    metrics = stages.run_stages(opened)
+    metrics = stages.predict(opened, stages.run_stages(opened))
     origin = {"processes": processes.num_processes()} if several else {}
     origin |= {"precision": "bfloat16"} if opened.half else {}
     bare = make_record(experiment, {}, origin, folder)

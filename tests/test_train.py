@@ -89,18 +89,17 @@ def test_training_learns_and_a_finished_run_trains_no_more(tmp_path):
 def test_checkpoint_of_another_experiment_is_refused(tmp_path):
     train(tmp_path, digest="a")
     before = (tmp_path / "checkpoint.pt").read_bytes()
-    with pytest.raises(InputError, match="checkpoint of another experiment") as caught:
+    with pytest.raises(InputError, match=r"^.*checkpoint of another experiment.*\Z"):
         train(tmp_path, digest="b")
-    assert "\n" not in str(caught.value)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
 def test_damaged_checkpoint_is_named(tmp_path, content):
-    (tmp_path / "checkpoint.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"checkpoint\.pt: not a readable checkpoint") as caught:
-        read_weights(tmp_path / "checkpoint.pt", "a")
-    assert "\n" not in str(caught.value)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"^.*checkpoint\.pt: not a readable checkpoint.*\Z"):
+        read_weights(path, "a")
 
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -82,7 +83,7 @@ def fit(
     stream, started, waited = iter(batches(start)), time.monotonic(), 0.0
     for iteration in range(start, iterations):
         asked, done = time.monotonic(), iteration + 1
-        turns = [next(stream) for _ in range(accumulate)]
+        turns = list(islice(stream, accumulate))
         waited += time.monotonic() - asked
         lr, seed = schedule.lr_at(iteration), (schedule.seed << 40) + iteration
         for group in optimizer.param_groups:

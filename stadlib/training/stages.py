@@ -109,10 +109,12 @@ def open_run(
 
 def annotated(layout: AvaLayout, sources: Iterable[str], split: str) -> list[Keyframe]:
     """The keyframes with persons of the sources that the dataset has, one list after the other."""
-    there = [source for source in sources if layout.annotations(source, split).exists()]
-    read = [k for source in there for k in data_keyframes.read_keyframes(layout, source, split)]
-    if keyframes := [keyframe for keyframe in read if len(keyframe.boxes)]:
-        return keyframes
+    keyframes = []
+    for source in sources:
+        if layout.annotations(source, split).exists():
+            keyframes += data_keyframes.read_keyframes(layout, source, split)
+    if persons := [keyframe for keyframe in keyframes if len(keyframe.boxes)]:
+        return persons
     raise InputError(f"{layout.annotation_folder}: no annotated {split} keyframe; add some")
 
 
@@ -129,22 +131,8 @@ def scored_keyframes(run: Run, split: str = "val") -> list[Keyframe]:
     return keyframes
 
 
-def _training_keyframes(run: Run, stage: Stage) -> list[Keyframe]:
-    """What a stage is trained on: annotated persons, perhaps with confident detections."""
-    keyframes, experiment = annotated(run.layout, stage.data, "train"), run.experiment
-    if not experiment.detected or experiment.detections.training == "ground-truth":
-        return keyframes
-    mixed = []
-    for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
-        run.require_boxes(source, "train")
-        options = experiment.boxes_name, data_keyframes.CONFIDENT
-        boxes = data_keyframes.detections(run.layout, source, "train", *options)
-        mixed += data_keyframes.with_confident([k for k in keyframes if k.source == source], boxes)
-    return mixed
-
-
-def run_stages(run: Run) -> dict:
-    """Pretrain (or reuse), train every stage, evaluate; returns the metrics of a record."""
+def run_stages(run: Run) -> ActionDetector:
+    """Pretrain (or reuse) the backbone and train every stage; returns the trained model."""
     stages = run.experiment.stages
     for source in SOURCES:
         data_keyframes.require_agreement(run.layout, source)
@@ -160,7 +148,7 @@ def run_stages(run: Run) -> dict:
             classifier = _new_model(run, stage).head.classifier
             model.head.classifier.load_state_dict(classifier.state_dict())
         _train(run, number, model)
-    return predict(run, model)
+    return model
 
 
 def trained_model(run: Run) -> ActionDetector:
@@ -192,8 +180,16 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
     """Train a stage, counted from 1, or finish training it."""
     experiment, stage = run.experiment, run.experiment.stages[number - 1]
     folder, digest = run.stage_folders[number - 1], experiment.stage_digest(number)
-    keyframes, online = _training_keyframes(run, stage), None
-    turns, see = run.execution.accumulate, lambda *_: None
+    turns, online, see = run.execution.accumulate, None, lambda *_: None
+    keyframes = annotated(run.layout, stage.data, "train")
+    if experiment.detected and experiment.detections.training != "ground-truth":
+        persons, keyframes = keyframes, []  # annotated ones, and beside them confident detections
+        options = "train", experiment.boxes_name, data_keyframes.CONFIDENT
+        for source in dict.fromkeys(keyframe.source for keyframe in persons):
+            run.require_boxes(source, "train")
+            boxes = data_keyframes.detections(run.layout, source, *options)
+            of_source = [keyframe for keyframe in persons if keyframe.source == source]
+            keyframes += data_keyframes.with_confident(of_source, boxes)
     if stage.train == "all":  # the whole network, on clips; they fill the online memory on the way
         dataset = build.train_dataset(experiment, run.layout, keyframes)
         shown = {source: [k for k in keyframes if k.source == source] for source in stage.memory}
@@ -367,13 +363,14 @@ def measure(layout: AvaLayout, files: Mapping[str, Path], split: str) -> dict:
     ``ava+kinetics`` is one joint evaluation over both files, not a mean of two (field practice; in
     Table 1 the joint number can exceed both). A source where nobody was found has every AP 0.
     """
-    pairs = {}
-    for source in files:
+    pairs, metrics = {}, {}
+    for source, path in files.items():
         if layout.annotations(source, split).is_file():
             truth = groundtruth(layout, source, split)
             if (truth["action_id"] != data_rows.NO_LABEL).any():  # a test split's may name none
-                pairs[source] = truth, files[source]
+                pairs[source] = truth, data_rows.read_rows(path)
     if len(pairs) > 1:
         pairs["+".join(pairs)] = tuple(map(list, zip(*pairs.values(), strict=True)))
-    labels = layout.label_map()
-    return {source: frame_map(*pair, labels).to_json() for source, pair in pairs.items()}
+    for source, (truth, predictions) in pairs.items():
+        metrics[source] = frame_map(truth, predictions, layout.label_map()).to_json()
+    return metrics
