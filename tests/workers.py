@@ -10,13 +10,6 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 
-def free_port() -> str:
-    """Return a port of this machine where processes can meet."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return str(server.getsockname()[1])
-
-
 class Pair:
     """Two processes that stay for the session and run functions as ranks 0 and 1 of one group."""
 
@@ -33,7 +26,9 @@ class Pair:
 
     def run(self, function: Callable, *arguments: object) -> list:
         """Run ``function(*arguments)`` in both, in today's environment; return both results."""
-        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = str(server.getsockname()[1])
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         for rank, connection in enumerate(self._connections):
             ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             connection.send(({**os.environ, **group, **ranks}, function, arguments))
