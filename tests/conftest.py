@@ -45,13 +45,12 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         together = item.path.name.startswith(_SAME_EXPERIMENTS)
         item.add_marker(pytest.mark.xdist_group("runs" if together else item.path.name))
-    order = {name: place for place, name in enumerate(_SLOWEST_FIRST)}
-    items.sort(
-        key=lambda item: min(
-            (place for name, place in order.items() if item.path.name.startswith(name)),
-            default=len(order),
-        )
-    )
+
+    def place(item) -> int:
+        first = [n for n, name in enumerate(_SLOWEST_FIRST) if item.path.name.startswith(name)]
+        return first[0] if first else len(_SLOWEST_FIRST)
+
+    items.sort(key=place)
 
 
 def pytest_configure(config):
@@ -73,12 +72,6 @@ def pair():
     processes = workers.Pair()
     yield processes
     processes.close()
-
-
-@pytest.fixture
-def free_port() -> str:
-    """A port of this machine, for processes that meet there."""
-    return workers.free_port()
 
 
 def shared_run(experiment):
@@ -173,7 +166,8 @@ def tiny_kinetics(tmp_path_factory) -> Path:
 
     root = tmp_path_factory.mktemp("tiny-kinetics")
     header = "label,youtube_id,time_start,time_end,split\n"
-    train = [
+    listed = {}
+    listed["train"] = [
         ("zumba", "aaaaaaaaaaa", 12, "train/zumba/aaaaaaaaaaa_000012_000022.mp4"),
         ("bee keeping", "-bbbbbbbbbb", 3, "videos/-bbbbbbbbbb.mp4"),
         ("making tea", "cccccccccc_", 0, "train/zumba/cccccccccc__000000_000010.mp4"),
@@ -183,16 +177,14 @@ def tiny_kinetics(tmp_path_factory) -> Path:
         ("making tea", "ggggggggggg", 5, "train/making tea/ggggggggggg_000005_000015.mp4"),
         ("bee keeping", "hhhhhhhhhhh", 99, "train/bee keeping/hhhhhhhhhhh_000099_000109.mp4"),
     ]
-    val = [
+    listed["val"] = [
         ("zumba", "iiiiiiiiiii", 7, "val/zumba/iiiiiiiiiii_000007_000017.mp4"),
         ("making tea", "jjjjjjjjjjj", 0, "val/making tea/jjjjjjjjjjj_000000_000010.mp4"),
         ("bee keeping", "kkkkkkkkkkk", 0, "videos/kkkkkkkkkkk_000000_000010.mp4"),
     ]
     columns = np.linspace(0, 60, 48, dtype=np.uint8)[None, :, None]
-    for split, rows in (("train", train), ("val", val)):
-        lines = (
-            f"{label},{video},{start},{start + 10},{split}\n" for label, video, start, _ in rows
-        )
+    for split, rows in listed.items():
+        lines = (f"{label},{name},{start},{start + 10},{split}\n" for label, name, start, _ in rows)
         (root / f"{split}.csv").write_text(header + "".join(lines))
         for _, _, _, name in rows:
             frames = (np.broadcast_to(columns + 8 * i, (36, 48, 3)) for i in range(24))

@@ -48,9 +48,8 @@ def exchange() -> tuple[list[int], float]:
 def test_two_processes_equal_one(tmp_path, pair):
     assert pair.run(exchange) == [([0, 1], 3), ([0, 1], 3)]
     alone, (together, other) = train(tmp_path / "one"), pair.run(train, tmp_path / "two")
-    for key, value in alone.items():
-        torch.testing.assert_close(together[key], value, rtol=1e-5, atol=1e-6)
-        assert torch.equal(together[key], other[key])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(together, other, rtol=0, atol=0)
     logs = [(tmp_path / n / "log.jsonl").read_text().splitlines() for n in ("one", "two")]
     assert len(logs[0]) == len(logs[1]) == ITERATIONS
 
@@ -76,11 +75,14 @@ def run(execution: Execution) -> study.Record:
     return study.run(ONLINE, execution=execution)
 
 
-def losses() -> list[float]:
+def log() -> list[dict]:
     lines = (study.stage_folder(ONLINE, 1) / "log.jsonl").read_text().splitlines()
-    entries = [json.loads(line) for line in lines]
-    assert [entry["iteration"] for entry in entries] == list(range(STEPS))
-    return [entry["loss"] for entry in entries]
+    return [json.loads(line) for line in lines]
+
+
+def losses() -> list[float]:
+    assert [entry["iteration"] for entry in log()] == list(range(STEPS))
+    return [entry["loss"] for entry in log()]
 
 
 def predictions() -> pd.DataFrame:
@@ -101,14 +103,14 @@ def interrupt(monkeypatch) -> None:
 
     def saving(*arguments, **options):
         save(*arguments, **options)
-        if (study.stage_folder(ONLINE, 1) / "log.jsonl").read_text().count("\n") >= 4:
+        if len(log()) >= 4:
             raise Interrupted
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", saving)
         with pytest.raises(Interrupted):
             run(Execution(save_every=4))
-    assert len((study.stage_folder(ONLINE, 1) / "log.jsonl").read_text().splitlines()) < STEPS
+    assert len(log()) < STEPS
 
 
 @pytest.mark.parametrize("way", ["two turns", "two processes", "resumed on two processes"])

@@ -32,9 +32,6 @@ def test_the_test_split_has_a_record_of_its_own(smoke_record):
     written = path.stat().st_mtime_ns
     assert study.score_split(smoke_record, "test") == found
     assert path.stat().st_mtime_ns == written
-
-
-def test_scored_again_validation_is_the_same(smoke_record):
     assert study.score_split(smoke_record, "val") == smoke_record
 
 

@@ -71,8 +71,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(tmp_path):
     with open(tmp_path / "parts" / "log.jsonl", "a") as file:
         file.write('{"iteration": 13, "lo')  # a line that a kill cut short
     resumed = train(tmp_path / "parts")
-    for key, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[key])
+    torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
     names = ("iteration", "loss", "lr")
     values = [[[line[n] for n in names] for line in log(tmp_path / f)] for f in ("whole", "parts")]
     assert values[0] == values[1]
@@ -90,18 +89,17 @@ def test_training_learns_and_a_finished_run_trains_no_more(tmp_path):
 def test_checkpoint_of_another_experiment_is_refused(tmp_path):
     train(tmp_path, digest="a")
     before = (tmp_path / "checkpoint.pt").read_bytes()
-    with pytest.raises(InputError, match="checkpoint of another experiment") as caught:
+    with pytest.raises(InputError, match=r"^.*checkpoint of another experiment.*\Z"):
         train(tmp_path, digest="b")
-    assert "\n" not in str(caught.value)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
 def test_damaged_checkpoint_is_named(tmp_path, content):
-    (tmp_path / "checkpoint.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"checkpoint\.pt: not a readable checkpoint") as caught:
-        read_weights(tmp_path / "checkpoint.pt", "a")
-    assert "\n" not in str(caught.value)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"^.*checkpoint\.pt: not a readable checkpoint.*\Z"):
+        read_weights(path, "a")
 
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path):
@@ -129,8 +127,7 @@ def test_parts_of_a_batch_one_after_the_other_give_its_gradient(tmp_path, accumu
         model = network().eval()  # no dropout: its noise is a matter of PersonDropout
         train(tmp_path / name, model, batches=batches_of, accumulate=turns)
         trained[name] = model.state_dict(), [line["loss"] for line in log(tmp_path / name)]
-    for key, value in trained["whole"][0].items():
-        torch.testing.assert_close(trained["parts"][0][key], value, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(trained["parts"][0], trained["whole"][0], rtol=1e-5, atol=1e-6)
     assert trained["parts"][1] == pytest.approx(trained["whole"][1], rel=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Processes with torch loaded: two that stay and act as the ranks of one group, or one to kill."""
+"""Two processes with torch loaded that stay and act as the ranks of one group."""
 
 from __future__ import annotations
 
@@ -8,39 +8,17 @@ import traceback
 from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-
-CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "stadlib.training.stages", "stadlib.world.sets"])
-
-
-def free_port() -> str:
-    """Return a port of this machine where processes can meet."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return str(server.getsockname()[1])
-
-
-def start(function: Callable, *arguments: object) -> BaseProcess:
-    """Start a function of a test module in a process of its own, in today's environment."""
-    process = CONTEXT.Process(target=_run, args=(dict(os.environ), function, arguments))
-    process.start()
-    return process
-
-
-def _run(environment: dict[str, str], function: Callable, arguments: tuple) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    function(*arguments)
 
 
 class Pair:
     """Two processes that stay for the session and run functions as ranks 0 and 1 of one group."""
 
     def __init__(self) -> None:
-        pipes = [CONTEXT.Pipe() for _ in range(2)]
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["torch", "stadlib.training.stages", "stadlib.world.sets"])
+        pipes = [context.Pipe() for _ in range(2)]
         self._connections = [ours for ours, _ in pipes]
-        self._processes = [CONTEXT.Process(target=_serve, args=(theirs,)) for _, theirs in pipes]
+        self._processes = [context.Process(target=_serve, args=(theirs,)) for _, theirs in pipes]
         for process in self._processes:
             process.start()
         for _, theirs in pipes:
@@ -48,11 +26,12 @@ class Pair:
 
     def run(self, function: Callable, *arguments: object) -> list:
         """Run ``function(*arguments)`` in both, in today's environment; return both results."""
-        port = free_port()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = str(server.getsockname()[1])
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         for rank, connection in enumerate(self._connections):
-            group = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-            group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            connection.send(({**os.environ, **group}, function, arguments))
+            ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            connection.send(({**os.environ, **group, **ranks}, function, arguments))
         answers = [connection.recv() for connection in self._connections]
         for _, error in answers:
             assert error is None, error

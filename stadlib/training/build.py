@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 
@@ -12,15 +12,14 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from stadlib.data import clips
 from stadlib.data.batches import GlobalBatches, Share, batches_by_size, make_draw
-from stadlib.data.clips import Batch, ClipDataset, Sampling, collate, collate_views
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import LabelMap
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import test_transform, train_transform
-from stadlib.models import networks
+from stadlib.models import heads, networks
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.heads import LinearHead, RelationHead
 from stadlib.models.roi_fusion import Fusion, RoIAlign3d
 from stadlib.recipes.experiment import Experiment, Stage
 from stadlib.recipes.scales import SCALES, Scale
@@ -34,49 +33,37 @@ def numbers(experiment: Experiment) -> Scale:
     return SCALES[experiment.scale]
 
 
-def sampling(experiment: Experiment) -> Sampling:
+def sampling(experiment: Experiment) -> clips.Sampling:
     """Frames of a clip; of SlowFast's two inputs the fast one, which contains the slow one."""
     scale = numbers(experiment)
     num_frames, stride = map(int, experiment.frames.split("+")[-1].split("x"))
-    return Sampling(num_frames // scale.frame_divisor, stride / scale.frame_rate)
+    return clips.Sampling(num_frames // scale.frame_divisor, stride / scale.frame_rate)
 
 
-def backbone(experiment: Experiment) -> networks.Backbone:
-    """The backbone by its word, at its scale's size."""
+def backbone(experiment: Experiment, detection: bool = True) -> networks.Backbone:
+    """The backbone at its scale's size; the paper's strides as Kinetics' without ``detection``."""
     if numbers(experiment).backbone == "paper":
-        return networks.backbone(experiment.backbone)
+        return networks.backbone(experiment.backbone, detection=detection)
     slowfast = experiment.backbone.startswith("slowfast")
     return networks.slowfast_mini() if slowfast else networks.csn_mini()
 
 
-def classifier(
-    experiment: Experiment, num_classes: int, dropout: float = 0.0
-) -> networks.Classifier:
-    """The backbone under a classification head, for pretraining; its batch norms train.
-
-    The paper's networks stride as Kinetics' do; their weights fit detection's.
-    """
-    if numbers(experiment).backbone == "mini":
-        return networks.Classifier(backbone(experiment), num_classes, dropout)
-    kinetics = networks.backbone(experiment.backbone, detection=False)
-    return networks.Classifier(kinetics, num_classes, dropout)
+def classifier(experiment: Experiment, classes: int, dropout: float = 0.0) -> networks.Classifier:
+    """The backbone under a classification head, for pretraining; its batch norms train."""
+    return networks.Classifier(backbone(experiment, detection=False), classes, dropout)
 
 
 def action_detector(
     experiment: Experiment, num_actions: int, remembers: bool = False
 ) -> ActionDetector:
-    """The whole model with frozen batch norms (paper section 3.1), not yet pretrained.
-
-    ``remembers`` gives a relation head what it needs to tell when and where memory is from.
-    """
-    scale = numbers(experiment)
-    body = backbone(experiment)
+    """The whole model with frozen batch norms (paper section 3.1), not yet pretrained."""
+    scale, body = numbers(experiment), backbone(experiment)
     if experiment.head == "linear":
-        head = LinearHead(scale.width, num_actions)
+        head = heads.LinearHead(scale.width, num_actions)
     else:
-        averaged = AVERAGED[experiment.head]
-        span = experiment.span if remembers else 0
-        head = RelationHead(scale.width, num_actions, averaged, experiment.aggregate, span=span)
+        words = AVERAGED[experiment.head], experiment.aggregate
+        span = experiment.span if remembers else 0  # what tells when and where memory is from
+        head = heads.RelationHead(scale.width, num_actions, *words, span=span)
     roi = RoIAlign3d(scale.roi_size, 1 / body.spatial_stride)
     model = ActionDetector(body, roi, Fusion(body.out_channels, scale.width), head)
     networks.freeze_batchnorm(model)
@@ -93,56 +80,46 @@ def token_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]
 
 def train_dataset(
     experiment: Experiment, layout: AvaLayout, keyframes: Sequence[Keyframe]
-) -> ClipDataset:
+) -> clips.ClipDataset:
     """Augmented clips: colour jitter, box jitter, flip (paper section 3.1)."""
     scale = numbers(experiment)
-    transform = train_transform(scale.short_side, scale.long_side)
-    clip = sampling(experiment)
-    return ClipDataset(layout, keyframes, clip, transform, max_persons=scale.max_persons)
+    view, most = train_transform(scale.short_side, scale.long_side), scale.max_persons
+    return clips.ClipDataset(layout, keyframes, sampling(experiment), view, max_persons=most)
 
 
 def order(
-    experiment: Experiment,
-    stage: Stage,
-    keyframes: Sequence[Keyframe],
-    label_map: LabelMap,
-    start: int,
-    *,
-    accumulate: int = 1,
-) -> GlobalBatches:
+    experiment: Experiment, stage: Stage, keyframes: Sequence[Keyframe], label_map: LabelMap,
+    start: int, *, accumulate: int = 1,
+) -> GlobalBatches:  # fmt: skip
     """Which keyframe comes when in a stage, from iteration ``start`` on, in how many turns."""
     contains_KA = np.array([keyframe.actions.any(axis=0) for keyframe in keyframes])
     names = [label_map.name(action) for action in label_map.ids]
     return GlobalBatches(
-        len(keyframes),
-        stage.batch,
-        seed=experiment.seed,
-        start=start,
-        stop=stage.iterations,
-        rank=processes.rank(),
-        num_processes=processes.num_processes(),
-        accumulate=accumulate,
+        len(keyframes), stage.batch, seed=experiment.seed, start=start, stop=stage.iterations,
+        rank=processes.rank(), num_processes=processes.num_processes(), accumulate=accumulate,
         draw=make_draw(stage.sampler, contains_KA, names, experiment.seed),
-    )
+    )  # fmt: skip
 
 
 def train_batches(
-    experiment: Experiment, dataset: ClipDataset, batches: GlobalBatches, *, alike: bool
-) -> Iterator[tuple[Batch, Share]]:
+    experiment: Experiment, dataset: clips.ClipDataset, batches: GlobalBatches,
+    *, alike: bool, before: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[clips.Batch, Share]]:  # fmt: skip
     """This process's shares of a stage's batches, and whose persons they have.
 
     With ``alike`` all shares are padded to the size of the global batch, so that losses do not
-    depend on how it is shared; otherwise each to its own largest clip, which is less to compute.
+    depend on how it is shared. ``before`` is called before each iteration.
     """
     scale = numbers(experiment)
-    padded = partial(collate, multiple=scale.pad_multiple)
+    padded = partial(clips.collate, multiple=scale.pad_multiple)
     shares = batches.shares([min(len(k.boxes), scale.max_persons) for k in dataset.keyframes])
-    turns_of = iter(loader(dataset, experiment, batch_sampler=batches, collate_fn=padded))
-    while turns := list(islice(turns_of, batches.accumulate)):
+    loaded = iter(loader(dataset, experiment, batch_sampler=batches, collate_fn=padded))
+    while turns := list(islice(loaded, batches.accumulate)):
         if alike:
             sizes = processes.gather([tuple(turn.clips_BCTHW.shape[3:]) for turn in turns])
             largest = [max(sides) for sides in zip(*sizes, strict=True)]
             turns = [turn.padded(*largest) for turn in turns]
+        before()
         yield from zip(turns, shares, strict=False)
 
 
@@ -151,9 +128,7 @@ def views(experiment: Experiment) -> dict[str, v2.Transform]:
     scale = numbers(experiment)
     longest, grown = scale.long_side / scale.short_side, _extension(experiment)
     return {
-        f"{side}-flipped" if flip else f"{side}": test_transform(
-            side, round(side * longest), flip, grown
-        )
+        f"{side}{'-flipped' * flip}": test_transform(side, round(side * longest), flip, grown)
         for side in experiment.scales
         for flip in ([False, True] if experiment.flip else [False])
     }
@@ -177,42 +152,32 @@ def _extension(experiment: Experiment) -> tuple[float, float]:
 
 
 def test_batches(
-    experiment: Experiment,
-    layout: AvaLayout,
-    keyframes: Sequence[Keyframe],
+    experiment: Experiment, layout: AvaLayout, keyframes: Sequence[Keyframe],
     transforms: Sequence[v2.Transform],
-) -> DataLoader:
-    """This process's share of the views of keyframes, batch by batch, a list of views each.
-
-    Processes share whole batches, so that a clip is padded the same for any number of them. At
-    paper scale the clips of a batch have one size and are not padded for others; the few sizes of
-    the rendered worlds stay in file order, in which the committed reference was scored.
-    """
+) -> DataLoader:  # fmt: skip
+    """This process's share of the views of keyframes, batch by batch, a list of views each."""
     scale = numbers(experiment)
-    dataset = ClipDataset(layout, keyframes, sampling(experiment), list(transforms))
+    dataset = clips.ClipDataset(layout, keyframes, sampling(experiment), list(transforms))
+    # Processes share whole batches of clips of one size, so that a clip is padded the same for any
+    # number of them; rendered clips stay in file order, in which the reference was scored.
     rendered = scale.world_version and not experiment.dataset
     sizes = [(0, 0)] * len(keyframes) if rendered else dataset.sizes()
     batches = batches_by_size(sizes, scale.batch)[processes.rank() :: processes.num_processes()]
-    padded = partial(collate_views, multiple=scale.pad_multiple)
+    padded = partial(clips.collate_views, multiple=scale.pad_multiple)
     return loader(dataset, experiment, batch_sampler=batches, collate_fn=padded)
 
 
 def loader(dataset, experiment: Experiment, **options) -> DataLoader:
     """A loader with the scale's number of workers; ``options`` are DataLoader's."""
     cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    workers = min(numbers(experiment).num_workers, max(1, cores))
-    # Spawned, since a process that has run threads (torch, a kernel) must not be forked.
-    context = torch.multiprocessing.get_context("spawn") if workers else None
-    return DataLoader(
-        dataset,
-        num_workers=workers,
-        multiprocessing_context=context,
-        worker_init_fn=_yield_to_training if workers else None,
-        pin_memory=torch.cuda.is_available(),
-        **options,
-    )
+    options |= {"num_workers": min(numbers(experiment).num_workers, max(1, cores))}
+    if options["num_workers"]:
+        # Spawned, since a process that has run threads (torch, a kernel) must not be forked. On few
+        # cores a worker that takes one stalls all of the model's threads: workers yield to them.
+        context = torch.multiprocessing.get_context("spawn")
+        options |= {"multiprocessing_context": context, "worker_init_fn": _yield_to_training}
+    return DataLoader(dataset, pin_memory=torch.cuda.is_available(), **options)
 
 
 def _yield_to_training(worker: int) -> None:
-    """On few cores a worker that takes one stalls all of the model's threads; let it wait."""
     os.nice(10)

@@ -1,8 +1,7 @@
 """The one training loop: pretraining, detectors and every stage of a run go through ``fit``.
 
-It knows nothing of what is trained. Iteration ``i`` draws its random numbers from (seed, i) and its
-batch from the sampler, so a run that was killed and started again, on as many processes or others,
-equals one that was not.
+Iteration ``i`` draws its random numbers from (seed, i) and its batch from the sampler. So a run
+that was killed and started again, on as many processes or others, equals one that was not.
 """
 
 from __future__ import annotations
@@ -11,8 +10,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -58,96 +58,61 @@ Objective = Callable[[nn.Module, object], tuple[torch.Tensor, int]]
 
 
 def fit(
-    model: nn.Module,
-    objective: Objective,
-    batches: Callable[[int], Iterable],
-    schedule: Schedule,
-    *,
-    folder: Path,
-    digest: str,
-    progress: Report,
-    keep: Callable[[int], None] = lambda iteration: None,
-    accumulate: int = 1,
-    half: bool = False,
-    save_every: int = 0,
-) -> None:
-    """Train ``model`` in place, or finish training it.
+    model: nn.Module, objective: Objective, batches: Callable[[int], Iterable], schedule: Schedule,
+    *, folder: Path, digest: str, progress: Report, keep: Callable[[int], None] = lambda done: None,
+    accumulate: int = 1, half: bool = False, save_every: int = 0,
+) -> None:  # fmt: skip
+    """Train the weights of ``model`` that require gradients, or finish training them.
 
-    Args:
-        model: its parameters with ``requires_grad`` are trained; modes are the caller's.
-        objective: see :data:`Objective`. The loss is averaged over the units of all processes.
-        batches: gives the batches from an iteration on, ``accumulate`` of them for each.
-        schedule: iterations, learning rate, seed.
-        folder: holds ``checkpoint.pt`` and ``log.jsonl``.
-        digest: of what is trained; a checkpoint with another one is refused.
-        progress: called with (iterations done, iterations, one line of text).
-        keep: called with an iteration before its checkpoint is written, to copy what else the
-            training changes; ``batches`` gets the iteration that training resumes at.
-        accumulate: batches whose gradients are summed before the weights are updated.
-        half: compute the objective in bfloat16 where that is safe (autocast); weights, gradients
-            and updates stay float32.
-        save_every: iterations between checkpoints; 0 is a tenth of all.
-
-    Raises:
-        InputError: the folder's checkpoint belongs to something else or cannot be read.
-        FloatingPointError: the loss is not finite; nothing is saved after that.
+    ``batches`` gives the batches from an iteration on, ``accumulate`` of them for each. ``folder``
+    holds ``log.jsonl`` and, every ``save_every`` iterations (0: ten times in all), the checkpoint
+    of what ``digest`` names. ``keep`` is called before, to copy what else the training changes.
     """
-    optimizer = _optimizer(model, schedule)
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    device = weights[0].device
-    path = folder / "checkpoint.pt"
-    start = _resume(path, digest, model, optimizer)
-    log, started, waited = folder / "log.jsonl", time.monotonic(), 0.0
-    if processes.rank() == 0:
+    path, log, first = folder / "checkpoint.pt", folder / "log.jsonl", processes.rank() == 0
+    optimizer, start = _optimizer(model, schedule), 0
+    if path.exists():
+        content = read_weights(path, digest)
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        start = content["iteration"]
+    if first:
         _cut_back(log, start)
-    several = processes.num_processes() > 1
+    several, iterations = processes.num_processes() > 1, schedule.iterations
     network = DistributedDataParallel(model, gradient_as_bucket_view=True) if several else model
-    save_every = save_every or max(1, schedule.iterations // SAVES)
-    log_every = max(1, schedule.iterations // LOG_LINES)
-    stream = iter(batches(start))
-    for iteration in range(start, schedule.iterations):
-        lr = schedule.lr_at(iteration)
+    save_every = save_every or max(1, iterations // SAVES)
+    stream, started, waited = iter(batches(start)), time.monotonic(), 0.0
+    for iteration in range(start, iterations):
+        asked, done = time.monotonic(), iteration + 1
+        turns = list(islice(stream, accumulate))
+        waited += time.monotonic() - asked
+        lr, seed = schedule.lr_at(iteration), (schedule.seed << 40) + iteration
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
-        total, units = 0.0, 0.0
-        for turn in range(accumulate):
-            asked = time.monotonic()
-            batch = next(stream)
-            waited += time.monotonic() - asked
-            torch.manual_seed((schedule.seed << 40) + iteration)
-            # Processes exchange gradients once an iteration, with the last of its batches.
-            with network.no_sync() if several and turn < accumulate - 1 else nullcontext():
-                with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                    loss, count = objective(network, batch)
-                before, units = units, max(1.0, units + processes.total(count, device))
-                # The gradient so far is a mean over fewer units: make it its part of the new mean.
-                for weight in weights:
-                    if weight.grad is not None:
-                        weight.grad.mul_(before / units)
-                # DDP averages gradients over processes; the factor makes that a sum.
-                (loss * (processes.num_processes() / units)).backward()
-            total += processes.total(loss.item(), device)
+        loss = _add_gradients(network, objective, turns, seed, half)
         if schedule.clip:
+            weights = [w for group in optimizer.param_groups for w in group["params"]]
             nn.utils.clip_grad_norm_(weights, schedule.clip)
         optimizer.step()
-        mean = torch.tensor(total / units).item()
-        if not math.isfinite(mean):
-            raise FloatingPointError(f"the loss is {mean} at iteration {iteration}: lower lr")
-        if processes.rank() == 0 and iteration % log_every == 0:
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} at iteration {iteration}: lower lr")
+        if first and iteration % max(1, iterations // LOG_LINES) == 0:
             seconds = round(time.monotonic() - started, 2)
-            line = {"iteration": iteration, "loss": round(mean, 6), "lr": lr, "seconds": seconds}
-            line |= {"iterations": schedule.iterations, "data_seconds": round(waited, 2)}
+            line = {"iteration": iteration, "loss": round(loss, 6), "lr": lr, "seconds": seconds}
+            line |= {"iterations": iterations, "data_seconds": round(waited, 2)}
             if torch.cuda.is_initialized():
                 line["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
             with open(log, "a") as file:
                 file.write(json.dumps(line) + "\n")
             waited = 0.0  # for batches, since the last line
-        done = iteration + 1
-        if done % save_every == 0 or done == schedule.iterations:
+        if done % save_every == 0 or done == iterations:
             keep(done)
-            _save(path, digest, done, model, optimizer)
-        progress(done, schedule.iterations, f"loss {mean:.4f}")
+            if first:
+                content = {"digest": digest, "iteration": done, "model": model.state_dict()}
+                with written_whole(path) as temporary:
+                    torch.save(content | {"optimizer": optimizer.state_dict()}, temporary)
+            processes.barrier()
+        progress(done, iterations, f"loss {loss:.4f}")
 
 
 def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:
@@ -160,31 +125,32 @@ def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum, fused=fused)
 
 
-def _save(path: Path, digest: str, iteration: int, model: nn.Module, optimizer) -> None:
-    """Write a checkpoint whole, from the first process only."""
-    if processes.rank() == 0:
-        content = {"digest": digest, "iteration": iteration, "model": model.state_dict()}
-        with written_whole(path) as temporary:
-            torch.save(content | {"optimizer": optimizer.state_dict()}, temporary)
-    processes.barrier()
-
-
-def _resume(path: Path, digest: str, model: nn.Module, optimizer) -> int:
-    """Load a checkpoint if there is one; returns the iteration that comes next."""
-    if not path.exists():
-        return 0
-    content = read_weights(path, digest)
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    return content["iteration"]
+def _add_gradients(
+    network: nn.Module, objective: Objective, turns: list, seed: int, half: bool
+) -> float:
+    """Backpropagate the mean loss over the units of all turns and processes; returns it."""
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    device, size = weights[0].device, processes.num_processes()
+    total, units = 0.0, 0.0
+    for turn, batch in enumerate(turns, 1):
+        torch.manual_seed(seed)
+        # Processes exchange gradients once an iteration, with the last of its batches.
+        with network.no_sync() if size > 1 and turn < len(turns) else nullcontext():
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                loss, count = objective(network, batch)
+            before, units = units, max(1.0, units + processes.total(count, device))
+            # The gradient so far is a mean over fewer units: make it its part of the new mean.
+            for weight in weights:
+                if weight.grad is not None:
+                    weight.grad.mul_(before / units)
+            # DDP averages gradients over processes; the factor makes that a sum.
+            (loss * (size / units)).backward()
+        total += processes.total(loss.item(), device)
+    return torch.tensor(total / units).item()
 
 
 def read_weights(path: Path, digest: str) -> dict:
-    """Read a checkpoint that ``fit`` wrote, without executing pickles.
-
-    Raises:
-        InputError: the file is damaged, or belongs to something else.
-    """
+    """Read a checkpoint that ``fit`` wrote, without executing pickles, if it is of ``digest``."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         made_of = content["digest"]
@@ -192,9 +158,9 @@ def read_weights(path: Path, digest: str) -> dict:
         reason = str(error).split("\n")[0]
         raise InputError(f"{path}: not a readable checkpoint ({reason}); delete it") from error
     if made_of != digest:
+        remedy = "delete it or use another results folder"
         raise InputError(
-            f"{path}: checkpoint of another experiment ({made_of}, not {digest}); "
-            "delete it or use another results folder"
+            f"{path}: checkpoint of another experiment ({made_of}, not {digest}); {remedy}"
         )
     return content
 
@@ -203,8 +169,6 @@ def _cut_back(log: Path, start: int) -> None:
     """Keep the log's lines of iterations before ``start``, so that none stands twice."""
     kept = []
     for line in log.read_text().splitlines() if log.exists() else []:
-        try:
+        with suppress(ValueError, KeyError):  # a line that a kill cut short
             kept += [line] if json.loads(line)["iteration"] < start else []
-        except (ValueError, KeyError):  # cut short by a kill
-            continue
     write_whole(log, "".join(line + "\n" for line in kept))

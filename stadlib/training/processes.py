@@ -25,19 +25,12 @@ def num_processes() -> int:
 
 
 def device() -> torch.device:
-    """The accelerator of this process if there is one, else the CPU.
-
-    Raises:
-        InputError: more processes than GPUs.
-    """
+    """The accelerator of this process if there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    number = int(os.environ.get("LOCAL_RANK", "0"))
-    if number >= torch.cuda.device_count():
-        raise InputError(
-            f"process {number} of this machine has no GPU: there are {torch.cuda.device_count()}; "
-            "start one process a GPU"
-        )
+    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= count:
+        raise InputError(f"process {number} has no GPU: there are {count}; start one process a GPU")
     return torch.device("cuda", number)
 
 
@@ -52,10 +45,9 @@ def group():
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    if (accelerator := device()).type == "cuda":
-        torch.cuda.set_device(accelerator)
-    backend = "nccl" if accelerator.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE)
+    if gpu := device().type == "cuda":
+        torch.cuda.set_device(device())
+    distributed.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:
@@ -81,17 +73,9 @@ def gather(items: list, *, first_only: bool = False) -> list:
     """The items of all processes in the order of their ranks; others than the first may get []."""
     if num_processes() == 1:
         return items
-    parts: list | None = None if first_only and rank() else [None] * num_processes()
+    parts = [] if first_only and rank() else [None] * num_processes()
     if first_only:
-        distributed.gather_object(items, parts)
+        distributed.gather_object(items, parts or None)
     else:
         distributed.all_gather_object(parts, items)
-    return [item for part in parts or [] for item in part]
-
-
-def of_first(item: object) -> object:
-    """What the first process gave, on every process."""
-    items = [item]
-    if num_processes() > 1:
-        distributed.broadcast_object_list(items)
-    return items[0]
+    return [item for part in parts for item in part]

@@ -1,10 +1,10 @@
 """A run from its experiment to its metrics: pretrained weights, the stages, predictions, mAP.
 
 A stage that trains everything sees clips and, where it remembers, keeps an online memory. A stage
-that trains the head alone cannot change what the backbone sees: every second of every video is
-extracted once, and it trains on that in seconds. No strategy of Table 2 has code of its own.
+that trains the head alone trains on features of every second, which are extracted once. No strategy
+of Table 2 has code of its own.
 
-Legend: N persons of a batch, A actions.
+Legend: N persons of a batch, A actions, L sequences, C channels.
 """
 
 from __future__ import annotations
@@ -14,54 +14,33 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stadlib.base import InputError, MakeProgress, Report, stage_dir, written_whole
+from stadlib.data import keyframes as data_keyframes
 from stadlib.data import rows as data_rows
 from stadlib.data.batches import Share
 from stadlib.data.clips import Batch
-from stadlib.data.keyframes import (
-    CONFIDENT,
-    Keyframe,
-    detected_keyframes,
-    detections,
-    read_keyframes,
-    require_agreement,
-    with_confident,
-)
+from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import LabelMap
 from stadlib.data.layout import SOURCES, AvaLayout
-from stadlib.evaluation import average_precision
+from stadlib.evaluation.average_precision import frame_map
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import MemoryTokens, no_memory, set_share
 from stadlib.models.networks import recompute_activations
 from stadlib.recipes.experiment import USUAL, Execution, Experiment, Stage
-from stadlib.training import build, processes
+from stadlib.training import build, loop, memory, processes
 from stadlib.training.bank import FeatureBank, windows
-from stadlib.training.detector import require_boxes
-from stadlib.training.loop import Schedule, fit, read_weights
-from stadlib.training.memory import (
-    ClipKey,
-    FeatureBatch,
-    OfflineMemory,
-    OnlineMemory,
-    clip_key,
-    feature_batch,
-    feature_batches,
-    one_a_second,
-    view_key,
-)
+from stadlib.training.memory import ClipKey, FeatureBatch
 from stadlib.training.pretraining import prepare_data, pretrained_backbone
 
-BOX = ["x1", "y1", "x2", "y2"]
+BOX = list(data_rows.BOX)
 FEATURE_BATCH = 64  # keyframes that are scored at a time where their features are known
 Remember = Callable[[Sequence[ClipKey]], MemoryTokens]  # the memory of the clips of a batch
-
-
-# ------------------------------------------------------------------------------------------ a run
 
 
 @dataclass(frozen=True)
@@ -78,34 +57,34 @@ class Run:
     @property
     def half(self) -> bool:
         """Whether networks compute in bfloat16 where that is safe (autocast)."""
-        usual = self._large and processes.device().type == "cuda"
+        usual = self.experiment.scale == "paper" and processes.device().type == "cuda"
         return {"auto": usual, "bfloat16": True, "float32": False}[self.execution.precision]
 
     @property
     def recompute(self) -> bool:
         """Whether a backbone's activations are computed again in the backward pass."""
-        usual = self._large and "64x1" in self.experiment.frames
+        usual = self.experiment.scale == "paper" and "64x1" in self.experiment.frames
         return {"auto": usual, "yes": True, "no": False}[self.execution.recompute]
 
-    @property
-    def alike(self) -> bool:
-        """Whether the shares of a batch are padded to one size."""
-        return {"auto": not self._large, "batch": True, "share": False}[self.execution.pad]
-
-    @property
-    def _large(self) -> bool:
-        return self.experiment.scale == "paper"
-
-    def banks(self, number: int) -> OfflineMemory:
+    def banks(self, number: int) -> memory.OfflineMemory:
         """Of the backbone as it is after a stage, counted from 1."""
         stages = self.experiment.stages[:number]
-        trained = max(i for i, stage in enumerate(stages) if stage.train == "all")
-        return OfflineMemory(
-            self.layout, self.experiment, self.stage_folders[trained], self.progress
-        )
+        folder = self.stage_folders[max(i for i, s in enumerate(stages) if s.train == "all")]
+        return memory.OfflineMemory(self.layout, self.experiment, folder, self.progress)
+
+    def memory(self, model: ActionDetector, number: int, split: str) -> dict[str, FeatureBank]:
+        """The offline banks that a stage, counted from 1, remembers out of, by source."""
+        banks = {}
+        for source in self.experiment.stages[number - 1].memory:
+            if self.has(source, split):
+                self.require_boxes(source, split)
+                banks[source] = self.banks(number).seconds(model, source, split)
+        return banks
 
     def require_boxes(self, source: str, split: str) -> None:
-        """See that the detector's boxes of a split are there."""
+        """See that the boxes of a split are there; a miniature's detector finds them if need be."""
+        from stadlib.training.detector import require_boxes  # noqa: PLC0415  (not in every run)
+
         require_boxes(self.experiment, self.layout, source, split, self.progress)
 
     def has(self, source: str, split: str) -> bool:
@@ -123,23 +102,20 @@ def open_run(
 ) -> Run:
     """A run on its dataset, which is rendered if need be."""
     layout = prepare_data(experiment, progress)
-    numbers = range(1, len(experiment.stages) + 1)
-    folders = tuple(stage_dir(experiment.stage_digest(number)) for number in numbers)
+    digests = [experiment.stage_digest(n) for n, _ in enumerate(experiment.stages, 1)]
+    folders = tuple(map(stage_dir, digests))
     return Run(experiment, layout, folder, folders, progress, execution)
 
 
 def annotated(layout: AvaLayout, sources: Iterable[str], split: str) -> list[Keyframe]:
     """The keyframes with persons of the sources that the dataset has, one list after the other."""
-    keyframes = [
-        keyframe
-        for source in sources
-        if layout.annotations(source, split).exists()
-        for keyframe in read_keyframes(layout, source, split)
-        if len(keyframe.boxes)
-    ]
-    if not keyframes:
-        raise InputError(f"{layout.annotation_folder}: no annotated {split} keyframe; add some")
-    return keyframes
+    keyframes = []
+    for source in sources:
+        if layout.annotations(source, split).exists():
+            keyframes += data_keyframes.read_keyframes(layout, source, split)
+    if persons := [keyframe for keyframe in keyframes if len(keyframe.boxes)]:
+        return persons
+    raise InputError(f"{layout.annotation_folder}: no annotated {split} keyframe; add some")
 
 
 def scored_keyframes(run: Run, split: str = "val") -> list[Keyframe]:
@@ -151,35 +127,19 @@ def scored_keyframes(run: Run, split: str = "val") -> list[Keyframe]:
     keyframes = []
     for source in run.scored_sources(split):
         run.require_boxes(source, split)
-        keyframes += detected_keyframes(layout, source, split, boxes, threshold)
+        keyframes += data_keyframes.detected_keyframes(layout, source, split, boxes, threshold)
     return keyframes
 
 
-def training_keyframes(run: Run, stage: Stage) -> list[Keyframe]:
-    """What a stage is trained on: annotated persons, perhaps with confident detections."""
-    keyframes, experiment = annotated(run.layout, stage.data, "train"), run.experiment
-    if not experiment.detected or experiment.detections.training == "ground-truth":
-        return keyframes
-    mixed = []
-    for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
-        run.require_boxes(source, "train")
-        boxes = detections(run.layout, source, "train", experiment.boxes_name, CONFIDENT)
-        mixed += with_confident([k for k in keyframes if k.source == source], boxes)
-    return mixed
-
-
-# --------------------------------------------------------------------------------------- training
-
-
-def run_stages(run: Run) -> dict:
-    """Pretrain (or reuse), train every stage, evaluate; returns the metrics of a record."""
-    experiment = run.experiment
+def run_stages(run: Run) -> ActionDetector:
+    """Pretrain (or reuse) the backbone and train every stage; returns the trained model."""
+    stages = run.experiment.stages
     for source in SOURCES:
-        require_agreement(run.layout, source)
-    weights = pretrained_backbone(experiment, run.progress)
-    model = _new_model(run, experiment.stages[0])
+        data_keyframes.require_agreement(run.layout, source)
+    weights = pretrained_backbone(run.experiment, run.progress)
+    model = _new_model(run, stages[0])
     model.backbone.load_state_dict(weights)
-    for number, stage in enumerate(experiment.stages, 1):
+    for number, stage in enumerate(stages, 1):
         if stage.start == "previous-backbone":  # and fusion, under a head that knows nothing yet
             old, model = model, _new_model(run, stage)
             model.backbone.load_state_dict(old.backbone.state_dict())
@@ -188,21 +148,20 @@ def run_stages(run: Run) -> dict:
             classifier = _new_model(run, stage).head.classifier
             model.head.classifier.load_state_dict(classifier.state_dict())
         _train(run, number, model)
-    return predict(run, model)
+    return model
 
 
 def trained_model(run: Run) -> ActionDetector:
     """The model of a run that is finished, with the weights of its last stage."""
-    experiment = run.experiment
-    model = _new_model(run, experiment.stages[-1])
-    for number, stage in enumerate(experiment.stages, 1):
-        path = run.stage_folders[number - 1] / "checkpoint.pt"
-        weights = read_weights(path, experiment.stage_digest(number))["model"]
-        if stage.train == "all" and stage is not experiment.stages[-1]:
-            body = {name: w for name, w in weights.items() if not name.startswith("head.")}
-            model.load_state_dict(body, strict=False)
-        else:
-            (model if stage.train == "all" else model.head).load_state_dict(weights)
+    stages, model = run.experiment.stages, _new_model(run, run.experiment.stages[-1])
+    for number, stage in enumerate(stages, 1):
+        path, last = run.stage_folders[number - 1] / "checkpoint.pt", number == len(stages)
+        weights = loop.read_weights(path, run.experiment.stage_digest(number))["model"]
+        if stage.train != "all":
+            model.head.load_state_dict(weights)
+        else:  # the heads of earlier stages may be other ones
+            weights = {n: w for n, w in weights.items() if last or not n.startswith("head.")}
+            model.load_state_dict(weights, strict=last)
     return model
 
 
@@ -220,226 +179,161 @@ def _new_model(run: Run, stage: Stage) -> ActionDetector:
 def _train(run: Run, number: int, model: ActionDetector) -> None:
     """Train a stage, counted from 1, or finish training it."""
     experiment, stage = run.experiment, run.experiment.stages[number - 1]
-    folder, turns = run.stage_folders[number - 1], run.execution.accumulate
-    keyframes, labels = training_keyframes(run, stage), run.layout.label_map()
+    folder, digest = run.stage_folders[number - 1], experiment.stage_digest(number)
+    turns, online, see = run.execution.accumulate, None, lambda *_: None
+    keyframes = annotated(run.layout, stage.data, "train")
+    if experiment.detected and experiment.detections.training != "ground-truth":
+        persons, keyframes = keyframes, []  # annotated ones, and beside them confident detections
+        options = "train", experiment.boxes_name, data_keyframes.CONFIDENT
+        for source in dict.fromkeys(keyframe.source for keyframe in persons):
+            run.require_boxes(source, "train")
+            boxes = data_keyframes.detections(run.layout, source, *options)
+            of_source = [keyframe for keyframe in persons if keyframe.source == source]
+            keyframes += data_keyframes.with_confident(of_source, boxes)
     if stage.train == "all":  # the whole network, on clips; they fill the online memory on the way
         dataset = build.train_dataset(experiment, run.layout, keyframes)
-        online = OnlineMemory(
-            folder / "online",
-            {"stage": experiment.stage_digest(number)},
-            build.token_size(experiment, model),
-            {source: [k for k in keyframes if k.source == source] for source in stage.memory},
-        )
-        module, memory = model.train(), online.banks
-        see, keep = online.update, online.keep
+        shown = {source: [k for k in keyframes if k.source == source] for source in stage.memory}
+        size = build.token_size(experiment, model)
+        online = memory.OnlineMemory(folder / "online", {"stage": digest}, size, shown)
+        module, banks, see = model.train(), online.banks, online.update
     else:  # the head, or its classifier, on features of a backbone that no longer changes
-        banks = run.banks(number)
-        keyframes = one_a_second(keyframes)
-        sources = dict.fromkeys(keyframe.source for keyframe in keyframes)
-        features = {source: banks.trained_on(model, source, keyframes) for source in sources}
-        memory = _memory_banks(run, banks, model, "train", stage)
+        keyframes = memory.one_a_second(keyframes)
+        offline, sources = run.banks(number), dict.fromkeys(k.source for k in keyframes)
+        features = {source: offline.trained_on(model, source, keyframes) for source in sources}
+        banks = run.memory(model, number, "train")
         model.head.requires_grad_(stage.train == "head")
         model.head.classifier.requires_grad_(True)
         module = model.head.train()
-        see, keep = lambda *_: None, lambda iteration: None
 
     def batches(start: int) -> Iterator[tuple[Batch | FeatureBatch, Share]]:
+        labels = run.layout.label_map()
         order = build.order(experiment, stage, keyframes, labels, start, accumulate=turns)
-        if stage.train != "all":
-            yield from feature_batches(keyframes, order, features)
-            return
+        if online is None:
+            return memory.feature_batches(keyframes, order, features)
         online.restore(start)
-        parts = build.train_batches(experiment, dataset, order, alike=run.alike)
-        for turn, part in enumerate(parts):
-            if turn % turns == 0:
-                online.settle()  # what the iteration before saw
-            yield part
+        alike = {"auto": experiment.scale != "paper", "batch": True, "share": False}
+        padding = alike[run.execution.pad]
+        # What an iteration saw is settled, and remembered, before the next one.
+        return build.train_batches(experiment, dataset, order, alike=padding, before=online.settle)
 
-    numbers = ("iterations", "lr", "drop", "weight_decay", "clip")
-    fit(
-        module,
-        partial(action_loss, remember=remember_from(run, memory), see=see),
-        batches,
-        Schedule(**{name: getattr(stage, name) for name in numbers}, seed=experiment.seed),
-        folder=folder,
-        digest=experiment.stage_digest(number),
-        progress=run.progress(f"train {experiment.head}" + f", stage {number}" * (number > 1)),
-        keep=keep,
-        accumulate=turns,
-        half=run.half,
-        save_every=run.execution.save_every,
-    )
+    names = ("iterations", "lr", "drop", "weight_decay", "clip")
+    schedule = loop.Schedule(**{name: getattr(stage, name) for name in names}, seed=experiment.seed)
+    title = f"train {experiment.head}" + f", stage {number}" * (number > 1)
+    loss = partial(action_loss, remember=remember_from(run, banks), see=see)
+    loop.fit(
+        module, loss, batches, schedule,
+        folder=folder, digest=digest, progress=run.progress(title), accumulate=turns, half=run.half,
+        keep=online.keep if online else lambda done: None, save_every=run.execution.save_every,
+    )  # fmt: skip
 
 
 def action_loss(
-    module: nn.Module,
-    part: tuple[Batch | FeatureBatch, Share],
-    remember: Remember,
+    module: nn.Module, part: tuple[Batch | FeatureBatch, Share], remember: Remember,
     see: Callable = lambda *_: None,
-) -> tuple[Tensor, int]:
-    """Binary cross-entropy over all actions, summed over persons (SlowFast, AlphAction).
-
-    ``part`` is a share of a batch. ``remember`` gives the memory of its clips, and ``see`` takes
-    their keys and counts, and the tokens and boxes of their persons.
-    """
+) -> tuple[Tensor, int]:  # fmt: skip
+    """Binary cross-entropy over all actions, summed over persons, who are also given to ``see``."""
     batch, share = part
     set_share(module, share.rows, share.total)
     device = next(module.parameters()).device
-    memory, moved = remember(batch.keys).to(device), batch.to(device)
-    logits_NA, tokens_NLC = _forward(module, moved, memory)
+    remembered, moved = remember(batch.keys).to(device), batch.to(device)
+    scored = module(*_inputs(moved), remembered)
+    logits_NA, tokens_NLC = scored if isinstance(scored, tuple) else (scored, moved.tokens_NLC)
     see(batch.keys, batch.counts_B, tokens_NLC, batch.boxes_norm_N4)
     loss_NA = F.binary_cross_entropy_with_logits(logits_NA, moved.actions_NA, reduction="none")
     return loss_NA.mean(dim=1).sum(), len(logits_NA)
 
 
-def _forward(
-    module: nn.Module, batch: Batch | FeatureBatch, memory: MemoryTokens
-) -> tuple[Tensor, Tensor]:
-    """Logits and tokens: of clips by the whole network, of known tokens by its head alone."""
-    boxes_norm_N4, counts_B = batch.boxes_norm_N4, batch.counts_B
+def _inputs(batch: Batch | FeatureBatch) -> tuple[Tensor, ...]:
+    """What the whole network takes of clips, or its head alone of known tokens."""
     if isinstance(batch, Batch):
-        return module(batch.clips_BCTHW, batch.boxes_N4, counts_B, boxes_norm_N4, memory)
-    return module(batch.tokens_NLC, boxes_norm_N4, counts_B, memory), batch.tokens_NLC
+        return batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4
+    return batch.tokens_NLC, batch.boxes_norm_N4, batch.counts_B
 
 
 def remember_from(run: Run, banks: Mapping[str, FeatureBank]) -> Remember:
     """What clips remember out of these banks; they may fill up while this is in use."""
-    experiment = run.experiment
-    width = build.numbers(experiment).width
-
-    def remember(keys: Sequence[ClipKey]) -> MemoryTokens:
-        empty = no_memory(len(keys), width)
-        return windows(banks, keys, experiment.span, experiment.remembered, empty)
-
-    return remember
-
-
-def _memory_banks(
-    run: Run, banks: OfflineMemory, model: ActionDetector, split: str, stage: Stage
-) -> dict[str, FeatureBank]:
-    """The offline banks that a stage remembers out of, by source."""
-    sources = [source for source in stage.memory if run.has(source, split)]
-    for source in sources:
-        run.require_boxes(source, split)
-    return {source: banks.seconds(model, source, split) for source in sources}
-
-
-# -------------------------------------------------------------------------------------- measuring
+    experiment, width = run.experiment, build.numbers(run.experiment).width
+    limits = experiment.span, experiment.remembered
+    return lambda keys: windows(banks, keys, *limits, no_memory(len(keys), width))
 
 
 def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
-    """Score a split's boxes with the model of a run and write a predictions file a source.
-
-    Returns:
-        Their frame mAPs as :func:`measure` gives them; the same on all processes.
-    """
-    experiment, last = run.experiment, run.experiment.stages[-1]
+    """Score a split's boxes, write a predictions file a source; returns what they measure."""
+    experiment, number = run.experiment, len(run.experiment.stages)
     keyframes, labels = scored_keyframes(run, split), run.layout.label_map()
-    banks = run.banks(len(experiment.stages))
     with processes.autocast(run.half):
-        remember = remember_from(run, _memory_banks(run, banks, model, split, last))
-        if last.train == "all":
-            views = build.views(experiment).values()
+        remember = remember_from(run, run.memory(model, number, split))
+        if experiment.stages[-1].train == "all":
+            views = list(build.views(experiment).values())
             batches = build.test_batches(experiment, run.layout, keyframes, views)
             progress = run.progress(f"evaluate {experiment.head}")
             total = sum(map(len, batches.batch_sampler))
             rows = score_persons(model, batches, remember, labels, total=total, progress=progress)
         else:
             share = keyframes[processes.rank() :: processes.num_processes()]
-            batches = feature_views(share, banks.views(model, keyframes, split))
+            batches = feature_views(share, run.banks(number).views(model, keyframes, split))
             rows = score_persons(model.head, batches, remember, labels)
     metrics = {}
     if processes.rank() == 0:
-        rows = _in_order(rows, keyframes)
-        if experiment.detections and experiment.detections.product:
-            rows = _times_box_score(run, rows, split)
+        # In the order of the keyframes, as one process and batches of one size would write them.
+        places = {memory.clip_key(keyframe): place for place, keyframe in enumerate(keyframes)}
+        keys = zip(rows["source"], rows["video"], rows["timestamp"], strict=True)
+        rows = rows.iloc[np.argsort([places[key] for key in keys], kind="stable")]
         files = {s: detection_file(run.folder, s, split) for s in run.scored_sources(split)}
         for source, path in files.items():
-            write_detections(rows[rows["source"] == source], path)
+            of_source = rows[rows["source"] == source]
+            if len(of_source) and experiment.detections and experiment.detections.product:
+                name = experiment.boxes_name
+                found = data_keyframes.detections(run.layout, source, split, name, 0.0)
+                boxes = pd.concat(found.values()).astype(dict.fromkeys(BOX, "float32"))
+                boxes = boxes.rename(columns={"score": "box"})
+                factor = of_source.merge(boxes, on=["video", "timestamp", *BOX], how="left")["box"]
+                of_source = of_source.assign(score=of_source["score"] * factor.to_numpy())
+            write_detections(of_source, path)
         metrics = measure(run.layout, files, split)
-    return processes.of_first(metrics)
+    return processes.gather([metrics])[0]
 
 
 def feature_views(
-    keyframes: Sequence[Keyframe],
-    views: Sequence[Mapping[str, FeatureBank]],
-    key: Callable = view_key,
-) -> Iterator[list[FeatureBatch]]:
-    """Batches of keyframes whose features are known, as :func:`score_persons` takes them.
-
-    ``views`` has a mapping of banks by source a view; ``key`` says where they keep a keyframe.
-    """
+    keyframes: Sequence[Keyframe], views: Sequence[Mapping[str, FeatureBank]],
+    key: Callable = memory.view_key,
+) -> Iterator[list[FeatureBatch]]:  # fmt: skip
+    """Batches for :func:`score_persons` from the banks of each view, which keep them by ``key``."""
     for start in range(0, len(keyframes), FEATURE_BATCH):
         some = keyframes[start : start + FEATURE_BATCH]
-        yield [feature_batch(some, banks, key) for banks in views]
+        yield [memory.feature_batch(some, banks, key) for banks in views]
 
 
 @torch.inference_mode()
 def score_persons(
-    module: nn.Module,
-    batches: Iterable[Sequence[Batch | FeatureBatch]],
-    remember: Remember,
-    label_map: LabelMap,
-    *,
-    total: int = 0,
-    progress: Report = lambda *_: None,
-) -> pd.DataFrame:
+    module: nn.Module, batches: Iterable[Sequence[Batch | FeatureBatch]], remember: Remember,
+    label_map: LabelMap, *, total: int = 0, progress: Report = lambda *_: None,
+) -> pd.DataFrame:  # fmt: skip
     """Score every box of every clip, averaged over its views (scales x flip, paper section 3.1).
 
-    Args:
-        module: an action detector for clips, its head for features; set to evaluation mode here.
-        batches: each a sequence of views of the same clips.
-        remember: gives the memory of the clips of a batch.
-        label_map: columns of the scores.
-        total: number of clips of this process, for the progress.
-        progress: called with (clips done, total, text).
-
-    Returns:
-        One row a (box, action): ``source`` and the columns of a predictions file, boxes as they
-        came, not as a view saw them. The first process gets the rows of all processes.
+    ``module`` is an action detector for clips, its head for features; a batch is a sequence of
+    views of the same clips, of which this process has ``total``. Returns a row a (box, action):
+    ``source`` and a predictions file's columns; the first process gets those of all processes.
     """
     module.eval()
     device = next(module.parameters()).device
     columns = ["source", "video", "timestamp", *BOX, "action_id", "score"]
     parts, done = [], 0
     for views in batches:
-        first, memory = views[0], remember(views[0].keys).to(device)
-        logits = [_forward(module, view.to(device), memory)[0] for view in views]
+        first, remembered = views[0], remember(views[0].keys).to(device)
+        scored = [module(*_inputs(view.to(device)), remembered) for view in views]
+        logits = [x[0] if isinstance(x, tuple) else x for x in scored]
         scores_NA = torch.stack([x.float().sigmoid().cpu() for x in logits]).mean(dim=0)
         clips = zip(first.keys, first.counts_B.tolist(), strict=True)
         keys = [key for key, count in clips for _ in range(count)]
         persons = pd.DataFrame(keys, columns=columns[:3])
         persons[BOX] = first.boxes_norm_N4.numpy()
-        rows = persons.loc[persons.index.repeat(label_map.num_actions)].reset_index(drop=True)
-        rows["action_id"] = list(label_map.ids) * len(persons)
-        rows["score"] = scores_NA.flatten().numpy()
-        parts.append(rows)
+        rows = persons.merge(pd.DataFrame({"action_id": label_map.ids}), how="cross")
+        parts.append(rows.assign(score=scores_NA.flatten().numpy()))
         done += len(first.keys)
         progress(done, total, "clips")
     parts = processes.gather(parts, first_only=True)
     return pd.concat(parts or [pd.DataFrame(columns=columns)], ignore_index=True)
-
-
-def _in_order(rows: pd.DataFrame, keyframes: Sequence[Keyframe]) -> pd.DataFrame:
-    """The rows as one process and batches of one size would have written them."""
-    if not keyframes:
-        return rows
-    clips = pd.MultiIndex.from_tuples([clip_key(keyframe) for keyframe in keyframes])
-    number = pd.Series(range(len(clips)), index=clips)
-    of_row = pd.MultiIndex.from_frame(rows[["source", "video", "timestamp"]])
-    return rows.iloc[number.loc[of_row].to_numpy().argsort(kind="stable")].reset_index(drop=True)
-
-
-def _times_box_score(run: Run, rows: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Action scores multiplied by the scores of their boxes."""
-    parts, keys = [], ["video", "timestamp", *BOX]
-    for source, of_source in rows.groupby("source", sort=False):
-        by_moment = detections(run.layout, source, split, run.experiment.boxes_name, 0.0)
-        boxes = pd.concat(by_moment.values(), ignore_index=True)
-        boxes = boxes.astype(dict.fromkeys(BOX, "float32")).rename(columns={"score": "box"})
-        factor = of_source.merge(boxes, on=keys, how="left")["box"]
-        parts.append(of_source.assign(score=of_source["score"].to_numpy() * factor.to_numpy()))
-    return pd.concat(parts, ignore_index=True)
 
 
 def detection_file(folder: Path, source: str, split: str) -> Path:
@@ -450,39 +344,33 @@ def detection_file(folder: Path, source: str, split: str) -> Path:
 def write_detections(rows: pd.DataFrame, path: Path) -> None:
     """Write a predictions file in the official form, without the ``source`` column."""
     text = rows[["video", "timestamp", *BOX, "action_id", "score"]].copy()
-    decimals = {"timestamp": 6, **dict.fromkeys(BOX, 6), "score": 8}
-    for column, number in decimals.items():
-        text[column] = text[column].map(f"{{:.{number}f}}".format)
+    for column, decimals in {"timestamp": 6, **dict.fromkeys(BOX, 6), "score": 8}.items():
+        text[column] = text[column].map(f"{{:.{decimals}f}}".format)
     with written_whole(path) as temporary:
         text.to_csv(temporary, header=False, index=False)
 
 
 def groundtruth(layout: AvaLayout, source: str, split: str = "val") -> pd.DataFrame:
-    """The rows of a source's split without its excluded timestamps, which nobody scores."""
+    """The rows of a source's split without its excluded timestamps, which are not scored."""
     rows = data_rows.read_rows(layout.annotations(source, split))
-    excluded = layout.excluded(source, split)
-    keys = zip(rows["video"], rows["timestamp"].astype(float).map("{:.6f}".format), strict=True)
-    return rows[[key not in excluded for key in keys]]
+    excluded = {",".join(moment) for moment in layout.excluded(source, split)}
+    return rows[[key not in excluded for key in data_rows.keyframe_keys(rows)]]
 
 
 def measure(layout: AvaLayout, files: Mapping[str, Path], split: str) -> dict:
     """Frame mAP@0.5 of predictions files by source, as far as the split names actions.
 
-    A+K is one joint evaluation over the concatenated files, not a mean of two (field practice;
-    in Table 1 the joint number can exceed both). A source in which nobody was found has an empty
-    file and every AP 0.
-
-    Returns:
-        By source, and by ``ava+kinetics`` where there are two: ``{"mAP": ..., "AP": {...}}``.
+    ``ava+kinetics`` is one joint evaluation over both files, not a mean of two (field practice; in
+    Table 1 the joint number can exceed both). A source where nobody was found has every AP 0.
     """
-    truths = {}
-    for source in files:
+    pairs, metrics = {}, {}
+    for source, path in files.items():
         if layout.annotations(source, split).is_file():
             truth = groundtruth(layout, source, split)
             if (truth["action_id"] != data_rows.NO_LABEL).any():  # a test split's may name none
-                truths[source] = truth
-    pairs = {source: (truth, files[source]) for source, truth in truths.items()}
-    if len(truths) > 1:
-        pairs["+".join(truths)] = list(truths.values()), [files[source] for source in truths]
-    labels = layout.label_map()
-    return {s: average_precision.frame_map(*pair, labels).to_json() for s, pair in pairs.items()}
+                pairs[source] = truth, data_rows.read_rows(path)
+    if len(pairs) > 1:
+        pairs["+".join(pairs)] = tuple(map(list, zip(*pairs.values(), strict=True)))
+    for source, (truth, predictions) in pairs.items():
+        metrics[source] = frame_map(truth, predictions, layout.label_map()).to_json()
+    return metrics
