@@ -59,13 +59,7 @@ def ap_by_class(records: Iterable[Record]) -> NotebookFigure:
     _bars(axes, means, _colors(actions), "{:.0f}", named=1, halves=halves)
     _name_rows(axes, map(short_name, actions), _colors(actions))
     axes.set(xlim=(0, 108), xlabel="AP@0.5 on A+K, %")
-    groups = [group(action) for action in actions]
-    for name in dict.fromkeys(groups):
-        first, count, color = groups.index(name), groups.count(name), COLORS[name]
-        axes.axhline(first - 0.5, color=color, lw=0.6)
-        look = {"rotation": 270, "weight": "bold", "ha": "center", "va": "center", "color": color}
-        at = {"transform": axes.get_yaxis_transform()}
-        axes.text(1.02, first + (count - 1) / 2, style.GROUP_NAMES[name], **look, **at)
+    style.name_groups(axes, apart=0.19)
     return figure
 
 
