@@ -1,7 +1,6 @@
 """What figures read from finished runs: logs, frames, single classes, lost AP.
 
-torch is imported only once files of a run are read. A record whose run is not on this machine, as a
-committed reference, is an :class:`InputError`.
+A record whose run is not on this machine, as a committed reference, is an :class:`InputError`.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import pandas as pd
 
 from stadlib import study
 from stadlib.base import InputError
+from stadlib.data import batches, keyframes, video
 from stadlib.data.labels import AVA_ACTIONS, LabelMap, read_label_map
 from stadlib.data.rows import BOX, keyframe_keys, read_rows
 from stadlib.evaluation import average_precision, diagnosis, matching
@@ -22,6 +22,7 @@ from stadlib.report.frames import Frame, Line, Mark, person_mark
 from stadlib.report.scores import SOURCES
 from stadlib.report.style import GREY, short_name
 from stadlib.study import Record
+from stadlib.training import memory, stages
 
 IOU = 0.5  # of a hit
 SHOWN = 4  # highest scores of a person in an example
@@ -47,12 +48,9 @@ def _folder(record: Record) -> Path:
     return record.folder
 
 
-def _opened(record: Record) -> tuple:
-    """The module that reads runs, and the record's run."""
-    from stadlib.training import stages  # noqa: PLC0415  (torch)
-
+def _opened(record: Record) -> stages.Run:
     _folder(record)
-    return stages, study.open_run(record)
+    return study.open_run(record)
 
 
 def training_log(record: Record) -> pd.DataFrame:
@@ -71,10 +69,10 @@ def examples(record: Record, count: int = 6) -> list[Frame]:
     Below each stand a person's annotated actions and highest scores, the right ones strong. A
     detected person has the actions of the annotated one that it overlaps by half.
     """
-    stages, run = _opened(record)
-    keyframes, ids = stages.scored_keyframes(run), np.array(run.layout.label_map().ids)
+    run = _opened(record)
+    scored, ids = stages.scored_keyframes(run), np.array(run.layout.label_map().ids)
     annotated = {k.key: k for k in stages.annotated(run.layout, stages.SOURCES, "val")}
-    several = [keyframe for keyframe in keyframes if len(keyframe.boxes) > 1] or keyframes
+    several = [keyframe for keyframe in scored if len(keyframe.boxes) > 1] or scored
     places = np.linspace(0, len(several) - 1, count if several else 0).astype(int)
     files, frames = {}, []
     for keyframe in (several[place] for place in places):
@@ -110,32 +108,28 @@ def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _frame(layout, keyframe, source: str, marks: list[Mark], lines=()) -> Frame:
-    from stadlib.data.video import read_frames  # noqa: PLC0415  (torch)
-
     path = layout.video_file(keyframe.source, keyframe.video)
     time = keyframe.timestamp - layout.video_start(keyframe.source, keyframe.video)
-    picture = read_frames(path, [time])[0].permute(1, 2, 0).numpy()
+    picture = video.read_frames(path, [time])[0].permute(1, 2, 0).numpy()
     title = f"{source}: {keyframe.video}, {keyframe.timestamp:g} s"
     return Frame(title, picture, marks, lines)
 
 
 def box_examples(record: Record, count: int = 6) -> list[Frame]:
     """Annotated validation frames, evenly spread, with the boxes that a run used (BOX_LEGEND)."""
-    from stadlib.data.keyframes import detections  # noqa: PLC0415  (torch)
-
-    stages, run = _opened(record)
+    run = _opened(record)
     experiment = run.experiment
     sources = [source for source in stages.SOURCES if run.has(source, "val")]
     frames = []
     for source in sources:
-        keyframes = stages.annotated(run.layout, [source], "val")
-        share = min(count // len(sources), len(keyframes))
-        places = ((np.arange(share) + 0.5) * len(keyframes) / share).astype(int)
+        annotated = stages.annotated(run.layout, [source], "val")
+        share = min(count // len(sources), len(annotated))
+        places = ((np.arange(share) + 0.5) * len(annotated) / share).astype(int)
         if experiment.detected:
             run.require_boxes(source, "val")
             used = (experiment.boxes_name, experiment.detections.threshold)
-            by_moment = detections(run.layout, source, "val", *used)
-        for keyframe in (keyframes[place] for place in places):
+            by_moment = keyframes.detections(run.layout, source, "val", *used)
+        for keyframe in (annotated[place] for place in places):
             truth = boxes = keyframe.boxes.astype(float)
             scores = np.ones(len(truth))
             if experiment.detected:
@@ -173,7 +167,7 @@ def lost(record: Record) -> pd.DataFrame:
     Each says what mending this kind of error alone would bring (``diagnosis.diagnose``). Errors
     hide each other; the columns do not add up.
     """
-    stages, run = _opened(record)
+    run = _opened(record)
     rows = {}
     for source in (name for name in stages.SOURCES if run.has(name, "val")):
         truth = stages.groundtruth(run.layout, source)
@@ -181,14 +175,14 @@ def lost(record: Record) -> pd.DataFrame:
         gains = diagnosis.diagnose(truth, path, run.layout.label_map())
         # Where all persons of a class are missed, whatever AP it lacks is lost to that.
         gains = gains.assign(missed=gains["missed"].fillna(1 - gains["AP"]))
-        rows[SOURCES[source]] = {
-            name: 100 * gains[kinds].sum(axis=1).mean() for name, kinds in LOSSES.items()
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")
+        points = [100 * gains[kinds].sum(axis=1).mean() for kinds in LOSSES.values()]
+        rows[SOURCES[source]] = points
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*LOSSES])
+    return table.rename_axis("source")
 
 
 def _matches(record: Record) -> matching.Matches:
-    stages, run = _opened(record)
+    run = _opened(record)
     truth = stages.groundtruth(run.layout, "ava")
     return matching.match(truth, record.folder / "detections_ava.csv", run.layout.label_map())
 
@@ -221,13 +215,11 @@ def training_ap(record: Record) -> pd.Series:
 
     Against the AP on validation it tells what was learned by heart.
     """
-    from stadlib.training.memory import one_a_second, second_key  # noqa: PLC0415  (torch)
-
-    stages, run = _opened(record)
+    run = _opened(record)
     model, labels = stages.trained_model(run), run.layout.label_map()
-    keyframes = one_a_second(stages.annotated(run.layout, ["ava"], "train"))
-    bank = run.banks(len(run.experiment.stages)).trained_on(model, "ava", keyframes)
-    views = stages.feature_views(keyframes, [{"ava": bank}], second_key)
+    annotated = memory.one_a_second(stages.annotated(run.layout, ["ava"], "train"))
+    bank = run.banks(len(run.experiment.stages)).trained_on(model, "ava", annotated)
+    views = stages.feature_views(annotated, [{"ava": bank}], memory.second_key)
     rows = stages.score_persons(model.head, views, stages.remember_from(run, {}), labels)
     truth = stages.groundtruth(run.layout, "ava", "train")
     aps = average_precision.frame_map(truth, rows, labels).AP
@@ -241,21 +233,19 @@ def class_statistics(path: Path, labels: Path | None = None) -> pd.DataFrame:
     frequent first, stand ``name``, ``persons`` and ``keyframes`` with the class, and for every
     sampler the share of its draws that contain the class; one without a person is never drawn.
     """
-    from stadlib.data.batches import SAMPLERS, make_draw  # noqa: PLC0415
-    from stadlib.data.keyframes import read_annotation_file  # noqa: PLC0415  (torch)
-
     label_map = LabelMap(dict(AVA_ACTIONS)) if labels is None else read_label_map(labels)
-    keyframes = [k for k in read_annotation_file(path, label_map, "any") if k.actions.any()]
-    if not keyframes:
+    annotated = keyframes.read_annotation_file(path, label_map, "any")
+    persons = np.array([k.actions.sum(axis=0) for k in annotated if k.actions.any()])
+    if not len(persons):
         raise InputError(f"{path}: no person of an evaluated class; give annotations with labels")
-    persons = np.array([keyframe.actions.sum(axis=0) for keyframe in keyframes])
     contains = persons > 0
     names = [label_map.name(action) for action in label_map.ids]
     columns = {"name": names, "persons": persons.sum(axis=0), "keyframes": contains.sum(axis=0)}
     table = pd.DataFrame(columns, index=pd.Index(label_map.ids, name="action_id"))
     present = contains.any(axis=0)
-    for sampler in SAMPLERS:
-        draw = make_draw(sampler, contains[:, present], table["name"][present].tolist(), seed=0)
+    known = table["name"][present].tolist()
+    for sampler in batches.SAMPLERS:
+        draw = batches.make_draw(sampler, contains[:, present], known, seed=0)
         starts = range(0, DRAWS, BATCH)
         items = np.concatenate([draw(np.arange(start, start + BATCH)) for start in starts])
         table[sampler] = contains[items].mean(axis=0)

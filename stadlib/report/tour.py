@@ -89,11 +89,8 @@ def walk(model: ActionDetector, batch: Batch, memory: MemoryTokens) -> dict[str,
         part.register_forward_hook(lambda *call, name=name: kept.update({name: call[-1]}))
         for name, part in parts.items()
     ]
-    hooks.append(
-        model.head.attention.register_forward_hook(
-            lambda part, inputs, _: kept.update(attention_NLES=part.weights(*inputs))
-        )
-    )
+    keep = lambda part, inputs, _: kept.update(attention_NLES=part.weights(*inputs))  # noqa: E731
+    hooks.append(model.head.attention.register_forward_hook(keep))
     inputs = (batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4)
     kept["logits_NA"], _ = model.eval()(*inputs, memory)
     for hook in hooks:
@@ -332,10 +329,8 @@ def attention_timeline(journey: Journey) -> NotebookFigure:
     ratios = (0.62 * most, 1.1)
     figure, (above, below) = panels(0.62 * most + 1.9, 2, sharex=True, height_ratios=ratios)
     # Above a person a tile: its line is green or orange, and as thick as the attention.
-    above.set(xlim=(first - 0.6 * step, last + 0.6 * step), ylim=(0, most), yticks=[])
-    above.tick_params(length=0)
-    above.grid(visible=False)
-    above.spines[:].set_visible(False)
+    above.set(xlim=(first - 0.6 * step, last + 0.6 * step), ylim=(0, most))
+    above.axis("off")
     wide, high = 0.86 * step, 0.9
     shape = wide / high * (WIDTH - 0.7) / (last - first + step) / 0.62
     for second in shown:
@@ -344,10 +339,9 @@ def attention_timeline(journey: Journey) -> NotebookFigure:
             tile = above.inset_axes(bounds, transform=above.transData)
             tile.set_in_layout(False)
             frames.show_person(tile, journey.pictures[second], boxes_S4[place], shape)
-            line = 0.5 + 3 * shares_S[place] / shares_S.max()
-            tile.spines[:].set(
-                visible=True, color=SAME if journey.same_S[place] else OTHER, lw=line
-            )
+            color = SAME if journey.same_S[place] else OTHER
+            width = 0.5 + 3 * shares_S[place] / shares_S.max()
+            tile.spines[:].set(visible=True, color=color, lw=width)
     does = ", ".join(map(short_name, journey.truth(journey.person)))
     _title(above, f"person {journey.person + 1} of {journey.title}, who does: {does}")
     # Below a bar a second: attention to the person itself, on it that to others.
@@ -363,11 +357,12 @@ def attention_timeline(journey: Journey) -> NotebookFigure:
     below.text(0.86, 1.02, f"the person itself {itself.sum():.0f} %", color=SAME, **look)
     ticks = [f"{second:+d}" if second else "now" for second in shown]
     below.set_xticks(shown, ticks, fontsize=7)
-    below.set(xlabel="seconds from the keyframe", ylabel="attention, %")
-    below.set_ylim(0, 1.15 * total.max())
+    below.set(
+        xlabel="seconds from the keyframe", ylabel="attention, %", ylim=(0, 1.15 * total.max())
+    )
     below.grid(visible=False, axis="x")
-    shape = memory.tokens_BMLC.shape[1:]
-    _head(figure, "memory", shape, "persons in memory × sequences × channels")
+    counts = "persons in memory × sequences × channels"
+    _head(figure, "memory", memory.tokens_BMLC.shape[1:], counts)
     return figure
 
 
