@@ -41,8 +41,15 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
         "ava": [keyframe("ava", 902 + i, 1 + i % 2) for i in range(8)],
         "kinetics": [keyframe("kinetics", 5.016949 + i) for i in range(4)],
     }
-    annotated = lambda layout, sources, split: [k for s in sources for k in data[s]]  # noqa: E731
+
+    def annotated(layout, sources, split):
+        return [keyframe for source in sources for keyframe in data[source]]
+
+    def read_frames(path, times):
+        return torch.full((1, 3, 8, 12), int(times[0]), dtype=torch.uint8)
+
     monkeypatch.setattr(stages, "annotated", annotated)
+    monkeypatch.setattr(video, "read_frames", read_frames)
     monkeypatch.setattr(stages, "scored_keyframes", lambda run: run.scored)
     layout = SimpleNamespace(
         label_map=lambda: LABELS,
@@ -51,8 +58,6 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     )
     run = SimpleNamespace(layout=layout, scored=[*data["ava"], *data["kinetics"]])
     monkeypatch.setattr(study, "open_run", lambda record: run)
-    read = lambda path, times: torch.full((1, 3, 8, 12), int(times[0]), dtype=torch.uint8)  # noqa: E731
-    monkeypatch.setattr(video, "read_frames", read)
     for source, keyframes in data.items():
         rows = [
             f"{k.key},{','.join(f'{value:.6f}' for value in box)},{action},0.{person}{action}\n"

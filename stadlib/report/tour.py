@@ -89,8 +89,11 @@ def walk(model: ActionDetector, batch: Batch, memory: MemoryTokens) -> dict[str,
         part.register_forward_hook(lambda *call, name=name: kept.update({name: call[-1]}))
         for name, part in parts.items()
     ]
-    keep = lambda part, inputs, _: kept.update(attention_NLES=part.weights(*inputs))  # noqa: E731
-    hooks.append(model.head.attention.register_forward_hook(keep))
+
+    def keep_attention(attention, inputs, output):
+        kept["attention_NLES"] = attention.weights(*inputs)
+
+    hooks.append(model.head.attention.register_forward_hook(keep_attention))
     inputs = (batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4)
     kept["logits_NA"], _ = model.eval()(*inputs, memory)
     for hook in hooks:
@@ -103,7 +106,8 @@ def journey(record: Record, shows: str = "relation") -> Journey:
 
     Scores do not choose it. It is the middle keyframe of the first movie with three persons, two or
     more of whom act on others. With ``shows="lasting"`` it has two persons or more, one of whom
-    does what lasts (``labels.LASTING``). Without a run with memory here an InputError says so.
+    does what lasts (``labels.LASTING``). An InputError says that the run has no memory or is not
+    here, or that no movie fits.
     """
     experiment = from_dict(record.experiment)
     if record.folder is None or not experiment.stages[-1].memory or experiment.head == "linear":
