@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from reading import require_apart, require_readable, texts, words
 
-from stadlib.report.frames import Frame, Line, Mark, frame_grid, person_mark, view_of
+from stadlib.report.frames import Frame, Line, Mark, frame_grid, person_mark, show_person
 
 SCORES = [("stand .91", "strong"), ("talk to .63", "faint"), ("watch a person .42", "strong")]
 
@@ -70,10 +71,11 @@ def test_text_of_a_mark_stands_inside_its_box():
     assert extents[0].y0 > extents[1].y1
 
 
-def test_a_view_keeps_its_shape_and_holds_the_box():
-    picture = np.zeros((100, 200, 3))
+def test_a_shown_person_keeps_its_shape_and_holds_the_box():
     for box in ((0.1, 0.1, 0.2, 0.9), (0.8, 0.5, 1.0, 0.6), (0.0, 0.4, 1.0, 0.5)):
-        left, top, width, height = view_of(picture, np.array(box), 0.5)
-        assert width * 200 / (height * 100) == pytest.approx(0.5)
-        assert left <= box[0] and box[2] <= left + width
-        assert top <= box[1] and box[3] <= top + height
+        axes = Figure().add_subplot()
+        show_person(axes, np.zeros((100, 200, 3)), np.array(box), 0.5)
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        assert (right - left) * 200 / ((bottom - top) * 100) == pytest.approx(0.5)
+        assert left <= box[0] and box[2] <= right
+        assert top <= box[1] and box[3] <= bottom

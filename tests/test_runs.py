@@ -41,23 +41,23 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
         "ava": [keyframe("ava", 902 + i, 1 + i % 2) for i in range(8)],
         "kinetics": [keyframe("kinetics", 5.016949 + i) for i in range(4)],
     }
-    monkeypatch.setattr(
-        stages, "annotated", lambda layout, sources, split: [k for s in sources for k in data[s]]
-    )
+
+    def annotated(layout, sources, split):
+        return [keyframe for source in sources for keyframe in data[source]]
+
+    def read_frames(path, times):
+        return torch.full((1, 3, 8, 12), int(times[0]), dtype=torch.uint8)
+
+    monkeypatch.setattr(stages, "annotated", annotated)
+    monkeypatch.setattr(video, "read_frames", read_frames)
     monkeypatch.setattr(stages, "scored_keyframes", lambda run: run.scored)
     layout = SimpleNamespace(
         label_map=lambda: LABELS,
         video_file=lambda source, video: Path(f"{video}.mp4"),
         video_start=lambda source, video: 900.0 if source == "ava" else 0.0,
     )
-    scored = [k for keyframes in data.values() for k in keyframes]
-    run = SimpleNamespace(layout=layout, scored=scored)
+    run = SimpleNamespace(layout=layout, scored=[*data["ava"], *data["kinetics"]])
     monkeypatch.setattr(study, "open_run", lambda record: run)
-    monkeypatch.setattr(
-        video,
-        "read_frames",
-        lambda path, times: torch.full((1, 3, 8, 12), int(times[0]), dtype=torch.uint8),
-    )
     for source, keyframes in data.items():
         rows = [
             f"{k.key},{','.join(f'{value:.6f}' for value in box)},{action},0.{person}{action}\n"
@@ -92,14 +92,12 @@ def test_examples_show_every_persons_own_scores(record: Record):
 
 
 def test_a_detected_person_has_the_actions_of_the_one_it_overlaps(record: Record, monkeypatch):
-    run = study.open_run(record)
+    first = study.open_run(record).scored[1]
     moved = BOXES.copy()
     moved[0] += 0.01  # still the first person; the second box is moved away from all
     moved[1] = [0.8, 0.0, 0.9, 0.1]
-    first = run.scored[1]
-    nothing, ids = np.zeros((2, 3), dtype=bool), np.full(2, -1)
-    found = Keyframe("ava", first.video, first.timestamp, moved, nothing, ids)
-    monkeypatch.setattr(stages, "scored_keyframes", lambda run: [found])
+    detected = replace(first, boxes=moved, actions=np.zeros((2, 3), bool))
+    monkeypatch.setattr(stages, "scored_keyframes", lambda run: [detected])
     (frame,) = runs.examples(record, count=1)
     assert frame.lines[0].words == FIRST[0]
     assert frame.lines[2].words == [("is: no label", "plain")]
@@ -149,26 +147,19 @@ def pair():
     return study.run(rows["before"]), study.run(rows["after"])
 
 
-def test_class_differences_are_those_of_the_records(pair):
+def test_class_readers_agree_with_the_records(pair):
     before, after = pair
     table = runs.class_differences(after, before, num_resamples=50)
     for action, row in table.iterrows():
         aps = [record.metrics["ava"]["AP"][str(action)] for record in (after, before)]
         assert row["gain"] == pytest.approx(100 * (aps[0] - aps[1]), abs=1e-9)
         assert row["low"] <= row["high"]
-
-
-def test_curves_end_where_all_detections_are_counted(pair):
-    for recall, precision in runs.precision_recall(pair[0], [12, 14]).values():
+    for recall, precision in runs.precision_recall(before, [12, 14]).values():
         assert (np.diff(recall) >= 0).all() and recall[-1] == 1  # ground-truth boxes: all found
         assert (precision <= 1).all()
-
-
-def test_training_ap_is_of_the_training_data(pair):
-    found = runs.training_ap(pair[0])
-    validation = pair[0].metrics["ava"]["AP"]
-    assert found.between(0, 100).sum() > 20
-    assert any(abs(found[int(a)] - 100 * v) > 1 for a, v in validation.items() if v is not None)
+    training, validation = runs.training_ap(before), before.metrics["ava"]["AP"]
+    assert training.between(0, 100).sum() > 20
+    assert any(abs(training[int(a)] - 100 * v) > 1 for a, v in validation.items() if v is not None)
 
 
 def test_a_person_is_found_once():
@@ -184,22 +175,20 @@ def test_a_person_is_found_once():
 @pytest.fixture
 def detected(tiny_dataset: Path, tmp_path: Path) -> Record:
     """A finished run: AVA's person is found after a false box, Kinetics' is missed."""
-    root = shutil.copytree(tiny_dataset, tmp_path / "data")
-    (root / "boxes").mkdir()
-    (root / "boxes" / "v3_ava_val.csv").write_text(
-        "b,901,0.1,0.1,0.2,0.2,,0.9\nb,901,0.25,0.25,0.75,0.75,,0.8\nb,901,0,0,1,1,,0.3\n"
-    )
-    (root / "boxes" / "v3_kinetics_val.csv").write_text("")
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "detections_ava.csv").write_text(
-        "b,901,0.1,0.1,0.2,0.2,14,0.9\nb,901,0.25,0.25,0.75,0.75,14,0.8\n"
-    )
-    (folder / "detections_kinetics.csv").write_text("")
-    experiment = Experiment(
-        scale="smoke", detector="v3", detections=Detections(threshold=0.5), dataset=str(root)
-    )
-    made = make_record(experiment, {}, {}, folder)
+    root, folder = shutil.copytree(tiny_dataset, tmp_path / "data"), tmp_path / "run"
+    files = {
+        root / "boxes/v3_ava_val.csv": "b,901,0.1,0.1,0.2,0.2,,0.9\n"
+        "b,901,0.25,0.25,0.75,0.75,,0.8\nb,901,0,0,1,1,,0.3\n",
+        root / "boxes/v3_kinetics_val.csv": "",
+        folder / "detections_ava.csv": "b,901,0.1,0.1,0.2,0.2,14,0.9\n"
+        "b,901,0.25,0.25,0.75,0.75,14,0.8\n",
+        folder / "detections_kinetics.csv": "",
+    }
+    for path, text in files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    used = {"detector": "v3", "detections": Detections(threshold=0.5)}
+    made = make_record(Experiment(scale="smoke", dataset=str(root), **used), {}, {}, folder)
     write_record(made, folder / "record.json")
     return made
 
@@ -221,10 +210,8 @@ def test_ground_truth_boxes_find_everybody(detected: Record):
     experiment = {k: v for k, v in detected.experiment.items() if k != "detections"}
     truth = replace(detected, experiment={**experiment, "detector": "ground-truth"})
     for frame in runs.box_examples(truth, count=2):
-        assert [(mark.color, mark.text) for mark in frame.marks] == [
-            ("white", ""),
-            (runs.FOUND, "1.00"),
-        ]
+        shown = [(mark.color, mark.text) for mark in frame.marks]
+        assert shown == [("white", ""), (runs.FOUND, "1.00")]
 
 
 def test_lost_ap_is_a_mean_over_classes(detected: Record):
@@ -235,26 +222,16 @@ def test_lost_ap_is_a_mean_over_classes(detected: Record):
     assert table.loc["Kinetics"].to_dict() == pytest.approx(nothing | {"missed persons": 100})
 
 
-@pytest.fixture
-def counted(tiny_dataset):
-    return runs.class_statistics(tiny_dataset / "annotations" / "ava_train_v2.2.csv")
-
-
-def test_persons_and_keyframes_are_counted(counted):
+def test_classes_are_counted_and_samplers_shift_their_shares(tiny_dataset, tmp_path):
+    counted = runs.class_statistics(tiny_dataset / "annotations" / "ava_train_v2.2.csv")
     assert counted.loc[12, ["persons", "keyframes"]].tolist() == [2, 2]
     assert counted.loc[80, ["persons", "keyframes"]].tolist() == [1, 1]
     assert counted["persons"].sum() == 3  # a class that is not evaluated is left out
     assert counted.index[0] == 12 and len(counted) == 60
-
-
-def test_samplers_shift_the_shares(counted):
     assert counted.loc[12, "instance"] == 1
     assert counted.loc[80, "instance"] == pytest.approx(0.5, abs=0.02)
     assert counted.loc[80, "class-balanced"] == pytest.approx(0.75, abs=0.02)
     assert (counted.loc[counted["persons"] == 0, "class-balanced"] == 0).all()
-
-
-def test_a_file_without_labels_is_refused(tmp_path):
     (tmp_path / "none.csv").write_text("a,0902\n")
     with pytest.raises(InputError, match="no person of an evaluated class"):
         runs.class_statistics(tmp_path / "none.csv")

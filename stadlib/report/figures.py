@@ -1,6 +1,6 @@
-"""The figures of notebooks 01 to 04: one function a figure, which returns it closed.
+"""The figures of notebooks 01 to 04 and of ``stadlib classes``: one function a figure.
 
-Colours mean AVA's groups of classes, or, where no class is shown, the sources. Classes stand by
+Colours mean AVA's groups of classes or, where no class is shown, the sources. Classes stand by
 group, then by AVA's id, unless a figure sorts them by what it shows.
 """
 
@@ -10,183 +10,128 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from matplotlib.text import Annotation
 
 from stadlib.data.labels import group
 from stadlib.recipes.experiment import Detections, choices
-from stadlib.report.scores import SOURCES, by_class, interval
-from stadlib.report.style import (
-    COLORS,
-    GREY,
-    GROUP_NAMES,
-    NotebookFigure,
-    in_style,
-    name_groups,
-    panels,
-    short_name,
-    unrun,
-)
+from stadlib.report import style
+from stadlib.report.scores import by_class, interval
+from stadlib.report.style import COLORS, GREY, NotebookFigure, in_style, panels, short_name
 from stadlib.study import Record
 
 Curves = Mapping[int, tuple[np.ndarray, np.ndarray]]
 
 SOURCE_COLORS = {"AVA": "#0072B2", "Kinetics": "#C04A00", "A+K": "#333333"}
 DARK = "#333333"
-USED = Detections().threshold  # in Table 4's rows
-
-
-# Notebook 01: heads
 
 
 @in_style
 def training_curve(log: pd.DataFrame) -> NotebookFigure:
-    """Plot the loss of a run and, below it, the learning rate.
-
-    Args:
-        log: columns ``iteration``, ``loss``, ``lr``, as in a run's ``log.jsonl``.
-    """
+    """Plot the ``loss`` of a run by ``iteration`` and, below it, ``lr``."""
     figure, (upper, lower) = panels(3.2, 2, sharex=True, height_ratios=(3, 1))
-    smooth = log["loss"].ewm(span=max(2, len(log) / 15)).mean()
-    upper.plot(log["iteration"], log["loss"], color=COLORS["pose"], alpha=0.3, lw=0.8)
-    upper.plot(log["iteration"], smooth, color=COLORS["pose"], lw=1.8)
+    steps, smooth = log["iteration"], log["loss"].ewm(span=max(2, len(log) / 15)).mean()
+    upper.plot(steps, log["loss"], color=COLORS["pose"], alpha=0.3, lw=0.8)
+    upper.plot(steps, smooth, color=COLORS["pose"], lw=1.8)
     upper.set(ylabel="loss (binary cross entropy)", ylim=(0, None))
-    x, y = log["iteration"].iloc[-1], smooth.iloc[-1]
-    _name_ends(upper, [(x, y, f"{y:.3f}", "black")])
-    lower.plot(log["iteration"], log["lr"], color=GREY, lw=1.4)
+    _name_ends(upper, [(steps.iloc[-1], smooth.iloc[-1], f"{smooth.iloc[-1]:.3f}", "black")])
+    lower.plot(steps, log["lr"], color=GREY, lw=1.4)
     lower.set(ylabel="learning rate", xlabel="iteration", ylim=(0, None))
     return figure
 
 
 @in_style
-def ap_by_class(records: Iterable[Record], source: str = "ava+kinetics") -> NotebookFigure:
-    """Plot the AP of every class as bars, one a head, with 95 % intervals over seeds."""
+def ap_by_class(records: Iterable[Record]) -> NotebookFigure:
+    """Plot the joint AP of every class as bars, one a head, with 95 % intervals over seeds."""
     rows = [
         (record.experiment["head"], action, ap)
         for record in records
-        for action, ap in by_class(record.metrics, source).items()
+        for action, ap in by_class(record.metrics, "ava+kinetics").items()
     ]
     if not rows:
-        raise ValueError("no record to plot")
+        return style.unrun()
     values = pd.DataFrame(rows, columns=["head", "action", "AP"])
     bounds = values.groupby(["action", "head"])["AP"].agg(interval).unstack()
     bounds = bounds[[head for head in choices("head") if head in bounds]]
     actions = bounds.index.tolist()
     figure, axes = panels(0.8 + len(actions) * (0.12 + 0.085 * len(bounds.columns)))
     means, halves = (bounds.map(lambda bound, i=i: bound[i]) for i in (0, 1))
-    _bars(axes, means, halves, [COLORS[group(action)] for action in actions], "{:.0f}", named=1)
-    _class_rows(axes, actions)
-    axes.set(xlim=(0, 108), xlabel=f"AP@0.5 on {SOURCES[source]}, %")
-    groups = [group(action) for action in actions]
-    for name in dict.fromkeys(groups):
-        first, count = groups.index(name), groups.count(name)
-        axes.axhline(first - 0.5, color=COLORS[name], lw=0.6)
-        style = {"rotation": 270, "weight": "bold", "ha": "center", "va": "center"}
-        style |= {"color": COLORS[name], "transform": axes.get_yaxis_transform()}
-        axes.text(1.02, first + (count - 1) / 2, GROUP_NAMES[name], **style)
+    _bars(axes, means, _colors(actions), "{:.0f}", named=1, halves=halves)
+    _name_rows(axes, map(short_name, actions), _colors(actions))
+    axes.set(xlim=(0, 108), xlabel="AP@0.5 on A+K, %")
+    style.name_groups(axes, apart=0.19)
     return figure
 
 
 @in_style
 def gain_by_frequency(gains: pd.DataFrame, counts: Mapping[int, int]) -> NotebookFigure:
-    """Plot what each class gains, with its interval, against how often it occurs.
-
-    Args:
-        gains: by action id, columns ``gain``, ``low``, ``high`` in points of AP.
-        counts: training instances by action id.
-    """
+    """Plot ``gain``, ``low`` and ``high`` of classes against their training instances, by id."""
     gains = gains[[counts.get(action, 0) > 0 for action in gains.index]]
     if gains.empty:
-        return unrun()
+        return style.unrun()
     figure, axes, xs, colors = _by_frequency(gains.index, counts, "gain in AP, points")
     axes.axhline(0, color="black", lw=0.8)
     axes.vlines(xs, gains["low"], gains["high"], colors=colors, alpha=0.25, lw=2)
     axes.scatter(xs, gains["gain"], c=colors, s=22, zorder=3)
-    names = [short_name(action) for action in gains.index]
-    label_points(
-        axes, list(zip(xs, gains["gain"], strict=True)), names, colors, spans=gains[["low", "high"]]
-    )
+    _name_classes(axes, xs, gains["gain"], gains[["low", "high"]])
     return figure
 
 
-# Notebook 02: memory
-
-
 @in_style
-def memory_amount(effect: pd.DataFrame, full: tuple[int, int] = (30, 5)) -> NotebookFigure:
+def memory_amount(effect: pd.DataFrame) -> NotebookFigure:
     """Plot mAP against the seconds of memory, and against the persons of a second.
 
-    Args:
-        effect: by ``span``, ``persons`` and ``source``: ``mAP``, ``low``, ``high``.
-        full: the span and persons that the tables use; each panel varies one of them.
+    ``effect`` has ``mAP``, ``low`` and ``high`` by ``span``, ``persons`` and ``source``. Each panel
+    varies one of the tables' two numbers.
     """
     if effect.empty:
-        return unrun()
+        return style.unrun()
     table = effect.reset_index()
     varied = {
-        "span": ("seconds remembered to each side", table["persons"] == full[1]),
-        "persons": ("persons remembered of a second", table["span"] == full[0]),
+        "span": ("seconds remembered to each side", table["persons"] == 5),
+        "persons": ("persons remembered of a second", table["span"] == 30),
     }
     figure, axes = panels(3.0, 1, 2, sharey=True)
     for panel, (name, (xlabel, chosen)) in zip(axes, varied.items(), strict=True):
         shown = table[chosen | (table["span"] == 0)]
         amounts = sorted(shown[name].unique())
-        shown = shown.assign(place=[amounts.index(value) for value in shown[name]])
         panel.set_xticks(range(len(amounts)), [str(value) for value in amounts])
-        panel.set(xlim=(-0.2, len(amounts) - 0.35), xlabel=xlabel)
-        _lines(panel, shown, "place", {"mAP": "-"})
-        panel.set_ylabel("mAP@0.5, %")
+        panel.set(xlim=(-0.2, len(amounts) - 0.35), xlabel=xlabel, ylabel="mAP@0.5, %")
+        places = [amounts.index(value) for value in shown[name]]
+        _lines(panel, shown.assign(place=places), "place", {"mAP": "-"})
         panel.label_outer()
     return figure
 
 
-# Notebook 03: decoupled training
-
-
 @in_style
 def before_and_after(changes: pd.DataFrame, counts: Mapping[int, int]) -> NotebookFigure:
-    """Plot the AP of every class before (ring) and after (dot) against its training instances.
-
-    Args:
-        changes: by action id, columns ``before`` and ``after`` in %.
-        counts: training instances by action id.
-    """
+    """Plot AP ``before`` (ring) and ``after`` (dot) of classes against their instances, by id."""
     changes = changes[[counts.get(action, 0) > 0 for action in changes.index]]
     if changes.empty:
-        return unrun()
+        return style.unrun()
     figure, axes, xs, colors = _by_frequency(changes.index, counts, "AP@0.5, %")
     axes.vlines(xs, changes["before"], changes["after"], colors=colors, lw=1.4)
     axes.scatter(xs, changes["before"], facecolors="white", edgecolors=colors, s=18, zorder=3)
     axes.scatter(xs, changes["after"], c=colors, s=20, zorder=4)
     axes.text(0.0, 1.02, "○ before   ● after", transform=axes.transAxes, color=GREY)
-    names = [short_name(action) for action in changes.index]
-    label_points(axes, list(zip(xs, changes["after"], strict=True)), names, colors)
+    _name_classes(axes, xs, changes["after"])
     return figure
 
 
 @in_style
-def class_differences(
-    table: pd.DataFrame, of: str = "difference in AP@0.5, points"
-) -> NotebookFigure:
-    """Plot what each class gains, sorted, with its interval.
-
-    Args:
-        table: by action id, columns ``gain``, ``low``, ``high`` in points.
-        of: says what is subtracted from what.
-    """
+def class_differences(table: pd.DataFrame, of="difference in AP@0.5, points") -> NotebookFigure:
+    """Plot ``gain``, ``low`` and ``high`` of classes by id, sorted; ``of`` names the difference."""
     if table.empty:
-        return unrun()
+        return style.unrun()
     table = table.sort_values("gain", ascending=False)
-    rows, colors = range(len(table)), [COLORS[group(action)] for action in table.index]
+    rows = range(len(table))
     figure, axes = panels(1.0 + 0.17 * len(table))
-    axes.barh(rows, table["gain"], color=colors, alpha=0.75, height=0.72)
+    axes.barh(rows, table["gain"], color=_colors(table.index), alpha=0.75, height=0.72)
     axes.hlines(rows, table["low"], table["high"], color=DARK, lw=0.9)
     axes.axvline(0, color="black", lw=0.8)
     axes.set_xlabel(of)
-    _class_rows(axes, table.index)
-    name_groups(axes, apart=0.19)
+    _name_rows(axes, map(short_name, table.index), _colors(table.index))
+    style.name_groups(axes, apart=0.19)
     return figure
 
 
@@ -205,47 +150,37 @@ def precision_recall(before: Curves, after: Curves) -> NotebookFigure:
         panel.set_title(short_name(action), color=COLORS[group(action)], fontsize=8)
         panel.set(xlim=(0, 100), ylim=(0, 102), xlabel="recall, %", ylabel="precision, %")
         panel.label_outer()
-    first = axes[0, 0]
-    first.text(0.97, 0.9, "after", transform=first.transAxes, ha="right")
-    first.text(0.97, 0.78, "before", transform=first.transAxes, ha="right", color="#888888")
+    look = {"transform": axes[0, 0].transAxes, "ha": "right"}
+    axes[0, 0].text(0.97, 0.9, "after", **look)
+    axes[0, 0].text(0.97, 0.78, "before", color="#888888", **look)
     return figure
 
 
 @in_style
 def overfitting(training: pd.Series, validation: pd.Series) -> NotebookFigure:
-    """Plot the change in AP on validation against that on training data, a point a class.
+    """Plot what classes gain in AP on validation against what they gain on training data, by id.
 
     Below the dotted diagonal a class gains more on what it was trained on. In the lower right
     corner it gains there and loses on validation, which is overfitting.
-
-    Args:
-        training: difference in AP by action id, points.
-        validation: the same on validation.
     """
     points = pd.DataFrame({"x": training, "y": validation}).dropna()
-    colors = [COLORS[group(action)] for action in points.index]
     figure, axes = panels(4.6)
     axes.axhline(0, color="black", lw=0.8)
     axes.axvline(0, color="black", lw=0.8)
     axes.axline((0, 0), slope=1, color=GREY, lw=0.8, ls=":")
-    axes.scatter(points["x"], points["y"], c=colors, s=22, zorder=3)
+    axes.scatter(points["x"], points["y"], c=_colors(points.index), s=22, zorder=3)
     axes.set(xlabel="difference on training data, points", ylabel="on validation, points")
     axes.margins(0.12)
-    name_groups(axes)
-    label_points(axes, points.to_numpy(), map(short_name, points.index), colors)
+    style.name_groups(axes)
+    _name_classes(axes, points["x"], points["y"])
     return figure
-
-
-# Notebook 04: person boxes
 
 
 @in_style
 def detector_curve(ours: pd.DataFrame, paper: pd.DataFrame) -> NotebookFigure:
-    """Plot mAP of actions against AP of the person boxes, the paper's numbers and ours apart.
+    """Plot mAP of actions against AP of the person boxes, ours and the paper's numbers apart.
 
-    Args:
-        ours: by source and detector: ``AP``, ``mAP``, ``low``, ``high``.
-        paper: the same.
+    Both tables have ``AP``, ``mAP``, ``low`` and ``high`` by ``source`` and ``detector``.
     """
     figure, axes = panels(3.3, 1, 2)
     titles = {"mini": ours, "paper (AVA-Kinetics)": paper}
@@ -256,9 +191,9 @@ def detector_curve(ours: pd.DataFrame, paper: pd.DataFrame) -> NotebookFigure:
             panel.text(0.5, 0.5, "not run", color=GREY, ha="center", transform=panel.transAxes)
             continue
         rows = table.reset_index()
-        for source, own in rows.groupby("source"):
-            detected = own[own["detector"] != "GT"]  # no detector reaches ground truth: dotted
-            panel.plot(own["AP"], own["mAP"], color=SOURCE_COLORS[source], lw=1, ls=":")
+        for source, points in rows.groupby("source"):
+            detected = points[points["detector"] != "GT"]  # the line to ground truth is dotted
+            panel.plot(points["AP"], points["mAP"], color=SOURCE_COLORS[source], lw=1, ls=":")
             panel.plot(detected["AP"], detected["mAP"], color=SOURCE_COLORS[source], lw=1.6)
         colors = rows["source"].map(SOURCE_COLORS).tolist()
         panel.vlines(rows["AP"], rows["low"], rows["high"], colors=colors, alpha=0.3, lw=3)
@@ -266,8 +201,7 @@ def detector_curve(ours: pd.DataFrame, paper: pd.DataFrame) -> NotebookFigure:
         panel.margins(0.12)
         last = ~rows["source"].duplicated(keep="last")
         names = rows["detector"].where(~last, rows["detector"] + ", " + rows["source"])
-        spans = rows[["low", "high"]]
-        label_points(panel, rows[["AP", "mAP"]].to_numpy(), names, colors, spans=spans)
+        label_points(panel, rows[["AP", "mAP"]].to_numpy(), names, colors, rows[["low", "high"]])
     return figure
 
 
@@ -275,22 +209,22 @@ def detector_curve(ours: pd.DataFrame, paper: pd.DataFrame) -> NotebookFigure:
 def box_thresholds(table: pd.DataFrame) -> NotebookFigure:
     """Plot recall and precision of v3's boxes against their least score, and mAP below.
 
-    Args:
-        table: by ``source`` and ``threshold``: ``recall``, ``precision``, ``mAP``, ``low``,
-            ``high`` in %.
+    The table has ``recall``, ``precision``, ``mAP``, ``low`` and ``high`` in % by ``source`` and
+    ``threshold``.
     """
     if table.empty:
-        return unrun()
+        return style.unrun()
     table = table.reset_index()
     least = table["threshold"]
     figure, (upper, lower) = panels(4.8, 2, sharex=True)
     lower.set_xlim(least.min() - 0.02, least.max() + 0.17)
-    for panel, columns in ((upper, {"recall": "-", "precision": "--"}), (lower, {"mAP": "-"})):
-        panel.axvline(USED, color=GREY, lw=0.8, ls=":")
-        _lines(panel, table, "threshold", columns)
-    lower.text(USED, 0.02, " in Table 4", color=GREY, transform=lower.get_xaxis_transform())
     upper.set_ylabel("at IoU 0.5, %")
     lower.set(ylabel="mAP@0.5 of actions, %", xlabel="least score of a used box of v3")
+    used = Detections().threshold
+    for panel, columns in ((upper, {"recall": "-", "precision": "--"}), (lower, {"mAP": "-"})):
+        panel.axvline(used, color=GREY, lw=0.8, ls=":")
+        _lines(panel, table, "threshold", columns)
+    lower.text(used, 0.02, " in Table 4", color=GREY, transform=lower.get_xaxis_transform())
     return figure
 
 
@@ -298,11 +232,10 @@ def box_thresholds(table: pd.DataFrame) -> NotebookFigure:
 def lost_ap(tables: Mapping[str, pd.DataFrame]) -> NotebookFigure:
     """Plot what AP is lost to which kind of error, a panel a source, a bar a kind of boxes.
 
-    Args:
-        tables: by whose boxes they are, the best last: by source, a column each kind of error.
+    A table for each kind of boxes, the best last, has a row a source and a column a kind of error.
     """
     if not tables:
-        return unrun()
+        return style.unrun()
     tables = {("GT" if name == "ground-truth" else name): t for name, t in tables.items()}
     sources, kinds = next(iter(tables.values())).axes
     options = {"sharex": True, "sharey": True, "squeeze": False}
@@ -310,74 +243,63 @@ def lost_ap(tables: Mapping[str, pd.DataFrame]) -> NotebookFigure:
     figure, axes = panels(height, 1, len(sources), **options)
     for panel, source in zip(axes[0], sources, strict=True):
         gains = pd.DataFrame({name: table.loc[source] for name, table in tables.items()})
-        _bars(panel, gains, 0 * gains, SOURCE_COLORS[source], "{:.1f}", named=len(kinds))
+        _bars(panel, gains, SOURCE_COLORS[source], "{:.1f}", named=len(kinds))
         panel.set_title(source, color=SOURCE_COLORS[source], weight="bold", fontsize=8)
-        panel.set(yticks=range(len(kinds)), yticklabels=kinds)
+        _name_rows(panel, kinds)
         panel.set_xlabel("mAP@0.5 that mending it brings, points")
         panel.margins(x=0.3)
     return figure
 
 
-# A file of annotations: stadlib classes
-
-
 @in_style
 def class_frequencies(table: pd.DataFrame) -> NotebookFigure:
-    """Plot how long-tailed a file is, and the share of draws that show each class, by sampler.
-
-    Args:
-        table: by action id: ``persons``, and a share for every sampler (``runs.class_statistics``).
-    """
+    """Plot ``runs.class_statistics``: how long-tailed a file is, and what samplers draw."""
     table = table[table["persons"] > 0]
-    rows, colors = range(len(table)), [COLORS[group(action)] for action in table.index]
+    rows = range(len(table))
     figure, (left, right) = panels(1.0 + 0.15 * len(table), 1, 2, sharey=True)
-    left.barh(rows, table["persons"], color=colors, alpha=0.8)
+    left.barh(rows, table["persons"], color=_colors(table.index), alpha=0.8)
     left.set(xscale="log", xlabel="persons with the label")
     left.xaxis.set_major_formatter("{x:,.0f}")
     for place, (name, color) in enumerate({"instance": GREY, "class-balanced": "black"}.items()):
         right.plot(100 * table[name], rows, "o", ms=3, color=color)
-        style = {"transform": right.transAxes, "color": color}
-        right.text(0.02 + 0.28 * place, 1.01, f"● {name}", **style)
+        right.text(0.02 + 0.28 * place, 1.01, f"● {name}", transform=right.transAxes, color=color)
     right.set(xscale="log", xlabel="draws that show the class, %")
     right.xaxis.set_major_formatter("{x:g}")
-    _class_rows(left, table.index)
+    _name_rows(left, map(short_name, table.index), _colors(table.index))
     return figure
 
 
-# What several figures draw
+def _colors(actions: Iterable[int]) -> list[str]:
+    return [COLORS[group(action)] for action in actions]
 
 
 def _by_frequency(actions: pd.Index, counts: Mapping[int, int], ylabel: str) -> tuple:
     """An empty plot against training instances, and the places and colours of the classes."""
-    xs, colors = [counts[a] for a in actions], [COLORS[group(a)] for a in actions]
     figure, axes = panels(4.6)
     axes.set(xscale="log", xlabel="training instances of the class", ylabel=ylabel)
     axes.margins(x=0.12, y=0.08)
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    name_groups(axes)
-    return figure, axes, xs, colors
+    style.name_groups(axes)
+    return figure, axes, [counts[action] for action in actions], _colors(actions)
 
 
-def _class_rows(axes: Axes, actions: Iterable[int]) -> None:
-    """Names of classes in their groups' colours at the left of rows, from top to bottom."""
-    actions = list(actions)
-    axes.set_yticks(range(len(actions)), [short_name(action) for action in actions])
-    for tick, action in zip(axes.get_yticklabels(), actions, strict=True):
-        tick.set_color(COLORS[group(action)])
-    axes.set_ylim(len(actions) - 0.4, -0.6)
+def _name_classes(axes: Axes, xs: Sequence[float], ys: pd.Series, spans=None) -> None:
+    names, colors = map(short_name, ys.index), _colors(ys.index)
+    label_points(axes, np.column_stack([xs, ys]), names, colors, spans)
+
+
+def _name_rows(axes: Axes, names: Iterable[str], colors: Iterable[str] = ()) -> None:
+    """Names at the left of rows, from top to bottom."""
+    names = list(names)
+    axes.set_yticks(range(len(names)), names)
+    for tick, color in zip(axes.get_yticklabels(), colors, strict=False):
+        tick.set_color(color)
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
 
 
-def _bars(
-    axes: Axes,
-    values: pd.DataFrame,
-    halves: pd.DataFrame,
-    colors: str | Sequence[str],
-    text: str,
-    *,
-    named: int,
-) -> None:
+def _bars(axes: Axes, values: pd.DataFrame, colors, text: str, *, named: int, halves=None) -> None:
     """Horizontal bars: a row a row from top to bottom, in it a bar a column, the last the darkest.
 
     Each carries its value, those of the first ``named`` rows their column's name, too.
@@ -385,33 +307,27 @@ def _bars(
     size = 0.8 / len(values.columns)
     for place, name in enumerate(values):
         rows = np.arange(len(values)) - 0.4 + size * (place + 0.5)
-        style = {"color": colors, "alpha": 0.25 + 0.6 * (place + 1) / len(values.columns)}
-        errors = {"xerr": halves[name].fillna(0), "error_kw": {"ecolor": DARK, "elinewidth": 0.8}}
-        bars = axes.barh(rows, values[name], size * 0.92, **style, **errors)
+        look = {"color": colors, "alpha": 0.25 + 0.6 * (place + 1) / len(values.columns)}
+        errors = None if halves is None else halves[name].fillna(0)
+        look |= {"xerr": errors, "error_kw": {"ecolor": DARK, "elinewidth": 0.8}}
+        bars = axes.barh(rows, values[name], size * 0.92, **look)
         labels = [text.format(value) for value in values[name]]
         labels[:named] = [f"{label}  {name}" for label in labels[:named]]
         axes.bar_label(bars, labels, padding=3, fontsize=6.5)
-    axes.set_ylim(len(values) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
 
 
 def _lines(axes: Axes, table: pd.DataFrame, x: str, columns: Mapping[str, str]) -> None:
     """A line a source and column (a dash each), named at its end; around mAP the interval."""
     ends = []
     for column, dash in columns.items():
-        shown = table.dropna(subset=column)
-        if shown.empty:
-            continue
-        style = {"ls": dash, "marker": "o", "ms": 3.5, "lw": 1.4, "mec": "none"}
-        lines = {"hue": "source", "palette": SOURCE_COLORS, "estimator": None, "legend": False}
-        seaborn.lineplot(shown, x=x, y=column, ax=axes, **lines, **style)
-        for source, own in shown.sort_values(x).groupby("source"):
-            color = SOURCE_COLORS[source]
+        for source, group_rows in table.dropna(subset=column).groupby("source", sort=False):
+            rows, color = group_rows.sort_values(x), SOURCE_COLORS[source]
+            look = {"ls": dash, "marker": "o", "ms": 3.5, "lw": 1.4, "mec": "none"}
+            axes.plot(rows[x], rows[column], color=color, **look)
             if column == "mAP":
-                axes.fill_between(own[x], own["low"], own["high"], color=color, alpha=0.13, lw=0)
+                axes.fill_between(rows[x], rows["low"], rows["high"], color=color, alpha=0.13, lw=0)
             name = source if len(columns) == 1 else f"{source}: {column}"
-            ends.append((own[x].iloc[-1], own[column].iloc[-1], name, color))
+            ends.append((rows[x].iloc[-1], rows[column].iloc[-1], name, color))
     if ends:
         _name_ends(axes, ends)
     else:
@@ -425,33 +341,16 @@ def _name_ends(axes: Axes, ends: Iterable[tuple[float, float, str, str]]) -> Non
     for x, y, name, color in sorted(ends, key=lambda end: end[1]):
         height = axes.transData.transform((x, y))[1] * 72 / axes.figure.dpi
         free = max(height, free)
-        style = {"textcoords": "offset points", "va": "center", "weight": "bold", "color": color}
-        axes.annotate(name, (x, y), (6, free - height), **style)
+        look = {"textcoords": "offset points", "va": "center", "weight": "bold", "color": color}
+        axes.annotate(name, (x, y), (6, free - height), **look)
         free += 9
 
 
-def label_points(
-    axes: Axes,
-    points: np.ndarray | Sequence[tuple[float, float]],
-    names: Iterable[str],
-    colors: Sequence[str],
-    *,
-    spans: pd.DataFrame | None = None,
-) -> list[Annotation]:
-    """Write each point's name at the nearest free place, crowded points first.
+def label_points(axes: Axes, points: np.ndarray, names, colors, spans=None) -> None:
+    """Write each point's name at the nearest free place, or at that which is covered least.
 
-    Call it last: limits and layout must be final. A name for which no place is free takes the one
-    that is covered least.
-
-    Args:
-        axes: where the points are drawn.
-        points: (n, 2).
-        names: to be written.
-        colors: of the names.
-        spans: the points' intervals ``low``, ``high`` along y, which names should not cover either.
-
-    Returns:
-        The annotations, in the order of the points.
+    Crowded points come first. Names keep off the points (n, 2) and their intervals ``spans``
+    (``low``, ``high`` along y). Limits and layout must be final.
     """
     points, names = np.asarray(points, float), list(names)
     axes.figure.draw_without_rendering()
@@ -459,22 +358,20 @@ def label_points(
     dots = axes.transData.transform(points)
     taken = [np.concatenate([dot - 3 * pixel, dot + 3 * pixel]) for dot in dots]
     if spans is not None and spans.notna().all(axis=None):
-        for x, span in zip(points[:, 0], spans.to_numpy(), strict=True):
-            low, high = axes.transData.transform([(x, end) for end in span])
-            taken.append(np.array([low[0] - 2, low[1], high[0] + 2, high[1]]))
+        for x, (low, high) in zip(points[:, 0], spans.to_numpy(), strict=True):
+            ends = axes.transData.transform([(x, low), (x, high)])
+            taken.append((ends + np.array([[-2, 0], [2, 0]])).ravel())
     # Ways round a point, the best first: right and left before above and below; near before far.
     angles = np.array([0, 8, 2, 6, 14, 10, 4, 12, 1, 7, 15, 9, 3, 5, 13, 11]) * np.pi / 8
     ways = np.column_stack([np.cos(angles), np.sin(angles)])
     radii = np.array([5.0, 9, 14, 20, 28, 38, 50, 64])  # points
     distances = np.linalg.norm(dots[:, None] - dots[None], axis=-1)
     crowded = np.sort(distances, axis=1)[:, :4].sum(axis=1)
-    written = {}
     for index in np.argsort(crowded, kind="stable"):
-        style = {"textcoords": "offset points", "fontsize": 7, "color": colors[index]}
-        style["path_effects"] = [withStroke(linewidth=1.8, foreground="white")]
-        text = axes.annotate(names[index], points[index], (0, 0), va="bottom", **style)
-        extent = text.get_window_extent()
-        size = np.array([extent.width, extent.height])
+        look = {"textcoords": "offset points", "fontsize": 7, "color": colors[index]}
+        look |= {"va": "bottom", "path_effects": [withStroke(linewidth=1.8, foreground="white")]}
+        text = axes.annotate(names[index], points[index], (0, 0), **look)
+        size = np.array(text.get_window_extent().size)
         corners = dots[index] + radii[:, None, None] * pixel * ways + (ways - 1) / 2 * size
         places = np.concatenate([corners, corners + size], axis=-1).reshape(-1, 4)
         inside = _overlaps(places, axes.bbox.extents[None])
@@ -484,11 +381,9 @@ def label_points(
         text.set_position((places[best, :2] - dots[index]) / pixel)
         if radii[best // len(ways)] > 12:  # a thin line leads from a far name to its point
             end = (dots[index].clip(places[best, :2], places[best, 2:]) - dots[index]) / pixel
-            line = {"arrowstyle": "-", "color": colors[index], "lw": 0.5, "alpha": 0.6}
-            where = {"textcoords": "offset points", "arrowprops": line | {"shrinkB": 3}}
-            axes.annotate("", points[index], tuple(end), **where)
-        written[index] = text
-    return [written[index] for index in range(len(names))]
+            line = {"arrowstyle": "-", "lw": 0.5, "alpha": 0.6, "shrinkB": 3}
+            line["color"] = colors[index]
+            axes.annotate("", points[index], end, textcoords="offset points", arrowprops=line)
 
 
 def _overlaps(places: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -11,19 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
-from stadlib.report.style import (
-    ALARM,
-    GREY,
-    PERSON_COLORS,
-    WIDTH,
-    NotebookFigure,
-    in_style,
-    unrun,
-)
+from stadlib.report.style import ALARM, GREY, PERSON_COLORS, WIDTH, NotebookFigure, in_style, unrun
 
 LINE, GAP, HEAD = 0.135, 0.3, 0.25  # inches: a caption's line, a title and the air, the head
 FONT = 7
-WORDS = {  # how a word of a caption looks
+LOOKS = {  # of the words of a caption
     "plain": {"color": "black"},
     "strong": {"color": "black", "weight": "bold"},
     "faint": {"color": GREY},
@@ -31,38 +22,25 @@ WORDS = {  # how a word of a caption looks
 
 
 class Mark(NamedTuple):
-    """A box in a frame.
+    """A box in a frame."""
 
-    Attributes:
-        box: x1, y1, x2, y2 in [0, 1].
-        color: of the line, and behind the text.
-        text: stands inside the box, on its left, at its top or its ``bottom``.
-        width: of the line in points.
-        dashes: of the line, as matplotlib has them.
-        bottom: whether the text stands at the bottom.
-    """
-
-    box: Sequence[float]
-    color: str
-    text: str = ""
-    width: float = 1.4
-    dashes: str | tuple = "-"
-    bottom: bool = False
+    box: Sequence[float]  # x1, y1, x2, y2 in [0, 1]
+    color: str  # of the line, and behind the text
+    text: str = ""  # stands inside the box, on its left
+    width: float = 1.4  # of the line in points
+    dashes: str | tuple = "-"  # of the line, as matplotlib has them
+    bottom: bool = False  # whether the text stands at the bottom, not at the top
 
 
 class Line(NamedTuple):
-    """A line of a caption: words and their looks (:data:`WORDS`), behind a person's number.
+    """A line of a caption."""
 
-    ``indent`` leaves the room that a number would take.
-    """
-
-    words: Sequence[tuple[str, str]]
-    person: int | None = None
-    indent: bool = False
+    words: Sequence[tuple[str, str]]  # and their looks (:data:`LOOKS`)
+    person: int | None = None  # whose number stands before the words
+    indent: bool = False  # by as much as a number takes
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
+class Frame(NamedTuple):
     """A picture (H, W, 3) with a title above, boxes in it and lines of text below."""
 
     title: str
@@ -73,19 +51,11 @@ class Frame:
 
 @in_style
 def frame_grid(
-    frames: Sequence[Frame],
-    columns: int = 2,
-    *,
-    legend: Sequence[tuple[str, str]] = (),
-    warning: str = "",
+    frames: Sequence[Frame], columns: int = 2, *, legend: Sequence = (), warning: str = ""
 ) -> NotebookFigure:
-    """Show frames side by side and row by row; a row is as high as its highest frame.
+    """Show frames of any sizes side by side; a row is as high as its highest frame.
 
-    Args:
-        frames: of any sizes.
-        columns: frames side by side.
-        legend: texts and their colours, above all.
-        warning: stands in white on red above all.
+    Above all stand a ``legend`` of texts and their colours, or a ``warning`` in white on red.
     """
     if not frames:
         return unrun()
@@ -97,12 +67,12 @@ def frame_grid(
     head = HEAD if legend or warning else 0.0
     total = head + sum(rows)
     figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, total), layout="none")
-    style = {"fontsize": FONT, "weight": "bold", "va": "top"}
+    top, style = 1 - 0.05 / total, {"fontsize": FONT, "weight": "bold", "va": "top"}
     if warning:
-        plate = {"facecolor": ALARM, "edgecolor": "none", "boxstyle": "square,pad=0.3"}
-        figure.text(0.008, 1 - 0.05 / total, warning, color="white", bbox=plate, **style)
+        red = {"facecolor": ALARM, "edgecolor": "none", "boxstyle": "square,pad=0.3"}
+        figure.text(0.008, top, warning, color="white", bbox=red, **style)
     for place, (text, color) in enumerate(legend):
-        figure.text(0.005 + place / len(legend), 1 - 0.05 / total, text, color=color, **style)
+        figure.text(0.005 + place / len(legend), top, text, color=color, **style)
     for number, frame in enumerate(frames):
         row, column = divmod(number, columns)
         bottom = total - head - sum(rows[:row]) - 0.15 - tall[number]
@@ -118,15 +88,15 @@ def _draw(axes: Axes, frame: Frame) -> None:
     for mark in frame.marks:
         draw_mark(axes, mark)
     points = 72 / axes.figure.dpi
+    corner = {"xycoords": "axes fraction"}
+    at = {"textcoords": "offset points", "fontsize": FONT, "va": "baseline"} | corner
     for below, line in enumerate(frame.lines):
         x, y = 14.0 if line.indent else 2.0, -9 - 72 * LINE * below
         if line.person is not None:
-            number, color = str(line.person + 1), person_color(line.person)
-            tag = plate(axes, number, color, (0, 0), offset=(x, y), coords="axes fraction")
+            tag = number_plate(axes, line.person, (0, 0), xytext=(x, y), **corner)
             x += tag.get_window_extent().width * points + 7
         for place, (text, look) in enumerate(line.words):
-            at = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": FONT}
-            word = axes.annotate(text, (0, 0), (x, y), va="baseline", **at, **WORDS[look])
+            word = axes.annotate(text, (0, 0), (x, y), **at, **LOOKS[look])
             end = x + word.get_window_extent().width * points
             if place and end > axes.bbox.width * points:
                 word.remove()  # what does not fit is left out, but for the first word
@@ -142,25 +112,20 @@ def show_picture(axes: Axes, picture: np.ndarray, interpolation: str | None = "n
     axes.set_box_aspect(picture.shape[0] / picture.shape[1])
 
 
-def view_of(picture: np.ndarray, box: np.ndarray, shape: float) -> tuple[float, ...]:
-    """Left, top, width and height of the part of a picture round a box, as fractions of it.
+def show_person(axes: Axes, picture: np.ndarray, box: np.ndarray, shape: float = 1) -> None:
+    """The part of a picture round a box; coordinates stay those of the picture.
 
-    It fits a panel of width / height ``shape``, and reaches beyond the picture where it must.
+    It has ``shape``, width / height, and reaches beyond the picture where it must.
     """
-    size = np.array(picture.shape[1::-1])
-    corners, panel = np.reshape(box, (2, 2)), np.array([shape, 1])
+    show_picture(axes, picture)
+    size, panel = np.array(picture.shape[1::-1]), np.array([shape, 1])
+    corners = np.reshape(box, (2, 2))
     view = 1.08 * ((corners[1] - corners[0]) * size / panel).max() * panel / size
     room = np.maximum(1 - view, 0)
     low = np.where(view > 1, (1 - view) / 2, np.clip(corners.mean(axis=0) - view / 2, 0, room))
-    return (*low.tolist(), *view.tolist())
-
-
-def show_person(axes: Axes, picture: np.ndarray, box: np.ndarray) -> None:
-    """The part of a picture round a box as a square; coordinates stay those of the picture."""
-    left, top, width, height = view_of(picture, box, 1)
-    show_picture(axes, picture)
-    axes.set(xlim=(left, left + width), ylim=(top + height, top), facecolor="#EEEEEE")
-    axes.set_box_aspect(1)
+    (left, top), (right, bottom) = low, low + view
+    axes.set(xlim=(left, right), ylim=(bottom, top), facecolor="#EEEEEE")
+    axes.set_box_aspect(1 / shape)
 
 
 def draw_mark(axes: Axes, mark: Mark) -> None:
@@ -171,22 +136,17 @@ def draw_mark(axes: Axes, mark: Mark) -> None:
     axes.plot(*corners, color=mark.color, lw=mark.width, ls=mark.dashes)
     if mark.text:
         corner, offset = ((x1, y2), (1.5, 2)) if mark.bottom else ((x1, y1), (1.5, -7))
-        plate(axes, mark.text, mark.color, corner, offset=offset)
+        _plate(axes, mark.text, mark.color, corner, xytext=offset)
 
 
-def plate(
-    axes: Axes,
-    text: str,
-    color: str,
-    corner: tuple[float, float],
-    *,
-    offset: tuple[float, float],
-    coords: str = "data",
-) -> Annotation:
-    """A short text on a colour, so many points from a corner; such is a person's number."""
-    box = {"boxstyle": "square,pad=0.12", "facecolor": color, "edgecolor": "none"}
-    style = {"fontsize": 6, "weight": "bold", "bbox": box, "textcoords": "offset points"}
-    return axes.annotate(text, corner, offset, xycoords=coords, **style)
+def number_plate(axes: Axes, person: int, corner: tuple, **at: object) -> Annotation:
+    """A person's number on its colour, at ``xytext`` points from a corner."""
+    return _plate(axes, str(person + 1), person_color(person), corner, **at)
+
+
+def _plate(axes: Axes, text: str, color: str, corner: tuple, **at: object) -> Annotation:
+    at["bbox"] = {"boxstyle": "square,pad=0.12", "facecolor": color, "edgecolor": "none"}
+    return axes.annotate(text, corner, fontsize=6, weight="bold", textcoords="offset points", **at)
 
 
 def person_color(person: int) -> str:

@@ -1,11 +1,10 @@
-"""What finished runs left behind, as figures show it: logs, frames, single classes, lost AP.
+"""What figures read from finished runs: logs, frames, single classes, lost AP.
 
-torch is imported only once files of a run are read.
+A record whose run is not on this machine, as a committed reference, is an :class:`InputError`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pandas as pd
 
 from stadlib import study
 from stadlib.base import InputError
+from stadlib.data import batches, keyframes, video
 from stadlib.data.labels import AVA_ACTIONS, LabelMap, read_label_map
 from stadlib.data.rows import BOX, keyframe_keys, read_rows
 from stadlib.evaluation import average_precision, diagnosis, matching
@@ -22,15 +22,16 @@ from stadlib.report.frames import Frame, Line, Mark, person_mark
 from stadlib.report.scores import SOURCES
 from stadlib.report.style import GREY, short_name
 from stadlib.study import Record
+from stadlib.training import memory, stages
 
 IOU = 0.5  # of a hit
 SHOWN = 4  # highest scores of a person in an example
 DRAWS, BATCH = 30_000, 64  # of every sampler, in class_statistics
 LOSSES = {  # what AP is lost to, of the kinds that ``diagnosis.diagnose`` tells apart
-    "missed persons": ("missed",),
-    "imprecise boxes": ("box",),
-    "false boxes": ("background", "duplicate"),
-    "wrong labels": ("label",),
+    "missed persons": ["missed"],
+    "imprecise boxes": ["box"],
+    "false boxes": ["background", "duplicate"],
+    "wrong labels": ["label"],
 }
 FOUND, FALSE, MISSED = "#56B4E9", "#FFB000", "#FF3B30"
 BOX_LEGEND = (  # of box_examples
@@ -47,81 +48,57 @@ def _folder(record: Record) -> Path:
     return record.folder
 
 
-def _opened(record: Record) -> tuple:
-    """The module that reads runs, and the record's run."""
-    from stadlib.training import stages  # noqa: PLC0415  (torch)
-
+def _opened(record: Record) -> stages.Run:
     _folder(record)
-    return stages, study.open_run(record)
+    return study.open_run(record)
 
 
 def training_log(record: Record) -> pd.DataFrame:
-    """Return the log of a run's last stage: ``iteration``, ``loss``, ``lr``, ``seconds``.
-
-    Raises:
-        InputError: the record came without its run, as a committed reference does.
-    """
+    """The log of a run's last stage: ``iteration``, ``loss``, ``lr``, ``seconds``."""
     experiment = from_dict(record.experiment)
     digest = experiment.stage_digest(len(experiment.stages))
     path = _folder(record).parent / "stages" / digest / "log.jsonl"
     if not path.is_file():
         raise InputError(f"{path}: no such log; delete the record beside it and run again")
-    return pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
+    return pd.read_json(path, lines=True, precise_float=True)
 
 
 def examples(record: Record, count: int = 6) -> list[Frame]:
-    """Return validation keyframes of two persons or more, evenly spread over both sources.
+    """Validation keyframes of two persons or more, evenly spread over both sources, not by score.
 
-    Which ones does not depend on the scores. Below each stand a person's annotated actions and
-    highest scores, the right ones strong. A detected person's true actions are those of the
-    annotated one that it overlaps by half. Where nobody was detected, there is no example.
+    Below each stand a person's annotated actions and highest scores, the right ones strong. A
+    detected person has the actions of the annotated one that it overlaps by half.
     """
-    stages, run = _opened(record)
-    layout, keyframes = run.layout, stages.scored_keyframes(run)
-    annotated = {k.key: k for k in stages.annotated(layout, stages.SOURCES, "val")}
-    several = [keyframe for keyframe in keyframes if len(keyframe.boxes) > 1] or keyframes
-    places = np.linspace(0, len(several) - 1, count).astype(int) if several else []
-    chosen = [several[place] for place in places]
-    tables = {}
-    for source in {keyframe.source for keyframe in chosen}:
-        rows = read_rows(record.folder / f"detections_{source}.csv")
-        tables[source] = dict(list(rows.groupby(np.asarray(keyframe_keys(rows)))))
-    frames = []
-    for keyframe in chosen:
-        title = f"{keyframe.source}: {keyframe.video}, {keyframe.timestamp:g} s"
-        marks = [person_mark(person, box) for person, box in enumerate(keyframe.boxes)]
-        actions = _true_actions(keyframe, annotated.get(keyframe.key))
-        rows, lines = tables[keyframe.source].get(keyframe.key), []
+    run = _opened(record)
+    scored, ids = stages.scored_keyframes(run), np.array(run.layout.label_map().ids)
+    annotated = {k.key: k for k in stages.annotated(run.layout, stages.SOURCES, "val")}
+    several = [keyframe for keyframe in scored if len(keyframe.boxes) > 1] or scored
+    places = np.linspace(0, len(several) - 1, count if several else 0).astype(int)
+    files, frames = {}, []
+    for keyframe in (several[place] for place in places):
+        if keyframe.source not in files:
+            rows = read_rows(record.folder / f"detections_{keyframe.source}.csv")
+            files[keyframe.source] = rows.set_index(pd.Index(keyframe_keys(rows)))
+        rows = files[keyframe.source]
+        rows = rows[rows.index == keyframe.key]
+        actions = np.zeros_like(keyframe.actions)
+        if known := annotated.get(keyframe.key):
+            iou = _overlaps(keyframe.boxes, known.boxes)
+            actions = known.actions[iou.argmax(axis=1)] & (iou.max(axis=1) >= IOU)[:, None]
+        lines = []
         for person, box in enumerate(keyframe.boxes):
-            truth = np.array(layout.label_map().ids)[actions[person]].tolist()
+            truth = ids[actions[person]].tolist()
             names = ", ".join(map(short_name, truth)) or "no label"
-            lines.append(Line([(f"is: {names}", "plain")], person))
-            lines.append(Line(_highest(rows, box, truth), indent=True))
-        frames.append(Frame(title, _picture(layout, keyframe), marks, lines))
+            best = rows[(rows[list(BOX)] - box).abs().max(axis=1) < 1e-5]  # files: six decimals
+            best = best.sort_values("score", ascending=False, kind="stable").head(SHOWN)
+            scores = []
+            for action, score in zip(best["action_id"], best["score"], strict=True):
+                text = f"{short_name(action)} {score:.2f}".replace("0.", ".", 1)
+                scores.append((text, "strong" if action in truth else "faint"))
+            lines += [Line([(f"is: {names}", "plain")], person), Line(scores, indent=True)]
+        marks = [person_mark(person, box) for person, box in enumerate(keyframe.boxes)]
+        frames.append(_frame(run.layout, keyframe, keyframe.source, marks, lines))
     return frames
-
-
-def _true_actions(keyframe, annotated) -> np.ndarray:
-    """(N, actions) of the annotated persons under the boxes of a keyframe; none elsewhere."""
-    if annotated is None:
-        return np.zeros_like(keyframe.actions)
-    iou = _overlaps(keyframe.boxes, annotated.boxes)
-    return annotated.actions[iou.argmax(axis=1)] & (iou.max(axis=1) >= IOU)[:, None]
-
-
-def _highest(rows: pd.DataFrame | None, box: np.ndarray, truth: list[int]) -> list:
-    """A box's highest scores as a caption's words; files have six decimals of a box."""
-    if rows is None:
-        return []
-    own = rows[(rows[list(BOX)] - box).abs().max(axis=1) < 1e-5]
-    best = own.sort_values("score", ascending=False, kind="stable").head(SHOWN)
-    return [
-        (
-            f"{short_name(action)} {score:.2f}".replace("0.", ".", 1),
-            "strong" if action in truth else "faint",
-        )
-        for action, score in zip(best["action_id"], best["score"], strict=True)
-    ]
 
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -130,73 +107,51 @@ def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return matching.overlaps(*pairs).reshape(len(boxes), len(others))
 
 
-def _picture(layout, keyframe) -> np.ndarray:
-    from stadlib.data.video import read_frames  # noqa: PLC0415  (torch)
-
+def _frame(layout, keyframe, source: str, marks: list[Mark], lines=()) -> Frame:
     path = layout.video_file(keyframe.source, keyframe.video)
     time = keyframe.timestamp - layout.video_start(keyframe.source, keyframe.video)
-    return read_frames(path, [time])[0].permute(1, 2, 0).numpy()
+    picture = video.read_frames(path, [time])[0].permute(1, 2, 0).numpy()
+    title = f"{source}: {keyframe.video}, {keyframe.timestamp:g} s"
+    return Frame(title, picture, marks, lines)
 
 
 def box_examples(record: Record, count: int = 6) -> list[Frame]:
-    """Return annotated validation frames with the boxes that a run used there (BOX_LEGEND).
-
-    Half of them of each source, at even distances in the annotation file: which ones does not
-    depend on what was found.
-
-    Raises:
-        InputError: the run is not on this machine.
-    """
-    from stadlib.data.keyframes import detections  # noqa: PLC0415  (torch)
-
-    stages, run = _opened(record)
+    """Annotated validation frames, evenly spread, with the boxes that a run used (BOX_LEGEND)."""
+    run = _opened(record)
     experiment = run.experiment
     sources = [source for source in stages.SOURCES if run.has(source, "val")]
     frames = []
-    for number, source in enumerate(sources):
-        keyframes = stages.annotated(run.layout, [source], "val")
-        share = count * (number + 1) // len(sources) - count * number // len(sources)
-        share = min(share, len(keyframes))
-        places = ((np.arange(share) + 0.5) * len(keyframes) / max(1, share)).astype(int)
+    for source in sources:
+        annotated = stages.annotated(run.layout, [source], "val")
+        share = min(count // len(sources), len(annotated))
+        places = ((np.arange(share) + 0.5) * len(annotated) / share).astype(int)
         if experiment.detected:
             run.require_boxes(source, "val")
             used = (experiment.boxes_name, experiment.detections.threshold)
-            by_moment = detections(run.layout, source, "val", *used)
-        for keyframe in [keyframes[place] for place in places]:
-            truth = keyframe.boxes.astype(float)
-            boxes, scores = truth, np.ones(len(truth))
+            by_moment = keyframes.detections(run.layout, source, "val", *used)
+        for keyframe in (annotated[place] for place in places):
+            truth = boxes = keyframe.boxes.astype(float)
+            scores = np.ones(len(truth))
             if experiment.detected:
                 rows = by_moment.get((keyframe.video, f"{keyframe.timestamp:.6f}"))
                 boxes = np.empty((0, 4)) if rows is None else rows[list(BOX)].to_numpy()
-                scores = np.empty(0) if rows is None else rows["score"].to_numpy()
-            title = f"{SOURCES[source]}: {keyframe.video}, {keyframe.timestamp:g} s"
-            marks = _box_marks(truth, boxes, scores)
-            frames.append(Frame(title, _picture(run.layout, keyframe), marks))
+                scores = [] if rows is None else rows["score"]
+            hits, found = match_persons(boxes, truth)
+            texts = [f"{score:.2f}".lstrip("0") for score in scores]
+            marks = [Mark(box, "white", width=0.8) for box in truth[found]]
+            marks += [Mark(box, MISSED, "", 1.8, (0, (1.5, 1))) for box in truth[~found]]
+            false = (1.5, (0, (4, 1.5)), True)
+            marks += [Mark(boxes[n], FALSE, texts[n], *false) for n in np.flatnonzero(~hits)]
+            marks += [Mark(boxes[n], FOUND, texts[n], 1.5) for n in np.flatnonzero(hits)]
+            frames.append(_frame(run.layout, keyframe, SOURCES[source], marks))
     return frames
 
 
-def _box_marks(truth: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[Mark]:
-    """Annotated persons, missed ones in red, then wrong boxes and on them right ones."""
-    hits, found = match_persons(boxes, truth)
-    marks = [
-        Mark(box, "white", width=0.8) if known else Mark(box, MISSED, "", 1.8, (0, (1.5, 1)))
-        for box, known in zip(truth, found, strict=True)
-    ]
-    texts = [f"{score:.2f}".lstrip("0") for score in scores]
-    dashes = (0, (4, 1.5))
-    marks += [Mark(boxes[n], FALSE, texts[n], 1.5, dashes, True) for n in np.flatnonzero(~hits)]
-    return marks + [Mark(boxes[n], FOUND, texts[n], 1.5) for n in np.flatnonzero(hits)]
-
-
 def match_persons(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which boxes find a person, and which persons are found, by the evaluator's rule.
+    """Which boxes (N, 4) are hits, and which persons (G, 4) are found, by the evaluator's rule.
 
     A box, from the highest score down, looks at the person that it overlaps most. It is a hit if
     it overlaps that one by half and no box before it did.
-
-    Args:
-        boxes: (N, 4), the highest score first.
-        truth: (G, 4).
     """
     hits, found = np.zeros(len(boxes), bool), np.zeros(len(truth), bool)
     for number, iou in enumerate(_overlaps(boxes, truth) if len(truth) else []):
@@ -207,51 +162,45 @@ def match_persons(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def lost(record: Record) -> pd.DataFrame:
-    """Return where a run loses AP (:func:`stadlib.evaluation.diagnosis.diagnose`), by source.
+    """Where a run loses AP: by source a column each of :data:`LOSSES`, in points of mAP.
 
-    Returns:
-        A column each of :data:`LOSSES`, in points of mAP (the mean over classes): what mending
-        this kind of error alone would bring. Errors hide each other; the columns do not add up.
-
-    Raises:
-        InputError: the run is not on this machine.
+    Each says what mending this kind of error alone would bring (``diagnosis.diagnose``). Errors
+    hide each other; the columns do not add up.
     """
-    stages, run = _opened(record)
+    run = _opened(record)
     rows = {}
-    for source in [name for name in stages.SOURCES if run.has(name, "val")]:
+    for source in (name for name in stages.SOURCES if run.has(name, "val")):
         truth = stages.groundtruth(run.layout, source)
         path = record.folder / f"detections_{source}.csv"
-        table = diagnosis.diagnose(truth, path, run.layout.label_map())
+        gains = diagnosis.diagnose(truth, path, run.layout.label_map())
         # Where all persons of a class are missed, whatever AP it lacks is lost to that.
-        gains = table.assign(missed=table["missed"].fillna(1 - table["AP"]))
-        rows[SOURCES[source]] = {
-            name: 100 * gains[list(kinds)].sum(axis=1).mean() for name, kinds in LOSSES.items()
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")
+        gains = gains.assign(missed=gains["missed"].fillna(1 - gains["AP"]))
+        points = [100 * gains[kinds].sum(axis=1).mean() for kinds in LOSSES.values()]
+        rows[SOURCES[source]] = points
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*LOSSES])
+    return table.rename_axis("source")
 
 
-def class_differences(
-    after: Record, before: Record, source: str = "ava", num_resamples: int = 1_000
-) -> pd.DataFrame:
-    """Return what each class gains from one run to another, with its interval over videos.
+def _matches(record: Record) -> matching.Matches:
+    run = _opened(record)
+    truth = stages.groundtruth(run.layout, "ava")
+    return matching.match(truth, record.folder / "detections_ava.csv", run.layout.label_map())
 
-    Returns:
-        By action id: ``gain``, ``low``, ``high`` in points of AP, from the paired bootstrap.
 
-    Raises:
-        InputError: a run is not on this machine.
+def class_differences(after: Record, before: Record, num_resamples: int = 1_000) -> pd.DataFrame:
+    """What each class gains on AVA from run to run, with its paired bootstrap interval over videos.
+
+    By action id: ``gain``, ``low``, ``high`` in points of AP.
     """
-    ours, theirs = (_matches(record, source) for record in (after, before))
-    gains = average_precision.bootstrap_classes(ours, theirs, num_resamples=num_resamples)
+    pair = _matches(after), _matches(before)
+    gains = average_precision.bootstrap_classes(*pair, num_resamples=num_resamples)
     table = pd.DataFrame.from_dict(gains, orient="index", columns=["gain", "low", "high"])
     return 100 * table.rename_axis("action_id")
 
 
-def precision_recall(
-    record: Record, actions: Iterable[int], source: str = "ava"
-) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Return recall and precision (not its envelope) after each detection, by action id."""
-    matches = _matches(record, source)
+def precision_recall(record: Record, actions: Iterable[int]) -> dict:
+    """Recall and precision (not its envelope) on AVA after each detection, by action id."""
+    matches = _matches(record)
     curves = {}
     for action in actions:
         column = matches.ids.index(action)
@@ -261,67 +210,42 @@ def precision_recall(
     return curves
 
 
-def _matches(record: Record, source: str) -> matching.Matches:
-    stages, run = _opened(record)
-    path = record.folder / f"detections_{source}.csv"
-    return matching.match(stages.groundtruth(run.layout, source), path, run.layout.label_map())
+def training_ap(record: Record) -> pd.Series:
+    """The AP of every class on AVA's training data, in %, from one plain view of annotated boxes.
 
-
-def training_ap(record: Record, source: str = "ava") -> pd.Series:
-    """Return the AP of every class on the data that the run was trained on, in %.
-
-    Ground-truth boxes, one plain view, from the features that the last stages trained on. Against
-    the AP on validation it tells what was learned by heart.
+    Against the AP on validation it tells what was learned by heart.
     """
-    from stadlib.training.memory import one_a_second, second_key  # noqa: PLC0415  (torch)
-
-    stages, run = _opened(record)
+    run = _opened(record)
     model, labels = stages.trained_model(run), run.layout.label_map()
-    keyframes = one_a_second(stages.annotated(run.layout, [source], "train"))
-    bank = run.banks(len(run.experiment.stages)).trained_on(model, source, keyframes)
-    views = stages.feature_views(keyframes, [{source: bank}], second_key)
-    remember = stages.remember_from(run, {})  # nothing
-    rows = stages.score_persons(model.head, views, remember, labels)
-    truth = stages.groundtruth(run.layout, source, "train")
+    annotated = memory.one_a_second(stages.annotated(run.layout, ["ava"], "train"))
+    bank = run.banks(len(run.experiment.stages)).trained_on(model, "ava", annotated)
+    views = stages.feature_views(annotated, [{"ava": bank}], memory.second_key)
+    rows = stages.score_persons(model.head, views, stages.remember_from(run, {}), labels)
+    truth = stages.groundtruth(run.layout, "ava", "train")
     aps = average_precision.frame_map(truth, rows, labels).AP
     return 100 * pd.Series(aps, dtype=float).rename_axis("action_id")
 
 
-def class_statistics(path: Path, labels: Path | None = None, seed: int = 0) -> pd.DataFrame:
+def class_statistics(path: Path, labels: Path | None = None) -> pd.DataFrame:
     """Count the classes of one file in AVA's layout, and how often samplers would show them.
 
-    Args:
-        path: annotations; AVA's, Kinetics' or one's own.
-        labels: label map of the evaluated classes; without it, AVA's 60.
-        seed: of the samplers' draws.
-
-    Returns:
-        By ``action_id``, the most frequent first: ``name``, ``persons`` and ``keyframes`` with the
-        class, and for every sampler the share of its draws that contain the class. Classes without
-        a person are drawn by none.
-
-    Raises:
-        InputError: a file cannot be read, or no keyframe has a person of an evaluated class.
+    The label map names the evaluated classes (default: AVA's 60). By ``action_id``, the most
+    frequent first, stand ``name``, ``persons`` and ``keyframes`` with the class, and for every
+    sampler the share of its draws that contain the class; one without a person is never drawn.
     """
-    from stadlib.data.batches import SAMPLERS, make_draw  # noqa: PLC0415
-    from stadlib.data.keyframes import read_annotation_file  # noqa: PLC0415  (torch)
-
     label_map = LabelMap(dict(AVA_ACTIONS)) if labels is None else read_label_map(labels)
-    keyframes = [k for k in read_annotation_file(path, label_map, "any") if k.actions.any()]
-    if not keyframes:
+    annotated = keyframes.read_annotation_file(path, label_map, "any")
+    persons = np.array([k.actions.sum(axis=0) for k in annotated if k.actions.any()])
+    if not len(persons):
         raise InputError(f"{path}: no person of an evaluated class; give annotations with labels")
-    contains = np.array([keyframe.actions.any(axis=0) for keyframe in keyframes])
-    table = pd.DataFrame(
-        {
-            "name": [label_map.name(action) for action in label_map.ids],
-            "persons": np.sum([keyframe.actions.sum(axis=0) for keyframe in keyframes], axis=0),
-            "keyframes": contains.sum(axis=0),
-        },
-        index=pd.Index(label_map.ids, name="action_id"),
-    )
-    there = contains.any(axis=0)
-    for sampler in SAMPLERS:
-        draw = make_draw(sampler, contains[:, there], table["name"][there].tolist(), seed)
+    contains = persons > 0
+    names = [label_map.name(action) for action in label_map.ids]
+    columns = {"name": names, "persons": persons.sum(axis=0), "keyframes": contains.sum(axis=0)}
+    table = pd.DataFrame(columns, index=pd.Index(label_map.ids, name="action_id"))
+    present = contains.any(axis=0)
+    known = table["name"][present].tolist()
+    for sampler in batches.SAMPLERS:
+        draw = batches.make_draw(sampler, contains[:, present], known, seed=0)
         starts = range(0, DRAWS, BATCH)
         items = np.concatenate([draw(np.arange(start, start + BATCH)) for start in starts])
         table[sampler] = contains[items].mean(axis=0)

@@ -1,7 +1,4 @@
-"""The one style of the study's figures: 7 in wide, colour-blind-safe, direct labels, units.
-
-Colours mean AVA's groups of classes throughout.
-"""
+"""The one style of the study's figures: 7 in wide, colour-blind-safe, direct labels, units."""
 
 from __future__ import annotations
 
@@ -21,10 +18,10 @@ from stadlib.data.labels import AVA_ACTIONS
 WIDTH = 7.0  # inches
 GREY = "#777777"
 ALARM = "#BE141E"  # behind a warning
-COLORS = {"pose": "#0072B2", "object": "#C04A00", "person": "#007A5A"}
-PERSON_COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#2BB58A", "#FF7F50")
+COLORS = {"pose": "#0072B2", "object": "#C04A00", "person": "#007A5A"}  # AVA's groups of classes
 GROUP_NAMES = {"pose": "pose", "object": "person-object", "person": "person-person"}
-STYLE = {
+PERSON_COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#2BB58A", "#FF7F50")
+_STYLE = {
     "figure.dpi": 100,
     "font.size": 8,
     "axes.spines.top": False,
@@ -52,7 +49,7 @@ class NotebookFigure(Figure):
     """A figure that a notebook stores with 256 colours: a third of the bytes, no visible loss."""
 
     def png(self) -> bytes:
-        """Return the picture as a notebook stores it."""
+        """The picture as a notebook stores it."""
         drawn, stored = io.BytesIO(), io.BytesIO()
         self.savefig(drawn, format="png")
         image = Image.open(drawn).convert("RGB")
@@ -62,27 +59,30 @@ class NotebookFigure(Figure):
 
 
 def in_style(draw: Callable[..., NotebookFigure]) -> Callable[..., NotebookFigure]:
-    """Give a function that draws a figure the study's style, and close what it returns."""
+    """Draw in the study's style, and close the figure, so that a notebook shows it only once."""
 
     @wraps(draw)
     def styled(*args: object, **kwargs: object) -> NotebookFigure:
-        with plt.rc_context(STYLE):
-            return closed(draw(*args, **kwargs))
+        with plt.rc_context(_STYLE):
+            figure = draw(*args, **kwargs)
+        plt.close(figure)
+        if (ipython := sys.modules.get("IPython")) and (shell := ipython.get_ipython()):
+            # Matplotlib's printer is registered for every Figure; a subclass's comes before it.
+            formatter = shell.display_formatter.formatters["image/png"]
+            formatter.for_type(NotebookFigure, NotebookFigure.png)
+        return figure
 
     return styled
 
 
 def panels(height: float, rows: int = 1, columns: int = 1, **options: object) -> tuple:
-    """Return a figure of the study's width, ``height`` in inches, and its axes (as pyplot does)."""
+    """A figure of the study's width, ``height`` in inches, and its axes (as pyplot does)."""
     size = (WIDTH, height)
     return plt.subplots(rows, columns, FigureClass=NotebookFigure, figsize=size, **options)
 
 
 def name_groups(axes: Axes, apart: float = 0.15) -> None:
-    """AVA's three groups of classes in their colours, above a plot at the right: its legend.
-
-    ``apart`` is a share of the plot's width from the end of a name to the next's.
-    """
+    """The groups of classes in their colours, above a plot at the right, ``apart`` widths apart."""
     for place, (name, color) in enumerate(COLORS.items()):
         style = {"transform": axes.transAxes, "ha": "right", "weight": "bold", "color": color}
         axes.text(1 - (2 - place) * apart, 1.02, GROUP_NAMES[name], **style)
@@ -93,13 +93,4 @@ def unrun() -> NotebookFigure:
     """A figure in the place of one whose numbers nobody has measured yet."""
     figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, 0.5))
     figure.text(0.5, 0.5, "not run", color=GREY, ha="center", va="center")
-    return figure
-
-
-def closed(figure: NotebookFigure) -> NotebookFigure:
-    """Take a figure out of pyplot's hands, so that a notebook shows it once, as a cell's value."""
-    plt.close(figure)
-    if (ipython := sys.modules.get("IPython")) and (shell := ipython.get_ipython()):
-        # Matplotlib's own printer is registered for every Figure; a subclass's comes before it.
-        shell.display_formatter.formatters["image/png"].for_type(NotebookFigure, NotebookFigure.png)
     return figure
