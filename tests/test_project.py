@@ -26,11 +26,11 @@ def test_imports_point_down_the_floors():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 kept, 0 broken" in done.stdout
+    assert "2 kept, 0 broken" in done.stdout
 
 
 def test_every_module_stands_on_a_floor():
-    (contract,) = PROJECT["tool"]["importlinter"]["contracts"]
+    contract, _ = PROJECT["tool"]["importlinter"]["contracts"]
     named = set(re.findall(r"stadlib\.\w+", " ".join(contract["layers"])))
     found = {f"stadlib.{path.stem}" for path in (ROOT / "stadlib").iterdir()} - {"stadlib.__init__"}
     assert {name for name in found if "__pycache__" not in name} == named
