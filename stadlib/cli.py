@@ -139,10 +139,10 @@ def _add_option(parser: argparse.ArgumentParser, option: inspect.Parameter) -> N
 def train(
     *,
     table: Literal[1, 2, 3, 4] = 1,
-    backbone: Annotated[str | None, "slowfast-101, slowfast-152, ir-csn-152, all"] = None,
-    pretrain: Annotated[str | None, "K400, K400+IG65M, K700, all"] = None,
+    backbone: Annotated[str, "slowfast-101, slowfast-152, ir-csn-152, all"] = "ir-csn-152",
+    pretrain: Annotated[str, "K400, K400+IG65M, K700, all"] = "K700",
     frames: Annotated[str | None, "8x8+32x2, 16x4+64x1, 32x2, 64x1, all"] = None,
-    head: Annotated[str | None, "linear, s-only, t-only, all"] = None,
+    head: Annotated[str, "linear, s-only, t-only, all"] = "t-only",
     memory: Annotated[str, "rows of Table 1: no, yes, all"] = "no",
     detector: Annotated[str | None, "ground-truth (default with --data), v1, v2, v3"] = None,
     amounts: Annotated[bool, "instead of Table 2: how much memory helps how much"] = False,
@@ -160,11 +160,8 @@ def train(
     if experiment:
         rows = [from_dict(json.loads(experiment))]
     else:
-        default = Experiment()
-        given = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "head": head}
-        words = {name: word or getattr(default, name) for name, word in given.items()}
-        if not frames and words["backbone"] != default.backbone:
-            words["frames"] = "all"  # the default's are those of its backbone
+        frames = frames or ("32x2" if backbone == "ir-csn-152" else "all")
+        words = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "head": head}
         words["detector"] = detector or ("ground-truth" if data else "v3")
         options = {"scale": scale, "memory": memory, "amounts": amounts, "uses": uses}
         rows = [row for one in seed for row in _rows(table, words, seed=one, **options)]
@@ -273,9 +270,7 @@ def _pretrained(record: dict, plan, classes: int | None) -> list[str]:
 def watch(
     run: Annotated[str, "a folder, or part of a run's name; default: the newest"] = "",
     *,
-    follow: Annotated[
-        float | None, "look every N seconds until the run ends; alone: 5", 5.0
-    ] = None,
+    follow: Annotated[float | None, "look every N seconds until its end; alone: 5", 5.0] = None,
 ) -> None:
     """Show what a run is doing: stage, loss, speed, time left."""
     if follow is not None and not follow > 0:
@@ -362,9 +357,8 @@ def evaluate(
 
 def _list(problems: list[str], name: Path, otherwise: str = "no problem found") -> None:
     """Print problems; end with an error if there are any."""
-    for problem in problems:
-        print(problem)
     if problems:
+        print(*problems, sep="\n")
         raise InputError(f"{name}: {len(problems)} problems, listed above")
     print(f"{name}: {otherwise}")
 
@@ -457,9 +451,8 @@ def ensemble(
         boxes, rows = ensembles.average(members, out)
         print(f"{out}: {len(members)} members, {boxes} boxes, {rows} rows")
         return
-    words = {"backbone": backbone, "pretrain": pretrain, "frames": frames}
-    words |= {"head": head, "memory": memory}
-    wanted = recipes.ensemble1(scale=scale, seed=seed, **words)
+    words = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "head": head}
+    wanted = recipes.ensemble1(scale=scale, seed=seed, memory=memory, **words)
     runs = [row for row in wanted if study.find(row)]
     for absent in (row for row in wanted if row not in runs):
         print(f"not run, left out: {absent.name}")
@@ -514,9 +507,8 @@ def submit(
     from stadlib.evaluation import submission  # noqa: PLC0415  (pandas)
 
     if detections:
-        for name, value in (("labels", labels), ("out", out)):
-            if value is None:
-                raise InputError(f"--{name} is missing: --detections needs --labels and --out")
+        if labels is None or out is None:
+            raise InputError("--labels is missing, or --out: --detections needs both")
         written = submission.write_submission(detections, labels, out)
         print(
             f"{out}: {written.rows} rows of {written.images} images, {written.size / 1e6:.1f} MB; "

@@ -241,8 +241,9 @@ def _on_rows(
             row = {header: mean_text(records, source) for source, header in SOURCES.items()}
             rows.append(row | {"seeds": len(records)})
         return pd.DataFrame(rows, index=keys)
-    rows, parts = {}, thirds(reference_counts())
+    rows = {}
     if table == 3:
+        parts = thirds(reference_counts())
         pairs = {name: (name, "before") for name in VARIANTS} | {BALANCE: ("after", "instance")}
         for name, (after, before) in pairs.items():
             twins = scores.paired_by_seed(groups.get(after, []), groups.get(before, []))
