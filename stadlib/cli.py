@@ -1,9 +1,8 @@
 """``python -m stadlib`` (or ``stadlib``): every command of the study, and what torchrun starts.
 
-A command is a function. Its signature is its options: what stands before ``*`` is positional, the
-rest has two dashes. Its annotations and its docstring are its help. Slow libraries are imported
-inside the commands, after their words were checked. A user's mistake ends with one line on standard
-error and exit status 1.
+A command is a function: its signature is its options, positional before ``*``, and its annotations
+and its docstring are its help. Words are checked before slow libraries are imported. A user's
+mistake ends with one line on standard error and exit status 1.
 """
 
 from __future__ import annotations
@@ -20,29 +19,17 @@ from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
-from stadlib import recipes, study
-from stadlib.base import (
-    ConfigError,
-    InputError,
-    OneLineError,
-    Progress,
-    check_word,
-    data_dir,
-    published_dir,
-    runs_dir,
-    write_whole,
-)
-from stadlib.recipes.experiment import USUAL, Execution, Experiment, from_dict
-from stadlib.recipes.scales import DETECTORS, SCALES
+from stadlib import base, recipes, study
+from stadlib.base import InputError, Progress
+from stadlib.recipes.experiment import USUAL, Execution, Experiment, ScaleName, from_dict
+from stadlib.recipes.scales import DETECTORS
 
-SPLITS = ("val", "test")
-PROTOCOLS = ("official", "acar", "slowfast", "mmaction2")  # as in evaluation.matching, pandas apart
 KINETICS = {"K400": ("kinetics-400", 400), "K700": ("kinetics-700", 700)}  # folder, classes
-# Options of several commands.
-ScaleOption = Annotated[str, "smoke, mini, paper"]
-SplitOption = Annotated[str, "val, test"]
+# Words and options of several commands.
+Protocol = Literal["official", "acar", "slowfast", "mmaction2"]  # as in evaluation.matching
+Split = Literal["val", "test"]
 PublishOption = Annotated[bool, "copy to results/reference"]
 DetectorOption = Annotated[str, "v1, v2, v3; torchvision:NAME; or a FILE.pt of weights"]
 LabelsOption = Annotated[Path | None, "label map (.pbtxt) of the evaluated actions"]
@@ -58,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OneLineError as error:
+    except base.OneLineError as error:
         line = str(error)
     except OSError as error:  # a full disk, a folder without permission
         path = f"{error.filename}: " if error.filename else ""
@@ -73,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
     """One line instead of a usage text."""
 
     def error(self, message: str) -> None:
-        raise ConfigError(f"{message}; see {self.prog} --help")
+        raise base.ConfigError(f"{message}; see {self.prog} --help")
 
 
 def parse(arguments: list[str] | None = None) -> partial:
@@ -83,17 +70,27 @@ def parse(arguments: list[str] | None = None) -> partial:
     for command in COMMANDS:
         name, text = command.__name__.removesuffix("_command"), command.__doc__
         subparser = subparsers.add_parser(name, help=text, description=text)
-        subparser.set_defaults(command=command)
-        for option in inspect.signature(command, eval_str=True).parameters.values():
+        options = inspect.signature(command, eval_str=True).parameters.values()
+        subparser.set_defaults(command=command, options=options)
+        for option in options:
             _add_option(subparser, option)
     values = vars(parser.parse_args(arguments))
-    command, positional = values.pop("command"), []
-    for option in inspect.signature(command, eval_str=True).parameters.values():
+    command, options, positional = values.pop("command"), values.pop("options"), []
+    for option in options:
+        kind = option.annotation
         if option.kind is option.VAR_POSITIONAL:
             positional = values.pop(option.name)
-        elif is_dataclass(kind := option.annotation):
+        elif is_dataclass(kind):
             values[option.name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
+        elif choices := _choices(kind):
+            base.check_word(option.name, values[option.name], choices)
     return partial(command, *positional, **values)
+
+
+def _choices(kind: object) -> tuple:
+    """The words of ``Literal[...]`` or ``Annotated[Literal[...], text]``; else nothing."""
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def _add_option(parser: argparse.ArgumentParser, option: inspect.Parameter) -> None:
@@ -108,16 +105,19 @@ def _add_option(parser: argparse.ArgumentParser, option: inspect.Parameter) -> N
             field = Annotated[type(value), kind.HELP[name]]
             _add_option(parser, option.replace(name=name, default=value, annotation=field))
         return
-    kind, text, *alone = get_args(kind)
-    settings = {"help": text.replace("%", "%%")}
-    if alone:
-        settings |= {"nargs": "?", "const": alone[0]}
+    choices, name, settings = _choices(kind), option.name.rstrip("_"), {}
+    kind, *texts = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+    if texts[1:]:
+        settings = {"nargs": "?", "const": texts.pop()}
     if NoneType in get_args(kind):
         kind = get_args(kind)[0]
     if get_origin(kind) in (list, Sequence):
         kind = get_args(kind)[0]
         settings["nargs"] = "+"
-    name = option.name.rstrip("_")
+    if choices:
+        kind = type(choices[0])
+        texts.append(", ".join(map(str, choices)))
+    settings["help"] = ": ".join(texts).replace("%", "%%")
     if kind is bool:
         settings["action"] = "store_true"
     else:
@@ -138,16 +138,16 @@ def _add_option(parser: argparse.ArgumentParser, option: inspect.Parameter) -> N
 
 def train(
     *,
-    table: Annotated[int, "1, 2, 3 or 4"] = 1,
-    backbone: Annotated[str | None, "slowfast-101, slowfast-152, ir-csn-152, all"] = None,
-    pretrain: Annotated[str | None, "K400, K400+IG65M, K700, all"] = None,
+    table: Literal[1, 2, 3, 4] = 1,
+    backbone: Annotated[str, "slowfast-101, slowfast-152, ir-csn-152, all"] = "ir-csn-152",
+    pretrain: Annotated[str, "K400, K400+IG65M, K700, all"] = "K700",
     frames: Annotated[str | None, "8x8+32x2, 16x4+64x1, 32x2, 64x1, all"] = None,
-    head: Annotated[str | None, "linear, s-only, t-only, all"] = None,
+    head: Annotated[str, "linear, s-only, t-only, all"] = "t-only",
     memory: Annotated[str, "rows of Table 1: no, yes, all"] = "no",
     detector: Annotated[str | None, "ground-truth (default with --data), v1, v2, v3"] = None,
     amounts: Annotated[bool, "instead of Table 2: how much memory helps how much"] = False,
     uses: Annotated[bool, "instead of Table 4: what can be done with v3's boxes"] = False,
-    scale: ScaleOption = "mini",
+    scale: ScaleName = "mini",
     seed: Annotated[Sequence[int], "one run for each"] = (0,),
     data: Annotated[str, "a folder with a dataset of your own"] = "",
     iterations: Annotated[int | None, "of each stage, instead of the scale's"] = None,
@@ -157,15 +157,11 @@ def train(
     experiment: Annotated[str | None, "an experiment as JSON (what torchrun is given)"] = None,
 ) -> None:
     """Train and evaluate rows of a table."""
-    check_word("table", table, (1, 2, 3, 4))
     if experiment:
         rows = [from_dict(json.loads(experiment))]
     else:
-        default = Experiment()
-        given = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "head": head}
-        words = {name: word or getattr(default, name) for name, word in given.items()}
-        if not frames and words["backbone"] != default.backbone:
-            words["frames"] = "all"  # the default's are those of its backbone
+        frames = frames or ("32x2" if backbone == "ir-csn-152" else "all")
+        words = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "head": head}
         words["detector"] = detector or ("ground-truth" if data else "v3")
         options = {"scale": scale, "memory": memory, "amounts": amounts, "uses": uses}
         rows = [row for one in seed for row in _rows(table, words, seed=one, **options)]
@@ -214,18 +210,16 @@ def _measure_detectors(scale: str, publish: bool) -> None:
 def pretrain_command(
     *,
     backbone: Annotated[str, "slowfast-152, slowfast-101, ir-csn-152"] = "ir-csn-152",
-    pretrain: Annotated[str, "K400, K700"] = "K700",
+    pretrain: Literal["K400", "K700"] = "K700",
     frames: Annotated[str | None, "default: 8x8+32x2 of SlowFast, 32x2 of ir-CSN"] = None,
     data: Annotated[Path | None, "Kinetics; default: where the data folder has it"] = None,
-    scale: ScaleOption = "paper",
+    scale: ScaleName = "paper",
     iterations: Annotated[int | None, "instead of the recipe's epochs"] = None,
     seed: Annotated[int, "of weights and order"] = 0,
     processes: ProcessesOption = 0,
     execution: Execution = Execution(save_every=1000),  # noqa: B008
 ) -> None:
     """Train a backbone to classify Kinetics' clips."""
-    check_word("pretrain", pretrain, tuple(KINETICS))
-    check_word("scale", scale, tuple(SCALES))
     numbers = {"iterations": (iterations, 1), "seed": (seed, 0), "processes": (processes, 0)}
     for name, (number, least) in numbers.items():
         if number is not None and number < least:
@@ -243,8 +237,7 @@ def pretrain_command(
     from stadlib.training import pretraining  # noqa: PLC0415
     from stadlib.training.processes import group, rank  # noqa: PLC0415
 
-    folder, classes = KINETICS[pretrain]
-    root = None if rendered else data or data_dir() / folder
+    root = None if rendered else data or base.data_dir() / KINETICS[pretrain][0]
     plan = pretraining.Pretraining(experiment, root, iterations)  # mistakes show at once
     if processes:
         plan.finished()
@@ -255,31 +248,29 @@ def pretrain_command(
         return
     with group():
         record = pretraining.pretrain(plan, Progress, execution)
-        lines = _pretrained(record, plan)
-        if scale == "paper" and record["classes"] != classes:
-            note = f"note: {record['classes']} classes, but {pretrain} has {classes}; "
-            lines.append(note + "what is trained on these weights should say so")
         if rank() == 0:
-            print("\n".join(lines), flush=True)
+            real = scale == "paper"
+            print("\n".join(_pretrained(record, plan, KINETICS[pretrain][1] if real else None)))
 
 
-def _pretrained(record: dict, plan) -> list[str]:
-    """What a pretraining reached."""
+def _pretrained(record: dict, plan, classes: int | None) -> list[str]:
+    """What a pretraining reached; a note if its classes are not as many as they should be."""
     top1, top5 = (f"top-{k} {100 * record[f'top{k}']:.2f} %" for k in (1, 5))
     clips, crops = record["views"]
     videos = f"{record['validation_videos']} videos, {clips} x {crops} views"
     lines = [f"{plan.weights}: {top1}, {top5}, {videos}"]
     if record["unreadable"]:
         lines.append(f"{plan.unreadable}: {record['unreadable']} videos could not be read")
+    if classes not in (None, record["classes"]):
+        note = f"note: {record['classes']} classes instead of {classes}; "
+        lines.append(note + "what is trained on these weights should say so")
     return lines
 
 
 def watch(
     run: Annotated[str, "a folder, or part of a run's name; default: the newest"] = "",
     *,
-    follow: Annotated[
-        float | None, "look every N seconds until the run ends; alone: 5", 5.0
-    ] = None,
+    follow: Annotated[float | None, "look every N seconds until its end; alone: 5", 5.0] = None,
 ) -> None:
     """Show what a run is doing: stage, loss, speed, time left."""
     if follow is not None and not follow > 0:
@@ -305,7 +296,7 @@ def detect(
     source: Annotated[Sequence[str], "of the dataset: ava, kinetics"] = ("ava", "kinetics"),
     split: Annotated[Sequence[str], "of the dataset: train, val, test"] = ("val",),
     detector: DetectorOption = "v3",
-    scale: Annotated[str, "of v1, v2, v3: smoke, mini, paper"] = "mini",
+    scale: Annotated[ScaleName, "of v1, v2, v3"] = "mini",
     as_: Annotated[str | None, "the dataset's box files get this name"] = None,
     every: Annotated[float, "seconds between frames of a video"] = 1.0,
     out: Annotated[Path | None, "of videos: write the boxes into this CSV"] = None,
@@ -317,7 +308,6 @@ def detect(
         raise InputError("--out is missing: name the CSV file for the boxes of these videos")
     if out and out.suffix.lower() != ".csv":
         raise InputError(f"--out {out}: person boxes are written as .csv; rename it")
-    check_word("scale", scale, tuple(SCALES))
     if not 0 < every < math.inf:
         raise InputError(f"--every {every:g}: give seconds, more than 0")
     from stadlib.training import detector as training  # noqa: PLC0415  (torch)
@@ -339,17 +329,15 @@ def evaluate(
     labels: LabelsOption = None,
     persons: Annotated[bool, "AP of the boxes, without regard to actions; no --labels"] = False,
     exclude: Annotated[Sequence[Path], "CSV files of video,timestamp"] = (),
-    protocol: Annotated[str, "official, acar, slowfast, mmaction2"] = "official",
+    protocol: Protocol = "official",
     iou: Annotated[float, "the least IoU of a match"] = 0.5,
-    ties: Annotated[str, "order of equal scores: file, or official (by its sort)"] = "file",
+    ties: Annotated[Literal["file", "official"], "order of equal scores"] = "file",
     bootstrap: Annotated[int, "resamples of the videos, for an interval"] = 0,
     compare: Annotated[list[Path] | None, "other detections: a paired difference"] = None,
     diagnose: Annotated[bool, "where AP is lost, by class"] = False,
     json_: Annotated[Path | None, "write the numbers into this file"] = None,
 ) -> None:
     """Measure frame mAP of prediction files, of any system."""
-    check_word("protocol", protocol, PROTOCOLS)
-    check_word("ties", ties, ("file", "official"))
     if labels is None and not persons:
         raise InputError("--labels is missing: name the label map, or ask for --persons")
     from stadlib.evaluation import files  # noqa: PLC0415  (pandas)
@@ -364,14 +352,13 @@ def evaluate(
         lines = files.lines(report)
     print("\n".join(lines))
     if json_:
-        write_whole(json_, json.dumps(report, indent=1) + "\n")
+        base.write_whole(json_, json.dumps(report, indent=1) + "\n")
 
 
 def _list(problems: list[str], name: Path, otherwise: str = "no problem found") -> None:
     """Print problems; end with an error if there are any."""
-    for problem in problems:
-        print(problem)
     if problems:
+        print(*problems, sep="\n")
         raise InputError(f"{name}: {len(problems)} problems, listed above")
     print(f"{name}: {otherwise}")
 
@@ -395,7 +382,7 @@ def classes(
     table = runs.class_statistics(file, labels)
     print(table.round(4).to_string())
     if out:
-        write_whole(out, figures.class_frequencies(table).png())
+        base.write_whole(out, figures.class_frequencies(table).png())
         print(f"{out}: written")
 
 
@@ -413,7 +400,7 @@ def weights(
 
 
 def prepare(
-    dataset: Annotated[str, "ava-kinetics"],
+    dataset: Literal["ava-kinetics"],
     *,
     root: Annotated[Path | None, "default: where paper scale looks"] = None,
     checksums: Annotated[bool, "SHA-256 into the manifest; once all are there: compare"] = False,
@@ -421,13 +408,12 @@ def prepare(
     workers: Annotated[int, "processes; default: one a core"] = 0,
 ) -> None:
     """Say what of AVA-Kinetics is there, and what is missing."""
-    check_word("dataset", dataset, ("ava-kinetics",))
     if workers < 0:
         raise InputError(f"--workers {workers}: give 0 or more")
     from stadlib.data import prepare as steps  # noqa: PLC0415
     from stadlib.data.layout import AvaLayout  # noqa: PLC0415
 
-    layout = AvaLayout(root or data_dir() / "ava-kinetics")
+    layout = AvaLayout(root or base.data_dir() / "ava-kinetics")
     problems = [*steps.missing_files(layout), *steps.missing_videos(layout)]
     if problems:
         print("\n".join(["published at:", *steps.what_to_fetch(layout)]))
@@ -452,8 +438,8 @@ def ensemble(
     head: Table1Option = "all",
     memory: Table1Option = "all",
     seed: Annotated[int, "of Table 1's runs"] = 0,
-    scale: ScaleOption = "mini",
-    split: SplitOption = "val",
+    scale: ScaleName = "mini",
+    split: Split = "val",
     publish: PublishOption = False,
 ) -> None:
     """Average prediction files of the same boxes."""
@@ -465,15 +451,13 @@ def ensemble(
         boxes, rows = ensembles.average(members, out)
         print(f"{out}: {len(members)} members, {boxes} boxes, {rows} rows")
         return
-    check_word("split", split, SPLITS)
-    words = {"backbone": backbone, "pretrain": pretrain, "frames": frames}
-    words |= {"head": head, "memory": memory}
-    wanted = recipes.ensemble1(scale=scale, seed=seed, **words)
+    words = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "head": head}
+    wanted = recipes.ensemble1(scale=scale, seed=seed, memory=memory, **words)
     runs = [row for row in wanted if study.find(row)]
     for absent in (row for row in wanted if row not in runs):
         print(f"not run, left out: {absent.name}")
     if len(runs) < 2:
-        raise InputError(f"{runs_dir()}: {len(runs)} of Table 1's rows were run; train more")
+        raise InputError(f"{base.runs_dir()}: {len(runs)} of Table 1's rows were run; train more")
     _tell(study.ensemble(runs, split), "ensembles", split, publish)
     if publish and split == "val":
         for row in runs:
@@ -483,11 +467,10 @@ def ensemble(
 def score(
     run: Annotated[str, "a folder, or part of a run's name"],
     *,
-    split: SplitOption = "test",
+    split: Split = "test",
     publish: PublishOption = False,
 ) -> None:
     """Score another split with a finished run's model."""
-    check_word("split", split, SPLITS)
     from stadlib.training.processes import group, rank  # noqa: PLC0415
 
     folder = study.find_run(run)
@@ -516,7 +499,7 @@ def submit(
     out: Annotated[Path | None, "the submission file, a CSV"] = None,
     check: Annotated[Path | None, "list every problem of this file"] = None,
     data: Annotated[Path | None, "to check: the dataset"] = None,
-    split: Annotated[str, "to check: val, test"] = "test",
+    split: Annotated[Literal["train", "val", "test"], "to check"] = "test",
 ) -> None:
     """Write or check the challenge's submission file."""
     if bool(detections) == bool(check):
@@ -524,9 +507,8 @@ def submit(
     from stadlib.evaluation import submission  # noqa: PLC0415  (pandas)
 
     if detections:
-        for name, value in (("labels", labels), ("out", out)):
-            if value is None:
-                raise InputError(f"--{name} is missing: --detections needs --labels and --out")
+        if labels is None or out is None:
+            raise InputError("--labels is missing, or --out: --detections needs both")
         written = submission.write_submission(detections, labels, out)
         print(
             f"{out}: {written.rows} rows of {written.images} images, {written.size / 1e6:.1f} MB; "
@@ -535,7 +517,6 @@ def submit(
         return
     if data is None:
         raise InputError("--data is missing: name the dataset whose keyframes the file is of")
-    check_word("split", split, ("train", *SPLITS))
     from stadlib.data.layout import AvaLayout  # noqa: PLC0415
 
     layout = AvaLayout(data)
@@ -571,7 +552,7 @@ def readme(*, root: Annotated[Path | None, "a checkout; default: this one"] = No
     """Write results/ into the tables of the README and of the pages beside it."""
     from stadlib.report.readme import update  # noqa: PLC0415  (pandas)
 
-    for path in update(root or published_dir("paper").parents[1]):
+    for path in update(root or base.published_dir("paper").parents[1]):
         print(path)
 
 

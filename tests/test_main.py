@@ -6,10 +6,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from stadlib.cli import PROTOCOLS, main
+from stadlib.cli import Protocol, main
 from stadlib.evaluation import matching
 
 
@@ -42,7 +43,7 @@ def test_wrong_words(capsys, tmp_path, monkeypatch, command, words):
 
 
 def test_protocols_are_those_of_the_evaluation():
-    assert tuple(matching.PROTOCOLS) == PROTOCOLS
+    assert tuple(matching.PROTOCOLS) == get_args(Protocol)
 
 
 def test_wrong_words_are_refused_before_slow_imports():

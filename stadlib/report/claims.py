@@ -1,16 +1,14 @@
 """The ledger: every claim of the paper, its number, ours at ``mini``, and a verdict.
 
-``claims.toml`` has the claims and explains their words. Differences are in points, paired by seed
-where all else is equal. The rules (:func:`verdict`) look at the 95 % interval over seeds:
+``claims.toml`` has the claims and explains their words. Differences are in points, paired by seed.
+The rules (:func:`verdict`) look at the 95 % interval over seeds, which says nothing of other movies
+and is not corrected for the number of claims:
 
 - *not measured*: fewer than two seeds on both sides, or a height, which is AVA-Kinetics' own.
 - *shown*: the whole interval lies on the claim's side of zero; for "level", within :data:`MARGIN`
   points around zero; for "kept", above minus that margin.
 - *contradicted*: the whole interval lies on the other side, or outside the margin.
 - *not shown*: neither; more seeds would tell.
-
-The interval bounds what other seeds would give on the same miniature world, not what other movies
-would, and nothing corrects for the number of claims.
 """
 
 from __future__ import annotations
@@ -134,7 +132,7 @@ class Measured:
     @property
     def reason(self) -> str:
         """Why this place does not show the claim, in a sentence; empty where it does."""
-        (mean, *_), count, kind = self.bounds, len(self.values), self.claim.kind
+        mean, count, kind = self.bounds[0], len(self.values), self.claim.kind
         if self.verdict == SHOWN:
             return ""
         if kind == "height":
@@ -148,8 +146,8 @@ class Measured:
             against = sum(verdict(kind, value, value) == CONTRADICTED for value in self.values)
             side = "outside the margin" if kind in ("level", "kept") else "on the other side"
             return f"{against} of {count} seeds lie {side}, at {mean:+.2f} on average"
-        deviation = f"{stdev(self.values):.2f} (standard deviation) around {mean:+.2f}"
-        return f"{count} seeds scatter by {deviation}"
+        scatter = f"{stdev(self.values):.2f} (standard deviation)"
+        return f"{count} seeds scatter by {scatter} around {mean:+.2f}"
 
 
 def printed() -> dict[tuple[str, str], float]:
@@ -182,8 +180,7 @@ def committed() -> dict[str, list[Record]]:
     records of members and ensembles, under the same digests, with the test split's metrics.
     """
     folder = published_dir("reference")
-    records = read_records(folder)
-    runs: dict[str, list[Record]] = {}
+    records, runs = read_records(folder), {}
     for detector, ending in (("v3", ""), ("ground-truth", ", ground-truth boxes")):
         for name, row in zip(TABLE1, recipes.table1(detector=detector), strict=True):
             runs[name + ending] = scores.of_experiment(row, records)
@@ -205,9 +202,9 @@ def committed() -> dict[str, list[Record]]:
 def by_seed(
     records: Iterable[Record], measure: str, counts: Mapping[int, int] | pd.Series
 ) -> dict[int, float]:
-    """What the records of one row measure, by seed; several of one seed are averaged.
+    """What the records of one row measure, by seed: a mean over those that have the measure.
 
-    A seed whose records lack the class is left out. ``counts`` (by action id) make the thirds.
+    ``counts`` (by action id) make the thirds.
     """
     values = defaultdict(list)
     for record in records:
@@ -216,12 +213,11 @@ def by_seed(
         elif " AP@" in measure:
             source, name = measure.split(" ")
             value = percent(record.metrics[source][name])
+        elif measure in ACTIONS:
+            value = scores.by_class(record.metrics, "ava").get(ACTIONS[measure])
         else:
             ap = scores.by_class(record.metrics, "ava")
-            if measure in ACTIONS:
-                value = ap.get(ACTIONS[measure])
-            else:
-                value = fmean(ap[a] for a in tables.thirds(counts)[measure] if a in ap)
+            value = fmean(ap[a] for a in tables.thirds(counts)[measure] if a in ap)
         if value is not None:
             values[record.experiment.get("seed", 0)].append(value)  # a detector has no seed
     return {seed: fmean(those) for seed, those in values.items()}
@@ -253,10 +249,7 @@ class Ledger(pd.DataFrame):
 
 
 def ledger(measurements: list[list[Measured]] | None = None) -> Ledger:
-    """The ledger as text, one claim a row; the default is the committed reference's.
-
-    ``notes`` say why a claim is not shown, and the verdicts at the other places.
-    """
+    """The ledger as text, one claim a row; ``notes`` say why it is not shown, and other places'."""
     rows = {}
     for lead, *others in measured() if measurements is None else measurements:
         notes = []

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 
 from stadlib.base import InputError, write_whole
-from stadlib.report import claims, scores, tables
+from stadlib.report import claims, scores, style, tables
 
 BEST = ("ir-CSN-152", "K700")  # whose rows the README shows
 
@@ -15,21 +15,18 @@ BEST = ("ir-CSN-152", "K700")  # whose rows the README shows
 def update(root: Path) -> list[Path]:
     """Write every file that is made from ``results/`` below a checkout's root; returns them."""
     measured = claims.measured()
-    sections = {
-        root / "README.md": {"fact": fact(), "results": short_table()},
-        root / "results" / "table1.md": {"results": full_table()},
-        root / "results" / "claims.md": {"claims": claims.markdown(measured)},
-    }
-    for path, parts in sections.items():
-        for name, text in parts.items():
-            rewrite(path, name, text)
-    files = {
-        root / "results" / "claims.csv": claims.csv(measured),
-        root / "results" / "pictures" / "gain.png": gain_chart().png(),
-    }
-    for path, content in files.items():
-        write_whole(path, content)
-    return [*sections, *files]
+    results = root / "results"
+    for path, name, text in (
+        (root / "README.md", "fact", fact()),
+        (root / "README.md", "results", short_table()),
+        (results / "table1.md", "results", full_table()),
+        (results / "claims.md", "claims", claims.markdown(measured)),
+    ):
+        rewrite(path, name, text)
+    write_whole(results / "claims.csv", claims.csv(measured))
+    write_whole(results / "pictures" / "gain.png", gain_chart().png())
+    names = ("table1.md", "claims.md", "claims.csv", "pictures/gain.png")
+    return [root / "README.md", *(results / name for name in names)]
 
 
 def rewrite(path: Path, name: str, section: str) -> None:
@@ -41,12 +38,6 @@ def rewrite(path: Path, name: str, section: str) -> None:
     if not (start and end):
         raise InputError(f"{path}: the lines {' and '.join(marks)} are missing; put them back")
     write_whole(path, f"{before}{marks[0]}\n{section}\n{marks[1]}{after}")
-
-
-def section_of(path: Path, name: str) -> str:
-    """The text between the marks."""
-    text = path.read_text(encoding="utf-8")
-    return text.split(f"<!-- {name}:start -->")[1].split(f"<!-- {name}:end -->")[0].strip()
 
 
 def fact() -> str:
@@ -90,44 +81,35 @@ def full_table() -> str:
     return tables.markdown(header, rows) + "\n\n" + text + ", ".join(alone) + "."
 
 
+@style.in_style
 def gain_chart():
     """Gains over the linear head on both datasets together, the paper's and ours, each to scale."""
-    from stadlib.report.style import COLORS, GREY, in_style, panels  # noqa: PLC0415  (matplotlib)
-
-    def points(head: str, memory: str) -> tuple[float, tuple[float, float, float]]:
-        printed = tables.paper(1)["A+K"].astype(float)
-        paper = printed[(*BEST, "32x2", head, memory)] - printed[(*BEST, "32x2", "Linear", "×")]
-        groups = tables.records_of(1)
-        key = ("ir-csn-152", "k700", "32x2")
-        pairs = scores.paired_by_seed(
-            groups[(*key, head.lower(), memory)], groups[(*key, "linear", "×")]
-        )
-        return paper, tuple(scores.gain_of_pairs(pairs).loc["A+K", ["gain", "low", "high"]])
-
-    @in_style
-    def draw():
-        bars = {"S-only": ("S-only", "×"), "T-only": ("T-only", "×")}
-        bars["T-only, memory"] = ("T-only", "✓")
-        figure, both = panels(2.2, 1, 2, sharey=True)
-        values = [points(*words) for words in bars.values()]
-        titles = ("paper, AVA-Kinetics", "ours, miniature world")
-        for axes, title, color in zip(both, titles, (GREY, COLORS["person"]), strict=True):
-            for place, (paper, (gain, low, high)) in enumerate(values):
-                ours = axes is both[1]
-                width = gain if ours else paper
-                axes.barh(place, width, color=color, height=0.55)
-                if ours and not isnan(low):
-                    axes.plot([low, high], [place, place], color="black", lw=1.2)
-                axes.annotate(
-                    f"+{width:.2f}", (max(width, high) if ours else width, place), (4, 0),
-                    textcoords="offset points", va="center",
-                )  # fmt: skip
-            axes.set(yticks=range(len(bars)), yticklabels=list(bars), title=title)
-            axes.set(xlabel="gain over the linear head, points of mAP@0.5")
-            axes.margins(x=0.2)
-            axes.set_xlim(left=0)
-            axes.grid(axis="y", visible=False)
-        both[0].invert_yaxis()
-        return figure
-
-    return draw()
+    printed, groups = tables.paper(1)["A+K"].astype(float), tables.records_of(1)
+    bars = {"S-only": ("S-only", "×"), "T-only": ("T-only", "×"), "T-only, memory": ("T-only", "✓")}
+    linear, paper, ours = (*BEST, "32x2", "Linear", "×"), [], []
+    for words in bars.values():
+        row = (*BEST, "32x2", *words)
+        paper.append((printed[row] - printed[linear], nan, nan))
+        records = (groups[tuple(map(str.lower, key))] for key in (row, linear))
+        gains = scores.gain_of_pairs(scores.paired_by_seed(*records))
+        ours.append(tuple(gains.loc["A+K", ["gain", "low", "high"]]))
+    figure, (left, right) = style.panels(2.2, 1, 2, sharey=True)
+    panels = (
+        (left, paper, style.GREY, "paper, AVA-Kinetics"),
+        (right, ours, style.COLORS["person"], "ours, miniature world"),
+    )
+    for axes, values, color, title in panels:
+        for place, (gain, low, high) in enumerate(values):
+            axes.barh(place, gain, color=color, height=0.55)
+            if not isnan(low):
+                axes.plot([low, high], [place, place], color="black", lw=1.2)
+            end = (max(gain, high), place)
+            offset = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(f"+{gain:.2f}", end, **offset)
+        axes.set(yticks=range(len(bars)), yticklabels=list(bars), title=title)
+        axes.set(xlabel="gain over the linear head, points of mAP@0.5")
+        axes.margins(x=0.2)
+        axes.set_xlim(left=0)
+        axes.grid(axis="y", visible=False)
+    left.invert_yaxis()
+    return figure

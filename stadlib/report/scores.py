@@ -29,10 +29,7 @@ ORDER = {  # of the rows of a table of gains
 
 
 def interval(values: Iterable[float]) -> tuple[float, float]:
-    """The mean and the half width of its interval; of paired values pass the differences.
-
-    The half width of one value is NaN: a single seed bounds nothing. Without values both are NaN.
-    """
+    """The mean and the half width of its interval; the latter is NaN of a single seed."""
     values = [float(value) for value in values]
     if len(values) < 2:
         return (values[0] if values else nan), nan
@@ -49,9 +46,9 @@ def percent(fraction: float | None) -> float:
 
 def bounds(records: Iterable[Record], source: str) -> dict[str, float]:
     """``mAP``, ``low``, ``high`` and ``seeds`` of the records of one row."""
-    records = list(records)
-    mean, half = interval(percent(record.metrics[source]["mAP"]) for record in records)
-    return {"mAP": mean, "low": mean - half, "high": mean + half, "seeds": len(records)}
+    values = [percent(record.metrics[source]["mAP"]) for record in records]
+    mean, half = interval(values)
+    return {"mAP": mean, "low": mean - half, "high": mean + half, "seeds": len(values)}
 
 
 def text_of(values: Iterable[float], form: str = ".2f") -> str:
@@ -95,9 +92,6 @@ def of_experiment(experiment: Experiment, records: Iterable[Record]) -> list[Rec
     return [record for record in records if record.digest in wanted]
 
 
-Pairs = Iterable[tuple[int, Record, Record]]  # seed, better, plain
-
-
 def paired_by_seed(better: Iterable[Record], plain: Iterable[Record]) -> list:
     """Records of two experiments, those of one seed together: (seed, better, plain)."""
     twins = {record.experiment["seed"]: record for record in plain}
@@ -121,12 +115,11 @@ def paired_difference(
     return gain_of_pairs(pairs, by)
 
 
-def gain_of_pairs(pairs: Pairs, by: str = "source", source: str = "ava+kinetics") -> pd.DataFrame:
-    """What the first of each pair gains over the second, in points.
+def gain_of_pairs(pairs: list, by: str = "source", source: str = "ava+kinetics") -> pd.DataFrame:
+    """What the first of each pair gains over the second: ``gain``, ``low``, ``high``, ``seeds``.
 
-    A seed's gain is the mean over its pairs; the interval is over seeds. ``by`` is that of
-    :func:`means`. Columns ``gain``, ``low``, ``high``, ``seeds``; by class also ``name``,
-    ``group``.
+    Points; a seed's gain is the mean over its pairs (seed, better, plain). ``by`` is that of
+    :func:`means`; by class there are also ``name`` and ``group``.
     """
     check_word("by", by, tuple(ORDER))
     check_word("source", source, tuple(SOURCES))
@@ -135,12 +128,10 @@ def gain_of_pairs(pairs: Pairs, by: str = "source", source: str = "ava+kinetics"
         ours, theirs = means(better.metrics, source, by), means(plain.metrics, source, by)
         for key in ours.keys() & theirs.keys():
             gains[key][seed].append(ours[key] - theirs[key])
-    order = list(ORDER[by] or sorted(gains))
-    rows = []
+    order, rows = list(ORDER[by] or sorted(gains)), []
     for key in order:
-        values = [fmean(values) for values in gains[key].values()]
-        mean, half = interval(values)
-        rows.append((mean, mean - half, mean + half, len(values)))
+        mean, half = interval(map(fmean, gains[key].values()))
+        rows.append((mean, mean - half, mean + half, len(gains[key])))
     columns = ["gain", "low", "high", "seeds"]
     table = pd.DataFrame(rows, index=pd.Index(order, name=by), columns=columns)
     if by == "class":

@@ -1,9 +1,8 @@
 """Our numbers beside the paper's, table by table.
 
-Three kinds of numbers never mix: the paper's (``results/paper``), the reference
-(``results/reference``, our records at ``mini``) and a run of the reader's own; a column's header
-says which it is. A row without records reads "not run". mAP@0.5 in %, differences in points, 95 %
-intervals over seeds.
+A column's header says whose numbers it has: the paper's (``results/paper``), the reference's
+(``results/reference``, our records at ``mini``) or a run's. A row without records reads "not run".
+mAP@0.5 in %, differences in points, 95 % intervals over seeds.
 """
 
 from __future__ import annotations
@@ -62,10 +61,7 @@ HEADERS = {  # of a table of the paper, by the columns of its file
 
 
 def paper(table: int) -> pd.DataFrame:
-    """A table of the paper as printed: text, with "-" where the paper has no number.
-
-    Table 2 has our names of its strategies, whose second stage is the same.
-    """
+    """A table of the paper as printed, as text; "-" stands where the paper has no number."""
     check_word("table", table, tuple(HEADERS))
     path = published_dir("paper") / f"table{table}.csv"
     printed = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=HEADERS[table])
@@ -78,19 +74,21 @@ def paper(table: int) -> pd.DataFrame:
 def paper_by_detector() -> pd.DataFrame:
     """Table 4 in the form of :func:`by_detector`; the paper gives no intervals."""
     printed = paper(4).replace("-", "100").astype(float).set_axis([*DETECTORS, "GT"])
-    tables = {}
-    for place in PLACES.values():
-        titles = {f"{place} {PERSON_AP}": "AP", f"{place} {ACTION_AP}": "mAP"}
-        tables[place] = printed[list(titles)].rename(columns=titles)
+    titles = [
+        f"{place} {measure}" for place in PLACES.values() for measure in (PERSON_AP, ACTION_AP)
+    ]
+    columns = pd.MultiIndex.from_product([PLACES.values(), ["AP", "mAP"]])
+    curve = printed[titles].set_axis(columns, axis=1)
+    tables = {place: curve[place] for place in PLACES.values()}
     return pd.concat(tables, names=["source", "detector"]).assign(low=nan, high=nan)
 
 
 def experiments(rows: Sequence[Experiment]) -> pd.DataFrame:
     """The words that name a row of Table 1, and every other field that differs."""
-    table = pd.DataFrame([row.to_dict() for row in rows]).rename(columns={"frames": "input"})
+    table = pd.DataFrame([row.to_dict() for row in rows])
     table["+M"] = [MEMORY[row.memory] for row in rows]
     table["stages"] = [" + ".join(str(stage.iterations) for stage in row.stages) for row in rows]
-    table = table.rename(columns={"stages": "iterations"})
+    table = table.rename(columns={"frames": "input", "stages": "iterations"})
     differ = [name for name in table if name not in ROW and table[name].astype(str).nunique() > 1]
     return table[[*ROW, *differ]].set_index("backbone")
 
@@ -98,12 +96,13 @@ def experiments(rows: Sequence[Experiment]) -> pd.DataFrame:
 def stages(rows: dict[str, Experiment]) -> pd.DataFrame:
     """The stages of some rows in words: what is trained, where from, on what."""
     names = ("data", "memory", "start", "train", "sampler", "iterations")
-    table: dict[tuple[str, int], dict] = {}
-    for row, experiment in rows.items():
-        for number, stage in enumerate(experiment.stages, 1):
-            values = {name: getattr(stage, name) for name in names}
-            values |= {name: " + ".join(values[name]) or "-" for name in ("data", "memory")}
-            table[row, number] = values
+    table = {
+        (row, number): {name: getattr(stage, name) for name in names}
+        for row, experiment in rows.items()
+        for number, stage in enumerate(experiment.stages, 1)
+    }
+    for values in table.values():
+        values |= {name: " + ".join(values[name]) or "-" for name in ("data", "memory")}
     return pd.DataFrame.from_dict(table, orient="index").rename_axis(["row", "stage"])
 
 
@@ -128,12 +127,8 @@ def reference_records(folder: str = "") -> list[Record]:
 
 
 def reference_ensembles() -> list[Record]:
-    """The committed ensembles, one a seed, whose experiment names their members."""
-    records = reference_records("ensembles")
-    for record in records:
-        if "seed" not in record.experiment:
-            raise InputError(f"ensemble {record.digest}: no seed; write its members' into it")
-    return [record for record in records if record.scale == "mini"]
+    """The committed ensembles at mini, one a seed."""
+    return [record for record in reference_records("ensembles") if record.scale == "mini"]
 
 
 def reference_rows(**words: str) -> list[Record]:
@@ -171,9 +166,8 @@ def records_of(
         rows = {row_key(row.to_dict()): row for row in recipes.table1(scale="mini")}
     elif table == 2:
         words = {"detector": "ground-truth", "pretrain": "K700", "head": "t-only", "memory": "no"}
-        amounts, other = (
-            recipes.memory_ablation(backbone=backbone, head=head) for head in ("t-only", "s-only")
-        )
+        amounts = recipes.memory_ablation(backbone=backbone)
+        other = recipes.memory_ablation(backbone=backbone, head="s-only")
         rows = recipes.table2(scale="mini", backbone=backbone) | {
             "t-only": recipes.table1(scale="mini", backbone=backbone, **words)[0],
             NOTHING: amounts[0, 0],
@@ -191,9 +185,8 @@ def records_of(
 def reference(table: int = 1, backbone: str = BACKBONE) -> pd.DataFrame:
     """The committed mini records on a table's rows: mean and 95 % interval over seeds.
 
-    A record counts only if its experiment is the recipe's in every field but the seed. Tables 2 to
-    4 are of one backbone. Table 3 has differences to "before" by thirds of the classes; its last
-    row is the difference to as much training on data as it comes.
+    A record counts if its experiment is the recipe's in every field but the seed. Tables 2 to 4 are
+    of one backbone. Table 3 has differences to "before", and what balancing alone brings.
     """
     check_word("table", table, tuple(HEADERS))
     groups = records_of(table, backbone)
@@ -203,21 +196,17 @@ def reference(table: int = 1, backbone: str = BACKBONE) -> pd.DataFrame:
 
 
 def beside_paper(
-    runs: Iterable[Record | None] | Mapping[str, Record],
-    table: int = 1,
-    backbone: str = BACKBONE,
+    runs: Iterable[Record | None] | Mapping[str, Record], table: int = 1, backbone: str = BACKBONE
 ) -> pd.DataFrame:
-    """The paper's table, the reference and these runs (of one scale) side by side.
+    """The paper's table, the reference (of a backbone) and these runs (of a scale) side by side.
 
     For Tables 1 and 2 ``runs`` are any records, None for a row that was not run; for Tables 3 and 4
-    they are by the words of ``recipes``. The boxes of Table 4's detectors are measured at first
-    use. ``backbone`` is that of the reference for Tables 2 to 4.
+    they are by the words of ``recipes``. Table 4 measures its detectors' boxes at first use.
     """
     records = [run for run in (runs.values() if isinstance(runs, Mapping) else runs) if run]
     scales = sorted({record.scale for record in records})
     if len(scales) > 1:
         raise InputError(f"records of {' and '.join(scales)} in one column; show them one by one")
-    printed, ours = paper(table), reference(table, backbone)
     groups, boxes = defaultdict(list), {}
     for record in records if table < 3 else ():
         experiment = record.experiment
@@ -228,13 +217,13 @@ def beside_paper(
     if table == 4:
         names = [name for name in runs if name in DETECTORS]
         boxes = {name: study.detector_record(name, runs[name].scale) for name in names}
-    own = _on_rows(table, groups, boxes)
-    titles = ("paper", "reference: mini", f"this run: {scales[0]}" if scales else "this run")
-    parts = dict(zip(titles, (printed, ours, own), strict=True))
+    own = f"this run: {scales[0]}" if scales else "this run"
+    parts = {"paper": paper(table), "reference: mini": reference(table, backbone)}
+    parts[own] = _on_rows(table, groups, boxes)
     if table == 3:  # below each other: the paper has one row
-        changes = {name: [printed.loc[word].item()] for name, word in THIRDS.items()}
+        changes = {name: [parts["paper"].loc[word].item()] for name, word in THIRDS.items()}
         parts["paper"] = pd.DataFrame(changes, index=["after"])
-        parts[titles[-1]] = own.loc[[name for name in VARIANTS if name in runs]]
+        parts[own] = parts[own].loc[[name for name in VARIANTS if name in runs]]
         return pd.concat(parts, names=["", "second stage"]).drop(columns="seeds")
     shown = {*SOURCES.values(), *HEADERS[4].values()}
     parts = {title: part[[name for name in part if name in shown]] for title, part in parts.items()}
@@ -246,26 +235,24 @@ def _on_rows(
 ) -> pd.DataFrame:
     """One kind of numbers as text on the rows of a table, and how many seeds they are of."""
     if table < 3:
-        keys = paper(table).index
-        rows = []
+        rows, keys = [], paper(table).index
         for key in keys:
-            name = tuple(word.lower() for word in key) if table == 1 else key
-            records = groups.get(name, [])
+            records = groups.get(tuple(map(str.lower, key)) if table == 1 else key, [])
             row = {header: mean_text(records, source) for source, header in SOURCES.items()}
             rows.append(row | {"seeds": len(records)})
         return pd.DataFrame(rows, index=keys)
     rows = {}
     if table == 3:
-        pairs = {name: (name, "before") for name in VARIANTS} | {BALANCE: ("after", "instance")}
         parts = thirds(reference_counts())
+        pairs = {name: (name, "before") for name in VARIANTS} | {BALANCE: ("after", "instance")}
         for name, (after, before) in pairs.items():
             twins = scores.paired_by_seed(groups.get(after, []), groups.get(before, []))
             aps = [[scores.by_class(one.metrics, "ava") for one in pair[1:]] for pair in twins]
-            row = {}
+            rows[name] = {}
             for part, actions in parts.items():
                 values = [fmean(a[k] - b[k] for k in actions if k in a and k in b) for a, b in aps]
-                row[part] = text_of(values, "+.2f")
-            rows[name] = row | {"seeds": len(twins)}
+                rows[name][part] = text_of(values, "+.2f")
+            rows[name]["seeds"] = len(twins)
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("second stage")
     for title, name in PAPER_ROWS.items():
         records, row = groups.get(name, []), {}
@@ -290,8 +277,7 @@ def paired_difference(
 ) -> pd.DataFrame:
     """What a head gains over another in Table 1's reference, in points, paired by seed.
 
-    It is by ``source``, or by ``class`` or ``group`` on both sources jointly, of the records that
-    have the words, such as ``detector="v3"``.
+    ``by`` is source, or class or group (on both sources); words choose records: ``detector="v3"``.
     """
     records = [r for boxes in ("v3", "ground-truth") for r in reference_rows(detector=boxes)]
     chosen = [r for r in records if all(r.experiment.get(k) == word for k, word in words.items())]
@@ -301,8 +287,8 @@ def paired_difference(
 def differences(table: int, by: str = "source", backbone: str = BACKBONE) -> pd.DataFrame:
     """What the rows of Table 2 or 4 gain over each other: ``gain``, ``low``, ``high``, ``seeds``.
 
-    Points, paired by seed, by comparison and by ``source`` (or ``duration``, ``group``, ``class``,
-    on both sources jointly). Comparisons without records are left out.
+    Points, paired by seed, ``by`` source (or duration, group, class, on both sources jointly).
+    Comparisons without records are left out.
     """
     check_word("table", table, tuple(COMPARED))
     groups = records_of(table, backbone)
@@ -319,16 +305,16 @@ def differences(table: int, by: str = "source", backbone: str = BACKBONE) -> pd.
 def by_class(table: int, backbone: str = BACKBONE) -> pd.DataFrame:
     """What the idea of a table brings to every class by action id, in points, paired by seed.
 
-    Table 2: memory to a new head, on both sources jointly. Table 3: decoupled training, on AVA,
-    with ``before`` and ``after``. Table 4: ground-truth boxes beside v3's, the largest gain first.
+    Table 2: memory to a new head, on both sources. Table 3: decoupled training, on AVA, with
+    ``before`` and ``after``. Table 4: ground-truth boxes beside v3's, the largest gain first.
     """
     groups = records_of(table, backbone)
     better, plain = {2: (NEW, NOTHING), 3: ("after", "before"), 4: ("GT", "v3")}[table]
     pairs = scores.paired_by_seed(groups[better], groups[plain])
     gains = scores.gain_of_pairs(pairs, "class", "ava" if table == 3 else "ava+kinetics")
     if table == 3:
-        for place, word in enumerate(("before", "after"), 1):
-            aps = [scores.by_class(pair[3 - place].metrics, "ava") for pair in pairs]
+        for place, word, one in ((1, "before", 2), (2, "after", 1)):
+            aps = [scores.by_class(pair[one].metrics, "ava") for pair in pairs]
             gains.insert(place, word, [fmean(ap[action] for ap in aps) for action in gains.index])
     return gains.sort_values("gain", ascending=False) if table == 4 else gains
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from stadlib.base import InputError
@@ -17,19 +16,15 @@ from stadlib.study import read_record, stage_folder
 
 def status(folder: Path, now: float | None = None) -> list[str]:
     """What a run is doing, a few lines of text; ``now`` is in seconds since the epoch."""
-    now = time.time() if now is None else now
-    lines = [folder.name]
-    record = folder / "record.json"
-    path = folder / "experiment.json"
-    path = path if path.is_file() else record
-    if not path.is_file():
+    now, record = time.time() if now is None else now, folder / "record.json"
+    if not (path := folder / "experiment.json").is_file():
         raise InputError(f"{folder}: no experiment.json; name the folder of a run")
-    content = json.loads(path.read_text())
-    experiment = from_dict(content.get("experiment", content))
+    experiment = from_dict(json.loads(path.read_text()))
+    lines = [folder.name]
     for number, stage in enumerate(experiment.stages, 1):
-        title = f"stage {number} of {len(experiment.stages)}"
         clips = stage.batch if stage.train == "all" else None
-        lines += _stage_lines(stage_folder(experiment, number), title, clips, now)
+        first, *others = _stage_lines(stage_folder(experiment, number), clips, now)
+        lines += [f"stage {number} of {len(experiment.stages)}: {first}", *others]
     if record.is_file():
         means = {name: found["mAP"] for name, found in read_record(record).metrics.items()}
         values = [f"{name} {100 * mean:.2f}" for name, mean in means.items() if mean is not None]
@@ -37,48 +32,42 @@ def status(folder: Path, now: float | None = None) -> list[str]:
     return lines
 
 
-def _stage_lines(folder: Path, title: str, clips: int | None, now: float) -> Iterator[str]:
+def _stage_lines(folder: Path, clips: int | None, now: float) -> list[str]:
     """One stage: how far, how well, how fast; ``clips`` is the size of a batch of clips."""
     path, checkpoint = folder / "log.jsonl", folder / "checkpoint.pt"
     if not path.is_file():
-        yield f"{title}: not begun"
-        return
+        return ["not begun"]
     log = read_log(path)
     if not log:
-        yield f"{title}: begun, nothing logged yet"
-        return
-    last = log[-1]
+        return ["begun, nothing logged yet"]
+    last, loss = log[-1], log[0]["loss"]
     done, total = last["iteration"] + 1, last["iterations"]
-    loss = log[0]["loss"]
     for line in log[1:]:
         loss += 0.2 * (line["loss"] - loss)  # smoothed over about ten lines
-    words = f"{title}: iteration {done} of {total} ({done / total:.0%}), loss {loss:.4f} (smoothed)"
+    words = f"iteration {done} of {total} ({done / total:.0%}), loss {loss:.4f} (smoothed)"
     words += f", lr {last['lr']:.3g}"
-    if done == total and checkpoint.is_file():
-        yield words
-        yield f"  trained {_span(now - checkpoint.stat().st_mtime)} ago"
-        return
+    saved = _span(now - checkpoint.stat().st_mtime) if checkpoint.is_file() else ""
+    if done == total and saved:
+        return [words, f"  trained {saved} ago"]
     recent = [last]
     for line in reversed(log[-20:-1]):  # one process's: its clock starts at 0 after a restart
         if line["seconds"] > recent[-1]["seconds"]:
             break
         recent.append(line)
     seconds = last["seconds"] - recent[-1]["seconds"]
+    details = [f"last line {_span(now - path.stat().st_mtime)} ago"]
+    details += [f"checkpoint {saved} ago"] if saved else []
     if seconds > 0:
         speed = (last["iteration"] - recent[-1]["iteration"]) / seconds
         words += f", {speed:.3g} iterations/s"
         words += f" = {speed * clips:.3g} clips/s" if clips else ""
         words += f", {_span((total - done) / speed)} left"
-    yield words
-    details = [f"last line {_span(now - path.stat().st_mtime)} ago"]
-    if checkpoint.is_file():
-        details.append(f"checkpoint {_span(now - checkpoint.stat().st_mtime)} ago")
-    if seconds > 0 and "data_seconds" in last:
-        waited = sum(line["data_seconds"] for line in recent[:-1])
-        details.append(f"waiting for data {waited / seconds:.0%}")
+        if "data_seconds" in last:
+            waited = sum(line["data_seconds"] for line in recent[:-1])
+            details.append(f"waiting for data {waited / seconds:.0%}")
     if last.get("peak_gpu_mb"):
         details.append(f"GPU {last['peak_gpu_mb'] / 1000:.1f} GB at most")
-    yield "  " + ", ".join(details)
+    return [words, "  " + ", ".join(details)]
 
 
 def read_log(path: Path) -> list[dict]:
