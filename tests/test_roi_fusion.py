@@ -66,6 +66,20 @@ def test_pooling_sees_its_own_clip_in_any_layout():
     assert roi(features, BOXES[:0], torch.tensor([0, 0, 0])).shape == (0, 5, 4, 4, 4)
 
 
+def test_boxes_keep_their_pixels_in_bfloat16():
+    """On a map of 256 x 464 pixels; coordinates in bfloat16 would be off by up to a pixel."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 4, 2, 16, 29, generator=generator).bfloat16()
+    low = torch.rand(20, 2, generator=generator) * torch.tensor([300.0, 150.0])
+    boxes = torch.cat((low, low + 30 + 70 * torch.rand(20, 2, generator=generator)), dim=1)
+    roi, counts = RoIAlign3d(7, 1 / 16), torch.tensor([20])
+    exact, rounded = (roi(features.float(), b, counts) for b in (boxes, boxes.bfloat16().float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = roi(features, boxes, counts)
+    torch.testing.assert_close(pooled, exact, rtol=0, atol=1e-6)
+    assert (rounded - exact).abs().max() > 0.05
+
+
 def test_fusion_is_the_convolution_of_the_concatenation():
     """Paper section 2.1, word by word: RoIs and scene side by side, then one convolution."""
     fusion, boxes = Fusion(in_channels=8, width=16).double(), BOXES.double()

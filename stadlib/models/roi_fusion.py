@@ -61,11 +61,13 @@ class RoIAlign3d(nn.Module):
     def forward(self, features_BCTHW: Tensor, boxes_N4: Tensor, counts_B: Tensor) -> Tensor:
         """Pool each person's box (pixels of the clip) out of the map: (N, C, T, size, size)."""
         B, C, T, H, W = features_BCTHW.shape
+        # In bfloat16 (autocast) a coordinate of 301.3 pixels would become 302.
+        dtype = torch.promote_types(features_BCTHW.dtype, torch.float32)
         clips_N = clip_index(counts_B).to(boxes_N4)
-        rois_N5 = torch.cat((clips_N[:, None], boxes_N4), dim=1).to(features_BCTHW.dtype)
+        rois_N5 = torch.cat((clips_N[:, None], boxes_N4), dim=1).to(dtype)
         # The box is the same in every frame. With time among the channels, RoIAlign computes its
         # sampling points once a box instead of once a box and frame.
-        maps = features_BCTHW.reshape(B, C * T, H, W)
+        maps = features_BCTHW.reshape(B, C * T, H, W).to(dtype)
         return roi_align(maps, rois_N5, *self.options).unflatten(1, (C, T))
 
 
