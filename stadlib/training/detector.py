@@ -212,17 +212,15 @@ def _look(model: nn.Module, frames: Sequence[Frame]) -> list[list[list[float]]]:
     return persons
 
 
-def require_boxes(
+def make_boxes(
     experiment: Experiment, layout: AvaLayout, source: str, split: str, progress: MakeProgress
 ) -> None:
-    """Ensure the boxes of an experiment's detector for every second of a split.
+    """Write the boxes of an experiment's detector for every second of a split.
 
     In a rendered world it is trained at first use; on real data a missing file is an InputError.
     """
     name = experiment.boxes_name
     path = layout.person_boxes(name, source, split)
-    if path.exists():
-        return
     if name == experiment.detector:
         raise InputError(
             f"{path}: no boxes of {name}; put them there, or make them: stadlib detect "

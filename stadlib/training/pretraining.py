@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -25,8 +26,8 @@ from stadlib import base
 from stadlib.base import InputError, MakeProgress, Report, data_dir, digest, write_whole
 from stadlib.data import kinetics
 from stadlib.data.batches import GlobalBatches
-from stadlib.data.kinetics import SPLITS, Annotations, LabelledVideos, Unreadable
-from stadlib.data.layout import AvaLayout
+from stadlib.data.kinetics import Annotations, LabelledVideos, Unreadable
+from stadlib.data.layout import SOURCES, SPLITS, AvaLayout
 from stadlib.models.heads import set_share
 from stadlib.models.networks import Classifier
 from stadlib.models.published import find_pretrained
@@ -35,7 +36,7 @@ from stadlib.recipes.experiment import USUAL, Execution, Experiment
 from stadlib.recipes.scales import RECIPES
 from stadlib.training import build, processes
 from stadlib.training.loop import Schedule, fit
-from stadlib.world import MINI, SMOKE, sets
+from stadlib.world import MINI, SMOKE
 
 WORLDS = {"smoke": SMOKE, "mini": MINI}
 WORDS = ("backbone", "pretrain", "frames", "scale", "seed")  # of an experiment that count here
@@ -87,7 +88,7 @@ class Pretraining:
     @cached_property
     def videos(self) -> dict[str, LabelledVideos]:
         """By split, those on disk; the first process lists them, once."""
-        files = {split: self.folder / f"{split}_videos.csv" for split in SPLITS}
+        files = {split: self.folder / f"{split}_videos.csv" for split in kinetics.SPLITS}
         if processes.rank() == 0:
             for split, file in files.items():
                 kinetics.listed_videos(self.annotations, split, file)
@@ -141,7 +142,9 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
     if plan.rendered:
         render(experiment.scale, plan.root.name, progress)
     lists, videos = plan.annotations, plan.videos
-    missing = {split: kinetics.missing_videos(lists, split, videos[split]) for split in SPLITS}
+    missing = {
+        split: kinetics.missing_videos(lists, split, videos[split]) for split in kinetics.SPLITS
+    }
     if processes.rank() == 0:
         for split, names in missing.items():
             write_whole(plan.folder / f"{split}_missing.txt", "".join(f"{n}\n" for n in names))
@@ -285,7 +288,13 @@ def prepare_data(experiment: Experiment, progress: MakeProgress) -> AvaLayout:
 def render(scale: str, part: str, progress: MakeProgress) -> Path:
     """The folder of a miniature's part (see :func:`.sets.render`), rendered at first use."""
     root, spec = _part(scale, part), WORLDS[scale]
-    if processes.rank() == 0:
+    files = [root / "world.json"]
+    if part == "world":
+        splits = product(SOURCES, SPLITS)
+        files += [AvaLayout(root).person_boxes("ground-truth", *split) for split in splits]
+    if processes.rank() == 0 and not all(file.exists() for file in files):
+        from stadlib.world import sets  # noqa: PLC0415  (what draws is not needed again)
+
         sets.render(root, part, spec, progress=progress(f"render {scale} {part}"))
         if part == "world":
             sets.write_person_boxes(root, spec)

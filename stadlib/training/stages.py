@@ -83,9 +83,11 @@ class Run:
 
     def require_boxes(self, source: str, split: str) -> None:
         """See that the boxes of a split are there; a miniature's detector finds them if need be."""
-        from stadlib.training.detector import require_boxes  # noqa: PLC0415  (not in every run)
+        if self.layout.person_boxes(self.experiment.boxes_name, source, split).exists():
+            return
+        from stadlib.training.detector import make_boxes  # noqa: PLC0415  (not in every run)
 
-        require_boxes(self.experiment, self.layout, source, split, self.progress)
+        make_boxes(self.experiment, self.layout, source, split, self.progress)
 
     def has(self, source: str, split: str) -> bool:
         """Whether the dataset has this source's split; one's own may lack Kinetics."""

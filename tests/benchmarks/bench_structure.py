@@ -8,6 +8,7 @@ backbone and its detector, the second time (another seed) trains and scores the 
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ class Trace:
 
     def _event(self, frame, event: str, _: object) -> None:
         name = frame.f_code.co_filename
-        imported = frame.f_code.co_name.startswith("<")  # a module or a class is being made
+        imported = not frame.f_code.co_flags & inspect.CO_OPTIMIZED  # a module's body or a class's
         if event != "call" or imported or not name.startswith(str(ROOT)):
             return
         self.called.add((name, frame.f_code.co_qualname))
