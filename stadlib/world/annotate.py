@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from stadlib.world import actions, figures
 from stadlib.world.actions import LEFT, RIGHT, Segment, pose_at
@@ -12,8 +12,7 @@ from stadlib.world.script import SIZE, Person, Script
 Box = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
-class Instance:
+class Instance(NamedTuple):
     """One visible person on one keyframe; the box in [0, 1]."""
 
     t: float
@@ -31,8 +30,7 @@ def joints_at(person: Person, t: float, camera: Camera, size: tuple[int, int]) -
     return figures.joints(pose, x, ground, person.height * zoom)
 
 
-def area(box: Box) -> float:
-    """Of a box; 0 if it is empty."""
+def _area(box: Box) -> float:
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
@@ -57,25 +55,22 @@ def visible(script: Script, t: float) -> dict[int, Box]:
         r, xs, ys = figures.HEAD * j.height, (j.head[0], j.hip[0]), (j.head[1], j.hip[1])
         core = (min(xs) - r, min(ys) - r, max(xs) + r, max(ys))  # head and torso
         inside = _overlap(core, frame)
-        hidden = any(area(_overlap(inside, other)) > 0.85 * area(inside) for other in nearer)
+        hidden = any(_area(_overlap(inside, other)) > 0.85 * _area(inside) for other in nearer)
         nearer.append(core)
-        if not hidden and area(inside) > 0.4 * area(core):
+        if not hidden and _area(inside) > 0.4 * _area(core):
             boxes[person.number] = _overlap(figures.bounds(j, person.look), frame)
     return boxes
 
 
 def _target(number: int, segments: dict[int, Segment], t: float) -> int:
     """The nearest visible, standing or sitting person in the line of sight, or -1."""
-    own = segments[number]
-    if own.facing not in (LEFT, RIGHT) or own.posture in ("walk", "run", "lie"):
-        return -1
-    x = own.x(t)
-    ahead = {}
-    for other, segment in segments.items():
-        distance = (segment.x(t) - x) * own.facing
-        if other != number and segment.posture not in ("walk", "run") and distance > 3:
-            ahead[other] = distance
-    return min(ahead, key=ahead.__getitem__) if ahead else -1
+    viewer, ahead = segments[number], {}
+    if viewer.facing in (LEFT, RIGHT) and viewer.posture not in ("walk", "run", "lie"):
+        for other, segment in segments.items():
+            distance = (segment.x(t) - viewer.x(t)) * viewer.facing
+            if distance > 3 and segment.posture not in ("walk", "run"):
+                ahead[other] = distance
+    return min(ahead, key=ahead.__getitem__, default=-1)
 
 
 def annotate(script: Script) -> list[Instance]:
@@ -83,11 +78,11 @@ def annotate(script: Script) -> list[Instance]:
     instances = []
     for t in script.keyframes:
         boxes = visible(script, t)
-        people = [p for p in script.persons if p.number in boxes]
-        segments = {p.number: pose_at(p.segments, t)[1] for p in people}
-        for number, own in segments.items():
-            labels, target, basis = actions.own_labels(own), _target(number, segments, t), own
-            if target >= 0 and own.action in actions.ATTENTIVE:  # listens or watches
+        persons = [p for p in script.persons if p.number in boxes]
+        segments = {p.number: pose_at(p.segments, t)[1] for p in persons}
+        for number, segment in segments.items():
+            labels, target, basis = segment.labels, _target(number, segments, t), segment
+            if target >= 0 and segment.action in actions.ATTENTIVE:  # listens or watches
                 other = segments[target]
                 if other.action == "talk":
                     labels, basis = (*labels, actions.LISTEN), other
@@ -99,23 +94,27 @@ def annotate(script: Script) -> list[Instance]:
     return instances
 
 
+def _relative(box: Box, script: Script) -> Box:
+    width, height = SIZE[script.source]
+    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
+
+
 def clock(script: Script, t: float) -> str:
-    """The keyframe's time on the annotation clock, as the official files write it."""
+    """The video and the time on the annotation clock, as the official files begin a row."""
     moment = script.start + t
-    return f"{moment:04.0f}" if script.source == "ava" else f"{moment:.6f}"
+    return f"{script.video}," + (f"{moment:04.0f}" if script.source == "ava" else f"{moment:.6f}")
 
 
 def rows(script: Script) -> list[str]:
     """Annotation lines of one video; two columns where a keyframe has no label."""
-    instances = annotate(script)
-    lines = []
+    instances, lines = annotate(script), []
     for t in script.keyframes:
-        head = f"{script.video},{clock(script, t)}"
         labelled = [one for one in instances if one.t == t and t not in script.silent]
-        if not labelled:
-            lines.append(head)
-        for one in labelled:
-            lines += [f"{head},{_written(one.box)},{label},{one.person}" for label in one.labels]
+        lines += [
+            f"{clock(script, t)},{_written(one.box)},{label},{one.person}"
+            for one in labelled
+            for label in one.labels
+        ] or [clock(script, t)]
     return lines
 
 
@@ -123,16 +122,10 @@ def box_rows(script: Script) -> list[str]:
     """Rows ``video,timestamp,x1,y1,x2,y2,,score`` of every second, counted from the keyframes."""
     first = script.keyframes[0] % 1
     return [
-        f"{script.video},{clock(script, t)},{_written(_relative(box, script))},,1.0"
+        f"{clock(script, t)},{_written(_relative(box, script))},,1.0"
         for t in (first + second for second in range(script.seconds))
         for box in visible(script, t).values()
     ]
-
-
-def _relative(box: Box, script: Script) -> Box:
-    """A box in pixels as shares of the frame."""
-    width, height = SIZE[script.source]
-    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
 
 
 def _written(box: Box) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from stadlib.world import WORLD, WorldSpec, story
-from stadlib.world.actions import FRONT, LEFT, RIGHT, Segment
-from stadlib.world.objects import ITEMS
+from stadlib.world.actions import FRONT, LEFT, RIGHT
 from stadlib.world.scenery import random_camera
 from stadlib.world.script import SIZE, Script, dressed, generator
 from stadlib.world.story import Actor, Span
@@ -25,31 +24,29 @@ def close_up(spec: WorldSpec, split: str, index: int, label: int) -> Script:
     """The script of clip number ``index`` of a split, of class ``label``."""
     seed = (spec.seed, STREAM, ("train", "val").index(split), index + 1)
     rng = generator(*seed)
-    u = rng.uniform
-    width, frame_height = SIZE["pretraining"]
+    u, seconds, (width, frame_height) = rng.uniform, spec.pretraining_seconds, SIZE["pretraining"]
     activity, posture = CLASSES[label]
     height = u(46, 68)
     ground = min(frame_height + 4.0, height + u(8, 20))
     distance = height * u(0.62, 0.9)
     middle = width / 2 + u(-10, 10)
     places = [middle - distance / 2, middle + distance / 2] if activity.endswith("+") else [middle]
-    actors = [Actor(k, x, height * u(0.96, 1.04), ground, posture) for k, x in enumerate(places)]
-    span = (-2.0, float(spec.pretraining_seconds))
+    actors = [
+        Actor(k, x, height * u(0.96, 1.04), ground, posture, width) for k, x in enumerate(places)
+    ]
+    span = (-2.0, float(seconds))
     if len(actors) == 2:
         _act_pair(activity[:-1], actors, span, rng)
     else:
         _act_alone(activity, actors[0], span, rng)
         if rng.random() < 0.25:  # somebody at the edge
             x = float(rng.choice([u(0, 14), u(width - 14, width)]))
-            actors.append(Actor(1, x, height * 0.85, ground - 6, "stand"))
+            actors.append(Actor(1, x, height * 0.85, ground - 6, "stand", width))
             story.quiet(actors[1], span, int(rng.choice([LEFT, RIGHT, FRONT])))
     persons = dressed(actors, len(actors), rng)
-    source = "kinetics" if rng.random() < 0.5 else "ava"
-    camera = random_camera(source, spec.pretraining_seconds, rng)
-    video = f"{split}_{index:05d}"
-    return Script(
-        "pretraining", video, spec.pretraining_seconds, 0.0, (), (), (), persons, camera, seed
-    )
+    camera = random_camera("kinetics" if rng.random() < 0.5 else "ava", seconds, rng)
+    video, times = f"{split}_{index:05d}", (seconds, 0.0, (), (), ())
+    return Script("pretraining", video, *times, persons, camera, seed)
 
 
 def _act_pair(what: str, pair: list[Actor], span: Span, rng: np.random.Generator) -> None:
@@ -61,7 +58,7 @@ def _act_pair(what: str, pair: list[Actor], span: Span, rng: np.random.Generator
         else:
             story.quiet(actor, span, side)
     if what in ("hug", "give", "shake"):
-        story.play(what, pair, rng.uniform(-0.2, 0.5), 1e9, rng)
+        story.play(what, pair, rng.uniform(-0.2, 0.5), rng)
 
 
 def _act_alone(what: str, actor: Actor, span: Span, rng: np.random.Generator) -> None:
@@ -69,7 +66,7 @@ def _act_alone(what: str, actor: Actor, span: Span, rng: np.random.Generator) ->
     x, posture = actor.x, actor.posture
     if posture in ("walk", "run"):
         side = int(rng.choice([LEFT, RIGHT]))
-        item = str(rng.choice(ITEMS)) if what == "hold" else ""
+        item = str(rng.choice(story.ITEMS)) if what == "hold" else ""
         way = side * (12.0 if posture == "walk" else 26.0)
         phase = rng.uniform(0, 6)
         actor.do(0.0, span[1], what, facing=side, x0=x - way, x1=x + way, item=item, phase=phase)
@@ -78,8 +75,8 @@ def _act_alone(what: str, actor: Actor, span: Span, rng: np.random.Generator) ->
         story.quiet(actor, span, side)
         item = str(rng.choice(["lie", "crouch", "sit"])) if what == "getup" else ""
         if item:
-            actor.insert(Segment(span[0], start, "quiet", item, side, x, x))
-        actor.insert(Segment(start, span[1], what, "stand", side, x, x, item=item))
+            actor.insert(span[0], start, "quiet", side, x, posture=item)
+        actor.insert(start, span[1], what, side, x, item=item)
     elif posture == "lie":
         story.quiet(actor, span, int(rng.choice([LEFT, RIGHT])))
         actor.props.add("mat")
