@@ -20,17 +20,15 @@ from stadlib.world.render import Stage
 from stadlib.world.script import SOURCES, Plan, Script, generator, plan_split, write_script
 
 Job = tuple[str, int, Plan | int]  # split, number in it, a video's plan or a close-up's class
-_SEED = 1_000  # what the seed of the pictures' scripts is above that of the world
 _STREAM = 13  # of a picture's random numbers, behind its script's seed
 _ZOOM = (0.8, 1.8)
 _DESERTED = 0.05  # share of pictures that show furniture alone
-_QUALITY = 92  # of the JPEG files
 
 
 def _other_world(spec: WorldSpec) -> WorldSpec:
     """Where the pictures are taken: a quarter of them in movies, a quarter in clips."""
     quarters = [-(-number // 4) for number in spec.pretraining_clips]
-    return replace(spec, seed=spec.seed + _SEED, movies=(*quarters, 0), clips=(*quarters, 0))
+    return replace(spec, seed=spec.seed + 1_000, movies=(*quarters, 0), clips=(*quarters, 0))
 
 
 def deal(spec: WorldSpec) -> list[Job]:
@@ -69,15 +67,15 @@ def draw(spec: WorldSpec, folder: Path, job: Job) -> tuple[dict, list[dict]]:
     image_id = index + 1 + (spec.pretraining_clips[0] if split == "val" else 0)
     path = folder / split / f"{image_id:012d}.jpg"
     path.parent.mkdir(exist_ok=True)
-    if not cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]):
+    if not cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92]):
         raise OSError(f"{path}: could not be written")
     height, width = picture.shape[:2]
-    image = {"id": image_id, "file_name": path.name, "width": width, "height": height}
     annotations = []
     for x1, y1, x2, y2 in boxes.values():
         x, y, w, h = (round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1))
         row = {"image_id": image_id, "category_id": 1, "bbox": [x, y, w, h]}
         annotations.append(row | {"area": round(w * h, 2), "iscrowd": 0})
+    image = {"id": image_id, "file_name": path.name, "width": width, "height": height}
     return image, annotations
 
 
