@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from stadlib.world import actions, figures
-from stadlib.world.actions import LEFT, RIGHT, Segment, pose_at
+from stadlib.world.actions import LEFT, RIGHT, pose_at
 from stadlib.world.scenery import Camera
-from stadlib.world.script import SIZE, Person, Script
+from stadlib.world.script import SIZE, Script
+from stadlib.world.story import Person
 
 Box = tuple[float, float, float, float]
 
 
 class Instance(NamedTuple):
-    """One visible person on one keyframe; the box in [0, 1]."""
+    """One visible person on one keyframe; the box in pixels."""
 
     t: float
     person: int
@@ -62,17 +63,6 @@ def visible(script: Script, t: float) -> dict[int, Box]:
     return boxes
 
 
-def _target(number: int, segments: dict[int, Segment], t: float) -> int:
-    """The nearest visible, standing or sitting person in the line of sight, or -1."""
-    viewer, ahead = segments[number], {}
-    if viewer.facing in (LEFT, RIGHT) and viewer.posture not in ("walk", "run", "lie"):
-        for other, segment in segments.items():
-            distance = (segment.x(t) - viewer.x(t)) * viewer.facing
-            if distance > 3 and segment.posture not in ("walk", "run"):
-                ahead[other] = distance
-    return min(ahead, key=ahead.__getitem__, default=-1)
-
-
 def annotate(script: Script) -> list[Instance]:
     """Every visible person on every keyframe of ``script``."""
     instances = []
@@ -81,22 +71,24 @@ def annotate(script: Script) -> list[Instance]:
         persons = [p for p in script.persons if p.number in boxes]
         segments = {p.number: pose_at(p.segments, t)[1] for p in persons}
         for number, segment in segments.items():
-            labels, target, basis = segment.labels, _target(number, segments, t), segment
-            if target >= 0 and segment.action in actions.ATTENTIVE:  # listens or watches
-                other = segments[target]
-                if other.action == "talk":
-                    labels, basis = (*labels, actions.LISTEN), other
-                elif other.action in actions.WATCHED:
-                    labels, basis = (*labels, actions.WATCH), other
+            # the nearest standing or sitting person in the line of sight
+            ahead = {}
+            if segment.facing in (LEFT, RIGHT) and segment.posture not in ("walk", "run", "lie"):
+                for other, seen in segments.items():
+                    distance = (seen.x(t) - segment.x(t)) * segment.facing
+                    if distance > 3 and seen.posture not in ("walk", "run"):
+                        ahead[other] = distance
+            target = min(ahead, key=ahead.__getitem__, default=-1)
+            # what is listened to or watched, and whether its evidence is near
+            labels, basis = segment.labels, segment
+            if target >= 0 and segment.action in actions.ATTENTIVE:
+                if segments[target].action == "talk":
+                    labels, basis = (*labels, actions.LISTEN), segments[target]
+                elif segments[target].action in actions.WATCHED:
+                    labels, basis = (*labels, actions.WATCH), segments[target]
             evident = sum(basis.evidence(t + k / 8) > 0.6 for k in range(-8, 7)) >= 3
-            box = _relative(boxes[number], script)
-            instances.append(Instance(t, number, box, labels, target, evident))
+            instances.append(Instance(t, number, boxes[number], labels, target, evident))
     return instances
-
-
-def _relative(box: Box, script: Script) -> Box:
-    width, height = SIZE[script.source]
-    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
 
 
 def clock(script: Script, t: float) -> str:
@@ -105,28 +97,22 @@ def clock(script: Script, t: float) -> str:
     return f"{script.video}," + (f"{moment:04.0f}" if script.source == "ava" else f"{moment:.6f}")
 
 
+def _row(script: Script, t: float, box: Box) -> str:
+    width, height = SIZE[script.source]
+    shares = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+    return ",".join([clock(script, t), *(f"{share:.4f}" for share in shares)])
+
+
 def rows(script: Script) -> list[str]:
     """Annotation lines of one video; two columns where a keyframe has no label."""
-    instances, lines = annotate(script), []
-    for t in script.keyframes:
-        labelled = [one for one in instances if one.t == t and t not in script.silent]
-        lines += [
-            f"{clock(script, t)},{_written(one.box)},{label},{one.person}"
-            for one in labelled
-            for label in one.labels
-        ] or [clock(script, t)]
-    return lines
+    lines: dict[float, list[str]] = {t: [] for t in script.keyframes}
+    for t, person, box, labels, *_ in annotate(script):
+        if t not in script.silent:
+            lines[t] += [f"{_row(script, t, box)},{label},{person}" for label in labels]
+    return [line for t, of_keyframe in lines.items() for line in of_keyframe or [clock(script, t)]]
 
 
 def box_rows(script: Script) -> list[str]:
     """Rows ``video,timestamp,x1,y1,x2,y2,,score`` of every second, counted from the keyframes."""
-    first = script.keyframes[0] % 1
-    return [
-        f"{clock(script, t)},{_written(_relative(box, script))},,1.0"
-        for t in (first + second for second in range(script.seconds))
-        for box in visible(script, t).values()
-    ]
-
-
-def _written(box: Box) -> str:
-    return ",".join(f"{v:.4f}" for v in box)
+    times = [script.keyframes[0] % 1 + second for second in range(script.seconds)]
+    return [f"{_row(script, t, box)},,1.0" for t in times for box in visible(script, t).values()]

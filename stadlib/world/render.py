@@ -11,7 +11,8 @@ from stadlib.world.actions import pose_at
 from stadlib.world.annotate import joints_at
 from stadlib.world.figures import SUPERSAMPLE, draw_arm, draw_body
 from stadlib.world.scenery import MARGIN, background, draw_held, draw_thing
-from stadlib.world.script import SIZE, Person, Script, generator
+from stadlib.world.script import SIZE, Script, generator
+from stadlib.world.story import Person
 
 _TABLES = ("desk", "worktop")
 _ON_TABLE = {"computer": "laptop", "cut": "board"}  # what lies there in use, by action
@@ -49,17 +50,17 @@ class Stage:
     def _draw(self, canvas: np.ndarray, person: Person, t: float, with_figure: bool) -> None:
         """Draw a person with chair, table and what is in hand."""
         camera = self.script.camera
-        x, ground, zoom = camera.project(person.prop_x, person.ground, self.size, t)
+        x, ground, zoom = camera.project(person.segments[0].x0, person.ground, self.size, t)
         spot = ((x, ground), person.height * zoom, person.prop_side)
         _, segment = pose_at(person.segments, t)
         drawn = with_figure and segment.action != "absent"
         j = joints_at(person, t, camera, self.size)
-        for prop in person.props:
+        for prop in sorted(person.props):
             if prop not in _TABLES:
                 draw_thing(canvas, prop, *spot)
         if drawn:
             draw_body(canvas, j, person.look)
-        for prop in person.props:
+        for prop in sorted(person.props):
             if prop in _TABLES:
                 draw_thing(canvas, prop, *spot)
         if drawn:

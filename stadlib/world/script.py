@@ -6,18 +6,17 @@ so that frequencies are quotas. ``write_script`` turns one video's plan into per
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from stadlib.data.layout import SOURCES, SPLITS
 from stadlib.world import WORLD, WorldSpec, story
-from stadlib.world.actions import Segment, deck
-from stadlib.world.figures import Look, random_looks
+from stadlib.world.actions import deck
+from stadlib.world.figures import random_looks
 from stadlib.world.scenery import Camera, random_camera
-from stadlib.world.story import Actor
+from stadlib.world.story import Person
 
-SOURCES, SPLITS = ("ava", "kinetics"), ("train", "val", "test")
 # width, height in pixels
 SIZE = {"ava": (120, 80), "kinetics": (104, 80), "pretraining": (96, 80)}
 AVA_START = 900.0  # AVA's cut movies begin at this second of the original
@@ -35,20 +34,6 @@ class Plan:
     units: tuple[int, ...]
     cards: list[list[tuple[str, str]]]
     events: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Person:
-    """One person of a video; ``height`` (standing) and ``ground`` (feet) in pixels."""
-
-    number: int
-    height: float
-    ground: float
-    look: Look
-    segments: tuple[Segment, ...]
-    props: tuple[str, ...]  # furniture
-    prop_x: float
-    prop_side: int
 
 
 @dataclass(frozen=True)
@@ -132,64 +117,62 @@ def write_script(spec: WorldSpec, plan: Plan) -> Script:
         keyframes = (round(t, 6) if rng.random() < 0.41 else float(round(t)),)
     silent = tuple(t for t in keyframes if rng.random() < (0.012 if ava else 0.1))
     excluded = tuple(t for t in keyframes if ava and rng.random() < 0.006)
-    persons = dressed((actor for unit in units for actor in unit), sum(plan.units), rng)
+    persons = dress([person for unit in units for person in unit], rng)
     video = f"{plan.source}_{plan.split}_{plan.index:04d}"
     camera = random_camera(plan.source, seconds, rng)
     times = (start, keyframes, silent, excluded)
     return Script(plan.source, video, seconds, *times, persons, camera, seed)
 
 
-def dressed(actors: Iterable[Actor], count: int, rng: np.random.Generator) -> tuple[Person, ...]:
-    """``count`` actors whose story is written, with clothes and the furniture that they need."""
-    persons = []
-    for actor, look in zip(actors, random_looks(count, rng), strict=True):
-        seated = any(s.posture == "sit" for s in actor.segments)
-        props = tuple(sorted(actor.props | ({"chair"} if seated else set())))
-        body = (actor.number, actor.height, actor.ground, look, tuple(actor.segments))
-        persons.append(Person(*body, props, actor.segments[0].x0, actor.prop_side))
+def dress(persons: list[Person], rng: np.random.Generator) -> tuple[Person, ...]:
+    """Give persons whose story is written clothes and the chairs that they sit on."""
+    for person, look in zip(persons, random_looks(len(persons), rng), strict=True):
+        person.look = look
+        if any(segment.posture == "sit" for segment in person.segments):
+            person.props.add("chair")
     return tuple(persons)
 
 
-def _cast(plan: Plan, rng: np.random.Generator) -> list[list[Actor]]:
+def _cast(plan: Plan, rng: np.random.Generator) -> list[list[Person]]:
     """Heights and places, from left to right; members of a unit stand at one depth."""
     u, width = rng.uniform, SIZE[plan.source][0]
     low, high = {1: (44, 58), 2: (43, 57), 3: (41, 52), 4: (37, 45), 5: (35, 40)}[sum(plan.units)]
     eye = u(14, 23)
     if plan.source == "kinetics":
         low, high, eye = low + 5, high + 6, eye - 3
-    units, actors, x = [], [], 0.0
+    units, row, x = [], [], 0.0
     for size in plan.units:
         height = u(low, high)
         ground = eye + height + (54 - height) * 0.08
         for _ in range(size):
             posture = "sit" if rng.random() < 0.36 else "stand"
-            actors.append(Actor(len(actors), x, height * u(0.97, 1.03), ground, posture, width))
+            row.append(Person(len(row), x, height * u(0.97, 1.03), ground, posture, width))
             x += height * u(0.66, 0.92)
         x += height * u(0.0, 0.25)
-        units.append(actors[-size:])
+        units.append(row[-size:])
     # squeeze the row into the frame, and put it anywhere in it
-    span = actors[-1].x
+    span = row[-1].x
     squeeze = min(1.0, (width - 24) / span) if span else 1.0
     left = u(12, max(12.1, width - 12 - span * squeeze))
-    for actor in actors:
-        actor.x = actor.home = left + actor.x * squeeze
+    for person in row:
+        person.x = person.home = left + person.x * squeeze
     return units
 
 
-def _play(plan: Plan, units: list[list[Actor]], seconds: int,
+def _play(plan: Plan, units: list[list[Person]], seconds: int,
           rng: np.random.Generator) -> float | None:  # fmt: skip
     """Play the cards, then the events that interrupt them; returns a moment in the last event."""
     # who takes part in an event stands in this video
     pairs = [unit[k : k + 2] for unit in units for k in range(len(unit) - 1)]
     roamers = {k for cards in plan.cards for k, (kind, _) in enumerate(cards) if kind in story.ROAM}
-    settled = [[actor] for k, unit in enumerate(units) for actor in unit if k not in roamers]
-    singles = settled or [[actor] for unit in units for actor in unit]
+    settled = [[person] for k, unit in enumerate(units) for person in unit if k not in roamers]
+    singles = settled or [[person] for unit in units for person in unit]
     casts = []
     for kind in plan.events:
         choices = pairs if kind in PAIR_EVENTS else singles
         casts.append(choices[int(rng.integers(len(choices)))])
-        for actor in casts[-1]:
-            actor.posture = "stand"
+        for person in casts[-1]:
+            person.posture = "stand"
     # the cards of every phase
     cuts = np.linspace(0, seconds, len(plan.cards) + 1)
     cuts[1:-1] += rng.uniform(-1.5, 1.5, len(plan.cards) - 1)

@@ -8,6 +8,7 @@ import numpy as np
 
 from stadlib.world import WORLD
 from stadlib.world.actions import BACK, FRONT, LEFT, RIGHT, Segment
+from stadlib.world.figures import Look
 
 Span = tuple[float, float]  # start and end in seconds
 ITEMS = ("box", "bag", "ball", "flowers", "tray")  # things to carry or hand over
@@ -19,22 +20,23 @@ _REACH, _EMBRACE = 0.72, 0.25  # distance of two people whose hands meet, who hu
 
 
 @dataclass
-class Actor:
-    """One person while the story is written; distances in pixels, times in seconds."""
+class Person:
+    """One person of a video, and what happens to it; distances in pixels, times in seconds."""
 
     number: int
-    x: float
-    height: float
-    ground: float
+    x: float  # where the story has brought it
+    height: float  # standing
+    ground: float  # of the feet
     posture: str
     width: float  # of the frame
-    segments: list[Segment] = field(default_factory=list)
-    props: set[str] = field(default_factory=set)
-    prop_side: int = RIGHT
     home: float = 0.0  # the place in the row of persons
+    look: Look | None = None
+    segments: list[Segment] = field(default_factory=list)
+    props: set[str] = field(default_factory=set)  # furniture, at the first place
+    prop_side: int = RIGHT
 
     def do(self, start: float, end: float, action: str, **more: object) -> None:
-        """Append a segment that begins and ends at the actor's place unless ``more`` differs."""
+        """Append a segment that begins and ends at the person's place unless ``more`` differs."""
         base = {"posture": self.posture, "x0": self.x, "x1": self.x}
         self.segments.append(Segment(start, end, action, **{**base, **more}))
 
@@ -59,15 +61,15 @@ class Actor:
         return next((s for s in self.segments if s.start <= t < s.end), self.segments[-1])
 
 
-def quiet(actor: Actor, span: Span, side: int) -> None:
+def quiet(person: Person, span: Span, side: int) -> None:
     """Only stand or sit, and look to ``side``."""
-    actor.do(*span, "quiet", facing=side, phase=actor.number * 0.7)
+    person.do(*span, "quiet", facing=side, phase=person.number * 0.7)
 
 
-def perform(actor: Actor, span: Span, what: str, side: int, rng: np.random.Generator,
+def perform(person: Person, span: Span, what: str, side: int, rng: np.random.Generator,
             *, steady: bool = False) -> None:  # fmt: skip
     """Do ``what``, facing ``side`` where the activity leaves a choice; steadily or in bursts."""
-    action, posture, item, burst, gap = what, actor.posture, "", 0.0, 0.0
+    action, posture, item, burst, gap = what, person.posture, "", 0.0, 0.0
     if what in WORLD["bursts"]:
         burst, gap = (rng.uniform(*seconds) for seconds in WORLD["bursts"][what])
     phase = rng.uniform(0, 6)
@@ -87,60 +89,62 @@ def perform(actor: Actor, span: Span, what: str, side: int, rng: np.random.Gener
     if sideways and side not in (LEFT, RIGHT):
         side = int(rng.choice([LEFT, RIGHT]))
     evidence = {"burst": burst, "gap": gap, "phase": phase}
-    actor.do(*span, action, posture=posture, facing=side, item=item, **evidence)
+    person.do(*span, action, posture=posture, facing=side, item=item, **evidence)
     if what in _PROPS:
-        actor.props.add(_PROPS[what])
-        actor.prop_side = side
+        person.props.add(_PROPS[what])
+        person.prop_side = side
 
 
-def _walk(actor: Actor, span: Span, target: float, *, speed: float = 14.0,
+def _walk(person: Person, span: Span, target: float, *, speed: float = 14.0,
           action: str = "quiet", item: str = "") -> float:  # fmt: skip
     """Walk to ``target`` at ``speed`` (pixels a second) while ``span`` lasts; returns the end."""
     start, limit = span
-    seconds = max(0.8, abs(target - actor.x) / speed)
+    seconds = max(0.8, abs(target - person.x) / speed)
     end = min(limit, start + seconds)
-    reached = actor.x + (target - actor.x) * (end - start) / seconds
-    facing = RIGHT if target > actor.x else LEFT
-    actor.do(start, end, action, posture="walk", facing=facing, x1=reached, item=item)
-    actor.x = reached
+    reached = person.x + (target - person.x) * (end - start) / seconds
+    facing = RIGHT if target > person.x else LEFT
+    person.do(start, end, action, posture="walk", facing=facing, x1=reached, item=item)
+    person.x = reached
     return end
 
 
 # Cards. The members of a unit are ordered from left to right.
 
 
-def single(kind: str, what: str, unit: list[Actor], span: Span, rng: np.random.Generator) -> None:
+def single(kind: str, what: str, unit: list[Person], span: Span, rng: np.random.Generator) -> None:
     """Play a card of one: first return to the place in the row, then act, rest or roam."""
-    (actor,), (t, end) = unit, span
-    if abs(actor.x - actor.home) >= 1:
-        t = _walk(actor, (t, end - 1), actor.home, speed=20)
+    (person,), (t, end) = unit, span
+    if abs(person.x - person.home) >= 1:
+        t = _walk(person, (t, end - 1), person.home, speed=20)
     side = int(rng.choice([LEFT, RIGHT, FRONT, BACK], p=[0.35, 0.35, 0.2, 0.1]))
     if kind == "alone":
-        return perform(actor, (t, end), what, side if side != BACK else FRONT, rng)
+        return perform(person, (t, end), what, side if side != BACK else FRONT, rng)
     if kind == "quiet":
-        return quiet(actor, (t, end), side)
+        return quiet(person, (t, end), side)
     # stand, walk elsewhere (a passer: out of the frame) and come back, in turns
     item = str(rng.choice(ITEMS)) if rng.random() < 0.25 else ""
     action = "hold" if item else "quiet"
     while t < end:
         stop = min(end, t + rng.uniform(2, 4.5))
         look = {"posture": "stand", "facing": int(rng.choice([LEFT, RIGHT, FRONT]))}
-        if 0 <= actor.x <= actor.width:
-            actor.do(t, stop, action, item=item, **look)
+        if 0 <= person.x <= person.width:
+            person.do(t, stop, action, item=item, **look)
         else:
-            actor.do(t, stop, "absent", **look)
+            person.do(t, stop, "absent", **look)
         if stop >= end:
             break
-        target = actor.home
-        if abs(actor.x - actor.home) < 1:
-            beyond = 0.35 * actor.height
-            out = float(rng.choice([-beyond, actor.width + beyond]))
-            target = out if kind == "passer" else rng.uniform(0.15, 0.85) * actor.width
-        t = _walk(actor, (stop, end), target, action=action, item=item)
+        target = person.home
+        if abs(person.x - person.home) < 1:
+            beyond = 0.35 * person.height
+            out = float(rng.choice([-beyond, person.width + beyond]))
+            target = out if kind == "passer" else rng.uniform(0.15, 0.85) * person.width
+        t = _walk(person, (stop, end), target, action=action, item=item)
     return None
 
 
-def ensemble(kind: str, what: str, unit: list[Actor], span: Span, rng: np.random.Generator) -> None:
+def ensemble(
+    kind: str, what: str, unit: list[Person], span: Span, rng: np.random.Generator
+) -> None:
     """Play a card of two or three by its directions in ``world.toml``."""
     start, end = span
     unit, ahead = (unit[::-1], LEFT) if rng.integers(2) else (unit, RIGHT)
@@ -170,10 +174,10 @@ def ensemble(kind: str, what: str, unit: list[Actor], span: Span, rng: np.random
 # Events interrupt a story.
 
 
-def play(kind: str, members: list[Actor], start: float, rng: np.random.Generator) -> None:
+def play(kind: str, members: list[Person], start: float, rng: np.random.Generator) -> None:
     """Insert event ``kind`` at ``start`` seconds; ``members`` are one or two from left to right."""
-    end, actor = start + _LENGTH, members[0]
-    x = actor.at(start).x(start)
+    end, person = start + _LENGTH, members[0]
+    x = person.at(start).x(start)
     if kind == "give":
         _give(members, start, rng)
     elif kind in ("shake", "hug"):
@@ -182,48 +186,48 @@ def play(kind: str, members: list[Actor], start: float, rng: np.random.Generator
             member.insert(start, end, kind, side, place)  # both hands move together
     elif kind == "wave":
         first = int(rng.integers(2))
-        actor, side = members[first], (RIGHT, LEFT)[first]
-        now = actor.at(start)
+        person, side = members[first], (RIGHT, LEFT)[first]
+        now = person.at(start)
         posture = now.posture if now.posture in ("stand", "sit") else "stand"
-        actor.insert(start, end, "wave", side, now.x(start), posture=posture)
+        person.insert(start, end, "wave", side, now.x(start), posture=posture)
     elif kind in ("leave", "dash"):  # walk out at the nearer edge or run out at the farther one
         posture, speed = ("run", 36.0) if kind == "dash" else ("walk", 15.0)
-        beyond = 0.3 * actor.height
-        to_left = (x < actor.width / 2) != (kind == "dash")
-        target = -beyond if to_left else actor.width + beyond
+        beyond = 0.3 * person.height
+        to_left = (x < person.width / 2) != (kind == "dash")
+        target = -beyond if to_left else person.width + beyond
         way, side = max(1.0, abs(target - x) / speed), RIGHT if target > x else LEFT
         back = start + way + 1.5
-        actor.insert(start, start + way, "quiet", side, x, to=target, posture=posture)
-        actor.insert(start + way, back, "absent", side, target)
-        actor.insert(back, back + way, "quiet", -side, target, to=x, posture=posture)
+        person.insert(start, start + way, "quiet", side, x, to=target, posture=posture)
+        person.insert(start + way, back, "absent", side, target)
+        person.insert(back, back + way, "quiet", -side, target, to=x, posture=posture)
     else:
         side = int(rng.choice([LEFT, RIGHT]))
         if kind == "getup":
             low = start - rng.uniform(2, 3.5)
-            actor.insert(low, start, "quiet", side, x, posture="crouch")
-        actor.insert(start, end, kind, side, x, item="crouch" if kind == "getup" else "")
+            person.insert(low, start, "quiet", side, x, posture="crouch")
+        person.insert(start, end, kind, side, x, item="crouch" if kind == "getup" else "")
         if kind == "fall":  # lie there for a while, then get up
             low = end + rng.uniform(1.0, 2.5)
-            actor.insert(end, low, "quiet", side, x, posture="lie")
-            actor.insert(low, low + _LENGTH, "getup", side, x, item="lie")
+            person.insert(end, low, "quiet", side, x, posture="lie")
+            person.insert(low, low + _LENGTH, "getup", side, x, item="lie")
 
 
-def _meet(pair: list[Actor], start: float, distance: float) -> Span:
+def _meet(pair: list[Person], start: float, distance: float) -> Span:
     """Both step up to each other before ``start`` and back after the event; returns the places."""
     a, b = pair
     ax, bx = a.at(start).x(start), b.at(start).x(start)
     middle, half = (ax + bx) / 2, distance * ((a.height + b.height) / 2) / 2
     places = (middle - half, middle + half)
-    for actor, x, place, side in ((a, ax, places[0], RIGHT), (b, bx, places[1], LEFT)):
+    for person, x, place, side in ((a, ax, places[0], RIGHT), (b, bx, places[1], LEFT)):
         if abs(place - x) >= 2:
             ahead, after = RIGHT if place > x else LEFT, start + _LENGTH
             back = side if abs(place - x) < 6 else -ahead  # a short step back is taken backwards
-            actor.insert(start - _APPROACH, start, "quiet", ahead, x, to=place, posture="walk")
-            actor.insert(after, after + _APPROACH, "quiet", back, place, to=x, posture="walk")
+            person.insert(start - _APPROACH, start, "quiet", ahead, x, to=place, posture="walk")
+            person.insert(after, after + _APPROACH, "quiet", back, place, to=x, posture="walk")
     return places
 
 
-def _give(pair: list[Actor], start: float, rng: np.random.Generator) -> None:
+def _give(pair: list[Person], start: float, rng: np.random.Generator) -> None:
     """One has a thing in hand, both reach out, the other has it afterwards."""
     item = str(rng.choice(ITEMS))
     first = int(rng.integers(2))
