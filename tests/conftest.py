@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import workers
 from filelock import FileLock
+from xdist.scheduler import LoadScopeScheduling
 
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())  # one for all workers
 _FOLDER = Path(tempfile.gettempdir()) / f"stadlib-tests-{_RUN}"
@@ -42,15 +43,24 @@ def pytest_collection_modifyitems(config, items):
             for item in items:
                 if word in item.keywords:
                     item.add_marker(pytest.mark.skip(reason=reason))
-    for item in items:
-        together = item.path.name.startswith(_SAME_EXPERIMENTS)
-        item.add_marker(pytest.mark.xdist_group("runs" if together else item.path.name))
 
     def place(item) -> int:
         first = [n for n, name in enumerate(_SLOWEST_FIRST) if item.path.name.startswith(name)]
         return first[0] if first else len(_SLOWEST_FIRST)
 
     items.sort(key=place)
+
+
+class _ByFile(LoadScopeScheduling):
+    """A file's tests stay on one worker; so do the files that run the same experiments."""
+
+    def _split_scope(self, nodeid):
+        path = nodeid.partition("::")[0]
+        return "runs" if Path(path).name.startswith(_SAME_EXPERIMENTS) else path
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return _ByFile(config, log)
 
 
 def pytest_configure(config):

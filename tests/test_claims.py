@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stadlib import base, recipes, study
+from stadlib import base, recipes
 from stadlib.recipes.experiment import Experiment
 from stadlib.report import claims, scores, tables
 from stadlib.report.claims import Claim, Measured, Place, verdict
@@ -45,7 +45,7 @@ def reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             write_record(one, folder / f"{one.digest}.json")
     shutil.copy(base.published_dir("reference") / "class_counts.csv", folder)
     folders = {"paper": base.published_dir("paper"), "reference": folder}
-    for module in (claims, study, tables):
+    for module in (base, claims, tables):
         monkeypatch.setattr(module, "published_dir", folders.__getitem__)
     return folder
 

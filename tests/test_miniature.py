@@ -29,9 +29,8 @@ from stadlib.world.actions import (
     deck,
     pose_at,
 )
-from stadlib.world.annotate import annotate, joints_at, visible
 from stadlib.world.figures import bounds
-from stadlib.world.render import Stage
+from stadlib.world.render import Stage, annotate, joints_at, visible
 from stadlib.world.script import SIZE, SOURCES, SPLITS, generator, plan_split, write_script
 from stadlib.world.sets import render
 

@@ -1,16 +1,9 @@
 """A miniature world of drawn people, written to disk in AVA-Kinetics' official layout.
 
-A world is named by its :class:`WorldSpec`: numbers only. It contains
-
-- AVA-like movies: still or slowly panning, dim, one to five people, a keyframe every second;
-- Kinetics-like clips: hand-held, bright, one keyframe each;
-- close-ups in Kinetics' layout, two classification sets that stand for K400 and K700;
-- pictures in COCO's layout, for a person detector.
-
-``script`` deals the cards of a split to its videos, ``story`` plays the cards and ``actions``
-moves the bodies. ``render`` draws frames out of ``scenery``, ``objects`` and ``figures``,
-``annotate`` finds boxes and labels, ``sets`` writes everything. ``world.toml`` and ``objects.csv``
-hold the numbers: shares of stories, limbs of every activity, strokes of every thing.
+It has AVA-like movies (dim and still, a keyframe every second), Kinetics-like clips (bright and
+hand-held, one keyframe each), close-ups in Kinetics' layout that stand for K400 and K700, and
+pictures in COCO's layout. ``script`` deals cards to videos, ``story`` plays them, ``actions`` moves
+bodies, ``render`` draws ``scenery`` and ``figures``, ``annotate`` labels, ``sets`` writes files.
 """
 
 from __future__ import annotations
@@ -21,16 +14,15 @@ import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-#: what happens in a world: shares of stories, the limbs of every activity
+#: the numbers of the world: shares of stories, limbs of activities, strokes of things
 WORLD = tomllib.loads(Path(__file__).with_name("world.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSpec:
-    """Sizes of one miniature world.
+    """Sizes of one miniature world; the spec names it.
 
-    ``version`` counts the drawing and story code. Raise it with every changed pixel or label, so
-    that a world in the cache that older code rendered is not taken for this one.
+    Raise ``version`` with every changed pixel or label, so that no cached world passes for it.
     """
 
     version: int = 2

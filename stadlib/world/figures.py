@@ -72,31 +72,25 @@ _PATTERNS = ("plain", "stripes", "patch", "vest")
 
 
 def _hsv(hue: float, saturation: float, value: float) -> Colour:
-    r, g, b = colorsys.hsv_to_rgb(hue % 1, saturation, value)
-    return int(255 * r), int(255 * g), int(255 * b)
+    return tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue % 1, saturation, value))  # type: ignore[return-value]
 
 
 def random_looks(count: int, rng: np.random.Generator) -> list[Look]:
     """Draw ``count`` looks that differ: the shirts' hues are spread over the circle."""
-    hue, u = rng.random(), rng.uniform
+    first, u = rng.random(), rng.uniform
     looks = []
     for k in range(count):
-        shirt = hue + 0.382 * k + u(-0.05, 0.05)
+        hue = first + 0.382 * k + u(-0.05, 0.05)
         grey = rng.random() < 0.15
-        look = Look(
-            skin=_SKIN[int(rng.integers(len(_SKIN)))],
-            hair=_HAIR[int(rng.integers(len(_HAIR)))],
-            shirt=_hsv(shirt, 0.08 if grey else u(0.55, 0.95), u(0.45, 0.98)),
-            second=_hsv(shirt + u(0.3, 0.7), 0.7, u(0.3, 1)),
-            legs=_hsv(rng.random(), u(0.1, 0.6), u(0.15, 0.7)),
-            shoes=_hsv(rng.random(), 0.3, u(0.05, 0.5)),
-            pattern=str(rng.choice(_PATTERNS)),
-            long_hair=rng.random() < 0.35,
-            hat=_hsv(rng.random(), 0.8, 0.85) if rng.random() < 0.25 else None,
-            sleeves=rng.random() < 0.55,
-            skirt=rng.random() < 0.2,
-        )
-        looks.append(look)
+        skin, hair = (colours[int(rng.integers(len(colours)))] for colours in (_SKIN, _HAIR))
+        shirt = _hsv(hue, 0.08 if grey else u(0.55, 0.95), u(0.45, 0.98))
+        second = _hsv(hue + u(0.3, 0.7), 0.7, u(0.3, 1))
+        legs = _hsv(rng.random(), u(0.1, 0.6), u(0.15, 0.7))
+        shoes = _hsv(rng.random(), 0.3, u(0.05, 0.5))
+        pattern, long_hair = str(rng.choice(_PATTERNS)), rng.random() < 0.35
+        hat = _hsv(rng.random(), 0.8, 0.85) if rng.random() < 0.25 else None
+        clothes = (shirt, second, legs, shoes, pattern, long_hair, hat)
+        looks.append(Look(skin, hair, *clothes, rng.random() < 0.55, rng.random() < 0.2))
     return looks
 
 
@@ -151,8 +145,8 @@ class Joints(NamedTuple):
     hip: Point
     neck: Point
     head: Point
-    arms: tuple[Limb, Limb]  # shoulder, elbow, hand
-    legs: tuple[Limb, Limb]  # hip, knee, foot
+    arms: list[Limb]  # shoulder, elbow, hand
+    legs: list[Limb]  # hip, knee, foot
     up: Point  # unit vector from hip to head
 
 
@@ -180,16 +174,15 @@ def joints(pose: Pose, x: float, ground: float, height: float) -> Joints:
     half = (0.105 * side + 0.03 * abs(f)) * height
     hips = (0.055 * side + 0.015 * abs(f)) * height
     drop = neck[1] + 0.035 * height
-    outer, inner, splay = 0.6 * side, pose.spread * side, 0.3 * side
     points = [hip, neck, head]
     for sign, upper, fore in ((-1, pose.la_upper, pose.la_fore), (1, pose.ra_upper, pose.ra_fore)):
         shoulder = (neck[0] + sign * half * away, drop)
-        elbow = limb(shoulder, upper, arm, sign * outer)
-        points += [shoulder, elbow, limb(elbow, fore, arm, sign * inner)]
+        elbow = limb(shoulder, upper, arm, sign * (0.6 * side))
+        points += [shoulder, elbow, limb(elbow, fore, arm, sign * (pose.spread * side))]
     for sign, (thigh, shin) in zip((-1, 1), angles, strict=True):
         joint = (hip[0] + sign * hips * away, hip[1])
-        knee = limb(joint, thigh, leg, sign * splay)
-        points += [joint, knee, limb(knee, shin, leg, sign * splay)]
+        knee = limb(joint, thigh, leg, sign * (0.3 * side))
+        points += [joint, knee, limb(knee, shin, leg, sign * (0.3 * side))]
     up = (0.0, -1.0)
     if pose.roll > 0.01:  # turn everything about the hip
         angle = radians(86 * pose.roll) * turn
@@ -200,8 +193,7 @@ def joints(pose: Pose, x: float, ground: float, height: float) -> Joints:
         up = (s, -c)
     hip, neck, head, *ends = points
     limbs = [tuple(ends[k : k + 3]) for k in range(0, 12, 3)]  # far arm, near arm, legs likewise
-    arms, legs = tuple(limbs[:2]), tuple(limbs[2:])
-    return Joints(height, f, pose.back, pose.mouth, hip, neck, head, arms, legs, up)
+    return Joints(height, f, pose.back, pose.mouth, hip, neck, head, limbs[:2], limbs[2:], up)
 
 
 def bounds(j: Joints, look: Look) -> tuple[float, float, float, float]:
@@ -220,15 +212,6 @@ def bounds(j: Joints, look: Look) -> tuple[float, float, float, float]:
     return (*low, *high)
 
 
-def draw_body(canvas: np.ndarray, j: Joints, look: Look) -> None:
-    """Draw everything except the near arm, which may lie over a held object."""
-    draw_arm(canvas, j, look, near=False)
-    for near in (False, True):
-        _draw_leg(canvas, j, look, near)
-    _draw_torso(canvas, j, look)
-    _draw_head(canvas, j, look)
-
-
 def draw_arm(canvas: np.ndarray, j: Joints, look: Look, near: bool) -> None:
     """Draw one arm: sleeve, forearm and hand."""
     shoulder, elbow, hand = j.arms[near]
@@ -240,37 +223,36 @@ def draw_arm(canvas: np.ndarray, j: Joints, look: Look, near: bool) -> None:
     disc(canvas, hand, width * 0.5, skin)
 
 
-def _draw_leg(canvas: np.ndarray, j: Joints, look: Look, near: bool) -> None:
-    hip, knee, foot = j.legs[near]
-    colour, width = shade(look.legs, 1.0 if near else 0.75), LEG_WIDTH * j.height
-    line(canvas, hip, knee, colour, width)
-    line(canvas, knee, foot, shade(look.skin, 0.9) if look.skirt else colour, width * 0.8)
-    toe = (foot[0] + j.facing * 0.055 * j.height * -j.up[1], foot[1] + 0.01 * j.height)
-    line(canvas, foot, toe, look.shoes, width * 0.62)
-
-
 def _between(a: Point, b: Point, share: float) -> Point:
     return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share
 
 
-def _draw_torso(canvas: np.ndarray, j: Joints, look: Look) -> None:
-    h, side = j.height, 1 - abs(j.facing)
-    top, low = (0.125 * side + 0.095 * abs(j.facing)) * h, (0.09 * side + 0.075 * abs(j.facing)) * h
-    neck, hip = j.neck, j.hip
-    sides = ((neck, -top), (neck, top), (hip, low), (hip, -low))  # how far across the body
-    corners = [(x - j.up[1] * by, y + j.up[0] * by) for (x, y), by in sides]
+def draw_body(canvas: np.ndarray, j: Joints, look: Look) -> None:
+    """Draw everything except the near arm, which may lie over a held object."""
+    draw_arm(canvas, j, look, near=False)
+    h, front, side = j.height, 1 - abs(j.facing), abs(j.facing)
+    for (hip, knee, foot), dim in zip(j.legs, (0.75, 1.0), strict=True):
+        colour, width = shade(look.legs, dim), LEG_WIDTH * h
+        line(canvas, hip, knee, colour, width)
+        line(canvas, knee, foot, shade(look.skin, 0.9) if look.skirt else colour, width * 0.8)
+        toe = (foot[0] + j.facing * 0.055 * h * -j.up[1], foot[1] + 0.01 * h)
+        line(canvas, foot, toe, look.shoes, width * 0.62)
+    # the torso, from the left shoulder clockwise
+    top, low = (0.125 * front + 0.095 * side) * h, (0.09 * front + 0.075 * side) * h
+    across = ((j.neck, -top), (j.neck, top), (j.hip, low), (j.hip, -low))
+    corners = [(x - j.up[1] * by, y + j.up[0] * by) for (x, y), by in across]
     polygon(canvas, corners, look.shirt)
     if look.skirt:
-        x, y = _between(hip, _between(j.legs[0][1], j.legs[1][1], 0.5), 0.8)
+        x, y = _between(j.hip, _between(j.legs[0][1], j.legs[1][1], 0.5), 0.8)
         hem = [(x + 0.12 * h, y), (x - 0.12 * h, y)]
         polygon(canvas, [corners[3], corners[2], *hem], look.legs)
     if look.pattern == "stripes":
         for share in (0.25, 0.6, 0.92):
-            a = _between(corners[0], corners[3], share)
-            b = _between(corners[1], corners[2], share)
+            a, b = (_between(corners[k], corners[3 - k], share) for k in (0, 1))
             line(canvas, a, b, look.second, 0.035 * h)
     elif look.pattern == "patch":
-        disc(canvas, _between(neck, hip, 0.42), 0.055 * h, look.second)
+        disc(canvas, _between(j.neck, j.hip, 0.42), 0.055 * h, look.second)
+    _draw_head(canvas, j, look)
 
 
 def _draw_head(canvas: np.ndarray, j: Joints, look: Look) -> None:

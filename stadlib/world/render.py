@@ -1,18 +1,30 @@
-"""Pixels of one script: background, furniture and people in painter's order, camera and light."""
+"""A script as it is seen: frames, boxes and labels of the people, rows of the official files."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from stadlib.world.actions import pose_at
-from stadlib.world.annotate import joints_at
-from stadlib.world.figures import SUPERSAMPLE, draw_arm, draw_body
-from stadlib.world.objects import ON_TABLE, TABLES, draw_held, draw_thing
-from stadlib.world.scenery import MARGIN, background
-from stadlib.world.script import SIZE, Person, Script, generator
+from stadlib.world import actions, figures
+from stadlib.world.actions import LEFT, RIGHT, pose_at
+from stadlib.world.figures import SUPERSAMPLE
+from stadlib.world.scenery import MARGIN, Camera, background, draw_held, draw_thing
+from stadlib.world.script import SIZE, Script, generator
+from stadlib.world.story import Person
+
+Box = tuple[float, float, float, float]
+_TABLES = {"desk", "worktop"}
+_ON_TABLE = {"computer": "laptop", "cut": "board"}  # what lies there in use, by action
+
+
+def joints_at(person: Person, t: float, camera: Camera, size: tuple[int, int]) -> figures.Joints:
+    """Joints of ``person`` in pixels of the frame at ``t``."""
+    pose, segment = pose_at(person.segments, t)
+    x, ground, zoom = camera.project(segment.x(t), person.ground, size, t)
+    return figures.joints(pose, x, ground, person.height * zoom)
 
 
 class Stage:
@@ -25,49 +37,136 @@ class Stage:
 
     def frames(self, seconds: int, rate: int) -> Iterator[np.ndarray]:
         """All pictures in order, ``rate`` a second."""
-        for k in range(seconds * rate):
-            yield self.frame(k / rate)
+        return (self.frame(k / rate) for k in range(seconds * rate))
 
     def frame(self, t: float, without: Container[int] = ()) -> np.ndarray:
         """The picture at ``t`` seconds, uint8 RGB (H, W, 3), less the persons in ``without``."""
-        canvas, camera = self._background(t), self.script.camera
-        for person in self.script.from_the_back():
-            self._draw(canvas, person, t, person.number not in without)
-        small = cv2.resize(canvas, self.size, interpolation=cv2.INTER_AREA)
-        gains = np.concatenate([np.diag(camera.light(t)), np.full((3, 1), camera.lift)], axis=1)
-        return cv2.transform(small, gains)
-
-    def _background(self, t: float) -> np.ndarray:
-        """The background as the camera sees it at ``t``, supersampled."""
-        (w, h), s, m = self.size, SUPERSAMPLE, MARGIN
-        if not self.script.camera.moves:
-            return self.backdrop[m * s : (m + h) * s, m * s : (m + w) * s].copy()
-        zoom, dx, dy = self.script.camera.view(t)
-        cx, cy = (w / 2 + m) * s, (h / 2 + m) * s
-        x, y = w / 2 * s + dx * s, h / 2 * s + dy * s
-        matrix = np.array([[zoom, 0, x - zoom * cx], [0, zoom, y - zoom * cy]])
+        camera, (w, h), s = self.script.camera, self.size, SUPERSAMPLE
+        # the background as the camera sees it
+        zoom, dx, dy = camera.view(t)
+        left = (w / 2 + dx - zoom * (w / 2 + MARGIN)) * s
+        top = (h / 2 + dy - zoom * (h / 2 + MARGIN)) * s
+        matrix = np.array([[zoom, 0, left], [0, zoom, top]])
         options = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
-        return cv2.warpAffine(self.backdrop, matrix, (w * s, h * s), **options)
-
-    def _draw(self, canvas: np.ndarray, person: Person, t: float, with_figure: bool) -> None:
-        """Draw a person with chair, table and what is in hand."""
-        camera = self.script.camera
-        x, ground, zoom = camera.project(person.prop_x, person.ground, self.size, t)
-        spot = ((x, ground), person.height * zoom, person.prop_side)
-        _, segment = pose_at(person.segments, t)
-        drawn = with_figure and segment.action != "absent"
-        j = joints_at(person, t, camera, self.size)
-        tables = [prop for prop in person.props if prop in TABLES]
-        for prop in person.props:
-            if prop not in tables:
+        canvas = cv2.warpAffine(self.backdrop, matrix, (w * s, h * s), **options)
+        for person in self.script.from_the_back():
+            x, ground, zoom = camera.project(person.segments[0].x0, person.ground, self.size, t)
+            spot = ((x, ground), person.height * zoom, person.prop_side)
+            _, segment = pose_at(person.segments, t)
+            drawn = segment.action != "absent" and person.number not in without
+            j = joints_at(person, t, camera, self.size)
+            # chairs, the body, tables, what lies on them or is in hand, the near arm
+            for prop in sorted(person.props - _TABLES):
                 draw_thing(canvas, prop, *spot)
-        if drawn:
-            draw_body(canvas, j, person.look)
-        for table in tables:
-            draw_thing(canvas, table, *spot)
-        if drawn:
-            if segment.action in ON_TABLE:
-                draw_thing(canvas, ON_TABLE[segment.action], *spot)
-            if segment.evidence(t) > 0.5 and j.back < 0.5:
-                draw_held(canvas, segment.action, segment.item, j)
-            draw_arm(canvas, j, person.look, near=True)
+            if drawn:
+                figures.draw_body(canvas, j, person.look)
+            for prop in sorted(person.props & _TABLES):
+                draw_thing(canvas, prop, *spot)
+            if drawn:
+                if segment.action in _ON_TABLE:
+                    draw_thing(canvas, _ON_TABLE[segment.action], *spot)
+                if segment.evidence(t) > 0.5 and j.back < 0.5:
+                    draw_held(canvas, segment.action, segment.item, j)
+                figures.draw_arm(canvas, j, person.look, near=True)
+        small = cv2.resize(canvas, self.size, interpolation=cv2.INTER_AREA)
+        light = camera.cut_gain if t >= camera.cut else 1.0
+        gains = np.diag([gain * light for gain in camera.gain])
+        return cv2.transform(small, np.column_stack([gains, np.full(3, camera.lift)]))
+
+
+class Instance(NamedTuple):
+    """One visible person on one keyframe; the box in pixels."""
+
+    t: float
+    person: int
+    box: Box
+    labels: tuple[int, ...]
+    target: int  # number of the person looked at, -1 for none
+    evident: bool  # the label that lasts can be seen within the second around the keyframe
+
+
+def _area(box: Box) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def _overlap(a: Box, b: Box) -> Box:
+    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+
+
+def visible(script: Script, t: float) -> dict[int, Box]:
+    """Boxes (pixels, clipped) of the persons that can be seen at ``t``, by number.
+
+    Left out: who is absent, of whom less than 40 % of head and torso is inside the frame, and
+    whose head and torso somebody nearer covers by more than 85 %.
+    """
+    size = SIZE[script.source]
+    frame = (0.0, 0.0, float(size[0]), float(size[1]))
+    boxes: dict[int, Box] = {}
+    nearer: list[Box] = []
+    for person in reversed(script.from_the_back()):
+        if pose_at(person.segments, t)[1].action == "absent":
+            continue
+        j = joints_at(person, t, script.camera, size)
+        r, xs, ys = figures.HEAD * j.height, (j.head[0], j.hip[0]), (j.head[1], j.hip[1])
+        core = (min(xs) - r, min(ys) - r, max(xs) + r, max(ys))  # head and torso
+        inside = _overlap(core, frame)
+        hidden = any(_area(_overlap(inside, other)) > 0.85 * _area(inside) for other in nearer)
+        nearer.append(core)
+        if not hidden and _area(inside) > 0.4 * _area(core):
+            boxes[person.number] = _overlap(figures.bounds(j, person.look), frame)
+    return boxes
+
+
+def annotate(script: Script) -> list[Instance]:
+    """Every visible person on every keyframe of ``script``."""
+    instances = []
+    for t in script.keyframes:
+        boxes = visible(script, t)
+        persons = [p for p in script.persons if p.number in boxes]
+        segments = {p.number: pose_at(p.segments, t)[1] for p in persons}
+        for number, segment in segments.items():
+            # the nearest standing or sitting person in the line of sight
+            ahead = {}
+            if segment.facing in (LEFT, RIGHT) and segment.posture not in ("walk", "run", "lie"):
+                for other, seen in segments.items():
+                    distance = (seen.x(t) - segment.x(t)) * segment.facing
+                    if distance > 3 and seen.posture not in ("walk", "run"):
+                        ahead[other] = distance
+            target = min(ahead, key=ahead.__getitem__, default=-1)
+            # what is listened to or watched, and whether its evidence is near
+            labels, basis = segment.labels, segment
+            if target >= 0 and segment.action in actions.ATTENTIVE:
+                if segments[target].action == "talk":
+                    labels, basis = (*labels, actions.LISTEN), segments[target]
+                elif segments[target].action in actions.WATCHED:
+                    labels, basis = (*labels, actions.WATCH), segments[target]
+            evident = sum(basis.evidence(t + k / 8) > 0.6 for k in range(-8, 7)) >= 3
+            instances.append(Instance(t, number, boxes[number], labels, target, evident))
+    return instances
+
+
+def clock(script: Script, t: float) -> str:
+    """The video and the time on the annotation clock, as the official files begin a row."""
+    moment = script.start + t
+    return f"{script.video}," + (f"{moment:04.0f}" if script.source == "ava" else f"{moment:.6f}")
+
+
+def _row(script: Script, t: float, box: Box) -> str:
+    width, height = SIZE[script.source]
+    shares = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+    return ",".join([clock(script, t), *(f"{share:.4f}" for share in shares)])
+
+
+def rows(script: Script) -> list[str]:
+    """Annotation lines of one video; two columns where a keyframe has no label."""
+    lines: dict[float, list[str]] = {t: [] for t in script.keyframes}
+    for t, person, box, labels, *_ in annotate(script):
+        if t not in script.silent:
+            lines[t] += [f"{_row(script, t, box)},{label},{person}" for label in labels]
+    return [line for t, of_keyframe in lines.items() for line in of_keyframe or [clock(script, t)]]
+
+
+def box_rows(script: Script) -> list[str]:
+    """Rows ``video,timestamp,x1,y1,x2,y2,,score`` of every second, counted from the keyframes."""
+    times = [script.keyframes[0] % 1 + second for second in range(script.seconds)]
+    return [f"{_row(script, t, box)},,1.0" for t in times for box in visible(script, t).values()]

@@ -6,18 +6,17 @@ so that frequencies are quotas. ``write_script`` turns one video's plan into per
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from stadlib.data.layout import SOURCES, SPLITS
 from stadlib.world import WORLD, WorldSpec, story
-from stadlib.world.actions import Segment, deck
-from stadlib.world.figures import Look, random_looks
+from stadlib.world.actions import deck
+from stadlib.world.figures import random_looks
 from stadlib.world.scenery import Camera, random_camera
-from stadlib.world.story import Actor
+from stadlib.world.story import Person
 
-SOURCES, SPLITS = ("ava", "kinetics"), ("train", "val", "test")
 # width, height in pixels
 SIZE = {"ava": (120, 80), "kinetics": (104, 80), "pretraining": (96, 80)}
 AVA_START = 900.0  # AVA's cut movies begin at this second of the original
@@ -33,23 +32,8 @@ class Plan:
     split: str
     index: int
     units: tuple[int, ...]
-    num_phases: int
-    cards: list[list[tuple[str, str]]] = field(default_factory=list)
+    cards: list[list[tuple[str, str]]]
     events: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Person:
-    """One person of a video; ``height`` (standing) and ``ground`` (feet) in pixels."""
-
-    number: int
-    height: float
-    ground: float
-    look: Look
-    segments: tuple[Segment, ...]
-    props: tuple[str, ...]  # furniture
-    prop_x: float
-    prop_side: int
 
 
 @dataclass(frozen=True)
@@ -88,15 +72,9 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
         units = layouts[int(rng.integers(len(layouts)))]
         long = source == "ava" and spec.movie_seconds > 20
         phases = 1 + (source == "ava") + int(long and rng.random() < 0.4)
-        plans.append(Plan(source, split, index, tuple(units), phases))
-    _deal_stories(plans, rng)
-    _deal_events(plans, rng)
-    return plans
-
-
-def _deal_stories(plans: list[Plan], rng: np.random.Generator) -> None:
-    source = plans[0].source
-    slots = [size for plan in plans for _ in range(plan.num_phases) for size in plan.units]
+        plans.append(Plan(source, split, index, tuple(units), [[] for _ in range(phases)]))
+    # a story for every unit in every phase
+    slots = [size for plan in plans for _ in plan.cards for size in plan.units]
     decks = {
         int(size): deck(shares, slots.count(int(size)), rng)
         for size, shares in WORLD["unit_shares"][source].items()
@@ -104,26 +82,23 @@ def _deal_stories(plans: list[Plan], rng: np.random.Generator) -> None:
     needed = sum(kind in _NEEDS_PERFORMANCE for cards in decks.values() for kind in cards)
     performances = deck(WORLD["perform_shares"][source], needed, rng)
     for plan in plans:
-        for _ in range(plan.num_phases):
+        for cards in plan.cards:
             kinds = [decks[size].pop() for size in plan.units]
             what = [performances.pop() if kind in _NEEDS_PERFORMANCE else "" for kind in kinds]
-            plan.cards.append(list(zip(kinds, what, strict=True)))
-
-
-def _deal_events(plans: list[Plan], rng: np.random.Generator) -> None:
-    source, column = plans[0].source, 0 if plans[0].split == "train" else 1
-    rates = WORLD["event_rates"][source]
-    cards = [kind for kind, rate in rates.items() for _ in range(round(rate[column] * len(plans)))]
-    rng.shuffle(cards)
+            cards.extend(zip(kinds, what, strict=True))
+    # every event to the next video in turn that has room and, for pair events, a pair
+    rates = {k: rate[split != "train"] for k, rate in WORLD["event_rates"][source].items()}
+    events = [kind for kind, rate in rates.items() for _ in range(round(rate * len(plans)))]
+    rng.shuffle(events)
     order = [plans[i] for i in rng.permutation(len(plans))]
     room = 3 if source == "ava" else 1
-    for kind in cards:  # to the next video in turn that has room and, for pair events, a pair
+    for kind in events:
         fits = (p for p in order if kind not in PAIR_EVENTS or max(p.units) > 1)
-        plan = next((p for p in fits if len(p.events) < room), None)
-        if plan is not None:
+        if plan := next((p for p in fits if len(p.events) < room), None):
             plan.events.append(kind)
             order.remove(plan)
             order.append(plan)
+    return plans
 
 
 def write_script(spec: WorldSpec, plan: Plan) -> Script:
@@ -131,13 +106,9 @@ def write_script(spec: WorldSpec, plan: Plan) -> Script:
     ava = plan.source == "ava"
     seed = (spec.seed, SOURCES.index(plan.source), SPLITS.index(plan.split), plan.index + 1)
     rng = generator(*seed)
-    width, _ = SIZE[plan.source]
     seconds = spec.movie_seconds if ava else spec.clip_seconds
-    # who is there, what they do, and what interrupts it
-    units = _cast(plan, width, rng)
-    taking_part = _cast_events(plan, units, rng)
-    _play_phases(plan, units, seconds, width, rng)
-    moment = _play_events(plan, taking_part, seconds, width, rng)
+    units = _cast(plan, rng)
+    moment = _play(plan, units, seconds, rng)
     # what is annotated: every second of a movie, one moment of a clip
     start, keyframes = AVA_START, tuple(float(t) for t in range(2, seconds - 1))
     if not ava:
@@ -146,93 +117,75 @@ def write_script(spec: WorldSpec, plan: Plan) -> Script:
         keyframes = (round(t, 6) if rng.random() < 0.41 else float(round(t)),)
     silent = tuple(t for t in keyframes if rng.random() < (0.012 if ava else 0.1))
     excluded = tuple(t for t in keyframes if ava and rng.random() < 0.006)
-    persons = dressed((actor for unit in units for actor in unit), sum(plan.units), rng)
+    persons = dress([person for unit in units for person in unit], rng)
     video = f"{plan.source}_{plan.split}_{plan.index:04d}"
     camera = random_camera(plan.source, seconds, rng)
     times = (start, keyframes, silent, excluded)
     return Script(plan.source, video, seconds, *times, persons, camera, seed)
 
 
-def dressed(actors: Iterable[Actor], count: int, rng: np.random.Generator) -> tuple[Person, ...]:
-    """``count`` actors whose story is written, with clothes and the furniture that they need."""
-    persons = []
-    for actor, look in zip(actors, random_looks(count, rng), strict=True):
-        seated = any(s.posture == "sit" for s in actor.segments)
-        props = tuple(sorted(actor.props | ({"chair"} if seated else set())))
-        body = (actor.number, actor.height, actor.ground, look, tuple(actor.segments))
-        persons.append(Person(*body, props, actor.segments[0].x0, actor.prop_side))
+def dress(persons: list[Person], rng: np.random.Generator) -> tuple[Person, ...]:
+    """Give persons whose story is written clothes and the chairs that they sit on."""
+    for person, look in zip(persons, random_looks(len(persons), rng), strict=True):
+        person.look = look
+        if any(segment.posture == "sit" for segment in person.segments):
+            person.props.add("chair")
     return tuple(persons)
 
 
-def _cast(plan: Plan, width: int, rng: np.random.Generator) -> list[list[Actor]]:
+def _cast(plan: Plan, rng: np.random.Generator) -> list[list[Person]]:
     """Heights and places, from left to right; members of a unit stand at one depth."""
-    u = rng.uniform
+    u, width = rng.uniform, SIZE[plan.source][0]
     low, high = {1: (44, 58), 2: (43, 57), 3: (41, 52), 4: (37, 45), 5: (35, 40)}[sum(plan.units)]
     eye = u(14, 23)
     if plan.source == "kinetics":
         low, high, eye = low + 5, high + 6, eye - 3
-    units: list[list[Actor]] = []
-    actors: list[Actor] = []
-    x = 0.0
+    units, row, x = [], [], 0.0
     for size in plan.units:
         height = u(low, high)
         ground = eye + height + (54 - height) * 0.08
         for _ in range(size):
             posture = "sit" if rng.random() < 0.36 else "stand"
-            own_height = height * u(0.97, 1.03)
-            actors.append(Actor(len(actors), x, own_height, ground, posture))
+            row.append(Person(len(row), x, height * u(0.97, 1.03), ground, posture, width))
             x += height * u(0.66, 0.92)
         x += height * u(0.0, 0.25)
-        units.append(actors[-size:])
+        units.append(row[-size:])
     # squeeze the row into the frame, and put it anywhere in it
-    span = actors[-1].x
+    span = row[-1].x
     squeeze = min(1.0, (width - 24) / span) if span else 1.0
     left = u(12, max(12.1, width - 12 - span * squeeze))
-    for actor in actors:
-        actor.x = actor.home = left + actor.x * squeeze
+    for person in row:
+        person.x = person.home = left + person.x * squeeze
     return units
 
 
-def _play_phases(plan: Plan, units: list[list[Actor]], seconds: int, width: int,
-                 rng: np.random.Generator) -> None:  # fmt: skip
-    cuts = np.linspace(0, seconds, plan.num_phases + 1)
-    cuts[1:-1] += rng.uniform(-1.5, 1.5, plan.num_phases - 1)
-    for phase, cards in enumerate(plan.cards):
-        start, end = float(cuts[phase]), float(cuts[phase + 1])
-        for members, (kind, what) in zip(units, cards, strict=True):
-            if len(members) == 1:
-                rest = (story.walk_home(members[0], start, end), end)
-                story.single(kind, what, members[0], rest, width=width, rng=rng)
-            else:
-                card = story.duo if len(members) == 2 else story.trio
-                card(kind, what, members, (start, end), rng)
-
-
-def _cast_events(plan: Plan, units: list[list[Actor]],
-                 rng: np.random.Generator) -> list[list[Actor]]:  # fmt: skip
-    """Who takes part in each event: they stand in this video."""
+def _play(plan: Plan, units: list[list[Person]], seconds: int,
+          rng: np.random.Generator) -> float | None:  # fmt: skip
+    """Play the cards, then the events that interrupt them; returns a moment in the last event."""
+    # who takes part in an event stands in this video
     pairs = [unit[k : k + 2] for unit in units for k in range(len(unit) - 1)]
     roamers = {k for cards in plan.cards for k, (kind, _) in enumerate(cards) if kind in story.ROAM}
-    settled = [[actor] for k, unit in enumerate(units) for actor in unit if k not in roamers]
-    singles = settled or [[actor] for unit in units for actor in unit]
-    cast = []
+    settled = [[person] for k, unit in enumerate(units) for person in unit if k not in roamers]
+    singles = settled or [[person] for unit in units for person in unit]
+    casts = []
     for kind in plan.events:
         choices = pairs if kind in PAIR_EVENTS else singles
-        cast.append(choices[int(rng.integers(len(choices)))])
-        for actor in cast[-1]:
-            actor.posture = "stand"
-    return cast
-
-
-def _play_events(plan: Plan, cast: list[list[Actor]], seconds: int, width: int,
-                 rng: np.random.Generator) -> float | None:  # fmt: skip
-    """Insert the events; returns a moment inside the last one."""
-    moment = None
-    room = (seconds - 6) / max(1, len(plan.events))
-    for place, (kind, members) in enumerate(zip(plan.events, cast, strict=True)):
+        casts.append(choices[int(rng.integers(len(choices)))])
+        for person in casts[-1]:
+            person.posture = "stand"
+    # the cards of every phase
+    cuts = np.linspace(0, seconds, len(plan.cards) + 1)
+    cuts[1:-1] += rng.uniform(-1.5, 1.5, len(plan.cards) - 1)
+    for start, end, cards in zip(cuts.tolist(), cuts[1:].tolist(), plan.cards, strict=False):
+        for members, (kind, what) in zip(units, cards, strict=True):
+            card = story.single if len(members) == 1 else story.ensemble
+            card(kind, what, members, (start, end), rng)
+    # the events, spread over the video
+    moment, room = None, (seconds - 6) / max(1, len(plan.events))
+    for place, (kind, members) in enumerate(zip(plan.events, casts, strict=True)):
         start = 3.0 + place * room + rng.uniform(0, max(0.1, room - 4))
         if plan.source == "ava":
             start = round(start) - rng.uniform(0.3, 0.6)
-        story.play(kind, members, start, width, rng)
+        story.play(kind, members, start, rng)
         moment = start + rng.uniform(0.5, 1.6)
     return moment

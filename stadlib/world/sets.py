@@ -6,13 +6,13 @@ import json
 import multiprocessing
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
-from itertools import chain
-from multiprocessing.synchronize import Event
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -21,23 +21,14 @@ from stadlib.base import InputError, whole_folder, write_whole
 from stadlib.data.labels import LabelMap, write_label_map
 from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
 from stadlib.data.video import write_video
-from stadlib.world import WorldSpec, stills
-from stadlib.world.actions import NAMES, deck
-from stadlib.world.annotate import box_rows, clock, rows
-from stadlib.world.close_ups import CLASSES, NUM_SMALL, STREAM, close_up
-from stadlib.world.render import Stage
-from stadlib.world.script import (
-    SOURCES,
-    SPLITS,
-    Plan,
-    Script,
-    generator,
-    plan_split,
-    write_script,
-)
+from stadlib.world import WorldSpec, close_ups
+from stadlib.world.actions import NAMES
+from stadlib.world.render import Stage, box_rows, clock, rows
+from stadlib.world.script import SOURCES, SPLITS, Plan, Script, plan_split, write_script
 
 Progress = Callable[[int, int], None]
-_MAX_WORKERS = 8
+_CLIPS = "label,youtube_id,time_start,time_end,split"
+_HEADERS = {"video_starts.csv": "source,video,seconds", "train.csv": _CLIPS, "val.csv": _CLIPS}
 
 
 def render(root: Path, part: str, spec: WorldSpec, *, workers: int | None = None,
@@ -47,105 +38,79 @@ def render(root: Path, part: str, spec: WorldSpec, *, workers: int | None = None
     ``world`` is AVA-Kinetics in the official layout. ``kinetics-400`` and ``kinetics-700`` are
     classification sets in Kinetics' (see :mod:`stadlib.data.kinetics`). ``coco`` holds as many
     pictures as the larger of them has clips, with the boxes of people in COCO's JSON.
-
-    Args:
-        root: a folder; it appears when everything is written.
-        part: one of these four.
-        spec: what to render.
-        workers: processes; default: the cores this process may use, at most 8.
-        progress: called with (videos or pictures done, in all).
-
-    Raises:
-        InputError: ``root`` holds something else, or a process was killed, or the call stands in
-            a script without ``if __name__ == "__main__":``.
+    ``progress`` is called with (videos or pictures done, in all).
     """
     root = Path(root)
-    if _is_complete(root, part, spec):
+    seal = json.loads(json.dumps({"part": part, "spec": asdict(spec)}))
+    if _is_complete(root, seal):
         return root
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # A worker that is still starting runs a script without a guard and may not start others.
         # It ends without a traceback; in_parallel tells the script's own process why.
         sys.exit(1)
-    deal, draw, write_lists = _PARTS[part]
+    deal, draw, write = _PARTS[part]
     with whole_folder(root) as folder:
-        jobs = deal(spec)
-        drawn = in_parallel(partial(draw, spec, folder), jobs, workers, progress)
-        write_lists(folder, jobs, drawn)
-        (folder / "world.json").write_text(json.dumps(_seal(part, spec), indent=1) + "\n")
-    _is_complete(root, part, spec)  # another process may have been faster
+        files: dict[Path, list] = defaultdict(list)
+        for lists in in_parallel(partial(draw, spec, folder), deal(spec), workers, progress):
+            for path, lines in lists.items():
+                files[path] += lines
+        write(folder, files)
+        (folder / "world.json").write_text(json.dumps(seal, indent=1) + "\n")
+    _is_complete(root, seal)  # another process may have been faster
     return root
 
 
-def _seal(part: str, spec: WorldSpec) -> dict:
-    return json.loads(json.dumps({"part": part, "spec": asdict(spec)}))
-
-
-def _is_complete(root: Path, part: str, spec: WorldSpec) -> bool:
+def _is_complete(root: Path, seal: dict) -> bool:
     if not root.exists():
         return False
     try:
-        seal = json.loads((root / "world.json").read_text(encoding="utf-8"))
+        present = json.loads((root / "world.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        seal = {}
-    if any(seal.get(key) != value for key, value in _seal(part, spec).items()):
-        raise InputError(f"{root}: not the miniature {part} asked for; remove it or name another")
+        present = {}
+    if present | seal != present:
+        asked = f"the miniature {seal['part']} asked for"
+        raise InputError(f"{root}: not {asked}; remove it or name another")
     return True
 
 
-def in_parallel(
-    task: Callable, jobs: Sequence, workers: int | None, progress: Progress | None
-) -> list:
-    """``[task(job) for job in jobs]`` in ``workers`` processes, in order.
+def in_parallel(task: Callable, jobs: Sequence, workers: int | None,
+                progress: Progress | None) -> list:  # fmt: skip
+    """``[task(job) for job in jobs]`` in ``workers`` processes, in order; default: all cores, <= 8.
 
-    ``task`` must be importable: it is sent to fresh (spawned) processes, which is safe in
-    notebooks and after a GPU was used.
-
-    Raises:
-        InputError: a process was killed, or runs a script that has no guard.
+    Processes are spawned, which is safe in notebooks and after a GPU was used.
     """
     linux = hasattr(os, "sched_getaffinity")  # there a process may be bound to a few cores
     cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
-    workers = workers or min(_MAX_WORKERS, cores)
+    workers = workers or min(8, cores)
+
+    def collect(results: Iterable) -> list:
+        collected = []
+        for result in results:
+            collected.append(result)
+            if progress is not None:
+                progress(len(collected), len(jobs))
+        return collected
+
     if workers == 1:
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        try:
-            return _collect(map(task, jobs), len(jobs), progress)
-        finally:
-            cv2.setNumThreads(threads)
-    context = multiprocessing.get_context("spawn")
-    started = context.Event()
+        return collect(map(task, jobs))
+    context, chunk = (
+        multiprocessing.get_context("spawn"),
+        max(1, min(8, len(jobs) // (4 * workers))),
+    )
     try:
-        with ProcessPoolExecutor(workers, context, _start_worker, (started,)) as pool:
-            chunk = max(1, min(8, len(jobs) // (4 * workers)))
-            return _collect(pool.map(task, jobs, chunksize=chunk), len(jobs), progress)
+        with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
+            return collect(pool.map(task, jobs, chunksize=chunk))
     except BrokenProcessPool:
-        if started.is_set():
-            raise InputError(
-                "a rendering process was killed; free some memory and run again"
-            ) from None
         raise InputError(
-            "the rendering processes could not start, because each runs the script anew; save the "
-            'script as a file with its calls below `if __name__ == "__main__":`'
+            "a rendering process ended early; free some memory and run again, and put a script's "
+            'calls below `if __name__ == "__main__":`, because each process runs the script anew'
         ) from None
 
 
-def _start_worker(started: Event) -> None:
-    cv2.setNumThreads(1)
-    started.set()
-
-
-def _collect(results: Iterable, total: int, progress: Progress | None) -> list:
-    collected = []
-    for result in results:
-        collected.append(result)
-        if progress is not None:
-            progress(len(collected), total)
-    return collected
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    write_whole(path, "".join(f"{line}\n" for line in lines))
+def _write_lists(_: Path, files: dict[Path, list]) -> None:
+    for path, lines in files.items():
+        header = [_HEADERS[path.name]] if path.name in _HEADERS else []
+        write_whole(path, "".join(f"{line}\n" for line in header + lines))
 
 
 def _draw_video(spec: WorldSpec, path: Path, script: Script) -> None:
@@ -153,95 +118,53 @@ def _draw_video(spec: WorldSpec, path: Path, script: Script) -> None:
     write_video(path, Stage(script).frames(script.seconds, rate), rate, crf=20, gop=rate)
 
 
-# The world: videos and annotations of both sources
-
-
-Movie = tuple[str, float, list[str], list[str]]  # name, start, annotation rows, excluded rows
-
-
 def _deal_world(spec: WorldSpec) -> list[Plan]:
-    splits = [(source, split) for source in SOURCES for split in SPLITS]
-    return [plan for source, split in splits for plan in plan_split(spec, source, split)]
+    return [plan for group in product(SOURCES, SPLITS) for plan in plan_split(spec, *group)]
 
 
-def _draw_movie(spec: WorldSpec, folder: Path, plan: Plan) -> Movie:
-    script = write_script(spec, plan)
+def _draw_movie(spec: WorldSpec, folder: Path, plan: Plan) -> dict[Path, list]:
+    script, layout, group = write_script(spec, plan), AvaLayout(folder), (plan.source, plan.split)
     _draw_video(spec, folder / "videos" / script.source / f"{script.video}.mp4", script)
-    excluded = [f"{script.video},{clock(script, t)}" for t in script.excluded]
-    return script.video, script.start, rows(script), excluded
+    starts = layout.annotation_folder / "video_starts.csv"
+    lists = {
+        starts: [f"{script.source},{script.video},{script.start:g}"],
+        layout.video_list(*group): [script.video],
+        layout.annotations(*group): rows(script),
+    }
+    if script.source == "ava":
+        lists[layout.excluded_file(*group)] = [clock(script, t) for t in script.excluded]
+    return lists
 
 
-def _write_annotations(folder: Path, plans: list[Plan], movies: list[Movie]) -> None:
-    layout = AvaLayout(folder)
-    starts = ["source,video,seconds"]
-    for source in SOURCES:
-        for split in SPLITS:
-            part = [
-                movie
-                for plan, movie in zip(plans, movies, strict=True)
-                if (plan.source, plan.split) == (source, split)
-            ]
-            videos, times, annotations, excluded = zip(*part, strict=True)
-            starts += [f"{source},{v},{t:g}" for v, t in zip(videos, times, strict=True)]
-            _write_lines(layout.video_list(source, split), videos)
-            _write_lines(layout.annotations(source, split), chain(*annotations))
-            if source == "ava":
-                _write_lines(layout.excluded_file(source, split), chain(*excluded))
-    _write_lines(layout.annotation_folder / "video_starts.csv", starts)
-    write_label_map(layout.annotation_folder / LABEL_MAP_FILE, LabelMap(NAMES))
+def _write_world(folder: Path, files: dict[Path, list]) -> None:
+    _write_lists(folder, files)
+    write_label_map(AvaLayout(folder).annotation_folder / LABEL_MAP_FILE, LabelMap(NAMES))
 
 
 def write_person_boxes(root: Path, spec: WorldSpec) -> None:
     """Write who can be seen in every second of every video, annotated or not, unless it is there.
 
-    The best of detectors would find these boxes. Memory needs them: a Kinetics clip has one
-    annotated second, but people in all ten.
+    Memory needs them: a Kinetics clip has one annotated second, but people in all ten.
     """
-    for source in SOURCES:
-        for split in SPLITS:
-            path = AvaLayout(root).person_boxes("ground-truth", source, split)
-            if not path.exists():
-                scripts = (write_script(spec, plan) for plan in plan_split(spec, source, split))
-                _write_lines(path, (row for script in scripts for row in box_rows(script)))
+    for source, split in product(SOURCES, SPLITS):
+        path = AvaLayout(root).person_boxes("ground-truth", source, split)
+        if not path.exists():
+            scripts = (write_script(spec, plan) for plan in plan_split(spec, source, split))
+            _write_lists(root, {path: [row for script in scripts for row in box_rows(script)]})
 
 
-# The classification sets: close-ups in Kinetics' layout
-
-
-Clip = tuple[str, int, int]  # split, number in it, class
-
-
-def _deal_clips(spec: WorldSpec, num_classes: int) -> list[Clip]:
-    """The clips of the first classes; all classes come equally often."""
-    clips: list[Clip] = []
-    for place, split in enumerate(("train", "val")):
-        shares = {str(label): 1.0 for label in range(len(CLASSES))}
-        rng = generator(spec.seed, STREAM, place)
-        labels = map(int, deck(shares, spec.pretraining_clips[place], rng))
-        clips += [(split, k, label) for k, label in enumerate(labels) if label < num_classes]
-    return clips
-
-
-def _draw_clip(spec: WorldSpec, folder: Path, clip: Clip) -> str:
-    """Write a clip's video; returns its row of the list."""
+def _draw_clip(spec: WorldSpec, folder: Path, clip: close_ups.Clip) -> dict[Path, list]:
     split, _, label = clip
-    script = close_up(spec, *clip)
-    name = " ".join(CLASSES[label])
+    script, name = close_ups.close_up(spec, *clip), " ".join(close_ups.CLASSES[label])
     path = folder / split / name / f"{script.video}_{0:06d}_{script.seconds:06d}.mp4"
     _draw_video(spec, path, script)
-    return f"{name},{script.video},0,{script.seconds},{split}"
+    return {folder / f"{split}.csv": [f"{name},{script.video},0,{script.seconds},{split}"]}
 
 
-def _write_lists(folder: Path, clips: list[Clip], rows: list[str]) -> None:
-    for split in ("train", "val"):
-        part = [row for clip, row in zip(clips, rows, strict=True) if clip[0] == split]
-        header = "label,youtube_id,time_start,time_end,split"
-        _write_lines(folder / f"{split}.csv", [header, *part])
-
-
-_PARTS: dict[str, tuple[Callable, Callable, Callable]] = {  # deal jobs, draw one, write the lists
-    "world": (_deal_world, _draw_movie, _write_annotations),
-    "kinetics-400": (partial(_deal_clips, num_classes=NUM_SMALL), _draw_clip, _write_lists),
-    "kinetics-700": (partial(_deal_clips, num_classes=len(CLASSES)), _draw_clip, _write_lists),
-    "coco": (stills.deal, stills.draw, stills.write_instances),
+# how a part's jobs are dealt (clips of so many classes), one is drawn, all rows are written
+_PARTS: dict[str, tuple[Callable, Callable, Callable]] = {
+    "world": (_deal_world, _draw_movie, _write_world),
+    "kinetics-400": (partial(close_ups.deal_clips, 20), _draw_clip, _write_lists),
+    "kinetics-700": (partial(close_ups.deal_clips, 40), _draw_clip, _write_lists),
+    "coco": (close_ups.deal_stills, close_ups.draw_still, close_ups.write_instances),
 }
