@@ -9,16 +9,20 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
 from stadlib import cli, study
 from stadlib.base import runs_dir
 from stadlib.cli import main
-from stadlib.recipes.experiment import Experiment
+from stadlib.recipes.experiment import Detections, Experiment, Stage
+from stadlib.recipes.scales import Scale
+from stadlib.report import readme
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = ("README.md", "results/table1.md", "results/claims.md", "results/claims.csv")
+WRITTEN += ("results/paper/fidelity.md",)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "results").glob("*.md"))]
 TEXT = "\n".join(path.read_text() for path in PAGES)
 
@@ -96,12 +100,23 @@ def test_an_ensemble_needs_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_pages_are_what_the_command_writes(tmp_path):
     for name in WRITTEN:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     assert main(["readme", "--root", str(tmp_path)]) == 0
     for name in WRITTEN:
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes(), "run: stadlib readme"
     assert (tmp_path / "results" / "pictures" / "gain.png").stat().st_size > 1_000
+
+
+@pytest.mark.parametrize("row", readme.fidelity_rows(), ids=lambda row: row["says"][:40])
+def test_a_statement_of_the_paper_names_code_and_fields_that_exist(row):
+    for name in row["code"]:
+        assert resolve_name(name) is not None
+    fields = {"Experiment": Experiment, "Stage": Stage, "Detections": Detections, "Scale": Scale}
+    for owner, field in re.findall(r"(\w+)\.(\w+)", row["change"]):
+        if owner in fields:
+            assert field in fields[owner].__dataclass_fields__
+    assert row["status"] in ("as written", "our reading", "deviation")
 
 
 def test_links_of_the_pages_lead_to_files():

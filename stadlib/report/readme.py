@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import tomllib
+from collections import Counter, defaultdict
 from math import isnan, nan
 from pathlib import Path
 
-from stadlib.base import InputError, write_whole
+from stadlib.base import InputError, published_dir, write_whole
 from stadlib.report import claims, scores, style, tables
 
 BEST = ("ir-CSN-152", "K700")  # whose rows the README shows
@@ -21,11 +22,12 @@ def update(root: Path) -> list[Path]:
         (root / "README.md", "results", short_table()),
         (results / "table1.md", "results", full_table()),
         (results / "claims.md", "claims", claims.markdown(measured)),
+        (results / "paper" / "fidelity.md", "rows", fidelity()),
     ):
         rewrite(path, name, text)
     write_whole(results / "claims.csv", claims.csv(measured))
     write_whole(results / "pictures" / "gain.png", gain_chart().png())
-    names = ("table1.md", "claims.md", "claims.csv", "pictures/gain.png")
+    names = ("table1.md", "claims.md", "claims.csv", "paper/fidelity.md", "pictures/gain.png")
     return [root / "README.md", *(results / name for name in names)]
 
 
@@ -79,6 +81,27 @@ def full_table() -> str:
     alone = (f"{name} {scores.mean_text(runs, 'ava+kinetics')}" for name, runs in groups.items())
     text = f"Our ensemble averages {len(groups)} models of one seed, alone (A+K): "
     return tables.markdown(header, rows) + "\n\n" + text + ", ".join(alone) + "."
+
+
+def fidelity_rows() -> list[dict]:
+    """Every statement of the paper's sections 2.1 to 3.1, and what this study does."""
+    path = published_dir("paper") / "fidelity.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))["row"]
+
+
+def fidelity() -> str:
+    """The same as a table, after the number of rows of each status."""
+    rows = fidelity_rows()
+    tally = Counter(row["status"] for row in rows)
+    numbers = ", ".join(f"{number} {status}" for status, number in tally.items())
+    header = ["", "the paper", "code", "here", "status", "whose choice", "changed by"]
+    names = [" ".join(f"`{name.removeprefix('stadlib.')}`" for name in row["code"]) for row in rows]
+    keys = ("ours", "status", "origin", "change")
+    table = [
+        [row["section"], row["says"], code, *(row[key] for key in keys)]
+        for row, code in zip(rows, names, strict=True)
+    ]
+    return f"Of {len(rows)} statements: {numbers}.\n\n{tables.markdown(header, table)}"
 
 
 @style.in_style
