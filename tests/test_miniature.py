@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -14,26 +15,16 @@ import pytest
 from stadlib.base import InputError, whole_folder
 from stadlib.data.kinetics import listed_videos, missing_videos, read_annotations
 from stadlib.data.layout import AvaLayout
-from stadlib.world import MINI, SMOKE, WorldSpec, sets
-from stadlib.world.actions import (
-    ATTENTIVE,
-    BACK,
-    FRONT,
-    LEFT,
-    LISTEN,
-    NAMES,
-    RIGHT,
-    TALK,
-    WATCH,
-    WATCHED,
-    deck,
-    pose_at,
-)
+from stadlib.world import MINI, SMOKE, WorldSpec, actions, sets
+from stadlib.world.actions import NAMES, deck, pose_at
 from stadlib.world.figures import bounds
 from stadlib.world.render import Stage, annotate, joints_at, visible
 from stadlib.world.script import SIZE, SOURCES, SPLITS, generator, plan_split, write_script
 from stadlib.world.sets import render
 
+ATTENTIVE, WATCHED = actions.ATTENTIVE, actions.WATCHED
+LEFT, RIGHT, FRONT, BACK = actions.LEFT, actions.RIGHT, actions.FRONT, actions.BACK
+LISTEN, WATCH, TALK = actions.LISTEN, actions.WATCH, actions.TALK
 TINY = WorldSpec(movies=(2, 1, 1), movie_seconds=5, clips=(2, 1, 1), clip_seconds=6,
                  pretraining_clips=(4, 3), pretraining_seconds=1)  # fmt: skip
 PARTS = {"world": 8, "kinetics-700": 7, "coco": 7}  # with the number of their videos or pictures
@@ -58,10 +49,9 @@ def tiny(tmp_path_factory):
 def scripts():
     """Scripts and instances of MINI, without pixels: {(source, split): [(script, instances)]}."""
     made = {}
-    for source in SOURCES:
-        for split in ("train", "val"):
-            pairs = [write_script(MINI, plan) for plan in plan_split(MINI, source, split)]
-            made[source, split] = [(script, annotate(script)) for script in pairs]
+    for group in product(SOURCES, ("train", "val")):
+        written = [write_script(MINI, plan) for plan in plan_split(MINI, *group)]
+        made[group] = [(script, annotate(script)) for script in written]
     return made
 
 
@@ -71,21 +61,14 @@ def labelled(script, instances):
 
 
 def counts(pairs):
-    return Counter(
-        label for script, found in pairs for one in labelled(script, found) for label in one.labels
-    )
+    return Counter(label for pair in pairs for one in labelled(*pair) for label in one.labels)
 
 
-def annotation_rows(root, source, split):
-    with open(AvaLayout(root).annotations(source, split), newline="") as file:
-        return list(csv.reader(file))
-
-
-@pytest.mark.parametrize("part", ["world", "coco"])
-def test_same_seed_same_bytes_for_any_number_of_workers(tiny, tmp_path, part):
+@pytest.mark.parametrize(("part", "workers"), [("world", 2), ("coco", 1)])
+def test_same_seed_same_bytes_for_any_number_of_workers(tiny, tmp_path, part, workers):
     seen = []
-    progress = lambda done, total: seen.append((done, total))  # noqa: E731
-    other = render(tmp_path / "w", part, TINY, workers=2, progress=progress)
+    count = lambda *done_and_total: seen.append(done_and_total)  # noqa: E731
+    other = render(tmp_path / "w", part, TINY, workers=workers, progress=count)
     assert contents(other) == contents(tiny[part])
     assert seen == [(k, PARTS[part]) for k in range(1, PARTS[part] + 1)]
 
@@ -138,9 +121,8 @@ def test_the_first_of_two_writers_of_a_folder_wins(tmp_path):
 def test_a_script_without_a_guard_is_told_so_in_one_line(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from stadlib.world.sets import render\n"
-        "from stadlib.world import SMOKE\n"
-        f"render({str(tmp_path / 'w')!r}, 'kinetics-700', SMOKE, workers=2)\n"
+        "from stadlib.world import SMOKE, sets\n"
+        f"sets.render({str(tmp_path / 'w')!r}, 'kinetics-700', SMOKE, workers=2)\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     *traceback, message = done.stderr.splitlines()
@@ -150,48 +132,34 @@ def test_a_script_without_a_guard_is_told_so_in_one_line(tmp_path):
     assert not (tmp_path / "w").exists()
 
 
-def test_official_layout(tiny):
-    root = tiny["world"]
-    layout = AvaLayout(root)
-    assert layout.label_map().names == NAMES
-    seen = set()
-    for source in SOURCES:
-        for split in SPLITS:
-            videos = layout.videos(source, split)
-            assert videos and not seen & {*videos}
-            seen |= {*videos}
-            for video in videos:
-                assert layout.video_file(source, video).stat().st_size > 1000
-                assert (layout.video_start(source, video) == 900) or source == "kinetics"
-            named = {row[0] for row in annotation_rows(root, source, split)}
-            assert named <= {*videos}
-            layout.excluded(source, split)
-    assert json.loads((root / "world.json").read_text())["spec"]["version"] == TINY.version
-
-
-def test_every_row_is_valid(tmp_path):
+def test_official_layout_and_valid_rows(tmp_path):
     spec = dataclasses.replace(TINY, movies=(6, 1, 1), clips=(30, 1, 1))
     root = render(tmp_path / "w", "world", spec, workers=1)
-    kinds = Counter()
-    for source in SOURCES:
-        rows = annotation_rows(root, source, "train")
+    layout, seen, kinds, boxes = AvaLayout(root), set(), Counter(), {}
+    assert layout.label_map().names == NAMES
+    for source, split in product(SOURCES, SPLITS):
+        videos = layout.videos(source, split)
+        assert videos and not seen & {*videos}
+        seen |= {*videos}
+        assert all(layout.video_file(source, video).stat().st_size > 1000 for video in videos)
+        layout.excluded(source, split)
+        with open(layout.annotations(source, split), newline="") as file:
+            rows = [tuple(row) for row in csv.reader(file)]
+        assert {row[0] for row in rows} <= {*videos} and len({*rows}) == len(rows)
         kinds.update((source, len(row)) for row in rows)
-        boxes = {}
-        for row in rows:
-            start = AvaLayout(root).video_start(source, row[0])
+        for video, time, *rest in rows:
+            start = layout.video_start(source, video)
             seconds = spec.movie_seconds if source == "ava" else spec.clip_seconds
-            assert start < float(row[1]) < start + seconds
-            assert len(row[1]) == 4 if source == "ava" else len(row[1].split(".")[1]) == 6
-            if len(row) == 2:
-                continue
-            x1, y1, x2, y2 = map(float, row[2:6])
-            assert 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1
-            assert int(row[6]) in NAMES
-            key = (row[0], row[1], row[7])
-            assert boxes.setdefault(key, row[2:6]) == row[2:6]
-        assert len(set(map(tuple, rows))) == len(rows)
+            assert start < float(time) < start + seconds and (source != "ava" or start == 900)
+            assert len(time) == 4 if source == "ava" else len(time.split(".")[1]) == 6
+            if rest:
+                *corners, label, person = rest
+                x1, y1, x2, y2 = map(float, corners)
+                assert 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 and int(label) in NAMES
+                assert boxes.setdefault((video, time, person), corners) == corners
     assert kinds["ava", 8] and kinds["kinetics", 8] and kinds["kinetics", 2]
-    assert set(kinds) <= {("ava", 8), ("ava", 2), ("kinetics", 8), ("kinetics", 2)}
+    assert {*kinds} <= {("ava", 8), ("ava", 2), ("kinetics", 8), ("kinetics", 2)}
+    assert json.loads((root / "world.json").read_text())["spec"]["version"] == TINY.version
 
 
 def test_keyframes_of_both_sources(scripts):
@@ -213,7 +181,7 @@ def test_long_tail_and_quotas_of_one_pose_and_at_most_three_more(scripts):
     assert max(train.values()) >= 100 * min(train[label] for label in NAMES)
     val = counts(scripts["ava", "val"])
     assert min(val[label] for label in NAMES) >= 25
-    boxes = [one for script, found in scripts["ava", "train"] for one in labelled(script, found)]
+    boxes = [one for pair in scripts["ava", "train"] for one in labelled(*pair)]
     assert all(sum(label <= 14 for label in one.labels) == 1 for one in boxes)  # one pose
     assert all(len(one.labels) == len(set(one.labels)) <= 4 for one in boxes)
     related = sum(bool({LISTEN, WATCH, TALK} & {*one.labels}) for one in boxes)
@@ -231,44 +199,40 @@ def test_labels_that_last_are_often_without_evidence(scripts):
 def test_who_listens_faces_who_talks_and_who_watches_someone_busy(scripts):
     seen = Counter()
     for script, instances in scripts["ava", "val"]:
-        people = {person.number: person for person in script.persons}
-        by_time = {}
-        for one in instances:
-            by_time.setdefault(one.t, {})[one.person] = one
-        for one in instances:
-            own = pose_at(people[one.person].segments, one.t)[1]
-            looks = one.target >= 0 and own.action in ATTENTIVE
+        by_moment = {(one.t, one.person): one for one in instances}
+        doing = {
+            (one.t, one.person): pose_at(script.persons[one.person].segments, one.t)[1]
+            for one in instances
+        }
+        for (t, person), one in by_moment.items():
+            segment, listens, watches = doing[t, person], LISTEN in one.labels, WATCH in one.labels
+            looks = one.target >= 0 and segment.action in ATTENTIVE
             if looks:
-                other = pose_at(people[one.target].segments, one.t)[1]
-                assert one.target in by_time[one.t]  # visible
-                assert own.facing in (LEFT, RIGHT)
-                assert (other.x(one.t) - own.x(one.t)) * own.facing > 0
-            assert (LISTEN in one.labels) == (looks and other.action == "talk")
-            assert (WATCH in one.labels) == (looks and other.action in WATCHED)
-            if LISTEN in one.labels:
-                assert TALK in by_time[one.t][one.target].labels
-            quiet = own.action == "quiet" and own.posture in ("stand", "sit")
-            if quiet and own.facing in (LEFT, RIGHT):
-                seen[LISTEN in one.labels, WATCH in one.labels] += 1
-            if own.facing in (FRONT, BACK):
-                assert one.target == -1
+                other = doing[t, one.target]  # visible
+                assert segment.facing in (LEFT, RIGHT)
+                assert (other.x(t) - segment.x(t)) * segment.facing > 0
+            assert listens == (looks and other.action == "talk")
+            assert watches == (looks and other.action in WATCHED)
+            assert not listens or TALK in by_moment[t, one.target].labels
+            quiet = segment.action == "quiet" and segment.posture in ("stand", "sit")
+            if quiet and segment.facing in (LEFT, RIGHT):
+                seen[listens, watches] += 1
+            assert one.target == -1 or segment.facing not in (FRONT, BACK)
     assert min(seen.values()) > 0.15 * seen.total() and len(seen) == 3  # listen, watch, neither
 
 
 def test_every_giver_has_a_taker_and_the_thing_changes_hands(scripts):
     handed = 0
     for script, _ in scripts["ava", "train"]:
-        people = {person.number: person for person in script.persons}
         for person in script.persons:
             for segment in person.segments:
                 if segment.action != "give" or not segment.item:
                     continue
-                middle = (segment.start + segment.end) / 2
-                other = pose_at(people[segment.partner].segments, middle)[1]
+                taker = script.persons[segment.partner].segments
+                other = pose_at(taker, (segment.start + segment.end) / 2)[1]
                 assert other.action == "take" and other.partner == person.number
                 assert other.facing == -segment.facing and not other.item
-                later = pose_at(people[segment.partner].segments, segment.end + 0.2)[1]
-                assert later.item == segment.item
+                assert pose_at(taker, segment.end + 0.2)[1].item == segment.item
                 assert not pose_at(person.segments, segment.end + 0.2)[1].item
                 handed += 1
     assert handed >= 50
@@ -280,7 +244,7 @@ def test_persons_keep_their_number_and_do_not_jump(scripts):
         assert [person.number for person in script.persons] == [*range(len(script.persons))]
         assert len({person.look.shirt for person in script.persons}) == len(script.persons)
         for person in script.persons:
-            for a, b in zip(person.segments, person.segments[1:], strict=False):
+            for a, b in pairwise(person.segments):
                 assert a.end == pytest.approx(b.start)
                 steps += 1
                 jumps += abs(a.x1 - b.x0) > 3
@@ -295,33 +259,29 @@ def test_a_box_holds_the_pixels_of_its_person(source):
         stage = Stage(script)
         for t in (1.0, 2.5, 4.4, 6.1):
             for number, box in visible(script, t).items():
-                person = script.persons[number]
-                segment = pose_at(person.segments, t)[1]
-                if segment.action not in ("quiet", "talk", "dance", "martial", "bend", "fall"):
+                doing = pose_at(script.persons[number].segments, t)[1].action
+                if doing not in ("quiet", "talk", "dance", "martial", "bend", "fall"):
                     continue  # things in hand are not part of the box
-                alone = tuple(p.number for p in script.persons if p.number != number)
-                with_person = stage.frame(t, without=alone).astype(int)
-                without = stage.frame(t, without=(*alone, number)).astype(int)
-                changed = np.abs(with_person - without).max(axis=2) > 12
-                ys, xs = np.nonzero(changed)
-                x1, y1, x2, y2 = box
-                drawn = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
-                assert np.abs(drawn - [x1, y1, x2, y2]).max() < 3.5, (script.video, t, number)
+                others = {p.number for p in script.persons} - {number}
+                drawn, gone = (
+                    stage.frame(t, who).astype(int) for who in (others, {*others, number})
+                )
+                ys, xs = np.nonzero(np.abs(drawn - gone).max(axis=2) > 12)
+                pixels = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+                assert np.abs(pixels - box).max() < 3.5, (script.video, t, number)
                 compared += 1
     assert compared >= 20
 
 
 def test_a_hidden_or_absent_person_has_no_box():
-    checked = 0
+    checked, size = 0, SIZE["ava"]
     for plan in plan_split(MINI, "ava", "val"):
         script = write_script(MINI, plan)
-        size = SIZE["ava"]
         for t in script.keyframes:
             boxes = visible(script, t)
             for person in script.persons:
                 gone = pose_at(person.segments, t)[1].action == "absent"
-                j = joints_at(person, t, script.camera, size)
-                x1, _, x2, _ = bounds(j, person.look)
+                x1, _, x2, _ = bounds(joints_at(person, t, script.camera, size), person.look)
                 if gone or x2 < 0 or x1 > size[0]:
                     assert person.number not in boxes
                     checked += 1
@@ -330,13 +290,11 @@ def test_a_hidden_or_absent_person_has_no_box():
 
 def test_who_stands_right_behind_another_has_no_box():
     plans = plan_split(MINI, "kinetics", "train")
-    plan = next(p for p in plans if p.units == (2,) and not p.events)
-    script = write_script(MINI, plan)
+    script = write_script(MINI, next(p for p in plans if p.units == (2,) and not p.events))
     a, b = script.persons
     shadow = dataclasses.replace(a, number=b.number, height=a.height * 0.97, ground=a.ground - 1)
-    hidden = dataclasses.replace(script, persons=(a, shadow))
-    assert set(visible(script, 5.0)) == {0, 1}
-    assert set(visible(hidden, 5.0)) == {0}
+    assert {*visible(script, 5.0)} == {0, 1}
+    assert {*visible(dataclasses.replace(script, persons=(a, shadow)), 5.0)} == {0}
 
 
 def test_deck_deals_quotas():
