@@ -129,3 +129,10 @@ def test_published_numbers_are_compared(path: Path) -> None:
     checked = [cell.source for cell in tagged(path, "nbval-check-output")]
     assert any("report.paper(" in source for source in checked)
     assert not any("study.run" in source or "beside_paper" in source for source in checked)
+
+
+@every_notebook
+def test_a_link_to_code_is_called_as_its_file(path: Path) -> None:
+    text = "\n".join(cell.source for cell in cells(path, "markdown"))
+    for name, target in re.findall(r"\[([\w/]+\.py)\]\(([^)]+)\)", text):
+        assert target.endswith(f"/{name}") and (path.parent / target).is_file(), target
