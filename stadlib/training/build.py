@@ -88,23 +88,38 @@ def train_dataset(
 
 
 def order(
-    experiment: Experiment, stage: Stage, keyframes: Sequence[Keyframe], label_map: LabelMap,
-    start: int, *, accumulate: int = 1,
-) -> GlobalBatches:  # fmt: skip
+    experiment: Experiment,
+    stage: Stage,
+    keyframes: Sequence[Keyframe],
+    label_map: LabelMap,
+    start: int,
+    *,
+    accumulate: int = 1,
+) -> GlobalBatches:
     """Which keyframe comes when in a stage, from iteration ``start`` on, in how many turns."""
     contains_KA = np.array([keyframe.actions.any(axis=0) for keyframe in keyframes])
     names = [label_map.name(action) for action in label_map.ids]
     return GlobalBatches(
-        len(keyframes), stage.batch, seed=experiment.seed, start=start, stop=stage.iterations,
-        rank=processes.rank(), num_processes=processes.num_processes(), accumulate=accumulate,
+        len(keyframes),
+        stage.batch,
+        seed=experiment.seed,
+        start=start,
+        stop=stage.iterations,
+        rank=processes.rank(),
+        num_processes=processes.num_processes(),
+        accumulate=accumulate,
         draw=make_draw(stage.sampler, contains_KA, names, experiment.seed),
-    )  # fmt: skip
+    )
 
 
 def train_batches(
-    experiment: Experiment, dataset: clips.ClipDataset, batches: GlobalBatches,
-    *, alike: bool, before: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[clips.Batch, Share]]:  # fmt: skip
+    experiment: Experiment,
+    dataset: clips.ClipDataset,
+    batches: GlobalBatches,
+    *,
+    alike: bool,
+    before: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[clips.Batch, Share]]:
     """This process's shares of a stage's batches, and whose persons they have.
 
     With ``alike`` all shares are padded to the size of the global batch, so that losses do not
@@ -152,9 +167,11 @@ def _extension(experiment: Experiment) -> tuple[float, float]:
 
 
 def test_batches(
-    experiment: Experiment, layout: AvaLayout, keyframes: Sequence[Keyframe],
+    experiment: Experiment,
+    layout: AvaLayout,
+    keyframes: Sequence[Keyframe],
     transforms: Sequence[v2.Transform],
-) -> DataLoader:  # fmt: skip
+) -> DataLoader:
     """This process's share of the views of keyframes, batch by batch, a list of views each."""
     scale = numbers(experiment)
     dataset = clips.ClipDataset(layout, keyframes, sampling(experiment), list(transforms))

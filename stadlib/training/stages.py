@@ -223,16 +223,26 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
     title = f"train {experiment.head}" + f", stage {number}" * (number > 1)
     loss = partial(action_loss, remember=remember_from(run, banks), see=see)
     loop.fit(
-        module, loss, batches, schedule,
-        folder=folder, digest=digest, progress=run.progress(title), accumulate=turns, half=run.half,
-        keep=online.keep if online else lambda done: None, save_every=run.execution.save_every,
-    )  # fmt: skip
+        module,
+        loss,
+        batches,
+        schedule,
+        folder=folder,
+        digest=digest,
+        progress=run.progress(title),
+        accumulate=turns,
+        half=run.half,
+        keep=online.keep if online else lambda done: None,
+        save_every=run.execution.save_every,
+    )
 
 
 def action_loss(
-    module: nn.Module, part: tuple[Batch | FeatureBatch, Share], remember: Remember,
+    module: nn.Module,
+    part: tuple[Batch | FeatureBatch, Share],
+    remember: Remember,
     see: Callable = lambda *_: None,
-) -> tuple[Tensor, int]:  # fmt: skip
+) -> tuple[Tensor, int]:
     """Binary cross-entropy over all actions, summed over persons, who are also given to ``see``."""
     batch, share = part
     set_share(module, share.rows, share.total)
@@ -297,9 +307,10 @@ def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
 
 
 def feature_views(
-    keyframes: Sequence[Keyframe], views: Sequence[Mapping[str, FeatureBank]],
+    keyframes: Sequence[Keyframe],
+    views: Sequence[Mapping[str, FeatureBank]],
     key: Callable = memory.view_key,
-) -> Iterator[list[FeatureBatch]]:  # fmt: skip
+) -> Iterator[list[FeatureBatch]]:
     """Batches for :func:`score_persons` from the banks of each view, which keep them by ``key``."""
     for start in range(0, len(keyframes), FEATURE_BATCH):
         some = keyframes[start : start + FEATURE_BATCH]
@@ -308,9 +319,14 @@ def feature_views(
 
 @torch.inference_mode()
 def score_persons(
-    module: nn.Module, batches: Iterable[Sequence[Batch | FeatureBatch]], remember: Remember,
-    label_map: LabelMap, *, total: int = 0, progress: Report = lambda *_: None,
-) -> pd.DataFrame:  # fmt: skip
+    module: nn.Module,
+    batches: Iterable[Sequence[Batch | FeatureBatch]],
+    remember: Remember,
+    label_map: LabelMap,
+    *,
+    total: int = 0,
+    progress: Report = lambda *_: None,
+) -> pd.DataFrame:
     """Score every box of every clip, averaged over its views (scales x flip, paper section 3.1).
 
     ``module`` is an action detector for clips, its head for features; a batch is a sequence of
