@@ -30,6 +30,7 @@ KINETICS = {"K400": ("kinetics-400", 400), "K700": ("kinetics-700", 700)}  # fol
 # Words and options of several commands.
 Protocol = Literal["official", "acar", "slowfast", "mmaction2"]  # as in evaluation.matching
 Split = Literal["val", "test"]
+TableName = Literal["1", "2", "3", "4", "amounts", "uses", "choices"]
 PublishOption = Annotated[bool, "copy to results/reference"]
 DetectorOption = Annotated[str, "v1, v2, v3; torchvision:NAME; or a FILE.pt of weights"]
 LabelsOption = Annotated[Path | None, "label map (.pbtxt) of the evaluated actions"]
@@ -138,15 +139,13 @@ def _add_option(parser: argparse.ArgumentParser, option: inspect.Parameter) -> N
 
 def train(
     *,
-    table: Literal[1, 2, 3, 4] = 1,
-    backbone: Annotated[str, "slowfast-101, slowfast-152, ir-csn-152, all"] = "ir-csn-152",
-    pretrain: Annotated[str, "K400, K400+IG65M, K700, all"] = "K700",
+    table: Annotated[TableName, "of the paper; or what it leaves open"] = "1",
+    backbone: Annotated[str | None, "slowfast-101, slowfast-152, ir-csn-152, all"] = None,
+    pretrain: Annotated[str | None, "K400, K400+IG65M, K700, all"] = None,
     frames: Annotated[str | None, "8x8+32x2, 16x4+64x1, 32x2, 64x1, all"] = None,
-    head: Annotated[str, "linear, s-only, t-only, all"] = "t-only",
-    memory: Annotated[str, "rows of Table 1: no, yes, all"] = "no",
+    head: Annotated[str | None, "linear, s-only, t-only, all"] = None,
+    memory: Annotated[str | None, "rows of Table 1: no (default), yes, all"] = None,
     detector: Annotated[str | None, "ground-truth (default with --data), v1, v2, v3"] = None,
-    amounts: Annotated[bool, "instead of Table 2: how much memory helps how much"] = False,
-    uses: Annotated[bool, "instead of Table 4: what can be done with v3's boxes"] = False,
     scale: ScaleName = "mini",
     seed: Annotated[Sequence[int], "one run for each"] = (0,),
     data: Annotated[str, "a folder with a dataset of your own"] = "",
@@ -160,11 +159,11 @@ def train(
     if experiment:
         rows = [from_dict(json.loads(experiment))]
     else:
-        frames = frames or ("32x2" if backbone == "ir-csn-152" else "all")
+        detector = detector or ("ground-truth" if data and table not in ("4", "uses") else None)
         words = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "head": head}
-        words["detector"] = detector or ("ground-truth" if data else "v3")
-        options = {"scale": scale, "memory": memory, "amounts": amounts, "uses": uses}
-        rows = [row for one in seed for row in _rows(table, words, seed=one, **options)]
+        words |= {"memory": memory, "detector": detector}
+        words = {name: word for name, word in words.items() if word is not None}
+        rows = [row for one in seed for row in _rows(table, words, scale, one)]
     if data:
         rows = [replace(row, dataset=str(Path(data).resolve())) for row in rows]
     if iterations:
@@ -179,17 +178,21 @@ def train(
                 print(f"{record.folder.name}: {_means(record)}", flush=True)
                 if publish:
                     study.publish(record)
-        if table == 4:
+        if table == "4":
             _measure_detectors(scale, publish)
 
 
-def _rows(table: int, words: dict, memory: str, amounts: bool, uses: bool, **numbers) -> list:
-    """The rows of a table that match the words, at a scale and for one seed."""
-    if table == 1:
-        return list(recipes.table1(**numbers, **words, memory=memory))
-    rows = {2: recipes.table2, 3: recipes.table3, 4: recipes.table4}[table]
-    rows = recipes.memory_ablation if amounts else recipes.box_uses if uses else rows
-    return list(rows(**numbers, backbone=words["backbone"], head=words["head"]).values())
+def _rows(table: str, words: dict, scale: str, seed: int) -> list[Experiment]:
+    """The rows of a table that match the words; a word that it does not have is refused."""
+    if table == "1":
+        usual = {"backbone": "ir-csn-152", "pretrain": "K700", "head": "t-only", "memory": "no"}
+        words = usual | words
+        frames = "32x2" if words["backbone"] == "ir-csn-152" else "all"
+        return list(recipes.table1(scale=scale, seed=seed, **{"frames": frames} | words))
+    rows = {"2": recipes.table2, "3": recipes.table3, "4": recipes.table4}
+    rows |= {"amounts": recipes.memory_ablation, "uses": recipes.box_uses}
+    rows = (rows | {"choices": recipes.choices_compared})[table]
+    return list(dict.fromkeys(rows(scale=scale, seed=seed, **words).values()))
 
 
 def _means(record: study.Record) -> str:

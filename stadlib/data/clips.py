@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch.nn import functional as F
 from torch.utils.data import Dataset, get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -50,6 +49,7 @@ class Batch:
     counts_B: torch.Tensor  # int64, persons a clip; 0 is allowed
     actions_NA: torch.Tensor  # float32, 1 where the person does the action; 0 if not annotated
     boxes_norm_N4: torch.Tensor  # float32, the boxes before any transform, in [0, 1]
+    sizes: list[tuple[int, int]]  # height and width of each clip without what larger ones need
     keys: list[tuple[str, str, float]]  # (source, video, timestamp) a clip
 
     def to(self, device: torch.device | str) -> Batch:
@@ -61,15 +61,8 @@ class Batch:
         return self._with_each(torch.Tensor.pin_memory)
 
     def _with_each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        tensors = {name: value for name, value in vars(self).items() if name != "keys"}
+        tensors = {name: x for name, x in vars(self).items() if isinstance(x, torch.Tensor)}
         return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
-
-    def padded(self, height: int, width: int) -> Batch:
-        """The same clips with more padding at the right and the bottom."""
-        more = (0, width - self.clips_BCTHW.shape[4], 0, height - self.clips_BCTHW.shape[3])
-        if not any(more):
-            return self
-        return replace(self, clips_BCTHW=F.pad(self.clips_BCTHW, more, value=PAD_VALUE))
 
 
 @dataclass(eq=False)
@@ -129,12 +122,14 @@ def one_clip(frames_TCHW: torch.Tensor, boxes, actions, key, transform: Transfor
     """A view of one clip, not padded, as a batch; boxes are fractions (N, 4) of the frame."""
     norm_N4 = torch.from_numpy(boxes)
     video, boxes_N4 = transform(tv_tensors.Video(frames_TCHW), _in_pixels(norm_N4, frames_TCHW))
+    size = tuple(video.shape[-2:])
     return Batch(
         clips_BCTHW=video.as_subclass(torch.Tensor).transpose(0, 1)[None],
         boxes_N4=boxes_N4.as_subclass(torch.Tensor),
         counts_B=torch.tensor([len(boxes)]),
         actions_NA=torch.from_numpy(actions),
         boxes_norm_N4=norm_N4,
+        sizes=[size],
         keys=[key],
     )
 
@@ -149,11 +144,12 @@ def _in_pixels(boxes_N4: torch.Tensor, frames: torch.Tensor) -> tv_tensors.Bound
 def collate(clips: Sequence[Batch], multiple: int = 32) -> Batch:
     """One batch of single clips of any sizes, of which some or all may have no person.
 
-    Height and width are padded to a multiple of the backbone's spatial stride or more.
+    Each clip's height and width are padded to a multiple of the backbone's spatial stride or more:
+    its size. The batch has room for the largest.
     """
-    largest = [max(clip.clips_BCTHW.shape[axis] for clip in clips) for axis in (3, 4)]
-    size = [-(-side // multiple) * multiple for side in largest]
-    shape = (len(clips), *clips[0].clips_BCTHW.shape[1:3], *size)
+    sizes = [tuple(-(-x // multiple) * multiple for x in clip.sizes[0]) for clip in clips]
+    largest = [max(sides) for sides in zip(*sizes, strict=True)]
+    shape = (len(clips), *clips[0].clips_BCTHW.shape[1:3], *largest)
     clips_BCTHW = torch.empty(shape, dtype=torch.uint8)
     if get_worker_info():  # a worker's batch travels in shared memory: write it there at once
         clips_BCTHW.share_memory_()
@@ -164,7 +160,7 @@ def collate(clips: Sequence[Batch], multiple: int = 32) -> Batch:
         padded_CTHW[:, :, :h, w:] = PAD_VALUE
     names = ("boxes_N4", "counts_B", "actions_NA", "boxes_norm_N4")
     persons = {name: torch.cat([getattr(clip, name) for clip in clips]) for name in names}
-    return Batch(clips_BCTHW, keys=[clip.keys[0] for clip in clips], **persons)
+    return Batch(clips_BCTHW, sizes=sizes, keys=[clip.keys[0] for clip in clips], **persons)
 
 
 def collate_views(items: Sequence[list[Batch]], multiple: int = 32) -> list[Batch]:

@@ -7,6 +7,7 @@ Other keyframes hold detected persons, or all seconds of a video.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -149,6 +150,25 @@ def detections(
     boxes = read_person_boxes(layout.person_boxes(detector, source, split))
     boxes = boxes[boxes["score"] >= threshold].sort_values("score", ascending=False, kind="stable")
     return _by_moment(boxes)
+
+
+def meeting_threshold(layout: AvaLayout, sources: Iterable[str], detector: str) -> float:
+    """The least score by which a detector's boxes on validation are as many as the persons there.
+
+    Then precision and recall are equal: both are right boxes by that number.
+    """
+    persons, scores = 0, [np.empty(0)]
+    for source in sources:
+        boxes = detections(layout, source, "val", detector, 0.0)
+        for keyframe in read_keyframes(layout, source, "val"):
+            persons += len(keyframe.boxes)
+            if keyframe.moment in boxes:
+                scores.append(boxes[keyframe.moment]["score"].to_numpy())
+    if not persons:
+        remedy = "give a least score of the boxes, Detections(threshold=...)"
+        raise InputError(f"{layout.annotation_folder}: no validation person; {remedy}")
+    best = np.sort(np.concatenate(scores))[::-1][:persons]
+    return float(best[-1]) if len(best) else 0.0
 
 
 def detected_seconds(

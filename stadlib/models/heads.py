@@ -60,16 +60,23 @@ def gathered(parts: Sequence[tuple[Sequence[int], MemoryTokens]], num_clips: int
 
 
 class LinearHead(nn.Module):
-    """Average over time and space, then a fully connected layer: the paper's baseline."""
+    """Pool over time and space, then a fully connected layer: the paper's baseline.
 
-    def __init__(self, width: int, num_actions: int) -> None:
+    The field's linear heads (SlowFast, AlphAction) take the mean over time and the maximum over
+    space. ``spatial="mean"`` takes the mean over both.
+    """
+
+    def __init__(
+        self, width: int, num_actions: int, spatial: Literal["max", "mean"] = "max"
+    ) -> None:
         super().__init__()
+        self.spatial = {"mean": torch.mean, "max": torch.amax}[spatial]
         self.dropout = PersonDropout(DROPOUT)
         self.classifier = _classifier(width, num_actions)
 
     def tokens(self, features_NCTHW: Tensor) -> Tensor:
         """One token a person, (N, 1, C)."""
-        return features_NCTHW.mean(dim=(2, 3, 4))[:, None]
+        return self.spatial(features_NCTHW.mean(dim=2), dim=(2, 3))[:, None]
 
     def forward(self, tokens_NLC: Tensor, *_: object) -> Tensor:
         """Logits (N, A) from each person's token alone; takes what a relation head takes."""
@@ -83,7 +90,7 @@ class RelationHead(nn.Module):
     ``("H", "W")`` gives t-only, L = T; ``("T",)`` gives s-only, L = H*W. The l-th tokens of the
     persons of a clip form the l-th sequence. One pre-norm transformer encoder layer is shared by
     all L sequences; its outputs are averaged and classified. Remembered persons are keys and
-    values only. ``span`` is the seconds to each side that memory reaches, 0 without memory.
+    values only, as they are (paper section 2.3) or with a ``recall`` of when and where they were.
     """
 
     def __init__(
@@ -93,7 +100,7 @@ class RelationHead(nn.Module):
         average: tuple[Literal["T", "H", "W"], ...],
         aggregate: Literal["mean", "max"] = "mean",  # the paper's agg
         *,
-        span: int = 0,
+        recall: Recall | None = None,
         num_heads: int = 8,
     ) -> None:
         super().__init__()
@@ -109,7 +116,7 @@ class RelationHead(nn.Module):
         )
         self.dropout = PersonDropout(DROPOUT)
         self.classifier = _classifier(width, num_actions)
-        self.recall = Recall(width, num_heads, span) if span else None
+        self.recall = recall
 
     def tokens(self, features_NCTHW: Tensor) -> Tensor:
         """Features aggregated over all axes but their sequences', (N, L, C)."""
@@ -141,13 +148,13 @@ class RelationHead(nn.Module):
         tokens_BMLC = tokens_BMLC.masked_fill(unwritten_BM[:, :, None, None], 0.0)
         seconds_BM = seconds_BM.masked_fill(unwritten_BM, 0)
         boxes_BM4 = boxes_BM4.masked_fill(unwritten_BM[..., None], 0.0)
-        # They pass the norm of the clip's persons, and get an embedding of their second.
+        # They pass the norm of the clip's persons.
         tokens_BMLC = self.attention_norm(tokens_BMLC)
-        if self.recall is None:
-            no_bias = tokens_BMLC.new_zeros(len(counts_B), 1, 1, mask_BM.shape[1])
-            return tokens_BMLC, mask_BM, no_bias
-        tokens_BMLC = tokens_BMLC + self.recall.embedding(seconds_BM)
-        return tokens_BMLC, mask_BM, self.recall.bias(boxes_N4, counts_B, seconds_BM, boxes_BM4)
+        bias = tokens_BMLC.new_zeros(len(counts_B), 1, 1, mask_BM.shape[1])
+        if self.recall is not None:
+            tokens_BMLC = tokens_BMLC + self.recall.embedding(seconds_BM)
+            bias = bias + self.recall.bias(boxes_N4, counts_B, seconds_BM, boxes_BM4)
+        return tokens_BMLC, mask_BM, bias
 
 
 Head = LinearHead | RelationHead
@@ -212,25 +219,27 @@ class PersonAttention(nn.Module):
 
 
 class Recall(nn.Module):
-    """When and where remembered persons were, for the attention (memory: paper section 2.3).
+    """When and where remembered persons were, for the attention; the paper has nothing like it.
 
-    An embedding of the relative second is added to a remembered token, and to the scores
+    An embedding of the relative second is added to a remembered token, and with ``geometry`` to the
+    scores
 
         bias = level - |slope| |seconds| + geometry(both boxes, seconds)
 
     with which an attention head can look for the same person or for the recent past. The fall with
     time is ALiBi's (Press et al. 2022), the geometry that of relation networks (Hu et al. 2018).
-    Both start low: many remembered persons must not drown those of the clip.
-
-    mAP on A+K with frozen mini features, 3,000 iterations, one run each: no memory 46.9, memory
-    alone 46.8, plus embedding 46.7, plus fall 48.1, plus geometry 51.2 (``bench_recall.py``).
+    Both start low: many remembered persons must not drown those of the clip. ``span`` is the
+    seconds to each side that memory reaches.
     """
 
-    def __init__(self, width: int, num_heads: int, span: int) -> None:
+    def __init__(self, width: int, span: int, geometry: bool = True, num_heads: int = 8) -> None:
         super().__init__()
         self.span = span
         self.time = nn.Embedding(2 * span + 1, width)
         nn.init.zeros_(self.time.weight)
+        self.geometry = None
+        if not geometry:
+            return
         self.slope = nn.Parameter(0.8 * 2.0 ** -torch.arange(num_heads, dtype=torch.float32))
         self.level = nn.Parameter(torch.full((num_heads,), -2.0))
         self.geometry = nn.Sequential(
@@ -246,7 +255,9 @@ class Recall(nn.Module):
     def bias(
         self, boxes_N4: Tensor, counts_B: Tensor, seconds_BM: Tensor, boxes_BM4: Tensor
     ) -> Tensor:
-        """What is added to the attention's scores, (B, E, P, M)."""
+        """What is added to the attention's scores, (B, E, P, M); without geometry one zero."""
+        if self.geometry is None:
+            return boxes_N4.new_zeros(1, 1, 1, 1)
         boxes_BP4, _ = pad(boxes_N4, counts_B)
         seconds_BM = seconds_BM.to(boxes_N4.dtype)
         learned = self.geometry(_relative(boxes_BP4, boxes_BM4, seconds_BM))  # (B, P, M, E)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -33,11 +34,23 @@ _RELU = partial(nn.ReLU, inplace=True)  # its input is not used again
 
 
 class Backbone(nn.Module):
-    """Normalised frames (B, 3, T, H, W) to features (B, C, T', H', W')."""
+    """uint8 frames (B, 3, T, H, W) to features (B, C, T', H', W')."""
 
     out_channels: int  # C
     spatial_stride: int  # pixels a cell of the features
     temporal_stride: int  # frames a time step of the features
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalize = Normalize()
+
+    def forward(self, clips_BCTHW: Tensor) -> Tensor:
+        """Frames to features."""
+        return self.features(self.normalize(clips_BCTHW))
+
+    def features(self, x_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to features."""
+        raise NotImplementedError
 
 
 class CSN(Backbone):
@@ -92,16 +105,17 @@ class CSN(Backbone):
         self.temporal_stride = math.prod(temporal_strides)
         self.to(memory_format=torch.channels_last_3d)
 
-    def forward(self, clips_BCTHW: Tensor) -> Tensor:
-        """Frames to features."""
-        return self.net(clips_BCTHW)
+    def features(self, x_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to features."""
+        return self.net(x_BCTHW)
 
 
 class SlowFast(Backbone):
     """Two paths at two rates with lateral connections (Feichtenhofer et al. 2019).
 
-    The fast path sees all frames, the slow path every ``alpha``-th; T must be a multiple of it.
-    The fast path's features are averaged down to the slow path's time and concatenated behind them.
+    The fast path sees all T frames, the slow path T / ``alpha`` of them, evenly from the first to
+    the last as in PySlowFast, whose weights learned so; ``strided`` takes every ``alpha``-th. The
+    fast path's features are averaged down to the slow path's time and concatenated behind them.
     """
 
     def __init__(
@@ -115,8 +129,10 @@ class SlowFast(Backbone):
         fusion_kernel: int = 7,  # frames that a lateral connection looks at
         spatial_strides: tuple[int, ...] = (1, 2, 2, 1),  # of each stage's first block
         dilations: tuple[int, ...] = (1, 1, 1, 2),  # in space, of each stage
+        strided: bool = False,
     ) -> None:
         super().__init__()
+        self.strided = strided
         net = create_slowfast(
             model_depth=depth,
             slowfast_channel_reduction_ratio=reduction,
@@ -135,24 +151,32 @@ class SlowFast(Backbone):
         self.temporal_stride = alpha
         self.to(memory_format=torch.channels_last_3d)
 
-    def forward(self, clips_BCTHW: Tensor) -> Tensor:
-        """Frames to features."""
+    def features(self, x_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to features; T must be a multiple of alpha."""
         # pytorchvideo puts its results into the list that it is given: always a fresh one.
-        slow, fast = self.net([clips_BCTHW[:, :, :: self.temporal_stride], clips_BCTHW])
+        slow, fast = self.net([x_BCTHW[:, :, self.slow_frames(x_BCTHW.shape[2])], x_BCTHW])
         return torch.cat((slow, F.avg_pool3d(fast, (self.temporal_stride, 1, 1))), dim=1)
+
+    def slow_frames(self, num_frames: int) -> list[int]:
+        """The frames of the slow path: 0, 4, 8, 13, 17, 22, 26, 31 of 32."""
+        if self.strided:
+            return list(range(0, num_frames, self.temporal_stride))
+        count = num_frames // self.temporal_stride
+        return torch.linspace(0, num_frames - 1, count, device="cpu").long().tolist()
 
 
 def backbone(name: str, *, detection: bool = True) -> Backbone:
     """The paper's network of a name such as ``slowfast-101`` or ``ir-csn-152``.
 
-    For detection its features are 1/16 in space (SlowFast's AVA configurations, VMZ, TubeR), to
-    classify Kinetics 1/32: the last stage strides and does not dilate. The weights fit both.
+    For detection its features are 1/16 in space (SlowFast's AVA configurations, VMZ, TubeR). To
+    classify Kinetics, SlowFast's are 1/32, its last stage strides and does not dilate; ir-CSN's are
+    1/16 there, too (paper section 3.2). The weights fit both.
     """
     family, depth = name.rsplit("-", 1)
+    if family != "slowfast":
+        return CSN(STAGE_DEPTHS[int(depth)])
     strides, dilations = ((1, 2, 2, 1), (1, 1, 1, 2)) if detection else ((1, 2, 2, 2), (1, 1, 1, 1))
-    if family == "slowfast":
-        return SlowFast(int(depth), spatial_strides=strides, dilations=dilations)
-    return CSN(STAGE_DEPTHS[int(depth)], spatial_strides=strides)
+    return SlowFast(int(depth), spatial_strides=strides, dilations=dilations)
 
 
 def slowfast_mini() -> SlowFast:
@@ -197,12 +221,17 @@ def _open(network: Backbone) -> Backbone:
 
 
 class Normalize(nn.Module):
-    """Bytes to the numbers that Kinetics' networks expect: (byte / 255 - 0.45) / 0.225."""
+    """Bytes to the numbers that a network learned on: (byte / 255 - mean) / deviation.
 
-    def __init__(self) -> None:
+    Both are kept with a backbone's weights, a number a channel. SlowFast's and pytorchvideo's are
+    0.45 and 0.225.
+    """
+
+    def __init__(self, mean: Sequence[float] = (0.45,), std: Sequence[float] = (0.225,)) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(255 * 0.45), persistent=False)
-        self.register_buffer("scale", torch.tensor(1 / (255 * 0.225)), persistent=False)
+        shape = (1, 3, 1, 1, 1)
+        self.register_buffer("mean", 255 * torch.tensor(mean).expand(3).reshape(shape))
+        self.register_buffer("scale", (1 / (255 * torch.tensor(std))).expand(3).reshape(shape))
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
         """uint8 clips (B, 3, T, H, W) to floats of the same shape."""
@@ -216,14 +245,13 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: Backbone, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.normalize = Normalize()
         self.backbone = backbone
         self.dropout = PersonDropout(dropout)
         self.classifier = nn.Linear(backbone.out_channels, num_classes)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
         """uint8 clips (B, 3, T, H, W) to logits (B, num_classes)."""
-        features = self.backbone(self.normalize(clips_BCTHW))
+        features = self.backbone(clips_BCTHW)
         return self.classifier(self.dropout(features.mean(dim=(2, 3, 4))))
 
 

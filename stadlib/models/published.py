@@ -41,6 +41,11 @@ class Published:
         """Where the file lies once fetched, under its published name."""
         return pretrained_dir() / self.url.rsplit("/", 1)[-1]
 
+    @property
+    def statistics(self) -> tuple[list[float], ...]:
+        """Mean and standard deviation of ``inputs``."""
+        return tuple([float(x) for x in numbers.split(",")] for numbers in self.inputs.split())
+
 
 _TABLE = Path(__file__).with_suffix(".csv").read_text().splitlines()
 PUBLISHED = tuple(Published(**row) for row in csv.DictReader(_TABLE))
@@ -65,18 +70,21 @@ def table() -> list[str]:
     return lines
 
 
-def find_pretrained(experiment: Experiment) -> Path:
-    """The first file that exists of ``NAME.safetensors``, ``NAME.pt`` and the table's files."""
+def find_pretrained(experiment: Experiment) -> tuple[Path, tuple[list[float], ...]]:
+    """The first file that exists of ``NAME.safetensors``, ``NAME.pt`` and the table's files.
+
+    With it the statistics of its inputs, where the table has them.
+    """
     path = pretrained_dir() / f"{experiment.weights_name}.safetensors"
     words = experiment.backbone, experiment.pretrain
     rows = [row for row in PUBLISHED if (row.backbone, row.pretraining) == words]
-    paths = [path, path.with_suffix(".pt"), *(row.path for row in rows)]
-    for candidate in paths:
+    inputs = {path: (), path.with_suffix(".pt"): ()} | {row.path: row.statistics for row in rows}
+    for candidate, statistics in inputs.items():
         if candidate.is_file():
-            return candidate
+            return candidate, statistics
     fetch_it = f", or run stadlib weights {rows[0].name}" if rows else ""
     raise InputError(
-        f"{path}: no pretrained weights (nor {paths[1].name}); "
+        f"{path}: no pretrained weights (nor {path.with_suffix('.pt').name}); "
         f"put the backbone's weights there{fetch_it}"
     )
 

@@ -6,6 +6,8 @@ C channels, T time, H, W.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,24 +74,60 @@ class RoIAlign3d(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Person and scene: channel-wise concatenation, then convolution.
+    """Person and scene: channel-wise concatenation, then convolution (paper section 2.1).
 
-    A 1x1x1 convolution of a concatenation is the sum of two convolutions, each computed where it is
+    The paper does not say what of the scene lies beside a cell of the person:
+
+    - ``tiled``: the person's mean is laid over the scene's grid, as in ACAR, so that the places of
+      s-only are places of the frame.
+    - ``mean``: the scene's mean beside every cell of the person.
+    - ``grid``: cell (i, j) of the scene's grid beside cell (i, j) of the person's.
+
+    The first convolution, 1x1x1 of a concatenation, is the sum of two, each computed where it is
     cheapest. The person's, ``project``, comes before RoIAlign, which is linear, so that RoIAlign
     cuts ``width`` channels instead of 2304. The scene's is computed once a clip, on a map averaged
-    down to the person's grid. The norm sees one person: others change nothing.
+    down to the person's grid. The second, 1x3x3, comes with two ``layers``. The norms see one
+    person: others change nothing.
     """
 
-    def __init__(self, in_channels: int, width: int, num_groups: int = 8) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        beside: Literal["tiled", "mean", "grid"] = "tiled",
+        layers: Literal[1, 2] = 2,
+        num_groups: int = 8,
+    ) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.beside = width, beside
         self.project = nn.Conv3d(in_channels, width, kernel_size=1, bias=False)
         self.scene = nn.Conv3d(in_channels, width, kernel_size=1)
         self.norm = nn.GroupNorm(num_groups, width)
+        self.second = nn.Identity()
+        if layers == 2:
+            convolution = nn.Conv3d(width, width, (1, 3, 3), padding=(0, 1, 1), bias=False)
+            norm, relu = nn.GroupNorm(num_groups, width), nn.ReLU(inplace=True)
+            self.second = nn.Sequential(convolution, norm, relu)
 
     def forward(self, persons_NCTHW: Tensor, scene_BCTHW: Tensor, counts_B: Tensor) -> Tensor:
         """Fuse RoIs (N, width, T, h, w) of ``project(scene_BCTHW)`` with their clips' maps."""
-        scene = F.adaptive_avg_pool3d(scene_BCTHW, persons_NCTHW.shape[2:])  # (B, C, T, h, w)
-        scene = self.scene(scene)  # (B, width, T, h, w)
+        T, *grid = persons_NCTHW.shape[2:]
+        grid = (1, 1) if self.beside == "mean" else grid
+        scene = self.scene(F.adaptive_avg_pool3d(scene_BCTHW, (T, *grid)))  # (B, width, T, h, w)
+        if self.beside == "tiled":
+            persons_NCTHW = persons_NCTHW.mean(dim=(3, 4), keepdim=True)
         clips_N = clip_index(counts_B).to(scene.device)
-        return F.relu(self.norm(persons_NCTHW + scene.index_select(0, clips_N)))
+        fused = F.relu(self.norm(persons_NCTHW + scene.index_select(0, clips_N)))
+        return self.second(fused)  # (N, width, T, h, w)
+
+
+class Unfused(nn.Module):
+    """Persons alone, in the backbone's channels: what the field's linear heads read."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.width, self.project = in_channels, nn.Identity()
+
+    def forward(self, persons_NCTHW: Tensor, *_: Tensor) -> Tensor:
+        """Return the persons; takes what :class:`Fusion` takes."""
+        return persons_NCTHW

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stadlib.base import InputError, written_whole
+from stadlib.models.networks import Normalize
 
 _REMEDY = (
     "nothing in it was run; where you trust it, open it with the library that wrote it and "
@@ -154,8 +155,8 @@ NAMINGS = (
     # A backbone alone, a pretrained classifier or a whole model of this package.
     Naming(
         "stadlib",
-        rules=((r"(?:backbone\.)?(net\..+)", r"\1"),),
-        trunk=r"(backbone\.)?net\.",
+        rules=((r"(?:backbone\.)?(net\..+|normalize)", r"\1"),),
+        trunk=r"(backbone\.)?(net|normalize)\.",
         left_over=r"(classifier|head|fusion)\.",
     ),
     # facebookresearch/pytorchvideo, models/slowfast.py, csn.py, resnet.py and hub/. Blocks 0 to 4
@@ -228,11 +229,14 @@ class Report:
         return lines
 
 
-def read_backbone(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], Report]:
+def read_backbone(
+    model: nn.Module, path: Path, inputs: tuple[Sequence[float], ...] = ()
+) -> tuple[dict[str, Tensor], Report]:
     """A whole state dict for a backbone (possibly on the meta device) from a file, and the report.
 
     Every name and shape has to fit. Two differences are made up for, so that the function is the
     same: kernels that are shorter in time (the zoo's SlowFast-101), and another eps of the norms.
+    ``inputs`` are mean and deviation of the frames that it learned on, where the file lacks them.
     """
     tensors, others = read_state(path)
     known = {naming: sum(map(bool, map(naming.ours, tensors))) for naming in NAMINGS}
@@ -258,6 +262,7 @@ def read_backbone(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], Repo
     # Files of torch before 0.4.1 have no counters. They matter only to a cumulative average.
     counts = [n for n in wanted if n.endswith(".num_batches_tracked") and n not in state]
     state |= {name: torch.zeros((), dtype=wanted[name].dtype) for name in counts}
+    state = Normalize(*inputs).state_dict(prefix="normalize.") | state
     widened = _fit(state, wanted, path, naming)
     # A batch norm divides by variance + eps: the variance makes up for another eps.
     moved = None

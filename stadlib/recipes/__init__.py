@@ -1,8 +1,10 @@
 """The paper's experiments as values: words and numbers, no torch."""
 
 from stadlib.recipes.tables import (  # noqa: F401
+    CHOICES,
     DECOUPLED,
     DETECTORS,
+    MEMORY_CHOICES,
     MEMORY_WORDS,
     REMEMBERED,
     SPAN,
@@ -13,6 +15,7 @@ from stadlib.recipes.tables import (  # noqa: F401
     WORDS,
     at,
     box_uses,
+    choices_compared,
     ensemble1,
     memory_ablation,
     strategy,

@@ -6,12 +6,12 @@ is computed on this machine and is part of no digest.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from stadlib.base import ConfigError, check_word, dataset_digest, digest
-from stadlib.recipes.scales import SCALES, detector_digest, made_of
+from stadlib.recipes.scales import RECIPES, SCALES, detector_digest, made_of
 
 BackboneName = Literal["slowfast-101", "slowfast-152", "ir-csn-152"]
 PretrainName = Literal["K400", "K400+IG65M", "K700"]
@@ -22,6 +22,12 @@ SamplerName = Literal["instance", "class-balanced", "square-root", "repeat-facto
 StartName = Literal["pretrained", "previous", "previous-backbone", "previous-but-classifier"]
 DetectorName = Literal["ground-truth", "v1", "v2", "v3"]
 ScaleName = Literal["smoke", "mini", "paper"]
+FusionName = Literal["tiled", "mean", "grid", "grid-1x1"]
+RecallName = Literal["none", "embedding", "geometry"]
+LossName = Literal["bce", "pose-softmax"]
+MEMORY_FIELDS = ("span", "remembered", "recall", "own_second", "chosen")  # of an experiment
+# The words of records that were made before these fields existed.
+EARLIER = {"fusion": "grid-1x1", "linear": "fused", "recall": "geometry"}
 
 
 class _Checked:
@@ -44,6 +50,9 @@ class Stage(_Checked):
     first 1/20 of the iterations, and drops at 9/20, 12/20, 15/20 and 18/20 of them. ``drop`` is the
     factor of each drop: "drop by 0.66" is read as 0.66 at paper scale; the short runs of the
     miniature scales need the lower reading, 0.34. The paper clips no gradients.
+
+    ``views``: where the backbone is frozen, features of how many views of a keyframe are extracted
+    to train on: the plain one, and others with training's augmentation.
     """
 
     data: tuple[SourceName, ...] = ("ava", "kinetics")
@@ -57,14 +66,23 @@ class Stage(_Checked):
     drop: float = 0.66
     weight_decay: float = 1e-7
     clip: float | None = None  # norm that gradients are cut down to; None: they are not
+    views: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.views) is not int or self.views < 1:
+            raise ConfigError(f"views={self.views!r}; give a whole number, 1 or more")
+        if self.views > 1 and self.train == "all":
+            raise ConfigError("views are of a stage on features; give train='head' or 'classifier'")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detections(_Checked):
     """How detected boxes are used; ground-truth boxes are taken as they are."""
 
-    # Least score of a used box: where v3's precision and recall meet at mini (notebook 04).
-    threshold: float = 0.35
+    # Least score of a used box; None: where precision and recall meet on validation, so that as
+    # many boxes are used there as persons are annotated.
+    threshold: float | None = None
     # Parts of width and height that RoIAlign sees more (AlphAction: 0.1, 0.05); evaluated as found.
     extend: tuple[float, float] = (0.0, 0.0)
     product: bool = False  # of the box's score and its action scores
@@ -73,7 +91,7 @@ class Detections(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.threshold <= 1:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ConfigError(f"threshold={self.threshold!r}; give a score from 0 to 1")
 
 
@@ -90,9 +108,15 @@ class Experiment(_Checked):
     frames: InputName = "32x2"
     head: HeadName = "t-only"
     aggregate: Literal["mean", "max"] = "mean"  # agg(.) of paper section 2.2
+    fusion: FusionName = "tiled"  # see models.roi_fusion.Fusion
+    linear: Literal["raw", "fused"] = "raw"  # features of the linear head (models.heads.LinearHead)
+    loss: LossName = "bce"  # see models.losses.ActionLoss
     stages: tuple[Stage, ...] = (Stage(),)
     span: int | None = None  # seconds to each side that memory reaches
     remembered: int | None = None  # persons a second that memory keeps
+    recall: RecallName = "none"  # what is told of when and where they were (models.heads.Recall)
+    own_second: bool = False  # whether memory has the clip's own second, too
+    chosen: Literal["surest", "random"] = "surest"  # which persons of a second, in training
     detector: DetectorName = "ground-truth"
     detections: Detections | None = None  # None with ground-truth boxes
     scales: tuple[int, ...] = (256, 288, 320)  # short sides in testing, pixels
@@ -134,9 +158,12 @@ class Experiment(_Checked):
                 raise ConfigError(f"{name}={value!r}; give a whole number, 1 or more")
         if self.memory and len(given) < 2:
             raise ConfigError("a stage with memory needs span and remembered; 30 and 5 are usual")
+        defaults = {field.name: field.default for field in fields(self)}
+        given = [name for name in MEMORY_FIELDS if getattr(self, name) != defaults[name]]
         if given and not self.memory:
-            name = next(iter(given))
-            raise ConfigError(f"{name} is for memory; name datasets in a stage's memory")
+            raise ConfigError(f"{given[0]} is for memory; name datasets in a stage's memory")
+        if self.linear != "raw" and self.head != "linear":
+            raise ConfigError(f"linear={self.linear!r} is for head='linear'")
         if self.memory and self.head == "linear":
             raise ConfigError("head='linear' has no memory; choose from s-only, t-only")
 
@@ -173,13 +200,14 @@ class Experiment(_Checked):
     @property
     def digest(self) -> str:
         """Twelve hex digits over every word and number that decides the outcome."""
-        content = {"experiment": self.to_dict(), "scale": asdict(SCALES[self.scale])}
-        if self.detected:
-            content["detector"] = made_of(self.detector, self.scale)
-        return digest(content | self._data())
+        made = {"detector": made_of(self.detector, self.scale)} if self.detected else {}
+        return self._digest(self.to_dict(), made)
 
-    def _data(self) -> dict:  # other files in the user's own folder make another experiment
-        return {"data": dataset_digest(self.dataset, self.detector)} if self.dataset else {}
+    def _digest(self, words: dict, made: dict) -> str:
+        numbers = {"scale": asdict(SCALES[self.scale]), "pretraining": asdict(RECIPES[self.scale])}
+        # Other files in the user's own folder make another experiment.
+        data = {"data": dataset_digest(self.dataset, self.detector)} if self.dataset else {}
+        return digest({"experiment": words} | numbers | made | data)
 
     def stage_digest(self, number: int) -> str:
         """Twelve hex digits of what decides the weights after a stage, counted from 1.
@@ -190,19 +218,14 @@ class Experiment(_Checked):
         stages = self.stages[:number]
         remembers = any(stage.memory for stage in stages)
         offline = any(stage.memory and stage.train != "all" for stage in stages)
-        left_out = {"scales", "flip"} | (set() if remembers else {"span", "remembered"})
+        left_out = {"scales", "flip"} | (set() if remembers else {*MEMORY_FIELDS})
         words = {name: word for name, word in self.to_dict().items() if name not in left_out}
         words["stages"] = words["stages"][:number]
-        content = {"experiment": words, "scale": asdict(SCALES[self.scale])}
         trained = self.detected and self.detections.training != "ground-truth"
         if trained or (self.detected and offline):
-            content["detector"] = made_of(self.detector, self.scale)
-        else:
-            words.pop("detections", None)
-            words["detector"] = "ground-truth"
-            if not remembers:
-                del words["detector"]
-        return digest(content | self._data())
+            return self._digest(words, {"detector": made_of(self.detector, self.scale)})
+        words.pop("detections", None)
+        return self._digest(words | {"detector": "ground-truth"}, {})
 
     def to_dict(self) -> dict:
         """Return a JSON-ready dict without ``None`` fields."""
@@ -221,7 +244,10 @@ def choices(name: str) -> tuple[str, ...]:
 
 
 def from_dict(content: dict) -> Experiment:
-    """The inverse of :meth:`Experiment.to_dict`, also after JSON; refuses unknown fields."""
+    """The inverse of :meth:`Experiment.to_dict`, also after JSON; refuses unknown fields.
+
+    What was written before ``EARLIER``'s fields existed gets their words there.
+    """
     known = {field.name for field in fields(Experiment)}
     if unknown := sorted(set(content) - known):
         raise ConfigError(f"unknown field {unknown[0]!r}; an experiment has {', '.join(known)}")
@@ -234,29 +260,42 @@ def from_dict(content: dict) -> Experiment:
         values["stages"] = tuple(Stage(**with_tuples(stage)) for stage in values["stages"])
     if values.get("detections"):
         values["detections"] = Detections(**with_tuples(values["detections"]))
+    if "fusion" not in values:
+        values = {name: EARLIER[name] for name in _earlier_fields(values)} | values
     return Experiment(**values)
+
+
+def _earlier_fields(values: dict) -> list[str]:
+    """Those of ``EARLIER`` that fields such as these go with."""
+    memory = any(stage.memory for stage in values.get("stages", ()))
+    goes = {"fusion": True, "linear": values.get("head") == "linear", "recall": memory}
+    return [name for name in EARLIER if goes[name]]
+
+
+def earlier(experiment: Experiment) -> Experiment:
+    """The experiment in the words of records that were made before ``EARLIER``'s fields existed."""
+    words = {name: EARLIER[name] for name in _earlier_fields(vars(experiment))}
+    if experiment.detections and experiment.detections.threshold is None:
+        words["detections"] = replace(experiment.detections, threshold=0.35)
+    return replace(experiment, **words)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Execution(_Checked):
     """What a machine decides about a run (``HELP``); its numbers stay the same up to rounding.
 
-    ``auto``: bfloat16 (autocast) on a GPU, recompute with 64 frames, and ``pad`` to the share of a
-    process at paper scale, which is cheaper. Losses are the same for any number of processes when
-    clips are padded to the largest of the ``batch``.
+    ``auto``: bfloat16 (autocast) on a GPU, and recompute with 64 frames.
     """
 
     accumulate: int = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     recompute: Literal["auto", "yes", "no"] = "auto"
-    pad: Literal["auto", "batch", "share"] = "auto"
     compile: bool = False
     save_every: int = 0
     HELP: ClassVar[dict[str, str]] = {
         "accumulate": "take a process's part of a batch in N turns: the same batch, less memory",
         "precision": "of the forward pass: auto, float32, bfloat16",
         "recompute": "compute activations again instead of keeping them: auto, yes, no",
-        "pad": "clips to the largest of: auto, batch, share",
         "compile": "torch.compile the backbone",
         "save_every": "iterations between checkpoints; 0: a tenth of the stage",
     }

@@ -63,6 +63,20 @@ TABLE3 = {  # what differs from it
 DETECTORS = ("v1", "v2", "v3", "ground-truth")  # of Table 4
 THRESHOLDS = (0.05, 0.2, 0.35, 0.5)  # of a box's score, for the sweep
 SPANS, PERSONS = (2, 5, 10, 30), (1, 2, 3, 5)  # of the memory ablation; 30 and 5 are the tables'
+# What the paper leaves open, by field: the words that are compared, the tables' own first. Those of
+# MEMORY_CHOICES are compared on a new head of Table 2, where nothing else differs. ``chosen`` is not
+# among them: no second of the miniature world has more persons than memory keeps.
+CHOICES = {
+    "fusion": ("tiled", "mean", "grid", "grid-1x1"),
+    "linear": ("raw", "fused"),
+    "loss": ("bce", "pose-softmax"),
+}
+MEMORY_CHOICES = {
+    "memory": ("yes", "no"),
+    "recall": ("none", "embedding", "geometry"),
+    "own_second": (False, True),
+    "views": (1, 4),
+}
 
 
 def table1(
@@ -94,46 +108,41 @@ def _table1_row(row: tuple, scale: str, seed: int, detector: str) -> Experiment:
 
 
 def table2(
-    *, scale: str = "mini", seed: int = 0, backbone: str = "slowfast-152", head: str = "t-only"
+    *, scale: str = "mini", seed: int = 0, detector: str = "v3", **words: str
 ) -> dict[str, Experiment]:
     """The rows of Table 2 by strategy; the paper's are of SlowFast-152, t-only.
 
-    Boxes are the ground truth's, so that strategies differ only in what is remembered. Another
-    ``backbone`` comes with its usual input; the paper calls s-only too costly.
+    ``words`` are any of ``backbone``, ``pretrain``, ``frames`` and ``head``. The input that is
+    usual for a backbone is the default; the paper calls s-only too costly.
     """
-    words = _usual(backbone, head)
-    return {name: _experiment(words, scale, seed, stages) for name, stages in TABLE2.items()}
+    row = _usual("slowfast-152", **words)
+    return {n: _experiment(row, scale, seed, stages, detector) for n, stages in TABLE2.items()}
 
 
 def table3(
-    *, scale: str = "mini", seed: int = 0, backbone: str = "ir-csn-152", head: str = "t-only"
+    *, scale: str = "mini", seed: int = 0, detector: str = "v3", **words: str
 ) -> dict[str, Experiment]:
     """Before and after decoupled training (Table 3), and what it is compared with, by name.
 
-    "Before" is the paper's row of Table 1, on ground-truth boxes, so that AP depends on the
-    classifier alone. The paper does not say whether the classifier starts anew, as in its reference
-    [11]: both are here, with two other samplers and the control, as much training on plain data.
+    "Before" is the paper's row of Table 1. The paper does not say whether the classifier starts
+    anew, as in its reference [11]: both are here, with two other samplers and the control, as much
+    training on plain data.
     """
-    words = _usual(backbone, head)
-    rows = {"before": _experiment(words, scale, seed)}
-    for name, change in TABLE3.items():
-        rows[name] = _experiment(words, scale, seed, (Stage(), replace(DECOUPLED, **change)))
-    return rows
+    row = _usual("ir-csn-152", **words)
+    stages = {"before": (Stage(),)}
+    stages |= {name: (Stage(), replace(DECOUPLED, **change)) for name, change in TABLE3.items()}
+    return {name: _experiment(row, scale, seed, of, detector) for name, of in stages.items()}
 
 
-def table4(
-    *, scale: str = "mini", seed: int = 0, backbone: str = "ir-csn-152", head: str = "t-only"
-) -> dict[str, Experiment]:
+def table4(*, scale: str = "mini", seed: int = 0, **words: str) -> dict[str, Experiment]:
     """The rows of Table 4 by detector: one trained model, scored on four sets of boxes."""
-    words = _usual(backbone, head)
-    return {name: _experiment(words, scale, seed, detector=name) for name in DETECTORS}
+    row = _usual("ir-csn-152", **words)
+    return {name: _experiment(row, scale, seed, detector=name) for name in DETECTORS}
 
 
-def box_uses(
-    *, scale: str = "mini", seed: int = 0, backbone: str = "ir-csn-152", head: str = "t-only"
-) -> dict[str, Experiment]:
+def box_uses(*, scale: str = "mini", seed: int = 0, **words: str) -> dict[str, Experiment]:
     """What else can be done with v3's boxes: thresholds, larger boxes, a product of scores."""
-    row = table4(scale=scale, seed=seed, backbone=backbone, head=head)["v3"]
+    row = table4(scale=scale, seed=seed, **words)["v3"]
     changes = {f"threshold {least}": {"threshold": least} for least in THRESHOLDS} | {
         "extended": {"extend": EXTENSION},
         "product of scores": {"product": True},
@@ -144,19 +153,50 @@ def box_uses(
 
 
 def memory_ablation(
-    *, scale: str = "mini", seed: int = 0, backbone: str = "ir-csn-152", head: str = "t-only"
+    *, scale: str = "mini", seed: int = 0, detector: str = "v3", **words: str
 ) -> dict[tuple[int, int], Experiment]:
     """How much is remembered, by (span in seconds, persons of a second); (0, 0) is nothing.
 
     All are Table 2's second strategy, whose first stage they share. They differ in what the new
     head of this one backbone can attend to.
     """
-    whole = table2(scale=scale, seed=seed, backbone=backbone, head=head)["A+K first, new head"]
-    without = tuple(replace(stage, memory=()) for stage in whole.stages)
-    rows = {(0, 0): replace(whole, stages=without, span=None, remembered=None)}
+    whole = _new_head(scale, seed, detector, words)
+    rows = {(0, 0): _without_memory(whole)}
     rows |= {(span, REMEMBERED): replace(whole, span=span) for span in SPANS}
     rows |= {(SPAN, persons): replace(whole, remembered=persons) for persons in PERSONS}
     return rows
+
+
+def choices_compared(
+    *, scale: str = "mini", seed: int = 0, detector: str = "ground-truth", **words: str
+) -> dict[tuple[str, object], Experiment]:
+    """What the paper leaves open, by (field, word): rows that differ in one field (``CHOICES``)."""
+    row, rows = _usual("ir-csn-152", **words), {}
+    for field, compared in CHOICES.items():
+        of = (*row[:3], "linear") if field == "linear" else row
+        plain = _experiment(of, scale, seed, detector=detector)
+        rows |= {(field, word): replace(plain, **{field: word}) for word in compared}
+    whole = _new_head(scale, seed, detector, words)
+    first, second = whole.stages
+    for field, compared in MEMORY_CHOICES.items():
+        for word in compared:
+            if field == "memory":
+                rows[field, word] = whole if word == "yes" else _without_memory(whole)
+            elif field == "views":
+                rows[field, word] = replace(whole, stages=(first, replace(second, views=word)))
+            else:
+                rows[field, word] = replace(whole, **{field: word})
+    return rows
+
+
+def _new_head(scale: str, seed: int, detector: str, words: dict) -> Experiment:
+    words = {"backbone": "ir-csn-152"} | words
+    return table2(scale=scale, seed=seed, detector=detector, **words)["A+K first, new head"]
+
+
+def _without_memory(experiment: Experiment) -> Experiment:
+    stages = tuple(replace(stage, memory=()) for stage in experiment.stages)
+    return replace(experiment, stages=stages, span=None, remembered=None)
 
 
 def strategy(experiment: Experiment) -> str | None:
@@ -199,11 +239,15 @@ def at(experiment: Experiment, scale: str) -> Experiment:
     return replace(experiment, scale=scale, stages=tuple(stages), scales=there.test_sides)
 
 
-def _usual(backbone: str, head: str) -> tuple[str, str, str, str]:
-    """The words of a row of Tables 2 to 4: K700 and the backbone's usual input."""
-    check_word("backbone", backbone, choices("backbone"))
-    frames = "8x8+32x2" if backbone.startswith("slowfast") else "32x2"
-    return backbone, "K700", frames, head
+def _usual(backbone: str, /, **words: str) -> tuple[str, ...]:
+    """The words of a row of Tables 2 to 4: K700, t-only and a backbone's usual input."""
+    for name, word in words.items():
+        check_word("field of this table", name, WORDS)
+        check_word(name, word, choices(name))
+    words = {"backbone": backbone, "pretrain": "K700", "head": "t-only"} | words
+    usual = "8x8+32x2" if words["backbone"].startswith("slowfast") else "32x2"
+    words = {"frames": usual} | words
+    return tuple(words[name] for name in WORDS)
 
 
 def _experiment(

@@ -94,7 +94,7 @@ def walk(model: ActionDetector, batch: Batch, memory: MemoryTokens) -> dict[str,
         kept["attention_NLES"] = attention.weights(*inputs)
 
     hooks.append(model.head.attention.register_forward_hook(keep_attention))
-    inputs = (batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4)
+    inputs = stages.model_inputs(batch)
     kept["logits_NA"], _ = model.eval()(*inputs, memory)
     for hook in hooks:
         hook.remove()

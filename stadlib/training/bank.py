@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -138,16 +139,29 @@ class FeatureBank:
         tokens = torch.from_numpy(self.tokens[_spread(rows["first"], rows["count"])]).float()
         return tokens, torch.from_numpy(rows["count"].astype(np.int64))
 
-    def window(self, keys: Sequence[Key], span: int, max_persons: int) -> MemoryTokens:
-        """The memory of clips: persons of the ``span`` seconds to each side, not of the clip's own.
+    def window(
+        self,
+        keys: Sequence[Key],
+        span: int,
+        max_persons: int,
+        own_second: bool = False,
+        draw: int | None = None,
+    ) -> MemoryTokens:
+        """The memory of clips: persons of the ``span`` seconds to each side, and of the clip's own.
 
-        Of a second the first ``max_persons`` count. The memory is as wide as the fullest clip
-        needs, and within a clip in the order of time.
+        Of a second the first ``max_persons`` count, or as many that the seed ``draw`` draws for a
+        clip. The memory is as wide as the fullest clip needs, and within a clip in the order of
+        time.
         """
         # The slots of each second around each clip, (B, seconds, persons), and which are written.
-        offsets = np.array([s for s in range(-span, span + 1) if s], dtype=np.int64)
+        offsets = np.array([s for s in range(-span, span + 1) if s or own_second], dtype=np.int64)
         rows = self._padded[self._find(keys, offsets)][..., None]
-        person = np.arange(min(max_persons, int(rows["count"].max(initial=0))))
+        most = int(rows["count"].max(initial=0))
+        person = np.arange(min(max_persons, most))
+        if draw is not None and most > max_persons:
+            places = np.stack([_drawn(draw, key, len(offsets), most) for key in keys])
+            places = np.where(np.arange(most) < rows["count"], places, 2.0)  # the known ones first
+            person = np.sort(places.argsort(axis=2)[..., :max_persons], axis=2)
         known = person < rows["count"]
         slots = np.where(known, rows["first"] + person, 0)
         written = known & (self.states[slots] == WRITTEN)
@@ -204,19 +218,26 @@ class FeatureBank:
         return np.where(self._codes[place] == codes, self._order[place], -1)
 
 
+def _drawn(seed: int, key: Key, *shape: int) -> np.ndarray:
+    """Numbers in [0, 1) for a clip, whatever clips are drawn beside it."""
+    video, second = key
+    return np.random.default_rng([seed, zlib.crc32(video.encode()), second]).random(shape)
+
+
 def windows(
-    banks: Mapping, keys: Sequence[tuple], span: int, max_persons: int, empty: MemoryTokens
+    banks: Mapping, keys: Sequence[tuple], empty: MemoryTokens, **options: object
 ) -> MemoryTokens:
     """The memory of clips, named by (source, video, timestamp), from the banks of their sources.
 
-    ``empty`` is returned where no clip has a bank.
+    ``options`` are those of :meth:`FeatureBank.window`; ``empty`` is returned where no clip has a
+    bank.
     """
     parts = []
     for source, bank in banks.items():
         clips = [number for number, key in enumerate(keys) if key[0] == source]
         if clips:
             wanted = [(keys[number][1], second_of(keys[number][2])) for number in clips]
-            parts.append((clips, bank.window(wanted, span, max_persons)))
+            parts.append((clips, bank.window(wanted, **options)))
     return heads.gathered(parts, len(keys)) if parts else empty
 
 

@@ -15,12 +15,13 @@ from torchvision.transforms import v2
 from stadlib.data import clips
 from stadlib.data.batches import GlobalBatches, Share, batches_by_size, make_draw
 from stadlib.data.keyframes import Keyframe
-from stadlib.data.labels import LabelMap
+from stadlib.data.labels import LabelMap, group
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import test_transform, train_transform
 from stadlib.models import heads, networks
 from stadlib.models.action_detector import ActionDetector
-from stadlib.models.roi_fusion import Fusion, RoIAlign3d
+from stadlib.models.losses import ActionLoss
+from stadlib.models.roi_fusion import Fusion, RoIAlign3d, Unfused
 from stadlib.recipes.experiment import Experiment, Stage
 from stadlib.recipes.scales import SCALES, Scale
 from stadlib.training import processes
@@ -58,24 +59,37 @@ def action_detector(
 ) -> ActionDetector:
     """The whole model with frozen batch norms (paper section 3.1), not yet pretrained."""
     scale, body = numbers(experiment), backbone(experiment)
+    beside, _, one_layer = experiment.fusion.partition("-")
+    fusion = Fusion(body.out_channels, scale.width, beside, 1 if one_layer else 2)
     if experiment.head == "linear":
-        head = heads.LinearHead(scale.width, num_actions)
+        raw = experiment.linear == "raw"
+        fusion = Unfused(body.out_channels) if raw else fusion
+        head = heads.LinearHead(fusion.width, num_actions, "max" if raw else "mean")
     else:
-        words = AVERAGED[experiment.head], experiment.aggregate
-        span = experiment.span if remembers else 0  # what tells when and where memory is from
-        head = heads.RelationHead(scale.width, num_actions, *words, span=span)
+        words, recall = (AVERAGED[experiment.head], experiment.aggregate), None
+        if remembers and experiment.recall != "none":
+            geometry = experiment.recall == "geometry"
+            recall = heads.Recall(scale.width, experiment.span, geometry)
+        head = heads.RelationHead(scale.width, num_actions, *words, recall=recall)
     roi = RoIAlign3d(scale.roi_size, 1 / body.spatial_stride)
-    model = ActionDetector(body, roi, Fusion(body.out_channels, scale.width), head)
+    model = ActionDetector(body, roi, fusion, head)
     networks.freeze_batchnorm(model)
     return model
 
 
+def action_loss(experiment: Experiment, label_map: LabelMap) -> ActionLoss:
+    """The loss by its word; poses are AVA's."""
+    poses = [action for action in label_map.ids if group(action) == "pose"]
+    chosen = experiment.loss == "pose-softmax"
+    return ActionLoss([label_map.column(action) for action in poses] if chosen else ())
+
+
 def token_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]:
-    """L and C of the tokens that the head reads of a person."""
+    """L and C of the tokens that a relation head reads of a person."""
     scale = numbers(experiment)
     times = -(-sampling(experiment).num_frames // model.backbone.temporal_stride)
     lengths = {"linear": 1, "s-only": scale.roi_size**2, "t-only": times}
-    return lengths[experiment.head], scale.width
+    return lengths[experiment.head], model.fusion.width
 
 
 def train_dataset(
@@ -116,24 +130,17 @@ def train_batches(
     experiment: Experiment,
     dataset: clips.ClipDataset,
     batches: GlobalBatches,
-    *,
-    alike: bool,
-    before: Callable[[], None] = lambda: None,
+    before: Callable[[], None],
 ) -> Iterator[tuple[clips.Batch, Share]]:
     """This process's shares of a stage's batches, and whose persons they have.
 
-    With ``alike`` all shares are padded to the size of the global batch, so that losses do not
-    depend on how it is shared. ``before`` is called before each iteration.
+    ``before`` is called before each iteration.
     """
     scale = numbers(experiment)
     padded = partial(clips.collate, multiple=scale.pad_multiple)
     shares = batches.shares([min(len(k.boxes), scale.max_persons) for k in dataset.keyframes])
     loaded = iter(loader(dataset, experiment, batch_sampler=batches, collate_fn=padded))
     while turns := list(islice(loaded, batches.accumulate)):
-        if alike:
-            sizes = processes.gather([tuple(turn.clips_BCTHW.shape[3:]) for turn in turns])
-            largest = [max(sides) for sides in zip(*sizes, strict=True)]
-            turns = [turn.padded(*largest) for turn in turns]
         before()
         yield from zip(turns, shares, strict=False)
 
@@ -155,6 +162,13 @@ def plain_view(experiment: Experiment) -> v2.Transform:
     return test_transform(scale.short_side, scale.long_side)
 
 
+def augmented_views(experiment: Experiment, count: int) -> dict[str, v2.Transform]:
+    """As many views with training's augmentation, by a name such as ``view1``."""
+    scale = numbers(experiment)
+    view = train_transform(scale.short_side, scale.long_side)
+    return {f"view{number}": view for number in range(1, count + 1)}
+
+
 def memory_view(experiment: Experiment) -> v2.Transform:
     """The same with boxes as in testing: what a bank remembers."""
     scale = numbers(experiment)
@@ -171,15 +185,19 @@ def test_batches(
     layout: AvaLayout,
     keyframes: Sequence[Keyframe],
     transforms: Sequence[v2.Transform],
+    items: Sequence[int] | None = None,  # noqa: PT028
 ) -> DataLoader:
-    """This process's share of the views of keyframes, batch by batch, a list of views each."""
+    """This process's share of the views of keyframes, batch by batch, a list of views each.
+
+    ``items`` are the places of those that are wanted. What an augmented view draws depends on its
+    keyframe's place alone.
+    """
     scale = numbers(experiment)
     dataset = clips.ClipDataset(layout, keyframes, sampling(experiment), list(transforms))
-    # Processes share whole batches of clips of one size, so that a clip is padded the same for any
-    # number of them; rendered clips stay in file order, in which the reference was scored.
-    rendered = scale.world_version and not experiment.dataset
-    sizes = [(0, 0)] * len(keyframes) if rendered else dataset.sizes()
-    batches = batches_by_size(sizes, scale.batch)[processes.rank() :: processes.num_processes()]
+    items, sizes = range(len(keyframes)) if items is None else items, dataset.sizes()
+    batches = batches_by_size([sizes[item] for item in items], scale.batch)
+    batches = [[(items[place], experiment.seed) for place in batch] for batch in batches]
+    batches = batches[processes.rank() :: processes.num_processes()]
     padded = partial(clips.collate_views, multiple=scale.pad_multiple)
     return loader(dataset, experiment, batch_sampler=batches, collate_fn=padded)
 

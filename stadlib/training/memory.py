@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
@@ -154,13 +155,13 @@ class OfflineMemory:
     experiment: Experiment
     folder: Path
     progress: MakeProgress
+    threshold: float  # least score of a detected box
 
     def seconds(self, model: ActionDetector, source: str, split: str) -> FeatureBank:
         """The memory of a split: all its seconds in which persons are known, annotated or not."""
         experiment, of = self.experiment, (self.layout, source, split)
         if experiment.detected:
-            threshold = experiment.detections.threshold
-            keyframes = detected_seconds(*of, experiment.boxes_name, threshold)
+            keyframes = detected_seconds(*of, experiment.boxes_name, self.threshold)
         else:
             keyframes = every_second(*of)
         first = {second_key(keyframe): keyframe for keyframe in one_a_second(keyframes)}
@@ -168,16 +169,23 @@ class OfflineMemory:
         return self._extracted(model, view, first, experiment.detected)[0]
 
     def trained_on(
-        self, model: ActionDetector, source: str, keyframes: Sequence[Keyframe]
-    ) -> FeatureBank:
-        """The annotated training keyframes of a source, for a head that is trained on features."""
+        self, model: ActionDetector, source: str, keyframes: Sequence[Keyframe], views: int
+    ) -> list[FeatureBank]:
+        """The annotated training keyframes of a source, for a head that is trained on features.
+
+        A bank for each of the ``views`` (``Stage.views``), the plain one first.
+        """
         experiment = self.experiment
-        if not experiment.detected:  # its persons are among those of every second
-            return self.seconds(model, source, "train")
         of_source = {second_key(k): k for k in keyframes if k.source == source}
-        mixed = experiment.detections.training != "ground-truth"
-        view = {f"{source}_annotated": build.plain_view(experiment)}
-        return self._extracted(model, view, of_source, mixed)[0]
+        mixed = experiment.detected and experiment.detections.training != "ground-truth"
+        named = build.augmented_views(experiment, views - 1)
+        if experiment.detected:
+            named = {"annotated": build.plain_view(experiment)} | named
+        named = {f"{source}_{name}": view for name, view in named.items()}
+        banks = self._extracted(model, named, of_source, mixed) if named else []
+        if experiment.detected:
+            return banks
+        return [self.seconds(model, source, "train"), *banks]  # which has their plain view
 
     def views(
         self, model: ActionDetector, keyframes: Sequence[Keyframe], split: str
@@ -207,21 +215,23 @@ class OfflineMemory:
         size, folder = build.token_size(experiment, model), self.folder / "banks"
         banks = [_open_bank(folder / name, made_of, size, keyframes) for name in views]
         held = np.all([bank.has(list(keyframes)) for bank in banks], axis=0)
-        missing = [k for k, has in zip(keyframes.values(), held, strict=True) if not has]
+        missing = np.flatnonzero(~held).tolist()
         processes.barrier()  # all processes share one list
         if not missing:
             return banks
         model.eval()
         device = next(model.parameters()).device
         keys = {clip_key(keyframe): key for key, keyframe in keyframes.items()}
-        batches = build.test_batches(experiment, self.layout, missing, list(views.values()))
+        every, seen = list(keyframes.values()), list(views.values())
+        batches = build.test_batches(experiment, self.layout, every, seen, missing)
         done, total = 0, sum(map(len, batches.batch_sampler))
         more = f" and {len(views) - 1} more views" if len(views) > 1 else ""
         progress = self.progress(f"extract {next(iter(views))}{more}")
         for of_views in batches:
             for batch, bank in zip(of_views, banks, strict=True):
                 moved = batch.to(device)
-                tokens_NLC = model.tokens(moved.clips_BCTHW, moved.boxes_N4, moved.counts_B)
+                clip = moved.clips_BCTHW, moved.boxes_N4, moved.counts_B, moved.sizes
+                tokens_NLC = model.tokens(*clip)
                 clips = [keys[clip] for clip in batch.keys]
                 bank.write(clips, batch.counts_B, tokens_NLC, batch.boxes_norm_N4)
             done += len(of_views[0].keys)
@@ -247,12 +257,16 @@ class FeatureBatch(NamedTuple):
 
 
 def feature_batch(
-    keyframes: Sequence[Keyframe], banks: Mapping[str, FeatureBank], key: Callable = second_key
+    keyframes: Sequence[Keyframe],
+    banks: Sequence[Mapping[str, FeatureBank]],
+    key: Callable = second_key,
 ) -> FeatureBatch:
-    """The tokens of keyframes of several sources, from the banks, where ``key`` names them."""
+    """The tokens of keyframes, from each one's banks by source, where ``key`` names them."""
     tokens: list[Tensor] = [torch.empty(0)] * len(keyframes)
-    for source, bank in banks.items():
-        clips = [clip for clip, keyframe in enumerate(keyframes) if keyframe.source == source]
+    of_bank = defaultdict(list)
+    for clip, (keyframe, own) in enumerate(zip(keyframes, banks, strict=True)):
+        of_bank[own[keyframe.source]].append(clip)
+    for bank, clips in of_bank.items():
         if clips:
             of_source, counts = bank.read([key(keyframes[clip]) for clip in clips])
             for clip, part in zip(clips, of_source.split(counts.tolist()), strict=True):
@@ -267,9 +281,10 @@ def feature_batch(
 
 
 def feature_batches(
-    keyframes: Sequence[Keyframe], order: GlobalBatches, banks: Mapping[str, FeatureBank]
+    keyframes: Sequence[Keyframe], order: GlobalBatches, views: Sequence[Mapping[str, FeatureBank]]
 ) -> Iterator[tuple[FeatureBatch, Share]]:
-    """This process's shares of the batches of a stage that trains on features."""
+    """This process's shares of the batches of a stage that trains on features of some views."""
     shares = order.shares([len(keyframe.boxes) for keyframe in keyframes])
     for batch, share in zip(order, shares, strict=True):
-        yield feature_batch([keyframes[index] for index, _ in batch], banks), share
+        drawn = [views[seed % len(views)] for _, seed in batch]
+        yield feature_batch([keyframes[index] for index, _ in batch], drawn), share

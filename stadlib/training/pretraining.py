@@ -312,15 +312,15 @@ def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> dict:
     At the miniature scales it learns so here, once for all rows that share it. At paper scale its
     weights are read from the data folder, under the names of any known library.
     """
-    paper = experiment.scale == "paper"
+    paper, inputs = experiment.scale == "paper", ()
     if paper:
-        path = find_pretrained(experiment)
+        path, inputs = find_pretrained(experiment)
     else:
         pretrain(plan := Pretraining(experiment), progress)
         path = plan.weights
     with torch.device("meta"):  # its names and shapes; the values are the file's
         network = build.backbone(experiment)
-    weights, report = read_backbone(network, path)
+    weights, report = read_backbone(network, path, inputs)
     if paper and processes.rank() == 0:
         print("\n".join(report.lines()), flush=True)
     return weights

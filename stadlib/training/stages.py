@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stadlib.base import InputError, MakeProgress, Report, stage_dir, written_whole
 from stadlib.data import keyframes as data_keyframes
@@ -31,6 +30,7 @@ from stadlib.data.layout import SOURCES, AvaLayout
 from stadlib.evaluation.average_precision import frame_map
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import MemoryTokens, no_memory, set_share
+from stadlib.models.losses import ActionLoss
 from stadlib.models.networks import recompute_activations
 from stadlib.recipes.experiment import USUAL, Execution, Experiment, Stage
 from stadlib.training import build, loop, memory, processes
@@ -66,11 +66,29 @@ class Run:
         usual = self.experiment.scale == "paper" and "64x1" in self.experiment.frames
         return {"auto": usual, "yes": True, "no": False}[self.execution.recompute]
 
+    @cached_property
+    def threshold(self) -> float:
+        """The least score of a detected box that is used (``Detections.threshold``)."""
+        given = self.experiment.detections
+        if not given or given.threshold is not None:
+            return given.threshold if given else 0.0
+        sources = [source for source in SOURCES if self.has(source, "val")]
+        for source in sources:
+            self.require_boxes(source, "val")
+        return data_keyframes.meeting_threshold(self.layout, sources, self.experiment.boxes_name)
+
+    @cached_property
+    def loss(self) -> ActionLoss:
+        """What turns logits into a loss and into probabilities."""
+        return build.action_loss(self.experiment, self.layout.label_map())
+
     def banks(self, number: int) -> memory.OfflineMemory:
         """Of the backbone as it is after a stage, counted from 1."""
         stages = self.experiment.stages[:number]
         folder = self.stage_folders[max(i for i, s in enumerate(stages) if s.train == "all")]
-        return memory.OfflineMemory(self.layout, self.experiment, folder, self.progress)
+        return memory.OfflineMemory(
+            self.layout, self.experiment, folder, self.progress, self.threshold
+        )
 
     def memory(self, model: ActionDetector, number: int, split: str) -> dict[str, FeatureBank]:
         """The offline banks that a stage, counted from 1, remembers out of, by source."""
@@ -125,11 +143,11 @@ def scored_keyframes(run: Run, split: str = "val") -> list[Keyframe]:
     experiment, layout = run.experiment, run.layout
     if not experiment.detected:
         return annotated(layout, SOURCES, split)
-    boxes, threshold = experiment.boxes_name, experiment.detections.threshold
-    keyframes = []
+    boxes, keyframes = experiment.boxes_name, []
     for source in run.scored_sources(split):
         run.require_boxes(source, split)
-        keyframes += data_keyframes.detected_keyframes(layout, source, split, boxes, threshold)
+        of = layout, source, split, boxes, run.threshold
+        keyframes += data_keyframes.detected_keyframes(*of)
     return keyframes
 
 
@@ -201,7 +219,8 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
     else:  # the head, or its classifier, on features of a backbone that no longer changes
         keyframes = memory.one_a_second(keyframes)
         offline, sources = run.banks(number), dict.fromkeys(k.source for k in keyframes)
-        features = {source: offline.trained_on(model, source, keyframes) for source in sources}
+        views = [offline.trained_on(model, s, keyframes, stage.views) for s in sources]
+        features = [dict(zip(sources, view, strict=True)) for view in zip(*views, strict=True)]
         banks = run.memory(model, number, "train")
         model.head.requires_grad_(stage.train == "head")
         model.head.classifier.requires_grad_(True)
@@ -213,15 +232,14 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
         if online is None:
             return memory.feature_batches(keyframes, order, features)
         online.restore(start)
-        alike = {"auto": experiment.scale != "paper", "batch": True, "share": False}
-        padding = alike[run.execution.pad]
         # What an iteration saw is settled, and remembered, before the next one.
-        return build.train_batches(experiment, dataset, order, alike=padding, before=online.settle)
+        return build.train_batches(experiment, dataset, order, before=online.settle)
 
     names = ("iterations", "lr", "drop", "weight_decay", "clip")
     schedule = loop.Schedule(**{name: getattr(stage, name) for name in names}, seed=experiment.seed)
     title = f"train {experiment.head}" + f", stage {number}" * (number > 1)
-    loss = partial(action_loss, remember=remember_from(run, banks), see=see)
+    remember = remember_from(run, banks, drawn=experiment.chosen == "random")
+    loss = partial(share_loss, loss=run.loss, remember=remember, see=see)
     loop.fit(
         module,
         loss,
@@ -237,36 +255,46 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
     )
 
 
-def action_loss(
+def share_loss(
     module: nn.Module,
     part: tuple[Batch | FeatureBatch, Share],
+    loss: ActionLoss,
     remember: Remember,
     see: Callable = lambda *_: None,
 ) -> tuple[Tensor, int]:
-    """Binary cross-entropy over all actions, summed over persons, who are also given to ``see``."""
+    """The loss of a share of a batch, summed over persons, who are also given to ``see``."""
     batch, share = part
     set_share(module, share.rows, share.total)
     device = next(module.parameters()).device
     remembered, moved = remember(batch.keys).to(device), batch.to(device)
-    scored = module(*_inputs(moved), remembered)
+    scored = module(*model_inputs(moved), remembered)
     logits_NA, tokens_NLC = scored if isinstance(scored, tuple) else (scored, moved.tokens_NLC)
     see(batch.keys, batch.counts_B, tokens_NLC, batch.boxes_norm_N4)
-    loss_NA = F.binary_cross_entropy_with_logits(logits_NA, moved.actions_NA, reduction="none")
-    return loss_NA.mean(dim=1).sum(), len(logits_NA)
+    return loss(logits_NA, moved.actions_NA).sum(), len(logits_NA)
 
 
-def _inputs(batch: Batch | FeatureBatch) -> tuple[Tensor, ...]:
+def model_inputs(batch: Batch | FeatureBatch) -> tuple[Tensor, ...]:
     """What the whole network takes of clips, or its head alone of known tokens."""
     if isinstance(batch, Batch):
-        return batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4
+        clips = batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.sizes
+        return *clips, batch.boxes_norm_N4
     return batch.tokens_NLC, batch.boxes_norm_N4, batch.counts_B
 
 
-def remember_from(run: Run, banks: Mapping[str, FeatureBank]) -> Remember:
-    """What clips remember out of these banks; they may fill up while this is in use."""
+def remember_from(run: Run, banks: Mapping[str, FeatureBank], *, drawn: bool = False) -> Remember:
+    """What clips remember out of these banks; they may fill up while this is in use.
+
+    Which persons are ``drawn`` depends on torch's seed, of which each iteration has its own.
+    """
     experiment, width = run.experiment, build.numbers(run.experiment).width
-    limits = experiment.span, experiment.remembered
-    return lambda keys: windows(banks, keys, *limits, no_memory(len(keys), width))
+    limits = {"span": experiment.span, "max_persons": experiment.remembered}
+    limits |= {"own_second": experiment.own_second}
+
+    def remember(keys: Sequence[ClipKey]) -> MemoryTokens:
+        draw = torch.initial_seed() if drawn else None
+        return windows(banks, keys, no_memory(len(keys), width), **limits, draw=draw)
+
+    return remember
 
 
 def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
@@ -280,11 +308,12 @@ def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
             batches = build.test_batches(experiment, run.layout, keyframes, views)
             progress = run.progress(f"evaluate {experiment.head}")
             total = sum(map(len, batches.batch_sampler))
-            rows = score_persons(model, batches, remember, labels, total=total, progress=progress)
+            report = {"total": total, "progress": progress}
+            rows = score_persons(model, batches, run.loss, remember, labels, **report)
         else:
             share = keyframes[processes.rank() :: processes.num_processes()]
             batches = feature_views(share, run.banks(number).views(model, keyframes, split))
-            rows = score_persons(model.head, batches, remember, labels)
+            rows = score_persons(model.head, batches, run.loss, remember, labels)
     metrics = {}
     if processes.rank() == 0:
         # In the order of the keyframes, as one process and batches of one size would write them.
@@ -314,13 +343,14 @@ def feature_views(
     """Batches for :func:`score_persons` from the banks of each view, which keep them by ``key``."""
     for start in range(0, len(keyframes), FEATURE_BATCH):
         some = keyframes[start : start + FEATURE_BATCH]
-        yield [memory.feature_batch(some, banks, key) for banks in views]
+        yield [memory.feature_batch(some, [banks] * len(some), key) for banks in views]
 
 
 @torch.inference_mode()
 def score_persons(
     module: nn.Module,
     batches: Iterable[Sequence[Batch | FeatureBatch]],
+    loss: ActionLoss,
     remember: Remember,
     label_map: LabelMap,
     *,
@@ -339,9 +369,9 @@ def score_persons(
     parts, done = [], 0
     for views in batches:
         first, remembered = views[0], remember(views[0].keys).to(device)
-        scored = [module(*_inputs(view.to(device)), remembered) for view in views]
+        scored = [module(*model_inputs(view.to(device)), remembered) for view in views]
         logits = [x[0] if isinstance(x, tuple) else x for x in scored]
-        scores_NA = torch.stack([x.float().sigmoid().cpu() for x in logits]).mean(dim=0)
+        scores_NA = torch.stack([loss.probabilities(x.float()).cpu() for x in logits]).mean(dim=0)
         clips = zip(first.keys, first.counts_B.tolist(), strict=True)
         keys = [key for key, count in clips for _ in range(count)]
         persons = pd.DataFrame(keys, columns=columns[:3])

@@ -21,9 +21,10 @@ from stadlib.data.labels import LabelMap
 from stadlib.data.stream import Moment
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import MemoryTokens, no_memory
+from stadlib.models.losses import ActionLoss
 from stadlib.models.person_detector import PERSON
 from stadlib.models.published import PUBLISHED
-from stadlib.recipes.experiment import Detections, Experiment, from_dict
+from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.recipes.scales import DETECTORS
 from stadlib.training import build, stages
 from stadlib.training.bank import second_of
@@ -50,9 +51,10 @@ class Past:
         while self._seconds[0][0] < second - self.span:
             self._seconds.popleft()
 
-    def before(self, second: int) -> MemoryTokens:
-        """The memory of a clip of that second, B = 1."""
-        kept = [s for s in self._seconds if second - self.span <= s[0] < second and len(s[2])]
+    def before(self, second: int, own: bool = False) -> MemoryTokens:
+        """The memory of a clip of that second, B = 1; with ``own`` that second is in it."""
+        wanted = range(second - self.span, second + own)
+        kept = [s for s in self._seconds if s[0] in wanted and len(s[2])]
         if not kept:
             return no_memory(1, self.width)
         seconds, tokens, boxes = zip(*kept, strict=True)
@@ -63,7 +65,9 @@ class Past:
 
 
 MINIATURE = "miniature"  # instead of a run's name
-SURE = 0.8  # least score of a person for torchvision's detectors (AlphAction's; ours score lower)
+# Least score of a person: AlphAction's for torchvision's detectors; ours score lower. Where the
+# model was scored on its detector's boxes, theirs is used.
+SURE = {True: 0.8, False: 0.35}
 _WORDS = {"backbone": "ir-csn-152", "pretrain": "K700", "frames": "32x2", "head": "t-only"}
 _FILES = (".pt", ".pth", ".pyth", ".pkl", ".safetensors")
 
@@ -78,8 +82,8 @@ def open_networks(
     model = stages.trained_model(replace(run, stage_folders=tuple(beside)))
     finder, name = open_detector(detector, experiment.scale, progress)
     memory = bool(experiment.stages[-1].memory)
-    ours = not detector.startswith("torchvision:")
-    threshold = (experiment.detections or Detections()).threshold if ours else SURE
+    same = experiment.detected and detector == experiment.detector
+    threshold = run.threshold if same else SURE[detector.startswith("torchvision:")]
     made_by = {"model": folder.name, "weights": weights_digest(model)}
     return Networks(
         detector=finder,
@@ -89,8 +93,10 @@ def open_networks(
         sampling=build.sampling(experiment),
         view=build.memory_view(experiment),
         multiple=build.numbers(experiment).pad_multiple,
+        loss=run.loss,
         span=experiment.span if memory else 0,
         remembered=experiment.remembered if memory else 0,
+        own_second=experiment.own_second,
         made_by=made_by | {"detector": name, "threshold": threshold},
         warning=warning(experiment, detector, video),
     )
@@ -146,11 +152,13 @@ class Networks:
     threshold: float  # the least score of a person
     model: ActionDetector
     labels: LabelMap  # in the model's order
+    loss: ActionLoss  # turns its logits into probabilities
     sampling: Sampling  # the frames of a clip
     view: Transform  # what the model sees of a clip
     multiple: int  # height and width of a padded clip are divisible by it
     span: int = 0  # seconds of memory; 0: the model has none
     remembered: int = 0  # persons a second in it
+    own_second: bool = False  # whether the second itself is in it
     made_by: dict  # names detector and model in files
     warning: str = ""  # said wherever results are shown
 
@@ -184,10 +192,14 @@ class Scorer:
         if not looks[0].numbers:
             return Sighting(looks, np.empty(0), np.empty((0, self.networks.labels.num_actions)))
         batch, head = self._clip(moment, looks[0].boxes), self.networks.model.head
-        memory = self.past.before(second_of(moment.time))
+        second = second_of(moment.time)
+        memory = self.past.before(second)
         tokens_NLC = self._tokens(moment, batch)
+        if self.networks.own_second:
+            memory = self.past.before(second, own=True)
         logits_NA = head(tokens_NLC, batch.boxes_norm_N4, batch.counts_B, memory)
-        actions_NA = logits_NA.sigmoid().cpu().double().numpy().round(6)
+        scores_NA = self.networks.loss.probabilities(logits_NA)
+        actions_NA = scores_NA.cpu().double().numpy().round(6)
         return Sighting(looks, persons[0][1], actions_NA)
 
     def follow(self, sighting: Sighting) -> None:
@@ -221,7 +233,7 @@ class Scorer:
     def _tokens(self, moment: Moment, batch: Batch) -> Tensor:
         """The head's tokens of the persons, which the memory keeps."""
         model = self.networks.model
-        tokens_NLC = model.tokens(batch.clips_BCTHW, batch.boxes_N4, batch.counts_B)
+        tokens_NLC = model.tokens(batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.sizes)
         self.past.keep(second_of(moment.time), tokens_NLC, batch.boxes_norm_N4)
         return tokens_NLC
 

@@ -1,0 +1,44 @@
+"""From logits to losses and to probabilities: the two that the field uses. The paper names none.
+
+Legend: N persons, A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class ActionLoss:
+    """Binary cross-entropy of every action, or ``poses``, if any, as one choice (ACAR, AlphAction).
+
+    ``poses`` are columns of the actions that exclude each other: sitting, standing and so on. Their
+    binary cross-entropies are then one cross-entropy of their softmax, and a person without any of
+    them has none. SlowFast and LFB take binary cross-entropy alone.
+    """
+
+    def __init__(self, poses: Sequence[int] = ()) -> None:
+        self.poses = list(poses)
+
+    def __call__(self, logits_NA: Tensor, actions_NA: Tensor) -> Tensor:
+        """The loss of each person, (N,), as a mean over the A actions."""
+        losses_NA = F.binary_cross_entropy_with_logits(logits_NA, actions_NA, reduction="none")
+        if not self.poses:
+            return losses_NA.mean(dim=1)
+        others_N = losses_NA.sum(dim=1) - losses_NA[:, self.poses].sum(dim=1)
+        target_NP = actions_NA[:, self.poses]
+        target_NP = target_NP / target_NP.sum(dim=1, keepdim=True).clamp(min=1)
+        pose_N = -(target_NP * logits_NA[:, self.poses].log_softmax(dim=1)).sum(dim=1)
+        return (others_N + pose_N) / logits_NA.shape[1]
+
+    def probabilities(self, logits_NA: Tensor) -> Tensor:
+        """What a person is scored by, (N, A)."""
+        scores_NA = logits_NA.sigmoid()
+        if self.poses:
+            softmax_NP = logits_NA[:, self.poses].softmax(dim=1)
+            columns = torch.tensor(self.poses, device=logits_NA.device)
+            scores_NA = scores_NA.index_copy(1, columns, softmax_NP)
+        return scores_NA
