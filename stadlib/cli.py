@@ -146,6 +146,7 @@ def train(
     head: Annotated[str | None, "linear, s-only, t-only, all"] = None,
     memory: Annotated[str | None, "rows of Table 1: no (default), yes, all"] = None,
     detector: Annotated[str | None, "ground-truth (default with --data), v1, v2, v3"] = None,
+    recall: Annotated[str | None, "rows of Table 2: none (default), embedding, geometry"] = None,
     scale: ScaleName = "mini",
     seed: Annotated[Sequence[int], "one run for each"] = (0,),
     data: Annotated[str, "a folder with a dataset of your own"] = "",
@@ -161,7 +162,7 @@ def train(
     else:
         detector = detector or ("ground-truth" if data and table not in ("4", "uses") else None)
         words = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "head": head}
-        words |= {"memory": memory, "detector": detector}
+        words |= {"memory": memory, "detector": detector, "recall": recall}
         words = {name: word for name, word in words.items() if word is not None}
         rows = [row for one in seed for row in _rows(table, words, scale, one)]
     if data:

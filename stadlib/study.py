@@ -192,6 +192,7 @@ def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution 
     metrics = stages.predict(opened, stages.run_stages(opened))
     origin = {"processes": processes.num_processes()} if several else {}
     origin |= {"precision": "bfloat16"} if opened.half else {}
+    origin |= {"threshold": opened.threshold} if experiment.detected else {}
     bare = make_record(experiment, {}, origin, folder)
     record = _measured(bare, metrics, started, folder / "record.json")
     processes.barrier()

@@ -160,7 +160,8 @@ def with_memory():
     """The record of Table 2's third strategy at smoke scale."""
     from stadlib import recipes
 
-    rows = recipes.table2(scale="smoke", backbone="ir-csn-152")
+    words = {"backbone": "ir-csn-152", "detector": "ground-truth"}
+    rows = recipes.table2(scale="smoke", **words)
     return shared_run(rows["A+K first, empty Kinetics bank"])
 
 

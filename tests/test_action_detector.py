@@ -5,10 +5,13 @@ import copy
 import pytest
 import torch
 
+from stadlib import recipes
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import LinearHead, RelationHead, no_memory
 from stadlib.models.networks import csn_mini, freeze_batchnorm, slowfast_mini
-from stadlib.models.roi_fusion import Fusion, RoIAlign3d
+from stadlib.models.roi_fusion import Fusion, RoIAlign3d, Unfused
+from stadlib.recipes.experiment import Experiment
+from stadlib.training import build
 
 COUNTS = torch.tensor([2, 0, 1])
 BOXES = torch.tensor([[3.0, 5.0, 30.0, 40.0], [20.0, 10.0, 44.0, 47.0], [0.0, 0.0, 20.0, 48.0]])
@@ -16,11 +19,15 @@ WIDTH, ACTIONS = 16, 5
 CLIPS = torch.randint(256, (3, 3, 8, 48, 48), generator=torch.Generator().manual_seed(1)).byte()
 
 
-def make_detector(make_backbone, kind: str) -> ActionDetector:
+def make_detector(make_backbone, kind: str, beside="tiled", layers=2) -> ActionDetector:
     torch.manual_seed(0)
     backbone = make_backbone()
-    if kind == "linear":
-        head = LinearHead(WIDTH, ACTIONS)
+    fusion = Fusion(backbone.out_channels, WIDTH, beside, layers)
+    if kind == "raw":
+        fusion = Unfused(backbone.out_channels)
+        head = LinearHead(backbone.out_channels, ACTIONS)
+    elif kind == "linear":
+        head = LinearHead(WIDTH, ACTIONS, "mean")
     else:
         averaged = {"t-only": ("H", "W"), "s-only": ("T",)}[kind]
         head = RelationHead(WIDTH, ACTIONS, averaged, num_heads=4)
@@ -29,25 +36,29 @@ def make_detector(make_backbone, kind: str) -> ActionDetector:
         if parameter.ndim == 1:  # norms of residual branches and biases start at zero
             torch.nn.init.normal_(parameter, mean=0.5, std=0.1)
     roi = RoIAlign3d(4, 1 / backbone.spatial_stride)
-    detector = ActionDetector(backbone, roi, Fusion(backbone.out_channels, WIDTH), head)
+    detector = ActionDetector(backbone, roi, fusion, head)
     freeze_batchnorm(detector)
     return detector.eval()
 
 
-def forward(detector, clips=CLIPS, boxes=BOXES, counts=COUNTS):
-    return detector(clips, boxes, counts, boxes / 48, no_memory(len(counts), WIDTH))
+SIZES = [(48, 48)] * 3
+
+
+def forward(detector, clips=CLIPS, boxes=BOXES, counts=COUNTS, sizes=SIZES):
+    return detector(clips, boxes, counts, sizes, boxes / 48, no_memory(len(counts), WIDTH))
 
 
 @pytest.mark.parametrize("make_backbone", [csn_mini, slowfast_mini])
-@pytest.mark.parametrize("kind", ["linear", "s-only", "t-only"])
+@pytest.mark.parametrize("kind", ["raw", "linear", "s-only", "t-only"])
 def test_clips_and_boxes_become_logits_and_everything_learns(make_backbone, kind):
     detector = make_detector(make_backbone, kind).train()
     logits, _ = forward(detector)
     assert logits.shape == (3, ACTIONS)
     logits.square().sum().backward()
     learning = {name: p for name, p in detector.named_parameters() if p.requires_grad}
-    assert {name.split(".")[0] for name in learning} == {"backbone", "fusion", "head"}
-    if kind == "linear":
+    fused = {"fusion"} if kind != "raw" else set()
+    assert {name.split(".")[0] for name in learning} == {"backbone", "head"} | fused
+    if kind in ("raw", "linear"):
         assert all(parameter.grad.any() for parameter in learning.values())
 
 
@@ -77,8 +88,36 @@ def test_tokens_are_what_the_head_reads():
     detector = make_detector(csn_mini, "t-only")
     logits, tokens = forward(detector)
     assert tokens.shape == (3, 4, WIDTH)
-    assert torch.equal(detector.tokens(CLIPS, BOXES, COUNTS), tokens)
+    assert torch.equal(detector.tokens(CLIPS, BOXES, COUNTS, SIZES), tokens)
     assert torch.equal(detector.head(tokens, BOXES / 48, COUNTS, no_memory(3, WIDTH)), logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make_backbone", [csn_mini, slowfast_mini])
+@pytest.mark.parametrize("kind", ["raw", "linear", "s-only", "t-only"])
+def test_a_clip_scores_the_same_alone_and_padded_beside_others(make_backbone, kind):
+    """A landscape, a portrait and a small clip in one batch; whatever stands in the padding."""
+    detector = make_detector(make_backbone, kind)
+    sizes = [(48, 32), (32, 48), (24, 24)]
+    boxes = BOXES.clamp(max=22)
+    counts = torch.tensor([1, 1, 1])
+    together, _ = forward(detector, CLIPS, boxes, counts, sizes)
+    for clip, (height, width) in enumerate(sizes):
+        alone = CLIPS[clip : clip + 1, :, :, :height, :width]
+        one = slice(clip, clip + 1)
+        logits, _ = forward(detector, alone, boxes[one], counts[one], sizes[one])
+        torch.testing.assert_close(together[one], logits, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_persons_keep_their_order_whatever_the_sizes_of_their_clips():
+    detector = make_detector(csn_mini, "t-only")
+    counts, sizes = torch.tensor([1, 1, 1]), [(48, 48), (40, 48), (48, 48)]
+    logits, tokens = forward(detector, counts=counts, sizes=sizes)
+    swapped = [2, 0, 1]
+    again = forward(detector, CLIPS[swapped], BOXES[swapped], counts, [sizes[i] for i in swapped])
+    torch.testing.assert_close(again[0], logits[swapped], rtol=0, atol=1e-5)
+    torch.testing.assert_close(again[1], tokens[swapped], rtol=0, atol=1e-5)
 
 
 def test_a_batch_without_persons_trains():
@@ -97,3 +136,48 @@ def test_a_copy_is_independent_and_equal():
         buffer.zero_()
     assert torch.equal(forward(twin)[0], before)
     assert not torch.equal(forward(detector)[0], before)
+
+
+@pytest.mark.slow
+def test_paper_size_models_of_every_word():
+    """Parameters by part: those of the paper's rows and of every choice that the paper leaves."""
+    rows = [*recipes.table1(scale="paper"), *recipes.choices_compared(scale="paper").values()]
+    counted = {}
+    for row in dict.fromkeys(rows):
+        with torch.device("meta"):
+            model = build.action_detector(row, 60, row.memory)
+        parts = {name: part for name, part in model.named_children() if name != "roi"}
+        millions = {n: sum(p.numel() for p in m.parameters()) / 1e6 for n, m in parts.items()}
+        counted[row.backbone, row.head, row.fusion, row.linear, row.recall] = {
+            name: round(number, 2) for name, number in millions.items()
+        }
+        assert (model.backbone.spatial_stride, model.roi.options[1]) == (16, 1 / 16)
+    csn, slowfast = 28.88, 84.81
+    tiled = {"backbone": csn, "fusion": 4.46, "head": 3.18}
+    assert counted["ir-csn-152", "t-only", "tiled", "raw", "none"] == tiled
+    assert counted["ir-csn-152", "t-only", "grid-1x1", "raw", "none"] == tiled | {"fusion": 2.1}
+    assert counted["ir-csn-152", "t-only", "tiled", "raw", "geometry"] == tiled | {"head": 3.21}
+    linear = {"backbone": slowfast, "fusion": 0.0, "head": 0.14}
+    assert counted["slowfast-152", "linear", "tiled", "raw", "none"] == linear
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", ["ir-csn-152", "slowfast-101"])
+def test_portrait_beside_landscape_at_paper_size(backbone):
+    """Logits are those of each clip alone, to 1e-4: sums of a batch are taken in another order."""
+    torch.manual_seed(0)
+    frames = "32x2" if backbone == "ir-csn-152" else "8x8+32x2"
+    row = Experiment(backbone=backbone, frames=frames)
+    detector = build.action_detector(row, 60).eval()
+    torch.nn.init.normal_(detector.head.classifier.weight)
+    clips = torch.randint(256, (2, 3, 32, 96, 96), dtype=torch.uint8)
+    sizes, counts = [(64, 96), (96, 64)], torch.tensor([1, 2])
+    boxes = torch.tensor([[5.0, 4, 40, 60], [10, 20, 50, 90], [0, 0, 64, 96]])
+    together, _ = detector(clips, boxes, counts, sizes, boxes / 96, no_memory(2, 512))
+    persons = boxes.split(counts.tolist())
+    for clip, (height, width) in enumerate(sizes):
+        one = slice(clip, clip + 1)
+        alone = clips[one, :, :, :height, :width], persons[clip], counts[one], sizes[one]
+        logits, _ = detector(*alone, persons[clip] / 96, no_memory(1, 512))
+        torch.testing.assert_close(together.split(counts.tolist())[clip], logits, rtol=0, atol=1e-4)

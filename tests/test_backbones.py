@@ -69,8 +69,8 @@ def test_forward_leaves_its_input_alone():
 def test_slowfast_concatenates_the_slow_path_and_the_averaged_fast_one():
     backbone, x = shaken(slowfast_mini()).eval(), clips()
     with torch.no_grad():
-        slow, fast = backbone.net([x[:, :, ::2], x])
-        features = backbone(x)
+        slow, fast = backbone.net([x[:, :, backbone.slow_frames(x.shape[2])], x])
+        features = backbone.features(x)
     assert fast.shape[2] == 2 * slow.shape[2]
     assert torch.equal(features[:, : slow.shape[1]], slow)
     averaged = fast.unflatten(2, (-1, 2)).mean(dim=3)
@@ -154,7 +154,17 @@ def test_activations_in_place_change_no_bit(make, frozen):
 def test_normalize_is_kinetics():
     uint8 = torch.randint(256, (2, 3, 4, 6, 6), dtype=torch.uint8)
     torch.testing.assert_close(Normalize()(uint8), (uint8 / 255 - 0.45) / 0.225)
-    assert not Normalize().state_dict()
+    own = Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.1])(uint8)
+    torch.testing.assert_close(own[:, 1], (uint8[:, 1] / 255 - 0.5) / 0.3)
+
+
+def test_the_slow_path_sees_pyslowfasts_frames():
+    """``pack_pathway_output`` of SlowFast takes ``linspace(0, T - 1, T // alpha).long()``."""
+    network = slowfast_mini()
+    network.temporal_stride = 4
+    assert network.slow_frames(32) == [0, 4, 8, 13, 17, 22, 26, 31]
+    network.strided = True
+    assert network.slow_frames(32) == [0, 4, 8, 12, 16, 20, 24, 28]
 
 
 def test_csn_is_pytorchvideos_csn_without_its_head():
@@ -176,14 +186,14 @@ def test_csn_is_pytorchvideos_csn_without_its_head():
         norm=lambda num_features, eps, momentum: nn.BatchNorm3d(num_features, 1e-3, momentum),
     )
     body = nn.Sequential(*theirs.blocks[:-1])
-    state = {f"net.blocks.{name}": tensor for name, tensor in body.state_dict().items()}
+    state = {f"blocks.{name}": tensor for name, tensor in body.state_dict().items()}
     shaken(ours)
-    assert ours.state_dict().keys() == state.keys()
+    assert ours.net.state_dict().keys() == state.keys()
     body.load_state_dict(
-        {name.removeprefix("net.blocks."): t for name, t in ours.state_dict().items()}
+        {name.removeprefix("blocks."): t for name, t in ours.net.state_dict().items()}
     )
     with torch.no_grad():
-        torch.testing.assert_close(ours.eval()(clips()), body.eval()(clips()))
+        torch.testing.assert_close(ours.eval().features(clips()), body.eval()(clips()))
 
 
 @pytest.mark.slow

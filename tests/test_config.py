@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 
+from stadlib import recipes
 from stadlib.base import ConfigError
 from stadlib.recipes import scales
-from stadlib.recipes.experiment import Detections, Experiment, Stage, from_dict
+from stadlib.recipes.experiment import Detections, Experiment, Stage, earlier, from_dict
+from stadlib.report.tables import reference_records
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,11 @@ from stadlib.recipes.experiment import Detections, Experiment, Stage, from_dict
         (lambda: Experiment(detections=Detections()), "need a detector; choose from v1, v2, v3"),
         (lambda: Detections(threshold=1.5), r"threshold=1\.5; give a score from 0 to 1"),
         (lambda: Detections(training="detected"), "choose from ground-truth, ground-truth"),
+        (lambda: Experiment(recall="geometry"), "recall is for memory; name datasets"),
+        (lambda: Experiment(own_second=True), "own_second is for memory"),
+        (lambda: Experiment(linear="fused"), "linear='fused' is for head='linear'"),
+        (lambda: Stage(views=0), "views=0; give a whole number, 1 or more"),
+        (lambda: Stage(views=2), "views are of a stage on features; give train='head'"),
     ],
 )
 def test_a_wrong_word_is_answered_with_the_choices(make, answer):
@@ -34,19 +41,116 @@ def test_a_wrong_word_is_answered_with_the_choices(make, answer):
         make()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"seed": 1},
-        {"head": "linear"},
-        {"scale": "mini"},
-        {"stages": (Stage(lr=0.5),)},
-        {"scales": (256,)},
-    ],
+REMEMBERS = (
+    Stage(memory=("ava",)),
+    Stage(memory=("ava",), start="previous", train="head"),
 )
-def test_digest_changes_with_every_deciding_word(change):
-    experiment = Experiment()
-    assert replace(experiment, **change).digest != experiment.digest
+WHOLE = Experiment(stages=REMEMBERS, span=30, remembered=5, detector="v3", scale="mini")
+LINEAR = Experiment(head="linear", scale="mini")
+CHANGES = {  # of a field: another value, and the experiment that takes it
+    "backbone": (Experiment(), {"backbone": "slowfast-152", "frames": "8x8+32x2"}),
+    "frames": (WHOLE, "64x1"),
+    "head": (WHOLE, "s-only"),
+    "pretrain": (WHOLE, "K400"),
+    "aggregate": (WHOLE, "max"),
+    "fusion": (WHOLE, "grid"),
+    "linear": (LINEAR, "fused"),
+    "loss": (WHOLE, "pose-softmax"),
+    "stages": (WHOLE, REMEMBERS[:1]),
+    "span": (WHOLE, 5),
+    "remembered": (WHOLE, 2),
+    "recall": (WHOLE, "geometry"),
+    "own_second": (WHOLE, True),
+    "chosen": (WHOLE, "random"),
+    "detector": (WHOLE, "v2"),
+    "detections": (WHOLE, Detections(product=True)),
+    "scales": (WHOLE, (64,)),
+    "flip": (WHOLE, False),
+    "seed": (WHOLE, 1),
+    "scale": (WHOLE, "paper"),
+}
+STAGE_CHANGES = {
+    "data": ("ava",),
+    "memory": ("ava", "kinetics"),
+    "start": "previous-but-classifier",
+    "train": "classifier",
+    "sampler": "class-balanced",
+    "iterations": 7,
+    "batch": 3,
+    "lr": 0.5,
+    "drop": 0.1,
+    "weight_decay": 0.0,
+    "clip": 1.0,
+    "views": 4,
+}
+ONLY_TESTED = {"stages", "detector", "detections", "scales", "flip"}  # once the stages are the same
+
+
+def test_every_field_has_a_change_here():
+    others = {"dataset"}  # a folder, whose files are in the digest: see test_study
+    assert {field.name for field in fields(Experiment)} == {*CHANGES} | others
+    assert {field.name for field in fields(Stage)} == {*STAGE_CHANGES}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_every_field_of_an_experiment_is_in_its_digest(field):
+    experiment, value = CHANGES[field]
+    other = replace(experiment, **(value if isinstance(value, dict) else {field: value}))
+    assert other.digest != experiment.digest
+    if field not in ONLY_TESTED:
+        assert other.stage_digest(len(other.stages)) != experiment.stage_digest(
+            len(experiment.stages)
+        )
+
+
+@pytest.mark.parametrize("field", STAGE_CHANGES)
+def test_every_field_of_a_stage_is_in_its_digest(field):
+    plain = Experiment(stages=(Stage(), Stage(start="previous", train="head")), scale="mini")
+    experiment = WHOLE if field == "memory" else plain
+    first, second = experiment.stages
+    changed = replace(second, **{field: STAGE_CHANGES[field]})
+    other = replace(experiment, stages=(first, changed))
+    assert other.digest != experiment.digest
+    assert other.stage_digest(2) != experiment.stage_digest(2)
+
+
+@pytest.mark.parametrize("numbers", [scales.SCALES, scales.RECIPES, scales.DETECTOR_SCALES])
+def test_every_number_of_a_scale_is_in_the_digest(numbers, monkeypatch):
+    experiment, own = Experiment(scale="mini", detector="v3"), numbers["mini"]
+    before = experiment.digest
+    for field in fields(own):
+        value = getattr(own, field.name)
+        value = "other" if isinstance(value, str) else (1,) if isinstance(value, tuple) else 77
+        monkeypatch.setitem(numbers, "mini", replace(own, **{field.name: value}))
+        assert experiment.digest != before, field.name
+    monkeypatch.setitem(numbers, "mini", own)
+    assert experiment.digest == before
+
+
+def test_records_of_before_are_named_in_todays_words():
+    """Every committed record without the later fields is a row of today's, in earlier words."""
+    records = [r for r in reference_records() if "fusion" not in r.experiment]
+    named = [from_dict(record.experiment) for record in records]
+    assert {row.fusion for row in named} <= {"grid-1x1"}
+    assert {row.recall for row in named if row.memory} <= {"geometry"}
+    assert {row.linear for row in named if row.head == "linear"} <= {"fused"}
+    known = [row for rows in today() for row in rows]
+    assert {replace(row, seed=0) for row in named} <= {earlier(row) for row in known}
+    assert earlier(WHOLE).detections.threshold == 0.35
+
+
+def today():
+    """The rows of all tables at mini."""
+    yield from (recipes.table1(detector=boxes) for boxes in recipes.DETECTORS)
+    for backbone in ("ir-csn-152", "slowfast-152"):
+        yield recipes.table4(backbone=backbone).values()
+        yield recipes.box_uses(backbone=backbone).values()
+        for boxes in ("ground-truth", "v3"):
+            words = {"backbone": backbone, "detector": boxes}
+            for head in ("s-only", "t-only"):
+                yield recipes.memory_ablation(**words, head=head).values()
+                yield recipes.table2(**words, head=head).values()
+            yield recipes.table3(**words).values()
 
 
 def test_an_experiment_survives_json():

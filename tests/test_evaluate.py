@@ -17,6 +17,7 @@ from stadlib.data.labels import LabelMap, write_label_map
 from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
 from stadlib.data.rows import COLUMNS, read_rows
 from stadlib.models.heads import no_memory
+from stadlib.models.losses import ActionLoss
 from stadlib.recipes.experiment import Detections
 from stadlib.training import stages
 from stadlib.training.bank import WRITTEN, FeatureBank
@@ -31,7 +32,7 @@ class Brightness(torch.nn.Module):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.tensor(0.01))
 
-    def forward(self, clips, boxes, counts, boxes_norm, memory):
+    def forward(self, clips, boxes, counts, sizes, boxes_norm, memory):
         bright = clips.float().mean(dim=(1, 2, 3, 4)).repeat_interleave(counts) * self.scale
         return torch.stack((bright, -bright), dim=1), bright
 
@@ -44,14 +45,14 @@ def view(*levels: int) -> Batch:
         counts_B=torch.tensor([2, 0, 1]),
         actions_NA=torch.zeros(3, 2),
         boxes_norm_N4=torch.tensor([[0.1, 0.2, 0.5, 0.9], [0.5, 0.2, 0.9, 0.9], [0, 0, 1, 1]]),
+        sizes=[(8, 8)] * 3,
         keys=[("ava", "a", 902.0), ("ava", "b", 903.0), ("kinetics", "c", 5.016949)],
     )
 
 
 def score(*views: Batch) -> pd.DataFrame:
-    return stages.score_persons(
-        Brightness(), [list(views)], lambda keys: no_memory(len(keys), 1), LABELS
-    )
+    nothing = lambda keys: no_memory(len(keys), 1)  # noqa: E731
+    return stages.score_persons(Brightness(), [list(views)], ActionLoss(), nothing, LABELS)
 
 
 def test_scores_are_the_mean_of_the_views():

@@ -221,7 +221,7 @@ def test_thresholds_share_their_axis_and_name_their_lines_apart(thresholds):
     assert upper.get_xlim() == lower.get_xlim()
     named = {"AVA: recall", "AVA: precision", "Kinetics: recall", "Kinetics: precision"}
     assert named == {text.get_text() for text in upper.texts}
-    assert {"AVA", "Kinetics", " in Table 4"} == {text.get_text() for text in lower.texts}
+    assert {"AVA", "Kinetics", " where they meet"} == {text.get_text() for text in lower.texts}
     require_apart(lower.texts)
     drawn = [line.get_ydata().tolist() for line in lower.lines if len(line.get_ydata()) == 3]
     assert drawn == [thresholds.loc[name, "mAP"].tolist() for name in ("AVA", "Kinetics")]

@@ -10,6 +10,7 @@ from stadlib.models.heads import (
     LinearHead,
     MemoryTokens,
     PersonDropout,
+    Recall,
     RelationHead,
     no_memory,
     set_share,
@@ -33,9 +34,15 @@ def _seed():
     torch.manual_seed(0)
 
 
+def fresh_head(kind: str, aggregate: str = "mean", *, geometry: bool = True) -> RelationHead:
+    recall = Recall(WIDTH, SPAN, geometry, num_heads=4)
+    averaged = AVERAGED[kind]
+    return RelationHead(WIDTH, ACTIONS, averaged, aggregate, recall=recall, num_heads=4)
+
+
 def make_head(kind: str, aggregate: str = "mean") -> RelationHead:
     """A head whose every parameter is at work: zero projections would hide any mistake."""
-    head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], aggregate, span=SPAN, num_heads=4)
+    head = fresh_head(kind, aggregate)
     for parameter in head.parameters():
         nn.init.normal_(parameter, std=0.5)
     return head.eval()
@@ -110,7 +117,7 @@ def test_a_stranger_in_another_clip_changes_no_bit(kind):
 
 def test_persons_and_memory_matter_to_their_clip_only(kind):
     """Persons also to a fresh head: its residual branches start open."""
-    fresh = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], span=SPAN, num_heads=4).eval()
+    fresh = fresh_head(kind).eval()
     head, features, memory = make_head(kind), make_features(), make_memory(kind)
     changed = features.clone()
     changed[0] = torch.randn_like(changed[0])
@@ -209,7 +216,7 @@ def test_permuted_persons_have_permuted_logits(kind):
 
 
 def test_every_parameter_of_a_fresh_head_learns_within_two_steps(kind):
-    head = RelationHead(WIDTH, ACTIONS, AVERAGED[kind], span=SPAN, num_heads=4)
+    head = fresh_head(kind)
     start = [parameter.clone() for parameter in head.parameters()]
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
     features, memory = make_features(), make_memory(kind)

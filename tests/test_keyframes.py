@@ -26,6 +26,7 @@ from stadlib.data.keyframes import (
     detected_seconds,
     detections,
     every_second,
+    meeting_threshold,
     moments,
     read_annotation_file,
     read_annotations,
@@ -208,6 +209,30 @@ def test_boxes_from_the_threshold_on_highest_score_first(layout, rows, threshold
         assert keyframe.boxes.dtype == np.float32
         assert keyframe.actions.shape == (count, 60) and not keyframe.actions.any()
         assert keyframe.person_ids.tolist() == [-1] * count and keyframe.source == "kinetics"
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(row_of, max_size=30, unique_by=lambda r: (*r[:3], r[-1])), st.integers(1, 9))
+def test_precision_and_recall_meet_where_boxes_are_as_many_as_persons(layout, rows, persons):
+    lines = [f"{MOMENTS[0][0]},{MOMENTS[0][1]},{n / 100},0.2,0.99,0.9,12" for n in range(persons)]
+    layout.annotations("kinetics", "val").write_text("\n".join(lines) + "\n")
+    write(layout, rows)
+    threshold = meeting_threshold(layout, ["kinetics"], "v1")
+    scores = sorted((r[-1] for r in rows if r[:2] == MOMENTS[0]), reverse=True)
+    if len(scores) <= persons:
+        assert threshold == min(scores, default=0.0)
+    else:
+        kept = [score for score in scores if score >= threshold]
+        assert len(kept) >= persons and kept[persons - 1] == threshold
+
+
+def test_a_threshold_needs_validation_persons(layout):
+    layout.annotations("kinetics", "val").write_text("a,902\n")
+    write(layout, [row(*MOMENTS[0], 0.1)])
+    with pytest.raises(InputError, match="no validation person; give a least score"):
+        meeting_threshold(layout, ["kinetics"], "v1")
 
 
 def test_detected_keyframes_are_the_annotated_ones_in_the_order_of_their_file(layout):

@@ -49,12 +49,12 @@ def num_written(bank: FeatureBank) -> int:
     return int((bank.states == WRITTEN).sum())
 
 
-def by_loops(seconds: dict, skip: set, key: tuple[str, int], span: int, most: int) -> list[tuple]:
+def by_loops(seconds: dict, skip: set, key: tuple, span: int, most: int, own: bool) -> list[tuple]:
     """(relative second, number of the person) of all in memory, one after the other."""
     return [
         (offset, number)
         for offset in range(-span, span + 1)
-        if offset and (key[0], key[1] + offset) not in skip
+        if (offset or own) and (key[0], key[1] + offset) not in skip
         for number in range(seconds.get((key[0], key[1] + offset), 0))[:most]
     ]
 
@@ -68,22 +68,46 @@ def by_loops(seconds: dict, skip: set, key: tuple[str, int], span: int, most: in
     span=st.integers(0, 5),
     most=st.integers(1, 4),
     keys=st.lists(st.tuples(st.sampled_from("abx"), st.integers(-3, 12)), min_size=1, max_size=5),
+    own=st.booleans(),
 )
-def test_a_window_equals_a_loop_over_seconds(tmp_path_factory, seconds, skipped, span, most, keys):
+def test_a_window_equals_a_loop_over_seconds(
+    tmp_path_factory, seconds, skipped, span, most, keys, own
+):
     skip = set(list(seconds)[:skipped])
     bank = filled(tmp_path_factory.mktemp("bank"), seconds, skip)
-    memory = bank.window(keys, span, most)
+    memory = bank.window(keys, span, most, own)
     for clip, key in enumerate(keys):
         written = memory.mask_BM[clip]
         times, tokens = memory.seconds_BM[clip, written], memory.tokens_BMLC[clip, written]
         numbers = tokens[:, 0, 2].int().tolist()
-        expected = by_loops(seconds, skip, key, span, most)
+        expected = by_loops(seconds, skip, key, span, most, own)
         assert list(zip(times.tolist(), numbers, strict=True)) == expected
         assert (tokens[..., 0] == ord(key[0]) % 16).all()
         assert (tokens[:, 0, 1] == key[1] + times).all()
         assert not memory.tokens_BMLC[clip, ~written].any()
     assert memory.mask_BM.any(dim=0).all()  # no wider than the fullest clip
     assert memory.tokens_BMLC.shape[1:] == (memory.mask_BM.shape[1], L, C)
+
+
+def test_drawn_persons_are_some_of_a_seconds_and_depend_on_seed_and_clip_alone(tmp_path):
+    bank = filled(tmp_path, {("a", 1): 6, ("a", 2): 1, ("a", 3): 2, ("b", 1): 6})
+
+    def persons_of(memory, clip):
+        written = memory.mask_BM[clip]
+        numbers = memory.tokens_BMLC[clip, written][:, 0, 2].int().tolist()
+        return list(zip(memory.seconds_BM[clip, written].tolist(), numbers, strict=True))
+
+    seen = set()
+    for seed in range(40):
+        drawn = persons_of(bank.window([("a", 2)], 2, 2, draw=seed), 0)
+        assert drawn[2:] == [(1, 0), (1, 1)]  # two of two
+        assert drawn[0][0] == drawn[1][0] == -1 and 0 <= drawn[0][1] < drawn[1][1] < 6
+        both = bank.window([("b", 2), ("a", 2)], 2, 2, draw=seed)
+        assert persons_of(both, 1) == drawn
+        seen |= {number for second, number in drawn if second == -1}
+    assert seen == {*range(6)}
+    surest = persons_of(bank.window([("a", 2)], 2, 2), 0)
+    assert surest[:2] == [(-1, 0), (-1, 1)]
 
 
 def test_what_is_read_was_written_in_half_precision(tmp_path):
@@ -208,13 +232,14 @@ def test_sources_remember_their_own_by_the_nearest_second(tmp_path):
     other = filled(tmp_path / "kinetics", {("a", 5): 3})
     keys = [("ava", "a", 3.0), ("kinetics", "a", 4.016949), ("ava", "b", 1.0)]
     empty = no_memory(3, C)
-    both = windows({"ava": one, "kinetics": other}, keys, 4, 5, empty)
+    limits = {"span": 4, "max_persons": 5}
+    both = windows({"ava": one, "kinetics": other}, keys, empty, **limits)
     assert both.mask_BM.sum(dim=1).tolist() == [3, 3, 0]
     assert both.seconds_BM[1].tolist() == [1, 1, 1]
-    only = windows({"ava": one}, keys, 4, 5, empty)
+    only = windows({"ava": one}, keys, empty, **limits)
     assert only.mask_BM.sum(dim=1).tolist() == [3, 0, 0]
     assert torch.equal(only.tokens_BMLC[0], both.tokens_BMLC[0])
-    assert windows({}, keys, 4, 5, empty) is empty
+    assert windows({}, keys, empty, **limits) is empty
 
 
 # ------------------------------------------------------------------------------ the online memory

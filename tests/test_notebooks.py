@@ -136,3 +136,14 @@ def test_a_link_to_code_is_called_as_its_file(path: Path) -> None:
     text = "\n".join(cell.source for cell in cells(path, "markdown"))
     for name, target in re.findall(r"\[([\w/]+\.py)\]\(([^)]+)\)", text):
         assert target.endswith(f"/{name}") and (path.parent / target).is_file(), target
+
+
+@every_notebook
+def test_a_number_in_the_text_stands_in_an_output(path: Path) -> None:
+    """Decimal numbers; those of a name (``v2.2``), a measure (AP@0.5, IoU 0.5) or code are none."""
+    outputs = [output for cell in cells(path, "code") for output in cell.outputs]
+    shown = " ".join(str(output.get("data", {}).get("text/plain", "")) for output in outputs)
+    name = r"`[^`]*`|\[[^\]]*\]\([^)]*\)|\$[^$]*\$|AP@[\d.:]+|IoU [\d.]+"
+    for cell in cells(path, "markdown"):
+        numbers = re.findall(r"(?<![\w.])\d+\.\d+(?!\w)", re.sub(name, "", cell.source))
+        assert [number for number in numbers if number not in shown] == []

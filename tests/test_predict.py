@@ -103,6 +103,7 @@ def test_scores_are_those_of_the_study_s_evaluation(tiny_dataset, tmp_path):
     rows = stages.score_persons(
         own.model,
         build.test_batches(row, layout, keyframes, [own.view]),
+        own.loss,
         lambda keys: no_memory(len(keys), own.model.fusion.width),
         own.labels,
         total=5,

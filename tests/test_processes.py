@@ -54,7 +54,8 @@ def test_two_processes_equal_one(tmp_path, pair):
     assert len(logs[0]) == len(logs[1]) == ITERATIONS
 
 
-ROW = recipes.table2(scale="smoke", backbone="ir-csn-152")["A+K first, empty Kinetics bank"]
+WORDS = {"backbone": "ir-csn-152", "detector": "ground-truth"}
+ROW = recipes.table2(scale="smoke", **WORDS)["A+K first, empty Kinetics bank"]
 STEPS = 8
 ONLINE = replace(  # dropout, an online bank, clips of several sizes, then offline banks
     ROW,  # at a tenth of its rate, which amplifies rounding less

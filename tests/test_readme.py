@@ -16,6 +16,7 @@ import pytest
 from stadlib import cli, study
 from stadlib.base import runs_dir
 from stadlib.cli import main
+from stadlib.recipes import CHOICES, MEMORY_CHOICES
 from stadlib.recipes.experiment import Detections, Experiment, Stage
 from stadlib.recipes.scales import Scale
 from stadlib.report import readme
@@ -117,6 +118,21 @@ def test_a_statement_of_the_paper_names_code_and_fields_that_exist(row):
         if owner in fields:
             assert field in fields[owner].__dataclass_fields__
     assert row["status"] in ("as written", "our reading", "deviation")
+    assert row.get("mini", "loss") in CHOICES | MEMORY_CHOICES
+
+
+def test_every_field_has_a_row_in_the_page():
+    """But those that name a machine's data, a run's size and its seed, of which the paper is."""
+    text = " ".join(row["change"] for row in readme.fidelity_rows())
+    named = {*re.findall(r"(\w+\.\w+)", text)}
+    fields = {
+        f"{kind.__name__}.{name}"
+        for kind in (Experiment, Stage, Detections)
+        for name in kind.__dataclass_fields__
+    }
+    assert fields - named == {"Experiment.seed", "Experiment.scale", "Experiment.dataset"}
+    shown = {row["mini"] for row in readme.fidelity_rows() if "mini" in row}
+    assert shown == {*CHOICES, *MEMORY_CHOICES}
 
 
 def test_links_of_the_pages_lead_to_files():

@@ -47,6 +47,31 @@ def test_table2_is_three_sequences_of_stages():
         assert (row.span, row.remembered) == (30, 5)
 
 
+def test_tables_2_and_3_are_on_the_papers_boxes_and_take_the_words_of_table_1():
+    """Row 3 of the paper's Table 2 is a row of its Table 1."""
+    best = recipes.table2(scale="paper")["A+K first, empty Kinetics bank"]
+    words = {"backbone": "slowfast-152", "frames": "8x8+32x2", "memory": "yes", "head": "t-only"}
+    assert recipes.table1(scale="paper", **words) == (best,)
+    rows = recipes.table3(frames="64x1", pretrain="K400", detector="v1")
+    assert {(r.frames, r.pretrain, r.detector) for r in rows.values()} == {("64x1", "K400", "v1")}
+    assert {row.detector for row in recipes.table3().values()} == {"v3"}
+
+
+def test_what_the_paper_leaves_open_differs_in_one_field():
+    rows = recipes.choices_compared()
+    for field, (own, *others) in (recipes.CHOICES | recipes.MEMORY_CHOICES).items():
+        for word in others:
+            here, there = rows[field, own].to_dict(), rows[field, word].to_dict()
+            differ = {name for name in here | there if here.get(name) != there.get(name)}
+            memory = {"stages", "span", "remembered"}
+            expected = {"memory": memory, "views": {"stages"}}.get(field, {field})
+            assert differ == expected, (field, word)
+    table1 = recipes.table1(detector="ground-truth", memory="no")
+    assert {rows["fusion", "tiled"], rows["linear", "raw"]} <= {*table1}
+    plain = recipes.table2(backbone="ir-csn-152", detector="ground-truth")["A+K first, new head"]
+    assert rows["recall", "none"] == rows["own_second", False] == rows["views", 1] == plain
+
+
 @pytest.mark.parametrize(
     ("words", "answer"),
     [

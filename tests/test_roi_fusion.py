@@ -80,23 +80,35 @@ def test_boxes_keep_their_pixels_in_bfloat16():
     assert (rounded - exact).abs().max() > 0.05
 
 
-def test_fusion_is_the_convolution_of_the_concatenation():
-    """Paper section 2.1, word by word: RoIs and scene side by side, then one convolution."""
-    fusion, boxes = Fusion(in_channels=8, width=16).double(), BOXES.double()
+@pytest.mark.parametrize("beside", ["tiled", "mean", "grid"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_fusion_is_convolutions_of_the_concatenation(beside, layers):
+    """Paper section 2.1, word by word: RoIs and scene side by side, then convolutions."""
+    fusion, boxes = Fusion(8, 16, beside, layers).double(), BOXES.double()
     scene = torch.randn(3, 8, 4, 8, 12, dtype=torch.float64)
     fused = fusion(RoIAlign3d(3, 1 / 8)(fusion.project(scene), boxes, COUNTS), scene, COUNTS)
     clips = torch.tensor([0, 0, 2])
     rois = torch.cat((clips[:, None], boxes), dim=1)
     persons = [roi_align(scene[:, :, t], rois, 3, 1 / 8, -1, True) for t in range(4)]
+    persons = torch.stack(persons, dim=2)
     around = F.adaptive_avg_pool3d(scene, (4, 3, 3))[clips]
+    if beside == "mean":
+        around = F.adaptive_avg_pool3d(scene, (4, 1, 1))[clips].expand_as(around)
+    if beside == "tiled":
+        persons = persons.mean(dim=(3, 4), keepdim=True).expand_as(around)
     weight = torch.cat((fusion.project.weight, fusion.scene.weight), dim=1)
-    both = torch.cat((torch.stack(persons, dim=2), around), dim=1)
+    both = torch.cat((persons, around), dim=1)
     expected = F.relu(fusion.norm(F.conv3d(both, weight, fusion.scene.bias)))
+    if layers == 2:
+        convolution, norm, _ = fusion.second
+        second = F.conv3d(expected, convolution.weight, padding=(0, 1, 1))
+        expected = F.relu(norm(second))
     torch.testing.assert_close(fused, expected, rtol=0, atol=1e-12)
 
 
-def test_fusion_looks_at_one_person_alone():
-    fusion = Fusion(in_channels=8, width=16)
+@pytest.mark.parametrize("beside", ["tiled", "mean", "grid"])
+def test_fusion_looks_at_one_person_alone(beside):
+    fusion = Fusion(8, 16, beside)
     scene, persons = torch.randn(3, 8, 4, 6, 6), torch.randn(3, 16, 4, 3, 3)
     changed = persons.clone()
     changed[1] += 1

@@ -143,7 +143,7 @@ def test_a_bare_record_has_no_run(read, tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def pair():
-    rows = recipes.table3(scale="smoke")
+    rows = recipes.table3(scale="smoke", detector="ground-truth")
     return study.run(rows["before"]), study.run(rows["after"])
 
 

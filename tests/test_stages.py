@@ -20,7 +20,7 @@ from stadlib.training.bank import WRITTEN, FeatureBank
 from stadlib.training.loop import read_weights
 from stadlib.training.memory import weights_digest
 
-STRATEGIES = recipes.table2(scale="smoke", backbone="ir-csn-152")
+STRATEGIES = recipes.table2(scale="smoke", backbone="ir-csn-152", detector="ground-truth")
 EMPTY = STRATEGIES["A+K first, empty Kinetics bank"]
 NEW_HEAD = STRATEGIES["A+K first, new head"]
 
@@ -66,8 +66,9 @@ def test_the_second_stage_changes_the_head_and_nothing_else(with_memory):
 @pytest.mark.parametrize("name", ["after", "after, new classifier"])
 def test_decoupled_training_moves_the_classifier_and_nothing_else(smoke_record, name):
     """Paper section 2.4; over every parameter and buffer of head, fusion and backbone."""
-    row = recipes.table3(scale="smoke")[name]
-    assert row.stage_digest(1) == recipes.table3(scale="smoke")["before"].stage_digest(1)
+    rows = recipes.table3(scale="smoke", detector="ground-truth")
+    row = rows[name]
+    assert row.stage_digest(1) == rows["before"].stage_digest(1)
     study.run(row)
     first, second = stage_weights(row)
     moved = {n for n, value in second.items() if not torch.equal(first[f"head.{n}"], value)}
@@ -141,3 +142,37 @@ KEEPS_HEAD = Stage(memory=("ava",), start="previous", train="head")
 def test_stages_that_make_no_sense_are_refused(stages, words, answer):
     with pytest.raises(ConfigError, match=answer):
         Experiment(stages=stages, **words)
+
+
+def test_more_views_are_augmented_and_the_same_after_a_kill(smoke_record, monkeypatch):
+    """A second stage on the plain view and others; a bank that was cut short is filled the same."""
+    rows = recipes.choices_compared(scale="smoke")
+    row, plain = rows["views", 4], rows["views", 1]
+    record = study.run(row)
+    assert row.stage_digest(1) == plain.stage_digest(1) == shared_first(smoke_record)
+    assert row.stage_digest(2) != plain.stage_digest(2)
+    banks = study.stage_folder(row, 1) / "banks"
+    names = [f"ava_{name}" for name in ("train", "view1", "view2", "view3")]
+    seen = [FeatureBank(banks / name) for name in names]
+    keys = [key for key in bank_keys(seen[1]) if seen[1].has([key])[0]][:20]
+    tokens = [bank.read(keys)[0] for bank in seen]
+    for number, other in enumerate(tokens[1:], 1):
+        assert not any(torch.equal(other, before) for before in tokens[:number])
+    again = FeatureBank(banks / "ava_view1", writable=True)
+    again.states[len(again.states) // 3 :] = 0
+    again.flush()
+    before = np.array(seen[2].tokens)
+    monkeypatch.setattr(study, "find", lambda _: None)
+    (study.stage_folder(row, 2) / "checkpoint.pt").unlink()
+    assert study.run(row).metrics == record.metrics
+    assert np.array_equal(before, FeatureBank(banks / "ava_view2").tokens)
+    assert torch.equal(FeatureBank(banks / "ava_view1").read(keys)[0], tokens[1])
+
+
+def shared_first(record) -> str:
+    return from_dict(record.experiment).stage_digest(1)
+
+
+def bank_keys(bank: FeatureBank) -> list[tuple[str, int]]:
+    videos = list(bank._videos)
+    return [(videos[row["video"]], int(row["second"])) for row in bank.rows if row["count"]]

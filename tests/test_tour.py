@@ -35,6 +35,7 @@ def test_a_walk_ends_where_the_model_does(head):
         counts_B=torch.tensor([3, 1]),
         actions_NA=torch.zeros(4, ACTIONS),
         boxes_norm_N4=boxes,
+        sizes=[(32, 48)] * 2,
         keys=[("ava", "a", 902.0), ("ava", "b", 902.0)],
     )
     length, width = build.token_size(row, model)
@@ -45,13 +46,16 @@ def test_a_walk_ends_where_the_model_does(head):
         boxes_BM4=torch.rand(2, REMEMBERED, 2).sort().values.repeat(1, 1, 2),
     )
     steps = tour.walk(model.train(), batch, memory)
-    inputs = (batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.boxes_norm_N4)
+    inputs = stages.model_inputs(batch)
     with torch.inference_mode():
         assert torch.equal(steps["logits_NA"], model.eval()(*inputs, memory)[0])
-        assert torch.equal(model.head.tokens(steps["fused_NCThw"]), model.tokens(*inputs[:3]))
+        assert torch.equal(model.head.tokens(steps["fused_NCThw"]), model.tokens(*inputs[:4]))
         # The figure's equation: normalise the sum of both halves, cut off what is negative.
-        halves = steps["persons_NCThw"] + steps["scene_BCThw"][[0, 0, 0, 1]]
-        fused = model.fusion.norm(halves).relu()
+        persons = steps["persons_NCThw"]
+        if row.fusion == "tiled":
+            persons = persons.mean(dim=(3, 4), keepdim=True)
+        halves = persons + steps["scene_BCThw"][[0, 0, 0, 1]]
+        fused = model.fusion.second(model.fusion.norm(halves).relu())
     assert torch.allclose(steps["fused_NCThw"], fused, atol=1e-6)
     assert steps["attention_NLES"].shape[-1] == 3 + REMEMBERED
     sums = steps["attention_NLES"].sum(dim=-1)
@@ -70,7 +74,7 @@ def test_a_journey_is_the_trained_models(journey, with_memory):
     clip = torch.from_numpy(journey.frames).permute(3, 0, 1, 2)[None]
     high, wide = journey.frames.shape[1:3]
     boxes = torch.from_numpy(journey.boxes).float() * torch.tensor([wide, high, wide, high])
-    after = (journey.counts_B, journey.boxes_N4, journey.memory)
+    after = (journey.counts_B, [(high, wide)], journey.boxes_N4, journey.memory)
     with torch.inference_mode():
         logits, _ = model(clip, boxes, *after)
     assert torch.allclose(journey.logits_NA, logits, atol=1e-4)

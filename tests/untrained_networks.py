@@ -7,6 +7,7 @@ from torch import nn
 
 from stadlib import recipes
 from stadlib.data.labels import AVA_ACTIONS, LabelMap
+from stadlib.models.losses import ActionLoss
 from stadlib.models.person_detector import PERSON
 from stadlib.training import build
 
@@ -46,6 +47,7 @@ def networks(persons: bool = True, span: int = 2):
         threshold=0.5,
         model=build.action_detector(row, labels.num_actions),
         labels=labels,
+        loss=ActionLoss(),
         sampling=build.sampling(row),
         view=build.memory_view(row),
         multiple=build.numbers(row).pad_multiple,

@@ -229,9 +229,9 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float] = (0.45,), std: Sequence[float] = (0.225,)) -> None:
         super().__init__()
-        shape = (1, 3, 1, 1, 1)
-        self.register_buffer("mean", 255 * torch.tensor(mean).expand(3).reshape(shape))
-        self.register_buffer("scale", (1 / (255 * torch.tensor(std))).expand(3).reshape(shape))
+        mean, std = (255 * torch.tensor(x).expand(3).reshape(1, 3, 1, 1, 1) for x in (mean, std))
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", 1 / std)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
         """uint8 clips (B, 3, T, H, W) to floats of the same shape."""

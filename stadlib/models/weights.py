@@ -260,6 +260,7 @@ def read_backbone(
             state[ours] = tensor
     wanted = model.state_dict()
     # Files of torch before 0.4.1 have no counters. They matter only to a cumulative average.
+    loaded = len(state)
     counts = [n for n in wanted if n.endswith(".num_batches_tracked") and n not in state]
     state |= {name: torch.zeros((), dtype=wanted[name].dtype) for name in counts}
     state = Normalize(*inputs).state_dict(prefix="normalize.") | state
@@ -273,7 +274,7 @@ def read_backbone(
     report = Report(
         path=path,
         naming=naming.library,
-        loaded=len(state) - len(counts),
+        loaded=loaded,
         left_over=tuple(filter(naming.is_left_over, tensors)),
         unexpected=(*unexpected, *others),
         widened=tuple(widened),

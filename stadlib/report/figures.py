@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from stadlib.data.labels import group
-from stadlib.recipes.experiment import Detections, choices
+from stadlib.recipes.experiment import choices
 from stadlib.report import style
 from stadlib.report.scores import by_class, interval
 from stadlib.report.style import COLORS, GREY, NotebookFigure, in_style, panels, short_name
@@ -220,11 +220,12 @@ def box_thresholds(table: pd.DataFrame) -> NotebookFigure:
     lower.set_xlim(least.min() - 0.02, least.max() + 0.17)
     upper.set_ylabel("at IoU 0.5, %")
     lower.set(ylabel="mAP@0.5 of actions, %", xlabel="least score of a used box of v3")
-    used = Detections().threshold
+    gap = (table["recall"] - table["precision"]).abs().dropna()
+    meet = least[gap.idxmin()] if len(gap) else np.nan
     for panel, columns in ((upper, {"recall": "-", "precision": "--"}), (lower, {"mAP": "-"})):
-        panel.axvline(used, color=GREY, lw=0.8, ls=":")
+        panel.axvline(meet, color=GREY, lw=0.8, ls=":")
         _lines(panel, table, "threshold", columns)
-    lower.text(used, 0.02, " in Table 4", color=GREY, transform=lower.get_xaxis_transform())
+    lower.text(meet, 0.02, " where they meet", color=GREY, transform=lower.get_xaxis_transform())
     return figure
 
 

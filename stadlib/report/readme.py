@@ -94,14 +94,25 @@ def fidelity() -> str:
     rows = fidelity_rows()
     tally = Counter(row["status"] for row in rows)
     numbers = ", ".join(f"{number} {status}" for status, number in tally.items())
-    header = ["", "the paper", "code", "here", "status", "whose choice", "changed by"]
-    names = [" ".join(f"`{name.removeprefix('stadlib.')}`" for name in row["code"]) for row in rows]
-    keys = ("ours", "status", "origin", "change")
-    table = [
-        [row["section"], row["says"], code, *(row[key] for key in keys)]
-        for row, code in zip(rows, names, strict=True)
-    ]
+    header = ["", "the paper", "code", "here", "status", "whose choice", "changed by", "at mini"]
+    effects = _choices_in_words()
+    table = []
+    for row in rows:
+        code = " ".join(f"`{name.removeprefix('stadlib.')}`" for name in row["code"])
+        words = [row[key] for key in ("ours", "status", "origin", "change")]
+        table.append([row["section"], row["says"], code, *words, effects.get(row.get("mini"), "")])
     return f"Of {len(rows)} statements: {numbers}.\n\n{tables.markdown(header, table)}"
+
+
+def _choices_in_words() -> dict[str, str]:
+    """What other words are worth at mini, by field (:func:`.scores.choice_effects`)."""
+    texts, effects = defaultdict(list), scores.choice_effects().xs("A+K", level="source")
+    for (field, word), (gain, low, high, seeds) in effects.iterrows():
+        between = "" if isnan(low) else f" ({low:+.2f} to {high:+.2f})"
+        counted = f"{seeds:.0f} seed{'s' * (seeds != 1)}"
+        text = f"{gain:+.2f}{between}, {counted}" if seeds else "not run"
+        texts[field.split(":")[0]].append(f"{word}: {text}")
+    return {field: "; ".join(words) for field, words in texts.items()}
 
 
 @style.in_style

@@ -127,7 +127,7 @@ def box_examples(record: Record, count: int = 6) -> list[Frame]:
         places = ((np.arange(share) + 0.5) * len(annotated) / share).astype(int)
         if experiment.detected:
             run.require_boxes(source, "val")
-            used = (experiment.boxes_name, experiment.detections.threshold)
+            used = (experiment.boxes_name, run.threshold)
             by_moment = keyframes.detections(run.layout, source, "val", *used)
         for keyframe in (annotated[place] for place in places):
             truth = boxes = keyframe.boxes.astype(float)
@@ -218,9 +218,10 @@ def training_ap(record: Record) -> pd.Series:
     run = _opened(record)
     model, labels = stages.trained_model(run), run.layout.label_map()
     annotated = memory.one_a_second(stages.annotated(run.layout, ["ava"], "train"))
-    bank = run.banks(len(run.experiment.stages)).trained_on(model, "ava", annotated)
+    (bank,) = run.banks(len(run.experiment.stages)).trained_on(model, "ava", annotated, 1)
     views = stages.feature_views(annotated, [{"ava": bank}], memory.second_key)
-    rows = stages.score_persons(model.head, views, stages.remember_from(run, {}), labels)
+    nothing = stages.remember_from(run, {})
+    rows = stages.score_persons(model.head, views, run.loss, nothing, labels)
     truth = stages.groundtruth(run.layout, "ava", "train")
     aps = average_precision.frame_map(truth, rows, labels).AP
     return 100 * pd.Series(aps, dtype=float).rename_axis("action_id")

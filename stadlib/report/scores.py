@@ -13,10 +13,11 @@ from statistics import fmean, stdev
 
 import pandas as pd
 
-from stadlib.base import check_word
+from stadlib.base import check_word, published_dir
 from stadlib.data.labels import AVA_ACTIONS, LASTING, group
-from stadlib.recipes.experiment import Experiment
-from stadlib.study import Record
+from stadlib.recipes import CHOICES, MEMORY_CHOICES, choices_compared
+from stadlib.recipes.experiment import Experiment, earlier, from_dict
+from stadlib.study import Record, read_records
 
 SOURCES = {"ava": "AVA", "kinetics": "Kinetics", "ava+kinetics": "A+K"}
 NOT_RUN = "not run"
@@ -85,11 +86,18 @@ def means(metrics: dict, source: str, by: str) -> dict[object, float]:
 
 
 def of_experiment(experiment: Experiment, records: Iterable[Record]) -> list[Record]:
-    """The records of this experiment with any seed, by digest: a changed scale is another one."""
+    """The records of this experiment with any seed, by digest: a changed scale is another one.
+
+    Where there is none, those that were made in its place before ``EARLIER``'s fields existed.
+    """
     records = list(records)
     seeds = {record.experiment["seed"] for record in records}
     wanted = {replace(experiment, seed=seed).digest for seed in seeds}
-    return [record for record in records if record.digest in wanted]
+    if exact := [record for record in records if record.digest in wanted]:
+        return exact
+    before = replace(earlier(experiment), seed=0)
+    old = [record for record in records if "fusion" not in record.experiment]
+    return [record for record in old if from_dict(record.experiment | {"seed": 0}) == before]
 
 
 def paired_by_seed(better: Iterable[Record], plain: Iterable[Record]) -> list:
@@ -138,3 +146,19 @@ def gain_of_pairs(pairs: list, by: str = "source", source: str = "ava+kinetics")
         table.insert(0, "name", [AVA_ACTIONS[action] for action in table.index])
         table.insert(1, "group", [group(action) for action in table.index])
     return table
+
+
+def choice_effects() -> pd.DataFrame:
+    """What the paper leaves open: the gain of other words over the tables' own, by field and word.
+
+    Committed records at mini on ground-truth boxes, points of mAP on each source, paired by seed; a
+    word without a pair has NaN and 0 seeds.
+    """
+    records = read_records(published_dir("reference") / "choices")
+    rows = {key: of_experiment(row, records) for key, row in choices_compared().items()}
+    gains = {}
+    for field, (own, *others) in (CHOICES | MEMORY_CHOICES).items():
+        for word in others:
+            pairs = paired_by_seed(rows[field, word], rows[field, own])
+            gains[f"{field}: {own}", str(word)] = gain_of_pairs(pairs)
+    return pd.concat(gains, names=["field: ours", "instead", "source"])

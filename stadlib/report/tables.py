@@ -24,6 +24,7 @@ from stadlib.report.scores import SOURCES, bounds, mean_text, percent, text_of
 from stadlib.study import Record, read_records
 
 BACKBONE = "ir-csn-152"  # of the reference for Tables 2 to 4
+BOXES = {2: "ground-truth", 3: "ground-truth"}  # of the committed records of these tables
 MEMORY = {True: "✓", False: "×"}
 PLACES = {"ava": "AVA", "kinetics": "Kinetics"}
 ROW = ("backbone", "pretrain", "input", "head", "+M")  # the words that name a row of Table 1
@@ -165,17 +166,18 @@ def records_of(
     if table == 1:
         rows = {row_key(row.to_dict()): row for row in recipes.table1(scale="mini")}
     elif table == 2:
-        words = {"detector": "ground-truth", "pretrain": "K700", "head": "t-only", "memory": "no"}
-        amounts = recipes.memory_ablation(backbone=backbone)
-        other = recipes.memory_ablation(backbone=backbone, head="s-only")
-        rows = recipes.table2(scale="mini", backbone=backbone) | {
-            "t-only": recipes.table1(scale="mini", backbone=backbone, **words)[0],
+        same = {"backbone": backbone, "detector": BOXES[2]}
+        words = same | {"pretrain": "K700", "head": "t-only", "memory": "no"}
+        amounts = recipes.memory_ablation(**same)
+        other = recipes.memory_ablation(**same, head="s-only")
+        rows = recipes.table2(scale="mini", **same) | {
+            "t-only": recipes.table1(scale="mini", **words)[0],
             NOTHING: amounts[0, 0],
             "s-only, new head": other[recipes.SPAN, recipes.REMEMBERED],
             "s-only, without memory": other[0, 0],
         }
     elif table == 3:
-        rows = recipes.table3(backbone=backbone)
+        rows = recipes.table3(backbone=backbone, detector=BOXES[3])
     else:
         rows = recipes.table4(backbone=backbone) | recipes.box_uses(backbone=backbone)
         rows["GT"] = rows["ground-truth"]
@@ -338,7 +340,8 @@ def most_changed(changes: pd.DataFrame, count: int = 3) -> pd.DataFrame:
 def amount_effect(backbone: str = BACKBONE) -> pd.DataFrame:
     """mAP by ``span`` in seconds, ``persons`` of a second in memory, and source."""
     records, rows = reference_records(), []
-    for (span, persons), row in recipes.memory_ablation(backbone=backbone).items():
+    amounts = recipes.memory_ablation(backbone=backbone, detector=BOXES[2])
+    for (span, persons), row in amounts.items():
         runs = scores.of_experiment(row, records)
         for source, name in SOURCES.items() if runs else ():
             rows.append({"span": span, "persons": persons, "source": name} | bounds(runs, source))

@@ -156,6 +156,7 @@ def run_stages(run: Run) -> ActionDetector:
     stages = run.experiment.stages
     for source in SOURCES:
         data_keyframes.require_agreement(run.layout, source)
+    _ = run.threshold  # a missing file of boxes shows now, not after hours of training
     weights = pretrained_backbone(run.experiment, run.progress)
     model = _new_model(run, stages[0])
     model.backbone.load_state_dict(weights)

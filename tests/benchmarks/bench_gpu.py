@@ -24,7 +24,7 @@ import datetime
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,13 +39,14 @@ from stadlib.data.clips import Batch, collate
 from stadlib.data.layout import AvaLayout
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import no_memory
+from stadlib.models.losses import ActionLoss
 from stadlib.models.networks import recompute_activations
 from stadlib.recipes.experiment import Execution, Experiment
 from stadlib.recipes.scales import SCALES
 from stadlib.training import build
 from stadlib.training.loop import Schedule, fit
 from stadlib.training.pretraining import prepare_data
-from stadlib.training.stages import Run, action_loss, annotated
+from stadlib.training.stages import Run, annotated, share_loss
 
 WARM, TIMED = 3, 10  # iterations
 LARGEST = 512  # clips; nobody needs more of a GPU
@@ -76,7 +77,9 @@ def rendered_batch(row: Experiment, layout: AvaLayout, clips: int) -> Batch:
     scale = SCALES[row.scale]
     batch = collate([few[i % len(few)] for i in range(clips)], multiple=scale.pad_multiple)
     wide = -(-scale.long_side // scale.pad_multiple) * scale.pad_multiple
-    return batch.padded(scale.short_side, wide)
+    more = (0, wide - batch.clips_BCTHW.shape[4], 0, scale.short_side - batch.clips_BCTHW.shape[3])
+    sizes = [(scale.short_side, wide)] * clips
+    return replace(batch, clips_BCTHW=F.pad(batch.clips_BCTHW, more), sizes=sizes)
 
 
 def count_flops(model: ActionDetector, batch: Batch) -> float:
@@ -87,7 +90,7 @@ def count_flops(model: ActionDetector, batch: Batch) -> float:
     with FlopCounterMode(display=False) as counter:
         past = no_memory(1, model.fusion.width, alone.device)
         clip = batch.clips_BCTHW[:1]
-        logits, _ = model(clip, batch.boxes_N4[:persons], alone, boxes, past)
+        logits, _ = model(clip, batch.boxes_N4[:persons], alone, batch.sizes[:1], boxes, past)
         F.binary_cross_entropy_with_logits(logits, truth).backward()
     model.zero_grad(set_to_none=True)
     return counter.get_total_flops()
@@ -123,7 +126,9 @@ def measure(row: Experiment, batch: Batch, compiled: bool, device: torch.device)
     with tempfile.TemporaryDirectory() as folder:
         fit(
             model,
-            partial(action_loss, remember=lambda keys: no_memory(len(keys), width)),
+            partial(
+                share_loss, loss=ActionLoss(), remember=lambda keys: no_memory(len(keys), width)
+            ),
             batches,
             Schedule(iterations=iterations, lr=1e-4),
             folder=Path(folder),

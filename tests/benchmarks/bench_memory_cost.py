@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from stadlib.models.heads import RelationHead, no_memory
+from stadlib.models.heads import Recall, RelationHead, no_memory
 from stadlib.training.bank import FeatureBank, windows
 
 AVERAGED = {"t-only": ("H", "W"), "s-only": ("T",)}
@@ -55,11 +55,11 @@ def main(head_name: str, scale: str) -> None:
         empty = no_memory(batch, width)
 
         def gather():
-            return windows({"ava": bank}, keys, SPAN, PERSONS, empty)
+            return windows({"ava": bank}, keys, empty, span=SPAN, max_persons=PERSONS)
 
         past = gather()
         gathering = milliseconds(gather)
-    head = RelationHead(width, 60, AVERAGED[head_name], span=SPAN)
+    head = RelationHead(width, 60, AVERAGED[head_name], recall=Recall(width, SPAN))
     counts = torch.full((batch,), 2)
     tokens, boxes = torch.randn(2 * batch, length, width), torch.rand(2 * batch, 4)
     steps = [

@@ -85,14 +85,15 @@ def shake(trunk: nn.Module) -> None:
 def make_pair(ours: Backbone, theirs: nn.Module) -> dict[str, nn.Module]:
     """Both with the same weights, norms frozen."""
     shake(theirs)
-    state = zip(ours.state_dict(), theirs.state_dict().values(), strict=True)
-    ours.load_state_dict(dict(state))
+    state = zip(ours.net.state_dict(), theirs.state_dict().values(), strict=True)
+    ours.net.load_state_dict(dict(state))
     freeze_batchnorm(ours)
     ours.train()
     theirs.eval()
     for module in theirs.modules():
         if isinstance(module, nn.BatchNorm3d):
             module.requires_grad_(False)
+    ours.forward = ours.features  # both take normalised frames
     return {"ours": ours, "pytorchvideo": theirs}
 
 
