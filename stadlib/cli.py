@@ -178,7 +178,7 @@ def train(
             if rank() == 0:
                 print(f"{record.folder.name}: {_means(record)}", flush=True)
                 if publish:
-                    study.publish(record)
+                    study.publish(record, "choices" if table == "choices" else "")
         if table == "4":
             _measure_detectors(scale, publish)
 

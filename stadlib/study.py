@@ -185,11 +185,11 @@ def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution 
         words = ["train", "--experiment", json.dumps(experiment.to_dict()), *execution.words()]
         torchrun(words, num_processes, experiment.name)
         return read_record(folder / "record.json")
-    from stadlib.training import processes, stages  # noqa: PLC0415  (torch)
+    from stadlib.training import predictions, processes, stages  # noqa: PLC0415  (torch)
 
     started, several = time.monotonic(), processes.num_processes() > 1
     opened = stages.open_run(experiment, folder, Progress, execution)
-    metrics = stages.predict(opened, stages.run_stages(opened))
+    metrics = predictions.predict(opened, stages.run_stages(opened))
     origin = {"processes": processes.num_processes()} if several else {}
     origin |= {"precision": "bfloat16"} if opened.half else {}
     origin |= {"threshold": opened.threshold} if experiment.detected else {}
@@ -241,11 +241,11 @@ def score_split(record: Record, split: str) -> Record | None:
     path = _record_file(record.folder, split)
     if path.is_file():
         return read_record(path)
-    from stadlib.training import processes, stages  # noqa: PLC0415  (torch)
+    from stadlib.training import predictions, processes, stages  # noqa: PLC0415  (torch)
 
     started = time.monotonic()
     opened = open_run(record)
-    metrics = stages.predict(opened, stages.trained_model(opened), split)
+    metrics = predictions.predict(opened, stages.trained_model(opened), split)
     if not metrics:
         return None
     record = _measured(replace(record, provenance={}), metrics, started, path)
@@ -261,7 +261,7 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
     """
     from stadlib.data.layout import SOURCES  # noqa: PLC0415
     from stadlib.evaluation import ensembles  # noqa: PLC0415  (polars)
-    from stadlib.training import pretraining, stages  # noqa: PLC0415  (torch)
+    from stadlib.training import predictions, pretraining  # noqa: PLC0415  (torch)
 
     started, (scale, seed) = time.monotonic(), (members[0].scale, members[0].seed)
     named = {member.name: member.digest for member in members}
@@ -275,14 +275,15 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
     for source in SOURCES:
         if not any(f(source, split).is_file() for f in (layout.annotations, layout.video_list)):
             continue
-        files = [stages.detection_file(run_folder(member), source, split) for member in members]
+        folders = map(run_folder, members)
+        files = [predictions.detection_file(of, source, split) for of in folders]
         if absent := [file for file in files if not file.is_file()]:
             raise InputError(f"{absent[0]}: no such file; train that member or score the split")
-        averages[source] = stages.detection_file(folder, source, split)
+        averages[source] = predictions.detection_file(folder, source, split)
         folder.mkdir(parents=True, exist_ok=True)
         ensembles.average(files, averages[source])
     bare = Record(content, made, scale, {}, {}, folder)
-    metrics = stages.measure(layout, averages, split)
+    metrics = predictions.measure(layout, averages, split)
     return _measured(bare, metrics, started, path) if metrics else None
 
 
@@ -296,14 +297,14 @@ def detector_record(version: str, scale: str) -> Record:
     from stadlib.data.boxes import read_person_boxes  # noqa: PLC0415
     from stadlib.data.layout import SOURCES  # noqa: PLC0415
     from stadlib.evaluation.persons import quality  # noqa: PLC0415
-    from stadlib.training import stages  # noqa: PLC0415  (torch)
+    from stadlib.training import predictions, stages  # noqa: PLC0415  (torch)
 
     started, metrics = time.monotonic(), {}
     opened = stages.open_run(Experiment(scale=scale, detector=version), path.parent, Progress)
     for source in SOURCES:
         opened.require_boxes(source, "val")
         boxes = opened.layout.person_boxes(opened.experiment.boxes_name, source, "val")
-        truth = stages.groundtruth(opened.layout, source)
+        truth = predictions.groundtruth(opened.layout, source)
         metrics[source] = quality(truth, read_person_boxes(boxes))
     content = {"detector": version, "stages": made_of(version, scale)["detector"]}
     return _measured(Record(content, made, scale, {}, {}, path.parent), metrics, started, path)

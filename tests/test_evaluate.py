@@ -19,7 +19,7 @@ from stadlib.data.rows import COLUMNS, read_rows
 from stadlib.models.heads import no_memory
 from stadlib.models.losses import ActionLoss
 from stadlib.recipes.experiment import Detections
-from stadlib.training import stages
+from stadlib.training import predictions, stages
 from stadlib.training.bank import WRITTEN, FeatureBank
 
 LABELS = LabelMap({4: "dance", 12: "stand"})
@@ -52,7 +52,7 @@ def view(*levels: int) -> Batch:
 
 def score(*views: Batch) -> pd.DataFrame:
     nothing = lambda keys: no_memory(len(keys), 1)  # noqa: E731
-    return stages.score_persons(Brightness(), [list(views)], ActionLoss(), nothing, LABELS)
+    return predictions.score_persons(Brightness(), [list(views)], ActionLoss(), nothing, LABELS)
 
 
 def test_scores_are_the_mean_of_the_views():
@@ -69,7 +69,7 @@ def test_a_row_is_a_box_and_an_action_and_a_file_gives_it_back(tmp_path):
     assert rows["video"].tolist() == ["a"] * 4 + ["c"] * 2
     first = torch.sigmoid(torch.tensor(0.1)).item()
     assert rows["score"][:2].tolist() == pytest.approx([first, 1 - first])
-    stages.write_detections(rows, tmp_path / "detections.csv")
+    predictions.write_detections(rows, tmp_path / "detections.csv")
     back = read_rows(tmp_path / "detections.csv")
     for column in ("x1", "y1", "x2", "y2", "timestamp", "score"):
         assert back[column].astype(float).tolist() == pytest.approx(rows[column].tolist(), abs=1e-6)
@@ -90,12 +90,12 @@ def test_joint_evaluation_is_not_the_mean_of_two(tmp_path):
         layout.annotations(source, "val").write_text(f"{source},1,{box},4\n")
         files[source] = tmp_path / f"{source}.csv"
         files[source].write_text(text)
-    maps = stages.measure(layout, files, "val")
+    maps = predictions.measure(layout, files, "val")
     assert maps["ava"]["mAP"] == pytest.approx(1 / 2)
     assert maps["kinetics"]["mAP"] == 1
     assert maps["ava+kinetics"]["mAP"] == pytest.approx(2 / 3)
     assert maps["ava"]["AP"]["12"] is None
-    assert stages.measure(layout, files, "test") == {}  # nobody annotated it
+    assert predictions.measure(layout, files, "test") == {}  # nobody annotated it
 
 
 # ----------------------- whole runs on found boxes at smoke scale, whose detector finds little
@@ -124,7 +124,7 @@ def low():
 
 def test_every_box_of_an_annotated_moment_is_scored_and_no_other(low):
     run = stages.open_run(ROW, low.folder, Progress)
-    wanted = sum(len(k.boxes) for k in stages.scored_keyframes(run) if k.source == "ava")
+    wanted = sum(len(k.boxes) for k in predictions.scored_keyframes(run) if k.source == "ava")
     assert 0 < len(boxes_of(low)) == wanted < len(person_boxes(ROW, low))
 
 

@@ -18,7 +18,7 @@ from stadlib.data.labels import AVA_ACTIONS
 from stadlib.data.layout import AvaLayout
 from stadlib.data.video import write_video
 from stadlib.models.heads import no_memory
-from stadlib.training import build, stages
+from stadlib.training import build, predictions
 from stadlib.video import predict
 
 
@@ -100,7 +100,7 @@ def test_scores_are_those_of_the_study_s_evaluation(tiny_dataset, tmp_path):
     keyframes = [
         Keyframe("ava", "a", 900.0 + second, boxes, none, np.array([-1, -1])) for second in range(5)
     ]
-    rows = stages.score_persons(
+    rows = predictions.score_persons(
         own.model,
         build.test_batches(row, layout, keyframes, [own.view]),
         own.loss,
@@ -114,4 +114,4 @@ def test_scores_are_those_of_the_study_s_evaluation(tiny_dataset, tmp_path):
     assert (table[:, 0] + 900).tolist() == rows["timestamp"].tolist()
     assert table[:, 5].tolist() == rows["action_id"].tolist()
     np.testing.assert_allclose(table[:, 6], rows["score"], atol=2e-6)
-    np.testing.assert_allclose(table[:, 1:5], rows[stages.BOX], atol=1e-6)
+    np.testing.assert_allclose(table[:, 1:5], rows[predictions.BOX], atol=1e-6)

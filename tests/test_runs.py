@@ -22,7 +22,7 @@ from stadlib.data.labels import AVA_ACTIONS, LabelMap
 from stadlib.recipes.experiment import Detections, Experiment
 from stadlib.report import frames, runs
 from stadlib.study import Record, make_record, write_record
-from stadlib.training import stages
+from stadlib.training import predictions, stages
 
 LABELS = LabelMap({action: AVA_ACTIONS[action] for action in (12, 79, 80)})
 BOXES = np.array([[0.1, 0.2, 1 / 3, 0.9], [0.5, 0.2, 0.7, 0.9]], dtype=np.float32)
@@ -50,7 +50,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
 
     monkeypatch.setattr(stages, "annotated", annotated)
     monkeypatch.setattr(video, "read_frames", read_frames)
-    monkeypatch.setattr(stages, "scored_keyframes", lambda run: run.scored)
+    monkeypatch.setattr(predictions, "scored_keyframes", lambda run: run.scored)
     layout = SimpleNamespace(
         label_map=lambda: LABELS,
         video_file=lambda source, video: Path(f"{video}.mp4"),
@@ -97,7 +97,7 @@ def test_a_detected_person_has_the_actions_of_the_one_it_overlaps(record: Record
     moved[0] += 0.01  # still the first person; the second box is moved away from all
     moved[1] = [0.8, 0.0, 0.9, 0.1]
     detected = replace(first, boxes=moved, actions=np.zeros((2, 3), bool))
-    monkeypatch.setattr(stages, "scored_keyframes", lambda run: [detected])
+    monkeypatch.setattr(predictions, "scored_keyframes", lambda run: [detected])
     (frame,) = runs.examples(record, count=1)
     assert frame.lines[0].words == FIRST[0]
     assert frame.lines[2].words == [("is: no label", "plain")]

@@ -14,6 +14,7 @@ from stadlib.base import InputError, Progress, published_dir
 from stadlib.data.clips import Batch
 from stadlib.data.labels import LASTING, group
 from stadlib.models.heads import MemoryTokens
+from stadlib.models.losses import ActionLoss
 from stadlib.recipes.experiment import from_dict
 from stadlib.report import tour
 from stadlib.training import build, stages
@@ -175,6 +176,7 @@ def drawn(request) -> tour.Journey:
         same_S=np.arange(3 + M) % n["persons"] == 1,
         pictures={second: np.zeros((80, 120, 3), np.uint8) for second in {0, *seconds}},
         head=None,
+        loss=ActionLoss(),
         map_BCTHW=torch.rand(1, n["channels"], 4, rows, columns),
         persons_NCThw=torch.randn(3, n["width"], 4, grid, grid),
         scene_BCThw=torch.randn(1, n["width"], 4, grid, grid),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 
@@ -33,7 +34,7 @@ STAGE_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _RELU = partial(nn.ReLU, inplace=True)  # its input is not used again
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """uint8 frames (B, 3, T, H, W) to features (B, C, T', H', W')."""
 
     out_channels: int  # C
@@ -48,9 +49,9 @@ class Backbone(nn.Module):
         """Frames to features."""
         return self.features(self.normalize(clips_BCTHW))
 
+    @abstractmethod
     def features(self, x_BCTHW: Tensor) -> Tensor:
         """Normalised frames to features."""
-        raise NotImplementedError
 
 
 class CSN(Backbone):

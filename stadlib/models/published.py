@@ -102,7 +102,7 @@ def fetch(row: Published, progress: Progress) -> Report:
         download(row.url, row.path, row.sha256, progress)
     with torch.device("meta"):
         network = networks.backbone(row.backbone)
-    return weights.read_backbone(network, row.path)[1]
+    return weights.read_backbone(network, row.path, row.statistics)[1]
 
 
 def download(url: str, path: Path, sha256: str, progress: Progress) -> None:

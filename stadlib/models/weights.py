@@ -204,6 +204,7 @@ class Report:
 
     path: Path
     naming: str  # of the library whose names the file has
+    inputs: str  # mean and deviation of the frames that the network expects; where from
     loaded: int  # values of the backbone that came from the file
     left_over: tuple[str, ...]  # names that belong to no backbone, such as the classifier's
     unexpected: tuple[str, ...]  # unknown names, which were not used
@@ -214,6 +215,7 @@ class Report:
     def lines(self) -> list[str]:
         """The report in words, a line a fact."""
         lines = [f"{self.path}: {self.loaded} values of the backbone in {self.naming}'s names"]
+        lines.append(f"  frames are normalised by {self.inputs}")
         if self.left_over:
             lines.append(f"  left over on purpose: {_some(self.left_over)}")
         if self.unexpected:
@@ -263,6 +265,8 @@ def read_backbone(
     loaded = len(state)
     counts = [n for n in wanted if n.endswith(".num_batches_tracked") and n not in state]
     state |= {name: torch.zeros((), dtype=wanted[name].dtype) for name in counts}
+    own = "the file's mean and deviation" if "normalize.mean" in state else ""
+    published = "the published mean and deviation" if inputs else "0.45 and 0.225: it names none"
     state = Normalize(*inputs).state_dict(prefix="normalize.") | state
     widened = _fit(state, wanted, path, naming)
     # A batch norm divides by variance + eps: the variance makes up for another eps.
@@ -274,6 +278,7 @@ def read_backbone(
     report = Report(
         path=path,
         naming=naming.library,
+        inputs=own or published,
         loaded=loaded,
         left_over=tuple(filter(naming.is_left_over, tensors)),
         unexpected=(*unexpected, *others),

@@ -22,7 +22,7 @@ from stadlib.report.frames import Frame, Line, Mark, person_mark
 from stadlib.report.scores import SOURCES
 from stadlib.report.style import GREY, short_name
 from stadlib.study import Record
-from stadlib.training import memory, stages
+from stadlib.training import memory, predictions, stages
 
 IOU = 0.5  # of a hit
 SHOWN = 4  # highest scores of a person in an example
@@ -70,7 +70,7 @@ def examples(record: Record, count: int = 6) -> list[Frame]:
     detected person has the actions of the annotated one that it overlaps by half.
     """
     run = _opened(record)
-    scored, ids = stages.scored_keyframes(run), np.array(run.layout.label_map().ids)
+    scored, ids = predictions.scored_keyframes(run), np.array(run.layout.label_map().ids)
     annotated = {k.key: k for k in stages.annotated(run.layout, stages.SOURCES, "val")}
     several = [keyframe for keyframe in scored if len(keyframe.boxes) > 1] or scored
     places = np.linspace(0, len(several) - 1, count if several else 0).astype(int)
@@ -170,7 +170,7 @@ def lost(record: Record) -> pd.DataFrame:
     run = _opened(record)
     rows = {}
     for source in (name for name in stages.SOURCES if run.has(name, "val")):
-        truth = stages.groundtruth(run.layout, source)
+        truth = predictions.groundtruth(run.layout, source)
         path = record.folder / f"detections_{source}.csv"
         gains = diagnosis.diagnose(truth, path, run.layout.label_map())
         # Where all persons of a class are missed, whatever AP it lacks is lost to that.
@@ -183,7 +183,7 @@ def lost(record: Record) -> pd.DataFrame:
 
 def _matches(record: Record) -> matching.Matches:
     run = _opened(record)
-    truth = stages.groundtruth(run.layout, "ava")
+    truth = predictions.groundtruth(run.layout, "ava")
     return matching.match(truth, record.folder / "detections_ava.csv", run.layout.label_map())
 
 
@@ -219,10 +219,10 @@ def training_ap(record: Record) -> pd.Series:
     model, labels = stages.trained_model(run), run.layout.label_map()
     annotated = memory.one_a_second(stages.annotated(run.layout, ["ava"], "train"))
     (bank,) = run.banks(len(run.experiment.stages)).trained_on(model, "ava", annotated, 1)
-    views = stages.feature_views(annotated, [{"ava": bank}], memory.second_key)
+    views = predictions.feature_views(annotated, [{"ava": bank}], memory.second_key)
     nothing = stages.remember_from(run, {})
-    rows = stages.score_persons(model.head, views, run.loss, nothing, labels)
-    truth = stages.groundtruth(run.layout, "ava", "train")
+    rows = predictions.score_persons(model.head, views, run.loss, nothing, labels)
+    truth = predictions.groundtruth(run.layout, "ava", "train")
     aps = average_precision.frame_map(truth, rows, labels).AP
     return 100 * pd.Series(aps, dtype=float).rename_axis("action_id")
 

@@ -24,6 +24,7 @@ from stadlib.data.labels import LASTING, group
 from stadlib.data.video import read_frames
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import MemoryTokens, RelationHead
+from stadlib.models.losses import ActionLoss
 from stadlib.recipes.experiment import from_dict
 from stadlib.report import frames, style
 from stadlib.report.style import COLORS, GREY, WIDTH, NotebookFigure, in_style, panels, short_name
@@ -52,6 +53,7 @@ class Journey:
     same_S: np.ndarray  # bool, whether it is that person, by the annotations
     pictures: dict[int, np.ndarray]  # by second from the keyframe: of 0 and of all in memory
     head: RelationHead  # of the model
+    loss: ActionLoss  # turns its logits into scores
     map_BCTHW: Tensor  # the backbone's features
     persons_NCThw: Tensor  # a person's half of the fusion, which RoIAlign cuts out
     scene_BCThw: Tensor  # the scene's half, averaged down to a person's grid
@@ -149,6 +151,7 @@ def journey(record: Record, shows: str = "relation") -> Journey:
         same_S=np.array(same),
         pictures={s: f.permute(1, 2, 0).numpy() for s, f in zip(seconds, pictures, strict=True)},
         head=model.head.requires_grad_(False),
+        loss=run.loss,
         **walk(model.cpu(), batch, memory),
     )
 
@@ -373,7 +376,7 @@ def attention_timeline(journey: Journey) -> NotebookFigure:
 @in_style
 def scores(journey: Journey) -> NotebookFigure:
     """Show the highest scores of every person; what the annotations say too is bold."""
-    scores_NA = journey.logits_NA.sigmoid().numpy()
+    scores_NA = journey.loss.probabilities(journey.logits_NA).numpy()
     figure, axes = panels(3.2, 2, len(scores_NA), squeeze=False, height_ratios=(0.8, 2))
     for person, (portrait, bars) in enumerate(axes.T):
         _portrait(portrait, journey, person, grid=False)

@@ -40,6 +40,7 @@ from stadlib.world import MINI, SMOKE
 
 WORLDS = {"smoke": SMOKE, "mini": MINI}
 WORDS = ("backbone", "pretrain", "frames", "scale", "seed")  # of an experiment that count here
+NETWORKS = 2  # version of what backbones compute: SlowFast's slow frames, ir-CSN's strides
 TOP = 5
 
 
@@ -66,7 +67,7 @@ class Pretraining:
         self.experiment, self.root = experiment, root
         self.recipe = RECIPES[experiment.scale]
         content = {name: getattr(experiment, name) for name in WORDS}
-        content |= {"recipe": asdict(self.recipe), "iterations": iterations}
+        content |= {"recipe": asdict(self.recipe), "iterations": iterations, "networks": NETWORKS}
         rendered = f"{root.parent.name}/{root.name}"
         content["lists"] = rendered if self.rendered else self.annotations.digest
         self.digest = digest(content)
