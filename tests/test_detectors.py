@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -218,6 +220,30 @@ def test_a_rendered_worlds_boxes_are_found_by_the_detector_of_that_digest(first)
     boxes = read_person_boxes(path)
     found = zip(boxes["video"], boxes["timestamp"], strict=True)
     assert {(video, f"{t:.6f}") for video, t in found} <= {(v, f"{t:.6f}") for v, t in seconds}
+
+
+def test_of_two_runs_that_need_boxes_at_once_the_second_waits(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("STADLIB_DATA", str(tmp_path))
+    experiment, layout = Experiment(scale="smoke", detector="v2"), AvaLayout(tmp_path / "world")
+    made = []
+
+    def detect(model, frames, path, name, progress):
+        made.append(path.name)
+        time.sleep(0.5)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr(detector, "trained_detector", lambda *_: None)
+    monkeypatch.setattr(detector, "frames_of_dataset", lambda *_: [])
+    monkeypatch.setattr(detector, "detect_persons", detect)
+    words = (experiment, layout, "ava", "val", lambda _: None)
+    runs = [threading.Thread(target=detector.make_boxes, args=words) for _ in range(3)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert made == [f"{experiment.boxes_name}_ava_val.csv"]
+    assert "another run makes it; waiting" in capsys.readouterr().out
 
 
 def test_other_numbers_are_another_detector_with_files_of_its_own(monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from stadlib import study
 from stadlib.base import InputError
 from stadlib.recipes.experiment import from_dict
-from stadlib.training.stages import detection_file
+from stadlib.training.predictions import detection_file
 
 
 def scores(folder, split="val") -> pd.Series:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain, groupby, product
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -217,7 +219,8 @@ def make_boxes(
 ) -> None:
     """Write the boxes of an experiment's detector for every second of a split.
 
-    In a rendered world it is trained at first use; on real data a missing file is an InputError.
+    In a rendered world it is trained at first use; on real data a missing file is an InputError. Of
+    two runs that need them at once the second waits for the first.
     """
     name = experiment.boxes_name
     path = layout.person_boxes(name, source, split)
@@ -226,11 +229,33 @@ def make_boxes(
             f"{path}: no boxes of {name}; put them there, or make them: stadlib detect "
             f"--data {layout.root} --detector torchvision:fasterrcnn_resnet50_fpn_v2 --as {name}"
         )
-    model = trained_detector(experiment.detector, experiment.scale, progress)
-    if processes.rank() == 0:
-        frames = frames_of_dataset(layout, source, split)
-        detect_persons(model, frames, path, name, progress=progress(f"detect {source}_{split}"))
-    processes.barrier()
+    with _alone(data_dir() / "detectors" / f"{name}.lock"):
+        if processes.gather([path.exists()])[0]:  # the first process's answer, in all of them
+            return
+        model = trained_detector(experiment.detector, experiment.scale, progress)
+        if processes.rank() == 0:
+            frames = frames_of_dataset(layout, source, split)
+            detect_persons(model, frames, path, name, progress=progress(f"detect {source}_{split}"))
+        processes.barrier()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock among runs; of a run's processes the first one does, and the others follow it."""
+    if processes.rank():
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{path.stem}: another run makes it; waiting", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def box_files(
