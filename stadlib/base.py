@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import resource
 import shutil
 import subprocess
@@ -99,8 +100,10 @@ def stage_dir(digest: str) -> Path:
 
 
 def published_dir(kind: str) -> Path:
-    """``paper`` or ``reference`` of the checkout: committed numbers, which nothing moves."""
-    return _CHECKOUT / "results" / kind
+    """``paper`` or ``reference``: committed numbers and weights, which nothing moves."""
+    if (_CHECKOUT / "pyproject.toml").is_file():
+        return _CHECKOUT / "results" / kind
+    return Path(__file__).resolve().parent / "results" / kind  # of the wheel
 
 
 def data_dir() -> Path:
@@ -188,10 +191,20 @@ def provenance(device: str, seconds: float) -> dict:
         "python": sys.version.split()[0],
         "torch": version("torch"),
         "device": device,
+        "processor": _processor(),
         "seconds": round(seconds, 1),
         "peak_memory_mb": round(memory * unit / 1e6),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _processor() -> str:
+    """The processor's name."""
+    with suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 Report = Callable[[int, int, str], None]  # (done, total, a few words)

@@ -149,6 +149,9 @@ def train(
     recall: Annotated[str | None, "rows of Table 2: none (default), embedding, geometry"] = None,
     scale: ScaleName = "mini",
     seed: Annotated[Sequence[int], "one run for each"] = (0,),
+    weights: Annotated[
+        Literal["reference", "anew"], "that a miniature run starts from"
+    ] = "reference",
     data: Annotated[str, "a folder with a dataset of your own"] = "",
     iterations: Annotated[int | None, "of each stage, instead of the scale's"] = None,
     processes: ProcessesOption = 0,
@@ -165,6 +168,8 @@ def train(
         words |= {"memory": memory, "detector": detector, "recall": recall}
         words = {name: word for name, word in words.items() if word is not None}
         rows = [row for one in seed for row in _rows(table, words, scale, one)]
+    if weights == "anew":
+        rows = [replace(row, weights=weights) for row in rows]
     if data:
         rows = [replace(row, dataset=str(Path(data).resolve())) for row in rows]
     if iterations:
@@ -179,8 +184,8 @@ def train(
                 print(f"{record.folder.name}: {_means(record)}", flush=True)
                 if publish:
                     study.publish(record, "choices" if table == "choices" else "")
-        if table == "4":
-            _measure_detectors(scale, publish)
+        for one in seed if table == "4" else ():
+            _measure_detectors(scale, one, publish)
 
 
 def _rows(table: str, words: dict, scale: str, seed: int) -> list[Experiment]:
@@ -201,14 +206,15 @@ def _means(record: study.Record) -> str:
     return "mAP@0.5, %: " + ", ".join(values)
 
 
-def _measure_detectors(scale: str, publish: bool) -> None:
+def _measure_detectors(scale: str, seed: int, publish: bool) -> None:
     """Print how good the boxes of Table 4 are, without regard to actions."""
     for version in DETECTORS:
-        record = study.detector_record(version, scale)
+        record = study.detector_record(version, scale, seed)
         values = (f"{name} {100 * found['AP@0.5']:.2f}" for name, found in record.metrics.items())
         print(f"{version}: AP@0.5 of people, %: " + ", ".join(values), flush=True)
         if publish:
-            study.publish(record, "detectors", f"{version}_{record.scale}-{record.digest}")
+            name = f"{version}_{record.scale}_seed{seed}-{record.digest}"
+            study.publish(record, "detectors", name)
 
 
 def pretrain_command(
@@ -233,9 +239,9 @@ def pretrain_command(
     words |= {"scale": scale, "seed": seed}
     experiment = Experiment(**words)
     rendered = data is None and scale != "paper"
-    if rendered and (iterations or seed):
+    if rendered and iterations:
         raise InputError(
-            "--iterations and --seed are for real files; name them with --data, or --scale paper "
+            "--iterations is for real files; name them with --data, or --scale paper "
             f"(weights of scale {scale} are shared by all rows that need them)"
         )
     from stadlib.training import pretraining  # noqa: PLC0415

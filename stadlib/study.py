@@ -6,6 +6,7 @@ torch is imported only inside the functions that compute, so that a wrong word i
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import subprocess
@@ -158,11 +159,11 @@ def find_run(name: str = "") -> Path:
     raise InputError(f"{runs_dir()}: no run{which}; there are: {last}")
 
 
-def open_run(record: Record) -> Run:
+def open_run(record: Record, split: str = "val") -> Run:
     """Open the run of a record, with its dataset and its files."""
     from stadlib.training import stages  # noqa: PLC0415  (torch)
 
-    return stages.open_run(from_dict(record.experiment), record.folder, Progress)
+    return stages.open_run(from_dict(record.experiment), record.folder, Progress, split=split)
 
 
 def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution = USUAL) -> Record:
@@ -191,19 +192,38 @@ def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution 
     opened = stages.open_run(experiment, folder, Progress, execution)
     metrics = predictions.predict(opened, stages.run_stages(opened))
     origin = {"processes": processes.num_processes()} if several else {}
-    origin |= {"precision": "bfloat16"} if opened.half else {}
+    origin |= {"precision": "bfloat16" if opened.half else "float32"} | opened.inputs
     origin |= {"threshold": opened.threshold} if experiment.detected else {}
+    origin |= _hashes(opened)
     bare = make_record(experiment, {}, origin, folder)
     record = _measured(bare, metrics, started, folder / "record.json")
     processes.barrier()
     return record
 
 
+def _hashes(opened: Run) -> dict:
+    """Of the rendered world and of the detected boxes that a run was scored on."""
+    from stadlib.data.layout import SOURCES  # noqa: PLC0415
+    from stadlib.training.pretraining import world_hash  # noqa: PLC0415  (torch)
+
+    experiment, root = opened.experiment, opened.layout.root
+    rendered = not experiment.dataset and experiment.scale != "paper"
+    hashes = {"world": world_hash(root)} if rendered else {}
+    if experiment.detected:
+        files = [opened.layout.person_boxes(experiment.boxes_name, s, "val") for s in SOURCES]
+        total = hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file()))
+        hashes["boxes"] = total.hexdigest()[:12]
+    return hashes
+
+
 def _measured(record: Record, metrics: dict, started: float, path: Path) -> Record:
     """The record with these metrics, written by the first process; it equals what is read again."""
+    import torch  # noqa: PLC0415
+
     from stadlib.training import processes  # noqa: PLC0415  (torch)
 
     origin = base.provenance(str(processes.device()), time.monotonic() - started)
+    origin["threads"] = torch.get_num_threads()
     content, metrics = json.loads(json.dumps([record.experiment, metrics]))
     origin |= record.provenance
     record = replace(record, experiment=content, metrics=metrics, provenance=origin)
@@ -244,7 +264,7 @@ def score_split(record: Record, split: str) -> Record | None:
     from stadlib.training import predictions, processes, stages  # noqa: PLC0415  (torch)
 
     started = time.monotonic()
-    opened = open_run(record)
+    opened = open_run(record, split)
     metrics = predictions.predict(opened, stages.trained_model(opened), split)
     if not metrics:
         return None
@@ -271,7 +291,7 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
     path = _record_file(folder, split)
     if path.is_file():
         return read_record(path)
-    layout, averages = pretraining.prepare_data(members[0], Progress), {}
+    layout, averages = pretraining.prepare_data(members[0], Progress, split), {}
     for source in SOURCES:
         if not any(f(source, split).is_file() for f in (layout.annotations, layout.video_list)):
             continue
@@ -287,11 +307,11 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
     return _measured(bare, metrics, started, path) if metrics else None
 
 
-def detector_record(version: str, scale: str) -> Record:
+def detector_record(version: str, scale: str, seed: int = 0) -> Record:
     """Measure a detector's boxes on validation (``persons.quality``), or read the record of it."""
     check_word("detector", version, tuple(DETECTORS))
-    made = detector_digest(version, scale)
-    path = runs_dir() / "detectors" / f"{version}_{scale}-{made}.json"
+    made = detector_digest(version, scale, seed=seed)
+    path = runs_dir() / "detectors" / f"{version}_{scale}_seed{seed}-{made}.json"
     if path.exists():
         return read_record(path)
     from stadlib.data.boxes import read_person_boxes  # noqa: PLC0415
@@ -300,13 +320,15 @@ def detector_record(version: str, scale: str) -> Record:
     from stadlib.training import predictions, stages  # noqa: PLC0415  (torch)
 
     started, metrics = time.monotonic(), {}
-    opened = stages.open_run(Experiment(scale=scale, detector=version), path.parent, Progress)
+    words = {"scale": scale, "detector": version, "seed": seed}
+    opened = stages.open_run(Experiment(**words), path.parent, Progress)
     for source in SOURCES:
         opened.require_boxes(source, "val")
         boxes = opened.layout.person_boxes(opened.experiment.boxes_name, source, "val")
         truth = predictions.groundtruth(opened.layout, source)
         metrics[source] = quality(truth, read_person_boxes(boxes))
-    content = {"detector": version, "stages": made_of(version, scale)["detector"]}
+    made_by = made_of(version, scale)["detector"]
+    content = {"detector": version, "stages": made_by, "seed": seed}
     return _measured(Record(content, made, scale, {}, {}, path.parent), metrics, started, path)
 
 

@@ -15,19 +15,25 @@ import pytest
 from stadlib.base import InputError, whole_folder
 from stadlib.data.kinetics import listed_videos, missing_videos, read_annotations
 from stadlib.data.layout import AvaLayout
-from stadlib.world import MINI, SMOKE, WorldSpec, actions, sets
+from stadlib.world import MINI, PART_SPLITS, SMOKE, WorldSpec, actions, sets
 from stadlib.world.actions import NAMES, deck, pose_at
 from stadlib.world.figures import bounds
-from stadlib.world.render import Stage, annotate, joints_at, visible
+from stadlib.world.render import Stage, annotate, joints_at, rows, visible
+from stadlib.world.scenery import Shot
 from stadlib.world.script import SIZE, SOURCES, SPLITS, generator, plan_split, write_script
 from stadlib.world.sets import render
 
 ATTENTIVE, WATCHED = actions.ATTENTIVE, actions.WATCHED
 LEFT, RIGHT, FRONT, BACK = actions.LEFT, actions.RIGHT, actions.FRONT, actions.BACK
 LISTEN, WATCH, TALK = actions.LISTEN, actions.WATCH, actions.TALK
-TINY = WorldSpec(movies=(2, 1, 1), movie_seconds=5, clips=(2, 1, 1), clip_seconds=6,
+TINY = WorldSpec(movies=(2, 1, 1), movie_seconds=(5,), clips=(2, 1, 1), clip_seconds=6,
                  pretraining_clips=(4, 3), pretraining_seconds=1)  # fmt: skip
-PARTS = {"world": 8, "kinetics-700": 7, "coco": 7}  # with the number of their videos or pictures
+PARTS = {
+    "world": 6,
+    "test": 2,
+    "kinetics-700": 7,
+    "coco": 7,
+}  # with the number of their videos or pictures
 
 
 def contents(root):
@@ -49,7 +55,7 @@ def tiny(tmp_path_factory):
 def scripts():
     """Scripts and instances of MINI, without pixels: {(source, split): [(script, instances)]}."""
     made = {}
-    for group in product(SOURCES, ("train", "val")):
+    for group in product(SOURCES, SPLITS):
         written = [write_script(MINI, plan) for plan in plan_split(MINI, *group)]
         made[group] = [(script, annotate(script)) for script in written]
     return made
@@ -137,19 +143,20 @@ def test_official_layout_and_valid_rows(tmp_path):
     root = render(tmp_path / "w", "world", spec, workers=1)
     layout, seen, kinds, boxes = AvaLayout(root), set(), Counter(), {}
     assert layout.label_map().names == NAMES
-    for source, split in product(SOURCES, SPLITS):
+    assert {*PART_SPLITS["world"], *PART_SPLITS["test"]} == {*SPLITS}
+    for source, split in product(SOURCES, PART_SPLITS["world"]):
         videos = layout.videos(source, split)
         assert videos and not seen & {*videos}
         seen |= {*videos}
         assert all(layout.video_file(source, video).stat().st_size > 1000 for video in videos)
         layout.excluded(source, split)
         with open(layout.annotations(source, split), newline="") as file:
-            rows = [tuple(row) for row in csv.reader(file)]
-        assert {row[0] for row in rows} <= {*videos} and len({*rows}) == len(rows)
-        kinds.update((source, len(row)) for row in rows)
-        for video, time, *rest in rows:
+            listed = [tuple(row) for row in csv.reader(file)]
+        assert {row[0] for row in listed} <= {*videos} and len({*listed}) == len(listed)
+        kinds.update((source, len(row)) for row in listed)
+        for video, time, *rest in listed:
             start = layout.video_start(source, video)
-            seconds = spec.movie_seconds if source == "ava" else spec.clip_seconds
+            seconds = spec.movie_seconds[0] if source == "ava" else spec.clip_seconds
             assert start < float(time) < start + seconds and (source != "ava" or start == 900)
             assert len(time) == 4 if source == "ava" else len(time.split(".")[1]) == 6
             if rest:
@@ -166,7 +173,8 @@ def test_keyframes_of_both_sources(scripts):
     for (source, _), pairs in scripts.items():
         for script, _ in pairs:
             if source == "ava":
-                assert script.keyframes == tuple(range(2, 23)) and script.start == 900
+                assert script.keyframes == tuple(range(2, script.seconds - 1))
+                assert script.start == 900
             else:
                 assert len(script.keyframes) == 1 and 1 < script.keyframes[0] < 9
     clips = [script for script, _ in scripts["kinetics", "train"]]
@@ -179,8 +187,9 @@ def test_keyframes_of_both_sources(scripts):
 def test_long_tail_and_quotas_of_one_pose_and_at_most_three_more(scripts):
     train = counts(scripts["ava", "train"])
     assert max(train.values()) >= 100 * min(train[label] for label in NAMES)
-    val = counts(scripts["ava", "val"])
-    assert min(val[label] for label in NAMES) >= 25
+    for source in SOURCES:  # enough of every class for a verdict
+        test = counts(scripts[source, "test"])
+        assert min(test[label] for label in NAMES) >= 25
     boxes = [one for pair in scripts["ava", "train"] for one in labelled(*pair)]
     assert all(sum(label <= 14 for label in one.labels) == 1 for one in boxes)  # one pose
     assert all(len(one.labels) == len(set(one.labels)) <= 4 for one in boxes)
@@ -197,28 +206,29 @@ def test_labels_that_last_are_often_without_evidence(scripts):
 
 
 def test_who_listens_faces_who_talks_and_who_watches_someone_busy(scripts):
-    seen = Counter()
+    seen, unseen = Counter(), 0
     for script, instances in scripts["ava", "val"]:
         by_moment = {(one.t, one.person): one for one in instances}
         doing = {
-            (one.t, one.person): pose_at(script.persons[one.person].segments, one.t)[1]
-            for one in instances
+            (one.t, person.number): pose_at(person.segments, one.t)[1]
+            for one, person in product(instances, script.persons)
         }
         for (t, person), one in by_moment.items():
             segment, listens, watches = doing[t, person], LISTEN in one.labels, WATCH in one.labels
             looks = one.target >= 0 and segment.action in ATTENTIVE
             if looks:
-                other = doing[t, one.target]  # visible
+                other = doing[t, one.target]  # perhaps outside of the picture
+                unseen += (t, one.target) not in by_moment
                 assert segment.facing in (LEFT, RIGHT)
                 assert (other.x(t) - segment.x(t)) * segment.facing > 0
             assert listens == (looks and other.action == "talk")
             assert watches == (looks and other.action in WATCHED)
-            assert not listens or TALK in by_moment[t, one.target].labels
             quiet = segment.action == "quiet" and segment.posture in ("stand", "sit")
             if quiet and segment.facing in (LEFT, RIGHT):
                 seen[listens, watches] += 1
             assert one.target == -1 or segment.facing not in (FRONT, BACK)
     assert min(seen.values()) > 0.15 * seen.total() and len(seen) == 3  # listen, watch, neither
+    assert unseen > 50
 
 
 def test_every_giver_has_a_taker_and_the_thing_changes_hands(scripts):
@@ -235,7 +245,7 @@ def test_every_giver_has_a_taker_and_the_thing_changes_hands(scripts):
                 assert pose_at(taker, segment.end + 0.2)[1].item == segment.item
                 assert not pose_at(person.segments, segment.end + 0.2)[1].item
                 handed += 1
-    assert handed >= 50
+    assert handed >= 15
 
 
 def test_persons_keep_their_number_and_do_not_jump(scripts):
@@ -268,7 +278,8 @@ def test_a_box_holds_the_pixels_of_its_person(source):
                 )
                 ys, xs = np.nonzero(np.abs(drawn - gone).max(axis=2) > 12)
                 pixels = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
-                assert np.abs(pixels - box).max() < 3.5, (script.video, t, number)
+                zoom = script.camera.view(t)[0]
+                assert np.abs(pixels - box).max() < 3.5 * zoom, (script.video, t, number)
                 compared += 1
     assert compared >= 20
 
@@ -281,6 +292,7 @@ def test_a_hidden_or_absent_person_has_no_box():
             boxes = visible(script, t)
             for person in script.persons:
                 gone = pose_at(person.segments, t)[1].action == "absent"
+                # mirrored or not, what lies beside the picture lies beside it
                 x1, _, x2, _ = bounds(joints_at(person, t, script.camera, size), person.look)
                 if gone or x2 < 0 or x1 > size[0]:
                     assert person.number not in boxes
@@ -316,3 +328,44 @@ def test_classification_sets_in_kinetics_layout(tmp_path):
             found[part, split] = {(path.parent.name, path.name) for path in paths}
     for split in ("train", "val"):  # the smaller set is part of the larger
         assert found["kinetics-400", split] < found["kinetics-700", split]
+
+
+def test_cuts_move_people_in_the_picture(scripts):
+    cut, still = [], []
+    for script, instances in scripts["ava", "val"]:
+        boxes = {(one.t, one.person): one.box for one in instances}
+        for (t, person), box in boxes.items():
+            if (later := boxes.get((t + 1, person))) is None:
+                continue
+            same = script.camera.shot(t) == script.camera.shot(t + 1)
+            (still if same else cut).append(abs(sum(box[::2]) - sum(later[::2])) / 2)
+    assert len(cut) > 200 and len(still) > 1000
+    assert np.median(still) < 2 and np.median(cut) > 15  # pixels of 120
+
+
+def test_a_mirrored_shot_shows_the_same_people_from_the_other_side():
+    script = write_script(SMOKE, plan_split(SMOKE, "ava", "train")[0])
+    plain, mirrored = (
+        dataclasses.replace(script.camera, shots=(Shot(mirrored=side),)) for side in (False, True)
+    )
+    one, other = (dataclasses.replace(script, camera=c) for c in (plain, mirrored))
+    assert np.array_equal(Stage(one).frame(3.0)[:, ::-1], Stage(other).frame(3.0))
+    boxes, seen = visible(one, 3.0), visible(other, 3.0)
+    width = SIZE["ava"][0]
+    assert boxes and seen == {n: (width - c, b, width - a, d) for n, (a, b, c, d) in boxes.items()}
+    assert [i.labels for i in annotate(one)] == [i.labels for i in annotate(other)]
+
+
+def test_annotators_miss_things_and_never_poses():
+    listed, true = Counter(), Counter()
+    for plan in plan_split(MINI, "ava", "val"):
+        script = write_script(MINI, plan)
+        for row in rows(script):
+            if len(cells := row.split(",")) == 8:
+                listed[int(cells[6])] += 1
+        for one in annotate(script):
+            true.update(one.labels if one.t not in script.silent else ())
+    poses = [label for label in NAMES if label <= 14]
+    assert all(listed[label] == true[label] for label in poses)
+    others = [sum(seen[label] for label in NAMES if label > 14) for seen in (listed, true)]
+    assert 0.87 < others[0] / others[1] < 0.93

@@ -218,6 +218,7 @@ def write_video(
     fps: int | Fraction,
     *,
     crf: int = 23,
+    qp: int | None = None,
     gop: int | None = 8,
     threads: int = 1,
     index_first: bool = False,
@@ -226,11 +227,13 @@ def write_video(
     """Write H.264 in MP4 without B-frames, whole or not at all; equal frames give equal bytes.
 
     Frames are of one even size: uint8 RGB arrays (H, W, 3), shown at ``fps``, or PyAV's frames with
-    their own times. ``gop``: frames from a keyframe to the next, small for cheap random access
+    their own times. With ``qp`` instead of ``crf`` every frame is quantized alike, and bytes do not
+    depend on the processor. ``gop``: frames from a keyframe to the next, small for cheap random access
     (None: x264's). With 0 ``threads``, one a core, bytes depend on their number. With
     ``index_first`` a browser plays while it loads. ``colors``: PyAV's ``colorspace`` and the like.
     """
-    options = {"crf": str(crf), "preset": "veryfast", "threads": str(threads), "bf": "0"}
+    quality = {"crf": str(crf)} if qp is None else {"qp": str(qp), "aq-mode": "0"}
+    options = quality | {"preset": "veryfast", "threads": str(threads), "bf": "0"}
     options |= {"g": str(gop)} if gop else {}
     muxer = {"movflags": "faststart"} if index_first else {}
     with (
@@ -244,10 +247,27 @@ def write_video(
         for number, picture in enumerate(frames):
             frame = picture
             if isinstance(picture, np.ndarray):
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(_yuv(picture), format="yuv420p")
             if number == 0:
                 stream.height, stream.width = frame.height, frame.width
                 if frame.pts is not None:
                     stream.codec_context.time_base = frame.time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def _yuv(picture: np.ndarray) -> np.ndarray:
+    """RGB (H, W, 3) to planes Y, U, V (H * 3 / 2, W), as BT.601 has them, in whole numbers.
+
+    FFmpeg's own conversion differs between processors.
+    """
+    height, width = picture.shape[:2]
+    red, green, blue = np.moveaxis(picture.astype(np.int32), -1, 0)
+    y = ((66 * red + 129 * green + 25 * blue + 128) >> 8) + 16
+    # The colour of two by two pixels.
+    blocks = picture.astype(np.int32).reshape(height // 2, 2, width // 2, 2, 3).sum(axis=(1, 3))
+    red, green, blue = np.moveaxis(blocks, -1, 0)
+    u = ((-38 * red - 74 * green + 112 * blue + 512) >> 10) + 128
+    v = ((112 * red - 94 * green - 18 * blue + 512) >> 10) + 128
+    planes = np.concatenate([plane.reshape(-1) for plane in (y, u, v)])
+    return planes.astype(np.uint8).reshape(height * 3 // 2, width)

@@ -87,16 +87,28 @@ def state_digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()[:12]
 
 
-def save_backbone(model: nn.Module, path: Path, *, pretraining: str) -> None:
+@torch.no_grad()
+def round_weights(network: nn.Module) -> None:
+    """Round the kernels of a network to half precision; norms and biases stay as they are."""
+    for weight in network.parameters():
+        if weight.ndim > 1:
+            weight.copy_(weight.half())
+
+
+def save_backbone(model: nn.Module, path: Path, *, pretraining: str, half: bool = False) -> None:
     """Write the weights of a backbone, or of a classifier's, as safetensors with their digest.
 
     ``pretraining`` is what it learned on, such as ``K700``; it is kept in the file's metadata.
+    With ``half`` its kernels are kept in half precision (see :func:`round_weights`).
     """
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: weights are written as .safetensors; rename it")
     state = getattr(model, "backbone", model).state_dict()
     # Weights lie channels last, as clips do; the file's layout is the plain one.
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    if half:
+        kernels = {n: t.half() for n, t in tensors.items() if t.ndim > 1 and "normalize" not in n}
+        tensors |= kernels
     digest = state_digest(tensors)
     metadata = {"digest": digest, "pretraining": pretraining, "stadlib": version("stadlib")}
     with written_whole(path) as temporary:

@@ -124,6 +124,9 @@ class Experiment(_Checked):
     seed: int = 0
     scale: ScaleName = "paper"
     dataset: str = ""  # a folder in the official layout; empty: the scale's own data
+    # Whether a miniature run starts from the study's committed backbone and detector of its seed,
+    # or trains them on this machine.
+    weights: Literal["reference", "anew"] = "reference"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,7 +185,8 @@ class Experiment(_Checked):
         """What box files are called; a detector of a rendered world is known by how it was made."""
         if not self.detected or self.dataset or self.scale == "paper":
             return self.detector
-        return f"{self.detector}-{detector_digest(self.detector, self.scale)}"
+        made = detector_digest(self.detector, self.scale, seed=self.seed)
+        return f"{self.detector}-{made}" + "-anew" * (self.weights == "anew")
 
     @property
     def name(self) -> str:

@@ -19,7 +19,8 @@ class Scale:
     second one of a 30 Hz video; at ``mini`` a quarter of the frames of an 8 Hz video.
     """
 
-    world_version: int = 2  # of the rendered data; 0: real data
+    world_version: int = 3  # of the rendered data; 0: real data
+    worlds: int = 2  # rendered ones: seed s lives in world s % worlds
     frame_rate: float = 8  # frames a second in which the input words count
     frame_divisor: int = 4  # 32x2 at mini is 32 / frame_divisor frames
     short_side: int = 64  # training input, pixels
@@ -36,16 +37,19 @@ class Scale:
     max_persons: int = 10  # of a clip in training
     num_workers: int = 1  # processes that decode and augment
     pretrain_side: int = 48  # square clips, small enough that people are as high as in movies
-    pretrain_iterations: int = 2_400
+    pretrain_iterations: int = 6_000
     pretrain_batch: int = 16
     pretrain_lr: float = 0.1
 
 
 SCALES: dict[str, Scale] = {
-    "smoke": Scale(iterations=12, batch=4, num_workers=0, pretrain_iterations=6, pretrain_batch=8),
+    "smoke": Scale(
+        worlds=1, iterations=12, batch=4, num_workers=0, pretrain_iterations=6, pretrain_batch=8
+    ),
     "mini": Scale(),
     "paper": Scale(
         world_version=0,
+        worlds=1,
         frame_rate=30,
         frame_divisor=1,
         short_side=256,
@@ -97,7 +101,7 @@ DETECTORS: dict[str, tuple[DetectorStage, ...]] = {
 class DetectorScale:
     """Numbers of the detectors' training; the defaults are those of ``mini``."""
 
-    version: int = 2  # of the rendered stills and the detector's code; 0: real data
+    version: int = 3  # of the rendered stills and the detector's code; 0: real data
     body: str = "mini"  # or the depth of a ResNet
     short_sides: tuple[int, ...] = (64, 72, 88, 96, 80)  # drawn from; the last is that of testing
     long_side: int = 144
@@ -123,7 +127,7 @@ DETECTOR_SCALES: dict[str, DetectorScale] = {
 }
 
 
-STILLS = 3  # version of the rendered pictures, by which a detector's files are known
+STILLS = 4  # version of the rendered pictures, by which a detector's files are known
 
 
 def made_of(name: str, scale: str, number: int | None = None) -> dict:
@@ -132,9 +136,9 @@ def made_of(name: str, scale: str, number: int | None = None) -> dict:
     return {"detector": stages, "scale": asdict(DETECTOR_SCALES[scale])}
 
 
-def detector_digest(name: str, scale: str, number: int | None = None) -> str:
+def detector_digest(name: str, scale: str, number: int | None = None, *, seed: int = 0) -> str:
     """What a detector's files are called after a stage; experiments do not know the stills."""
-    rendered = {"stills": STILLS} if DETECTOR_SCALES[scale].version else {}
+    rendered = {"stills": STILLS, "seed": seed} if DETECTOR_SCALES[scale].version else {}
     return digest(made_of(name, scale, number) | rendered)
 
 

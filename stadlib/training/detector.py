@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 from torch.utils.data import DataLoader
 
+from stadlib import base
 from stadlib.base import InputError, MakeProgress, Report, check_word, data_dir, write_whole
 from stadlib.data import clips
 from stadlib.data.batches import GlobalBatches, InTurns
@@ -33,7 +35,6 @@ from stadlib.training import processes
 from stadlib.training.loop import Schedule, fit
 from stadlib.training.pretraining import prepare_data, render
 
-SEED = 0  # one detector of each version, as in the paper: rows that use it share it
 BATCH = 16  # frames at a time
 
 
@@ -47,12 +48,12 @@ def build_detector(scale: str) -> GFocalV2:
     return person_detector.gfocal_resnet(int(numbers.body), *sides)
 
 
-def trained_detector(version: str, scale: str, progress: MakeProgress) -> nn.Module:
+def trained_detector(version: str, scale: str, progress: MakeProgress, seed: int = 0) -> nn.Module:
     """Train a version stage by stage, or finish doing so, or read its weights.
 
-    A stage that several versions begin with is trained once.
+    A stage that several versions begin with is trained once. All rows of a seed share a detector.
     """
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     model, numbers = build_detector(scale).to(processes.device()), DETECTOR_SCALES[scale]
     if numbers.body != "mini":
         path = data_dir() / "pretrained" / f"resnet{numbers.body}.pth"
@@ -64,9 +65,10 @@ def trained_detector(version: str, scale: str, progress: MakeProgress) -> nn.Mod
     for number, stage in enumerate(DETECTORS[version], 1):
         options = {name: getattr(numbers, name) for name in ("lr", "drop", "weight_decay")}
         iterations = max(1, round(numbers.iterations * stage.share))
-        schedule = Schedule(iterations=iterations, seed=SEED, **options)
-        batches = partial(_batches, stage.data, scale, iterations, progress)
-        options = {"digest": (digest := detector_digest(version, scale, number))}
+        schedule = Schedule(iterations=iterations, seed=seed, **options)
+        world = Experiment(scale=scale, seed=seed)
+        batches = partial(_batches, stage.data, world, iterations, progress)
+        options = {"digest": (digest := detector_digest(version, scale, number, seed=seed))}
         options |= {"progress": progress(f"train detector {version}, stage {number}")}
         folder = data_dir() / "detectors" / digest
         fit(model.train(), detection_loss, batches, schedule, folder=folder, **options)
@@ -74,14 +76,14 @@ def trained_detector(version: str, scale: str, progress: MakeProgress) -> nn.Mod
 
 
 def _batches(
-    lists: Sequence[str], scale: str, stop: int, progress: MakeProgress, start: int
+    lists: Sequence[str], world: Experiment, stop: int, progress: MakeProgress, start: int
 ) -> Iterator:
     """Pictures of the lists in turns from an iteration on; processes share a batch."""
-    pictures = [_pictures(name, scale, progress) for name in lists]  # rendered at the first batch
+    pictures = [_pictures(name, world, progress) for name in lists]  # rendered at the first batch
     dataset = clips.PictureDataset(list(chain(*pictures)))
-    options = {"draw": InTurns(list(map(len, pictures)), SEED), "seed": SEED}
+    options = {"draw": InTurns(list(map(len, pictures)), world.seed), "seed": world.seed}
     options |= {"rank": processes.rank(), "num_processes": processes.num_processes()}
-    batch = DETECTOR_SCALES[scale].batch
+    batch = DETECTOR_SCALES[world.scale].batch
     order = GlobalBatches(len(dataset), batch, start=start, stop=stop, **options)
     yield from DataLoader(dataset, batch_sampler=order, collate_fn=clips.as_lists)
 
@@ -96,13 +98,16 @@ def detection_loss(model: nn.Module, batch: tuple[list, list]) -> tuple[torch.Te
     return sums.total(positives, weights) * processes.num_processes(), 1
 
 
-def _pictures(name: str, scale: str, progress: MakeProgress) -> list[clips.Picture]:
-    """A list of a stage: keyframes, or the persons of COCO (section 3.1) or of the rendered set."""
+def _pictures(name: str, world: Experiment, progress: MakeProgress) -> list[clips.Picture]:
+    """A list of a stage: keyframes, or the persons of COCO (section 3.1) or of the rendered set.
+
+    ``world`` is the experiment whose scale and seed name the data.
+    """
     if name != "stills":
-        layout = prepare_data(Experiment(scale=scale), progress)
+        layout = prepare_data(world, progress)
         return clips.of_keyframes(layout, read_keyframes(layout, name, "train"))
-    paper = scale == "paper"
-    root = data_dir() / "coco" if paper else render(scale, "coco", progress)
+    paper = world.scale == "paper"
+    root = data_dir() / "coco" if paper else render(world, "coco", progress)
     folder = "train2017" if paper else "train"
     stills = read_coco(root / "annotations" / f"instances_{folder}.json", root / folder)
     return clips.of_stills([still for still in stills if len(still.boxes) or not paper])
@@ -219,8 +224,9 @@ def make_boxes(
 ) -> None:
     """Write the boxes of an experiment's detector for every second of a split.
 
-    In a rendered world it is trained at first use; on real data a missing file is an InputError. Of
-    two runs that need them at once the second waits for the first.
+    In a rendered world they are part of the study, or the detector is trained at first use; on real
+    data a missing file is an InputError. Of two runs that need them at once the second waits for
+    the first.
     """
     name = experiment.boxes_name
     path = layout.person_boxes(name, source, split)
@@ -229,10 +235,17 @@ def make_boxes(
             f"{path}: no boxes of {name}; put them there, or make them: stadlib detect "
             f"--data {layout.root} --detector torchvision:fasterrcnn_resnet50_fpn_v2 --as {name}"
         )
+    study = base.published_dir("reference") / "boxes" / f"{path.name}.gz"
+    if experiment.weights == "reference" and study.is_file():
+        if processes.rank() == 0:
+            write_whole(path, gzip.decompress(study.read_bytes()))
+        processes.barrier()
+        return
     with _alone(data_dir() / "detectors" / f"{name}.lock"):
         if processes.gather([path.exists()])[0]:  # the first process's answer, in all of them
             return
-        model = trained_detector(experiment.detector, experiment.scale, progress)
+        words = experiment.detector, experiment.scale, progress, experiment.seed
+        model = trained_detector(*words)
         if processes.rank() == 0:
             frames = frames_of_dataset(layout, source, split)
             detect_persons(model, frames, path, name, progress=progress(f"detect {source}_{split}"))

@@ -12,7 +12,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -27,16 +27,16 @@ from stadlib.base import InputError, MakeProgress, Report, data_dir, digest, wri
 from stadlib.data import kinetics
 from stadlib.data.batches import GlobalBatches
 from stadlib.data.kinetics import Annotations, LabelledVideos, Unreadable
-from stadlib.data.layout import SOURCES, SPLITS, AvaLayout
+from stadlib.data.layout import SOURCES, AvaLayout
 from stadlib.models.heads import set_share
 from stadlib.models.networks import Classifier
 from stadlib.models.published import find_pretrained
-from stadlib.models.weights import read_backbone, save_backbone
+from stadlib.models.weights import read_backbone, round_weights, save_backbone, state_digest
 from stadlib.recipes.experiment import USUAL, Execution, Experiment
-from stadlib.recipes.scales import RECIPES
+from stadlib.recipes.scales import RECIPES, SCALES
 from stadlib.training import build, processes
 from stadlib.training.loop import Schedule, fit
-from stadlib.world import MINI, SMOKE
+from stadlib.world import MINI, PART_SPLITS, SMOKE, WorldSpec
 
 WORLDS = {"smoke": SMOKE, "mini": MINI}
 WORDS = ("backbone", "pretrain", "frames", "scale", "seed")  # of an experiment that count here
@@ -48,7 +48,7 @@ class Pretraining:
     """What a backbone learns from, how, and where the result lies; no video is opened.
 
     ``root`` is a folder in Kinetics' layout; None is the rendered set of a miniature scale, whose
-    weights are shared by all rows of a family: one input, one seed. The ``digest`` is of all that
+    weights are shared by all rows of a family and a seed: one input. The ``digest`` is of all that
     decides the weights but the sharing of batches and the videos on disk. A list that is missing or
     wrong, or no video at all, is an InputError.
     """
@@ -61,9 +61,9 @@ class Pretraining:
             slowfast = experiment.backbone.startswith("slowfast")
             name, frames = ("slowfast-152", "8x8+32x2") if slowfast else ("ir-csn-152", "32x2")
             data = "K700" if experiment.pretrain == "K700" else "K400"  # none is for IG65M
-            scale = experiment.scale
-            experiment = Experiment(backbone=name, pretrain=data, frames=frames, scale=scale)
-            root = _part(experiment.scale, f"kinetics-{experiment.pretrain[1:]}")
+            words = {"scale": experiment.scale, "seed": experiment.seed}
+            experiment = Experiment(backbone=name, pretrain=data, frames=frames, **words)
+            root = _part(experiment, f"kinetics-{experiment.pretrain[1:]}")
         self.experiment, self.root = experiment, root
         self.recipe = RECIPES[experiment.scale]
         content = {name: getattr(experiment, name) for name in WORDS}
@@ -72,11 +72,14 @@ class Pretraining:
         content["lists"] = rendered if self.rendered else self.annotations.digest
         self.digest = digest(content)
         name = experiment.weights_name
-        self.folder = base.pretrained_dir() / f"{name}_{experiment.scale}-{self.digest}"
+        self.name = f"{name}_{experiment.scale}_seed{experiment.seed}-{self.digest}"
+        self.folder = base.pretrained_dir() / self.name
         self.weights = self.folder / "backbone.safetensors"
         if experiment.scale == "paper":  # where runs look for them
             self.weights = base.pretrained_dir() / f"{name}.safetensors"
         self.record = self.weights.with_suffix(".accuracy.json")
+        # Those that are part of the study.
+        self.published = base.published_dir("reference") / "weights" / f"{self.name}.safetensors"
         self.unreadable = self.folder / "unreadable.txt"  # the list of these files
         if not self.rendered and not self.videos:  # listed here, so that a mistake shows at once
             raise InputError(f"{root}: no videos")
@@ -141,7 +144,7 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
         return record
     started, device, experiment = time.monotonic(), processes.device(), plan.experiment
     if plan.rendered:
-        render(experiment.scale, plan.root.name, progress)
+        render(experiment, plan.root.name, progress)
     lists, videos = plan.annotations, plan.videos
     missing = {
         split: kinetics.missing_videos(lists, split, videos[split]) for split in kinetics.SPLITS
@@ -159,6 +162,8 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
     large = experiment.scale == "paper" and device.type == "cuda"
     half = execution.precision == "bfloat16" or (execution.precision == "auto" and large)
     _train(plan, model, half, execution, progress)
+    if plan.rendered:  # the study keeps its weights in half precision; their numbers are of these
+        round_weights(model.backbone)
     _settle(plan, model, half, execution.accumulate)
     accuracy = _measure(plan, model, half, progress(f"classify {plan.root.name}"))
     origin = base.provenance(str(device), time.monotonic() - started)
@@ -175,7 +180,8 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
     }
     if processes.rank() == 0:
         write_whole(plan.record, json.dumps(record, indent=1) + "\n")
-        save_backbone(model, plan.weights, pretraining=experiment.pretrain)
+        kept = {"pretraining": experiment.pretrain, "half": plan.rendered}
+        save_backbone(model, plan.weights, **kept)
     processes.barrier()
     return record
 
@@ -274,54 +280,75 @@ def _measure(plan: Pretraining, model: Classifier, half: bool, progress: Report)
     return measured | {"views": [recipe.test_clips, recipe.test_crops]}
 
 
-def prepare_data(experiment: Experiment, progress: MakeProgress) -> AvaLayout:
-    """The experiment's dataset; a miniature world is rendered at first use."""
+def prepare_data(experiment: Experiment, progress: MakeProgress, split: str = "val") -> AvaLayout:
+    """The experiment's dataset; a miniature world is rendered at first use, and apart its test."""
     if experiment.dataset:
         return AvaLayout(experiment.dataset)
     if experiment.scale != "paper":
-        return AvaLayout(render(experiment.scale, "world", progress))
+        return AvaLayout(render(experiment, "test" if split == "test" else "world", progress))
     if not (root := data_dir() / "ava-kinetics").is_dir():
         remedy = "put AVA-Kinetics there (see the README), or set STADLIB_DATA to the folder above"
         raise InputError(f"{root}: no such folder; {remedy}")
     return AvaLayout(root)
 
 
-def render(scale: str, part: str, progress: MakeProgress) -> Path:
-    """The folder of a miniature's part (see :func:`.sets.render`), rendered at first use."""
-    root, spec = _part(scale, part), WORLDS[scale]
-    files = [root / "world.json"]
-    if part == "world":
-        splits = product(SOURCES, SPLITS)
-        files += [AvaLayout(root).person_boxes("ground-truth", *split) for split in splits]
+def render(experiment: Experiment, part: str, progress: MakeProgress) -> Path:
+    """The folder of a part (see :func:`.sets.render`) of a seed's world, rendered at first use."""
+    root, spec, splits = _part(experiment, part), world(experiment), PART_SPLITS.get(part, ())
+    boxes = [AvaLayout(root).person_boxes("ground-truth", *of) for of in product(SOURCES, splits)]
+    files = [root / "world.json", *boxes]
     if processes.rank() == 0 and not all(file.exists() for file in files):
         from stadlib.world import sets  # noqa: PLC0415  (what draws is not needed again)
 
-        sets.render(root, part, spec, progress=progress(f"render {scale} {part}"))
-        if part == "world":
-            sets.write_person_boxes(root, spec)
+        sets.render(root, part, spec, progress=progress(f"render {experiment.scale} {part}"))
+        sets.write_person_boxes(root, part, spec)
+        known = base.published_dir("reference") / "worlds.json"
+        expected = json.loads(known.read_text()) if known.is_file() else {}
+        if expected.get(f"{root.parent.name}/{part}", made := world_hash(root)) != made:
+            print(
+                f"{root}: its pixels or labels are not those of the reference (another library or "
+                "processor drew them); results differ a little",
+                flush=True,
+            )
     processes.barrier()
     return root
 
 
-def _part(scale: str, part: str) -> Path:
-    return data_dir() / f"miniature-{WORLDS[scale].digest}" / part
+def world_hash(root: Path) -> str:
+    """Of the pixels and labels of a rendered part."""
+    return json.loads((root / "world.json").read_text())["sha256"][:12]
 
 
-def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> dict:
-    """Weights of a backbone that learned to classify clips.
+def world(experiment: Experiment) -> WorldSpec:
+    """The miniature world of an experiment's seed."""
+    number = experiment.seed % SCALES[experiment.scale].worlds
+    return replace(WORLDS[experiment.scale], seed=number)
 
-    At the miniature scales it learns so here, once for all rows that share it. At paper scale its
-    weights are read from the data folder, under the names of any known library.
+
+def _part(experiment: Experiment, part: str) -> Path:
+    return data_dir() / f"miniature-{world(experiment).digest}" / part
+
+
+def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> tuple[dict, dict]:
+    """Weights of a backbone that learned to classify clips, and what is known of them.
+
+    At the miniature scales they are part of the study, or learned here, once for all rows that
+    share them. At paper scale they are read from the data folder, under the names of any known
+    library. Known are the ``backbone``'s hash and, where it was measured, ``top1``.
     """
-    paper, inputs = experiment.scale == "paper", ()
+    paper, inputs, known = experiment.scale == "paper", (), {}
     if paper:
         path, inputs = find_pretrained(experiment)
     else:
-        pretrain(plan := Pretraining(experiment), progress)
-        path = plan.weights
+        plan = Pretraining(experiment)
+        if experiment.weights == "anew" or not (path := plan.published).is_file():
+            pretrain(plan, progress)
+            path = plan.weights
+        record = path.with_suffix("").with_suffix(".accuracy.json")
+        known = {"top1": json.loads(record.read_text())["top1"]}
     with torch.device("meta"):  # its names and shapes; the values are the file's
         network = build.backbone(experiment)
     weights, report = read_backbone(network, path, inputs)
     if paper and processes.rank() == 0:
         print("\n".join(report.lines()), flush=True)
-    return weights
+    return weights, {"backbone": state_digest(weights)} | known

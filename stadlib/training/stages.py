@@ -10,7 +10,7 @@ Legend: N persons of a batch, A actions, L sequences, C channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -49,6 +49,7 @@ class Run:
     stage_folders: tuple[Path, ...]  # of weights and banks, shared by runs that begin alike
     progress: MakeProgress
     execution: Execution = USUAL
+    inputs: dict = field(default_factory=dict)  # what it started from, as far as that is known
 
     @property
     def half(self) -> bool:
@@ -68,10 +69,12 @@ class Run:
         given = self.experiment.detections
         if not given or given.threshold is not None:
             return given.threshold if given else 0.0
-        sources = [source for source in SOURCES if self.has(source, "val")]
+        validation = replace(self, layout=prepare_data(self.experiment, self.progress))
+        sources = [source for source in SOURCES if validation.has(source, "val")]
         for source in sources:
-            self.require_boxes(source, "val")
-        return data_keyframes.meeting_threshold(self.layout, sources, self.experiment.boxes_name)
+            validation.require_boxes(source, "val")
+        name = self.experiment.boxes_name
+        return data_keyframes.meeting_threshold(validation.layout, sources, name)
 
     @cached_property
     def loss(self) -> ActionLoss:
@@ -114,10 +117,14 @@ class Run:
 
 
 def open_run(
-    experiment: Experiment, folder: Path, progress: MakeProgress, execution: Execution = USUAL
+    experiment: Experiment,
+    folder: Path,
+    progress: MakeProgress,
+    execution: Execution = USUAL,
+    split: str = "val",
 ) -> Run:
-    """A run on its dataset, which is rendered if need be."""
-    layout = prepare_data(experiment, progress)
+    """A run on its dataset, which is rendered if need be; ``test`` may be a part of its own."""
+    layout = prepare_data(experiment, progress, split)
     digests = [experiment.stage_digest(n) for n, _ in enumerate(experiment.stages, 1)]
     folders = tuple(map(stage_dir, digests))
     return Run(experiment, layout, folder, folders, progress, execution)
@@ -140,7 +147,8 @@ def run_stages(run: Run) -> ActionDetector:
     for source in SOURCES:
         data_keyframes.require_agreement(run.layout, source)
     _ = run.threshold  # a missing file of boxes shows now, not after hours of training
-    weights = pretrained_backbone(run.experiment, run.progress)
+    weights, made = pretrained_backbone(run.experiment, run.progress)
+    run.inputs.update(made)
     model = _new_model(run, stages[0])
     model.backbone.load_state_dict(weights)
     for number, stage in enumerate(stages, 1):

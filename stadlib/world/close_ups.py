@@ -73,7 +73,8 @@ def close_up(spec: WorldSpec, split: str, index: int, label: int) -> Script:
     clothed = dress(persons, rng)
     camera = random_camera("kinetics" if rng.random() < 0.5 else "ava", seconds, rng)
     video, times = f"{split}_{index:05d}", (seconds, 0.0, (), (), ())
-    return Script("pretraining", video, *times, clothed, camera, seed)
+    setting = str(rng.choice([*WORLD["settings"]]))
+    return Script("pretraining", video, *times, clothed, camera, setting, seed)
 
 
 def _act_pair(what: str, pair: list[Person], span: Span, rng: np.random.Generator) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import NamedTuple
 
-import cv2
 import numpy as np
+from PIL import Image
 
-from stadlib.world import actions, figures
+from stadlib.world import WORLD, actions, figures
 from stadlib.world.actions import LEFT, RIGHT, pose_at
 from stadlib.world.figures import SUPERSAMPLE
 from stadlib.world.scenery import MARGIN, Camera, background, draw_held, draw_thing
@@ -33,7 +33,7 @@ class Stage:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.size = SIZE[script.source]
-        self.backdrop = background(*self.size, generator(*script.seed, 7))
+        self.backdrop = background(*self.size, script.setting, generator(*script.seed, 7))
 
     def frames(self, seconds: int, rate: int) -> Iterator[np.ndarray]:
         """All pictures in order, ``rate`` a second."""
@@ -42,13 +42,17 @@ class Stage:
     def frame(self, t: float, without: Container[int] = ()) -> np.ndarray:
         """The picture at ``t`` seconds, uint8 RGB (H, W, 3), less the persons in ``without``."""
         camera, (w, h), s = self.script.camera, self.size, SUPERSAMPLE
-        # the background as the camera sees it
-        zoom, dx, dy = camera.view(t)
-        left = (w / 2 + dx - zoom * (w / 2 + MARGIN)) * s
-        top = (h / 2 + dy - zoom * (h / 2 + MARGIN)) * s
-        matrix = np.array([[zoom, 0, left], [0, zoom, top]])
-        options = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
-        canvas = cv2.warpAffine(self.backdrop, matrix, (w * s, h * s), **options)
+        # the background as the camera sees it; Pillow resizes in whole numbers, so that pixels
+        # do not depend on the processor
+        zoom, *shift = camera.view(t)
+        seen = []
+        for length, by, painted in zip(self.size, shift, self.backdrop.size, strict=True):
+            low = (length / 2 - (length / 2 + by) / zoom + MARGIN) * s
+            most = painted - length * s / zoom
+            seen.append(min(max(0.0, low), max(0.0, most)))
+        ends = [min(a + n * s / zoom, p) for a, n, p in zip(seen, self.size, self.backdrop.size)]
+        resized = self.backdrop.resize((w * s, h * s), Image.Resampling.BILINEAR, (*seen, *ends))
+        canvas = np.array(resized)
         for person in self.script.from_the_back():
             x, ground, zoom = camera.project(person.segments[0].x0, person.ground, self.size, t)
             spot = ((x, ground), person.height * zoom, person.prop_side)
@@ -68,10 +72,12 @@ class Stage:
                 if segment.evidence(t) > 0.5 and j.back < 0.5:
                     draw_held(canvas, segment.action, segment.item, j)
                 figures.draw_arm(canvas, j, person.look, near=True)
-        small = cv2.resize(canvas, self.size, interpolation=cv2.INTER_AREA)
+        small = np.asarray(Image.fromarray(canvas).reduce(s))
         light = camera.cut_gain if t >= camera.cut else 1.0
-        gains = np.diag([gain * light for gain in camera.gain])
-        return cv2.transform(small, np.column_stack([gains, np.full(3, camera.lift)]))
+        levels = np.arange(256)[:, None] * np.array(camera.gain) * light + camera.lift
+        table = np.clip(levels.round(), 0, 255).astype(np.uint8)  # (256, 3)
+        picture = table[small, np.arange(3)]
+        return picture[:, ::-1] if camera.shot(t).mirrored else picture
 
 
 class Instance(NamedTuple):
@@ -114,6 +120,8 @@ def visible(script: Script, t: float) -> dict[int, Box]:
         nearer.append(core)
         if not hidden and _area(inside) > 0.4 * _area(core):
             boxes[person.number] = _overlap(figures.bounds(j, person.look), frame)
+    if script.camera.shot(t).mirrored:
+        return {n: (size[0] - x2, y1, size[0] - x1, y2) for n, (x1, y1, x2, y2) in boxes.items()}
     return boxes
 
 
@@ -122,9 +130,11 @@ def annotate(script: Script) -> list[Instance]:
     instances = []
     for t in script.keyframes:
         boxes = visible(script, t)
-        persons = [p for p in script.persons if p.number in boxes]
-        segments = {p.number: pose_at(p.segments, t)[1] for p in persons}
-        for number, segment in segments.items():
+        # A close-up of a listener leaves out who talks, who is heard all the same.
+        present = {p.number: pose_at(p.segments, t)[1] for p in script.persons}
+        segments = {n: segment for n, segment in present.items() if segment.action != "absent"}
+        for number in boxes:
+            segment = segments[number]
             # the nearest standing or sitting person in the line of sight
             ahead = {}
             if segment.facing in (LEFT, RIGHT) and segment.posture not in ("walk", "run", "lie"):
@@ -158,10 +168,18 @@ def _row(script: Script, t: float, box: Box) -> str:
 
 
 def rows(script: Script) -> list[str]:
-    """Annotation lines of one video; two columns where a keyframe has no label."""
+    """Annotation lines of one video; two columns where a keyframe has no label.
+
+    Annotators miss some of what people do beside their pose, and take listening for watching.
+    """
     lines: dict[float, list[str]] = {t: [] for t in script.keyframes}
-    for t, person, box, labels, *_ in annotate(script):
+    rng, slips = generator(*script.seed, 17), WORLD["slips"]
+    for t, person, box, (pose, *others), *_ in annotate(script):
+        seen = [label for label in others if rng.random() >= slips["missed"]]
+        mistaken = rng.random() < slips["mistaken"]
+        swapped = {actions.LISTEN: actions.WATCH, actions.WATCH: actions.LISTEN} if mistaken else {}
         if t not in script.silent:
+            labels = [pose, *(swapped.get(label, label) for label in seen)]
             lines[t] += [f"{_row(script, t, box)},{label},{person}" for label in labels]
     return [line for t, of_keyframe in lines.items() for line in of_keyframe or [clock(script, t)]]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import pi, sin
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from stadlib.world import WORLD, figures
 from stadlib.world.actions import FACING
@@ -17,9 +17,21 @@ Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Camera:
-    """Slow pan, zoom and shake, and the light: what differs most between the two sources."""
+class Shot:
+    """What a camera shows until the next shot."""
 
+    start: float = 0.0  # seconds
+    zoom: float = 1.0
+    x: float = 0.0  # pixels of the scene from its middle to the middle of the picture
+    y: float = 0.0
+    mirrored: bool = False  # seen from the other side: left and right change places
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Shots, slow pan, zoom and shake, and the light: what differs most between the sources."""
+
+    shots: tuple[Shot, ...] = (Shot(),)
     pan: float = 0.0  # pixels
     zoom: float = 0.0  # share
     shake: float = 0.0  # pixels
@@ -30,14 +42,21 @@ class Camera:
     cut: float = 1e9  # second at which the light changes
     cut_gain: float = 1.0
 
+    def shot(self, t: float) -> Shot:
+        """The shot at ``t``."""
+        return next((s for s in reversed(self.shots) if s.start <= t), self.shots[0])
+
     def view(self, t: float) -> Triple:
         """(zoom, dx, dy): a point p is seen at (p - centre) * zoom + centre + (dx, dy)."""
+        shot = self.shot(t)
         slow = sin(2 * pi * t / self.period + self.phase)
         other = sin(2 * pi * t / (self.period * 1.37) + self.phase * 2)
         shake = sin(2 * pi * t / 0.83 + self.phase) + sin(2 * pi * t / 0.57 + self.phase * 3)
         bump = sin(2 * pi * t / 0.71 + self.phase * 4) + sin(2 * pi * t / 1.13)
         dx = self.pan * slow + self.shake * shake
-        return 1 + self.zoom * other, dx, self.pan * 0.25 * other + self.shake * bump
+        dy = self.pan * 0.25 * other + self.shake * bump
+        zoom = (1 + self.zoom * other) * shot.zoom
+        return zoom, dx - shot.x * shot.zoom, dy - shot.y * shot.zoom
 
     def project(self, x: float, y: float, size: tuple[int, int], t: float) -> Triple:
         """Where a point is seen at ``t`` in a frame of ``size``, and the zoom."""
@@ -46,7 +65,9 @@ class Camera:
         return (x - cx) * zoom + cx + dx, (y - cy) * zoom + cy + dy, zoom
 
 
-def random_camera(source: str, seconds: int, rng: np.random.Generator) -> Camera:
+def random_camera(
+    source: str, seconds: int, rng: np.random.Generator, shots: tuple[Shot, ...] = (Shot(),)
+) -> Camera:
     """Still or slowly panning in dim light (AVA-like); hand-held in bright light (Kinetics)."""
     u = rng.uniform
     period, phase = u(5, 10), u(0, 6)
@@ -56,10 +77,34 @@ def random_camera(source: str, seconds: int, rng: np.random.Generator) -> Camera
         pan = u(1.5, 4) if rng.random() < 0.3 else 0.0
         cut = seconds * u(0.2, 1.0) if rng.random() < 0.3 else 1e9
         light = {"gain": gain, "cut": cut, "cut_gain": float(rng.choice([0.8, 1.15]))}
-        return Camera(pan=pan, period=period * 2, phase=phase, **light)
+        return Camera(shots, pan=pan, period=period * 2, phase=phase, **light)
     level = u(0.92, 1.1)
     gain = (level * 1.07, level, level * u(0.78, 0.95))
-    return Camera(u(1.5, 5), u(0.02, 0.08), u(0.3, 0.9), period, phase, gain, lift=u(6, 20))
+    moves = u(1.5, 5), u(0.02, 0.08), u(0.3, 0.9)
+    return Camera(shots, *moves, period, phase, gain, lift=u(6, 20))
+
+
+def random_shots(
+    seconds: int, people: list[Point], size: tuple[int, int], rng: np.random.Generator
+) -> tuple[Shot, ...]:
+    """Cuts every few seconds between the whole scene, a part of it, and one of ``people``.
+
+    ``people`` are the places of heads, in pixels.
+    """
+    u, shots, t = rng.uniform, [], 0.0
+    while t < seconds:
+        kind = rng.random()
+        zoom = 1.0 if kind < 0.4 else u(1.25, 1.6) if kind < 0.7 else u(1.7, 2.6)
+        head = people[int(rng.integers(len(people)))]
+        aims = (head[0] + u(-6, 6), head[1] + u(2, 12))
+        # no further than to the edge of what is painted
+        room = [length / 2 * (1 - 1 / zoom) + MARGIN / 2 for length in size]
+        middles = zip(aims, size, room, strict=True)
+        x, y = (min(most, max(-most, a - length / 2)) for a, length, most in middles)
+        whole = zoom == 1.0
+        shots.append(Shot(t, zoom, 0.0 if whole else x, 0.0 if whole else y, rng.random() < 0.4))
+        t += u(2, 6)
+    return tuple(shots)
 
 
 def draw_thing(canvas: np.ndarray, thing: str, at: Point, height: float, side: float = 1) -> None:
@@ -192,36 +237,35 @@ def _draw_outdoors(canvas: np.ndarray, thing: str, x: float, y: float, rng) -> N
         disc(canvas, (x, y - h), 3.5, (250, 240, 180))
 
 
-def background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """A painted scene, uint8 (H, W, 3), ``MARGIN`` pixels larger a side, supersampled."""
-    u = rng.uniform
+def background(width: int, height: int, setting: str, rng: np.random.Generator) -> Image.Image:
+    """A painted scene, ``MARGIN`` pixels larger a side, supersampled."""
+    u, place = rng.uniform, WORLD["settings"][setting]
     w, h = width + 2 * MARGIN, height + 2 * MARGIN
     canvas = np.empty((h * SUPERSAMPLE, w * SUPERSAMPLE, 3), np.uint8)
     # wall or sky, and the floor
-    indoor = rng.random() < 0.6
     floor = MARGIN + height * u(0.58, 0.72)
-    if indoor:
-        top, low = _pale(_colour(rng, 120, 225)), _pale(_colour(rng, 70, 160))
-        far, near = ("window", "picture", "picture"), ("bookcase", "sofa", "plant", "coat stand")
-    else:
-        top, low = (140, 180, 225), _colour(rng, (70, 95, 60), (140, 150, 120))
-        far, near = ("house", "tree", "house"), ("tree", "lamp", "plant")
+    top, low = (_pale(_colour(rng, *place[part])) for part in ("wall", "floor"))
     rows = np.linspace(1.06, 0.9, canvas.shape[0])[:, None, None]
     canvas[:] = np.clip(np.array(top) * rows, 0, 255)
     _box(canvas, (0, floor, w, h), low)
     # two to four things at the wall or far away, two to four on the floor
-    for things in (far, near):
+    for part in ("far", "near"):
+        things = place[part]
         for _ in range(int(rng.integers(2, 5))):
             thing, x = things[int(rng.integers(len(things)))], u(0, w)
-            below = u(1, 7) if things is near else -u(16, 30) if indoor else 0
+            below = u(1, 7) if part == "near" else -u(16, 30) if place["indoors"] else 0
             _draw_indoors(canvas, thing, x, floor + below, rng)
     if rng.random() < 0.45:  # a statue on its plinth
         x, ground = u(MARGIN, w - MARGIN), floor + u(0, 4)
         _box(canvas, (x - 6, ground - 4, x + 6, ground + 3), (120, 118, 112))
         _statue(canvas, (x, ground - 4), u(30, 42), figures.statue_look(rng), rng)
-    # texture of coarse and fine noise
+    # texture of coarse and fine noise, in whole numbers: the same bytes on every processor
     rows, columns = canvas.shape[:2]
-    coarse = rng.normal(0, 7, (rows // 16 + 2, columns // 16 + 2))
-    fine = rng.normal(0, 4, (rows // 3, columns // 3))
-    noise = sum(cv2.resize(n.astype(np.float32), (columns, rows)) for n in (coarse, fine))
-    return np.clip(canvas + noise[..., None], 0, 255).astype(np.uint8)
+    texture = np.zeros((rows, columns), np.int16)
+    for most, cell in ((12, 16), (7, 3)):
+        noise = rng.integers(128 - most, 128 + most, (rows // cell + 2, columns // cell + 2))
+        image = Image.fromarray(noise.astype(np.uint8))
+        texture += np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR)) - np.int16(
+            128
+        )
+    return Image.fromarray(np.clip(canvas + texture[..., None], 0, 255).astype(np.uint8))

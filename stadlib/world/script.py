@@ -6,7 +6,7 @@ so that frequencies are quotas. ``write_script`` turns one video's plan into per
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,12 +14,14 @@ from stadlib.data.layout import SOURCES, SPLITS
 from stadlib.world import WORLD, WorldSpec, story
 from stadlib.world.actions import deck
 from stadlib.world.figures import random_looks
-from stadlib.world.scenery import Camera, random_camera
+from stadlib.world.scenery import Camera, Shot, random_camera, random_shots
 from stadlib.world.story import Person
 
 # width, height in pixels
 SIZE = {"ava": (120, 80), "kinetics": (104, 80), "pretraining": (96, 80)}
 AVA_START = 900.0  # AVA's cut movies begin at this second of the original
+PHASE = 10  # seconds of a movie in which everyone plays one card, about
+LIKELY = 0.7  # share of performances that suit the setting, as long as there are some
 PAIR_EVENTS = ("give", "shake", "hug", "wave")
 _NEEDS_PERFORMANCE = ("show", "apart", "side", "crossed", "alone")
 
@@ -31,7 +33,10 @@ class Plan:
     source: str
     split: str
     index: int
+    seconds: int
+    setting: str
     units: tuple[int, ...]
+    behind: int  # of the units, the last: single persons far away
     cards: list[list[tuple[str, str]]]
     events: list[str] = field(default_factory=list)
 
@@ -49,6 +54,7 @@ class Script:
     excluded: tuple[float, ...]
     persons: tuple[Person, ...]
     camera: Camera
+    setting: str
     seed: tuple[int, ...]
 
     def from_the_back(self) -> list[Person]:
@@ -65,14 +71,18 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
     """Deal the cards of one split."""
     rng = generator(spec.seed, SOURCES.index(source), SPLITS.index(split), 0)
     count = (spec.movies if source == "ava" else spec.clips)[SPLITS.index(split)]
+    lengths = spec.movie_seconds if source == "ava" else (spec.clip_seconds,)
+    seconds = deck({str(s): lengths.count(s) for s in lengths}, count, rng)
     shares = {str(k + 1): s for k, s in enumerate(WORLD["person_shares"][source])}
+    dealt = (deck(shares, count, rng), deck(WORLD["crowd_shares"][source], count, rng))
+    settings = deck({name: s["share"] for name, s in WORLD["settings"].items()}, count, rng)
     plans = []
-    for index, number in enumerate(deck(shares, count, rng)):
-        layouts = WORLD["units"][number]
-        units = layouts[int(rng.integers(len(layouts)))]
-        long = source == "ava" and spec.movie_seconds > 20
-        phases = 1 + (source == "ava") + int(long and rng.random() < 0.4)
-        plans.append(Plan(source, split, index, tuple(units), [[] for _ in range(phases)]))
+    for index, (number, behind) in enumerate(zip(*dealt, strict=True)):
+        layouts, length, behind = WORLD["units"][number], int(seconds[index]), int(behind)
+        units = (*layouts[int(rng.integers(len(layouts)))], *[1] * behind)
+        phases = max(1, round(length / PHASE)) if source == "ava" else 1
+        cards = [[] for _ in range(phases)]
+        plans.append(Plan(source, split, index, length, settings[index], units, behind, cards))
     # a story for every unit in every phase
     slots = [size for plan in plans for _ in plan.cards for size in plan.units]
     decks = {
@@ -84,21 +94,29 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
     for plan in plans:
         for cards in plan.cards:
             kinds = [decks[size].pop() for size in plan.units]
-            what = [performances.pop() if kind in _NEEDS_PERFORMANCE else "" for kind in kinds]
+            likely = WORLD["settings"][plan.setting]["likely"]
+            what = [
+                _fitting(performances, likely, rng) if kind in _NEEDS_PERFORMANCE else ""
+                for kind in kinds
+            ]
             cards.extend(zip(kinds, what, strict=True))
     # every event to the next video in turn that has room and, for pair events, a pair
     rates = {k: rate[split != "train"] for k, rate in WORLD["event_rates"][source].items()}
     events = [kind for kind, rate in rates.items() for _ in range(round(rate * len(plans)))]
     rng.shuffle(events)
-    order = [plans[i] for i in rng.permutation(len(plans))]
-    room = 3 if source == "ava" else 1
+    places = [plan for plan in plans for _ in range(max(1, plan.seconds // 10))]
+    order = [places[i] for i in rng.permutation(len(places))]
     for kind in events:
-        fits = (p for p in order if kind not in PAIR_EVENTS or max(p.units) > 1)
-        if plan := next((p for p in fits if len(p.events) < room), None):
-            plan.events.append(kind)
-            order.remove(plan)
-            order.append(plan)
+        fits = (k for k, p in enumerate(order) if kind not in PAIR_EVENTS or max(p.units) > 1)
+        if (place := next(fits, None)) is not None:
+            order.pop(place).events.append(kind)
     return plans
+
+
+def _fitting(cards: list[str], likely: list[str], rng: np.random.Generator) -> str:
+    """Take a card, more often one that is likely where the video is set."""
+    fits = [k for k, what in enumerate(cards) if what in likely]
+    return cards.pop(fits[-1] if fits and rng.random() < LIKELY else -1)
 
 
 def write_script(spec: WorldSpec, plan: Plan) -> Script:
@@ -106,7 +124,7 @@ def write_script(spec: WorldSpec, plan: Plan) -> Script:
     ava = plan.source == "ava"
     seed = (spec.seed, SOURCES.index(plan.source), SPLITS.index(plan.split), plan.index + 1)
     rng = generator(*seed)
-    seconds = spec.movie_seconds if ava else spec.clip_seconds
+    seconds = plan.seconds
     units = _cast(plan, rng)
     moment = _play(plan, units, seconds, rng)
     # what is annotated: every second of a movie, one moment of a clip
@@ -119,9 +137,15 @@ def write_script(spec: WorldSpec, plan: Plan) -> Script:
     excluded = tuple(t for t in keyframes if ava and rng.random() < 0.006)
     persons = dress([person for unit in units for person in unit], rng)
     video = f"{plan.source}_{plan.split}_{plan.index:04d}"
-    camera = random_camera(plan.source, seconds, rng)
+    shots = (Shot(),)
+    if rng.random() < WORLD["shot_shares"][plan.source]:
+        near = units[: len(units) - plan.behind]
+        heads = [(p.home, p.ground - 0.85 * p.height) for unit in near for p in unit]
+        shots = random_shots(seconds, heads, SIZE[plan.source], rng)
+        shots = shots if ava else (replace(shots[0], start=0.0),)
+    camera = random_camera(plan.source, seconds, rng, shots)
     times = (start, keyframes, silent, excluded)
-    return Script(plan.source, video, seconds, *times, persons, camera, seed)
+    return Script(plan.source, video, seconds, *times, persons, camera, plan.setting, seed)
 
 
 def dress(persons: list[Person], rng: np.random.Generator) -> tuple[Person, ...]:
@@ -136,14 +160,17 @@ def dress(persons: list[Person], rng: np.random.Generator) -> tuple[Person, ...]
 def _cast(plan: Plan, rng: np.random.Generator) -> list[list[Person]]:
     """Heights and places, from left to right; members of a unit stand at one depth."""
     u, width = rng.uniform, SIZE[plan.source][0]
-    low, high = {1: (44, 58), 2: (43, 57), 3: (41, 52), 4: (37, 45), 5: (35, 40)}[sum(plan.units)]
-    eye = u(14, 23)
+    near = plan.units[: len(plan.units) - plan.behind]
+    low, high = {1: (44, 58), 2: (43, 57), 3: (41, 52), 4: (37, 45), 5: (35, 40)}[sum(near)]
+    eye, far = u(14, 23), rng.random() < WORLD["far_shares"][plan.source]
     if plan.source == "kinetics":
         low, high, eye = low + 5, high + 6, eye - 3
+    if far:
+        low, high = low * 0.4, high * 0.6
     units, row, x = [], [], 0.0
-    for size in plan.units:
+    for size in near:
         height = u(low, high)
-        ground = eye + height + (54 - height) * 0.08
+        ground = u(56, 68) if far else max(54.0, eye + height + (54 - height) * 0.08)
         for _ in range(size):
             posture = "sit" if rng.random() < 0.36 else "stand"
             row.append(Person(len(row), x, height * u(0.97, 1.03), ground, posture, width))
@@ -156,6 +183,11 @@ def _cast(plan: Plan, rng: np.random.Generator) -> list[list[Person]]:
     left = u(12, max(12.1, width - 12 - span * squeeze))
     for person in row:
         person.x = person.home = left + person.x * squeeze
+    for _ in range(plan.behind):  # far away, on the farthest strip of the floor
+        place = u(4, width - 4), u(9, 26), u(46, 51), "stand", width
+        units.append([Person(len(row), *place)])
+        units[-1][0].home = units[-1][0].x
+        row += units[-1]
     return units
 
 

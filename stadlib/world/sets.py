@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -16,29 +17,33 @@ from itertools import product
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from stadlib.base import InputError, whole_folder, write_whole
 from stadlib.data.labels import LabelMap, write_label_map
 from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
 from stadlib.data.video import write_video
-from stadlib.world import WorldSpec, close_ups
+from stadlib.world import PART_SPLITS, WorldSpec, close_ups
 from stadlib.world.actions import NAMES
 from stadlib.world.render import Stage, box_rows, clock, rows
-from stadlib.world.script import SOURCES, SPLITS, Plan, Script, plan_split, write_script
+from stadlib.world.script import SOURCES, Plan, Script, plan_split, write_script
 
 Progress = Callable[[int, int], None]
 _CLIPS = "label,youtube_id,time_start,time_end,split"
 _HEADERS = {"video_starts.csv": "source,video,seconds", "train.csv": _CLIPS, "val.csv": _CLIPS}
+PIXELS = "pixels.csv"  # a hash of every video's frames, in which worlds can be compared
+_HEADERS |= {PIXELS: "video,sha256"}
 
 
 def render(root: Path, part: str, spec: WorldSpec, *, workers: int | None = None,
            progress: Progress | None = None) -> Path:  # fmt: skip
     """Render a part of ``spec`` into ``root`` unless it is there; equal bytes for any ``workers``.
 
-    ``world`` is AVA-Kinetics in the official layout. ``kinetics-400`` and ``kinetics-700`` are
-    classification sets in Kinetics' (see :mod:`stadlib.data.kinetics`). ``coco`` holds as many
-    pictures as the larger of them has clips, with the boxes of people in COCO's JSON.
-    ``progress`` is called with (videos or pictures done, in all).
+    ``world`` is AVA-Kinetics in the official layout, training and validation; ``test`` is its
+    third split. ``kinetics-400`` and ``kinetics-700`` are classification sets in Kinetics' (see
+    :mod:`stadlib.data.kinetics`). ``coco`` holds as many pictures as the larger of them has clips,
+    with the boxes of people in COCO's JSON. ``progress`` is called with (videos or pictures done,
+    in all).
     """
     root = Path(root)
     seal = json.loads(json.dumps({"part": part, "spec": asdict(spec)}))
@@ -55,7 +60,10 @@ def render(root: Path, part: str, spec: WorldSpec, *, workers: int | None = None
             for path, lines in lists.items():
                 files[path] += lines
         write(folder, files)
-        (folder / "world.json").write_text(json.dumps(seal, indent=1) + "\n")
+        content = {str(path.relative_to(folder)): lines for path, lines in sorted(files.items())}
+        made = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+        text = json.dumps(seal | {"sha256": made}, indent=1)
+        (folder / "world.json").write_text(text + "\n")
     _is_complete(root, seal)  # another process may have been faster
     return root
 
@@ -113,23 +121,33 @@ def _write_lists(_: Path, files: dict[Path, list]) -> None:
         write_whole(path, "".join(f"{line}\n" for line in header + lines))
 
 
-def _draw_video(spec: WorldSpec, path: Path, script: Script) -> None:
-    rate = spec.frames_per_second
-    write_video(path, Stage(script).frames(script.seconds, rate), rate, crf=20, gop=rate)
+def _draw_video(spec: WorldSpec, path: Path, script: Script) -> str:
+    """Write a video; returns a hash of its pixels before they were encoded."""
+    rate, seen = spec.frames_per_second, hashlib.sha256()
+
+    def hashed() -> Iterator[np.ndarray]:
+        for picture in Stage(script).frames(script.seconds, rate):
+            seen.update(np.ascontiguousarray(picture))
+            yield picture
+
+    write_video(path, hashed(), rate, qp=20, gop=rate)
+    return seen.hexdigest()
 
 
-def _deal_world(spec: WorldSpec) -> list[Plan]:
-    return [plan for group in product(SOURCES, SPLITS) for plan in plan_split(spec, *group)]
+def _deal_world(splits: Sequence[str], spec: WorldSpec) -> list[Plan]:
+    return [plan for group in product(SOURCES, splits) for plan in plan_split(spec, *group)]
 
 
 def _draw_movie(spec: WorldSpec, folder: Path, plan: Plan) -> dict[Path, list]:
     script, layout, group = write_script(spec, plan), AvaLayout(folder), (plan.source, plan.split)
-    _draw_video(spec, folder / "videos" / script.source / f"{script.video}.mp4", script)
+    path = folder / "videos" / script.source / f"{script.video}.mp4"
+    pixels = _draw_video(spec, path, script)
     starts = layout.annotation_folder / "video_starts.csv"
     lists = {
         starts: [f"{script.source},{script.video},{script.start:g}"],
         layout.video_list(*group): [script.video],
         layout.annotations(*group): rows(script),
+        folder / PIXELS: [f"{path.relative_to(folder)},{pixels}"],
     }
     if script.source == "ava":
         lists[layout.excluded_file(*group)] = [clock(script, t) for t in script.excluded]
@@ -141,12 +159,12 @@ def _write_world(folder: Path, files: dict[Path, list]) -> None:
     write_label_map(AvaLayout(folder).annotation_folder / LABEL_MAP_FILE, LabelMap(NAMES))
 
 
-def write_person_boxes(root: Path, spec: WorldSpec) -> None:
+def write_person_boxes(root: Path, part: str, spec: WorldSpec) -> None:
     """Write who can be seen in every second of every video, annotated or not, unless it is there.
 
     Memory needs them: a Kinetics clip has one annotated second, but people in all ten.
     """
-    for source, split in product(SOURCES, SPLITS):
+    for source, split in product(SOURCES, PART_SPLITS.get(part, ())):
         path = AvaLayout(root).person_boxes("ground-truth", source, split)
         if not path.exists():
             scripts = (write_script(spec, plan) for plan in plan_split(spec, source, split))
@@ -157,13 +175,16 @@ def _draw_clip(spec: WorldSpec, folder: Path, clip: close_ups.Clip) -> dict[Path
     split, _, label = clip
     script, name = close_ups.close_up(spec, *clip), " ".join(close_ups.CLASSES[label])
     path = folder / split / name / f"{script.video}_{0:06d}_{script.seconds:06d}.mp4"
-    _draw_video(spec, path, script)
-    return {folder / f"{split}.csv": [f"{name},{script.video},0,{script.seconds},{split}"]}
+    pixels = _draw_video(spec, path, script)
+    row = f"{name},{script.video},0,{script.seconds},{split}"
+    listed = {folder / PIXELS: [f"{path.relative_to(folder)},{pixels}"]}
+    return listed | {folder / f"{split}.csv": [row]}
 
 
 # how a part's jobs are dealt (clips of so many classes), one is drawn, all rows are written
 _PARTS: dict[str, tuple[Callable, Callable, Callable]] = {
-    "world": (_deal_world, _draw_movie, _write_world),
+    "world": (partial(_deal_world, PART_SPLITS["world"]), _draw_movie, _write_world),
+    "test": (partial(_deal_world, PART_SPLITS["test"]), _draw_movie, _write_world),
     "kinetics-400": (partial(close_ups.deal_clips, 20), _draw_clip, _write_lists),
     "kinetics-700": (partial(close_ups.deal_clips, 40), _draw_clip, _write_lists),
     "coco": (close_ups.deal_stills, close_ups.draw_still, close_ups.write_instances),
