@@ -34,6 +34,7 @@ class Stage:
         self.script = script
         self.size = SIZE[script.source]
         self.backdrop = background(*self.size, script.setting, generator(*script.seed, 7))
+        self._view, self._seen = (), np.empty(0)  # the background as it was seen last
 
     def frames(self, seconds: int, rate: int) -> Iterator[np.ndarray]:
         """All pictures in order, ``rate`` a second."""
@@ -41,18 +42,7 @@ class Stage:
 
     def frame(self, t: float, without: Container[int] = ()) -> np.ndarray:
         """The picture at ``t`` seconds, uint8 RGB (H, W, 3), less the persons in ``without``."""
-        camera, (w, h), s = self.script.camera, self.size, SUPERSAMPLE
-        # the background as the camera sees it; Pillow resizes in whole numbers, so that pixels
-        # do not depend on the processor
-        zoom, *shift = camera.view(t)
-        seen = []
-        for length, by, painted in zip(self.size, shift, self.backdrop.size, strict=True):
-            low = (length / 2 - (length / 2 + by) / zoom + MARGIN) * s
-            most = painted - length * s / zoom
-            seen.append(min(max(0.0, low), max(0.0, most)))
-        ends = [min(a + n * s / zoom, p) for a, n, p in zip(seen, self.size, self.backdrop.size)]
-        resized = self.backdrop.resize((w * s, h * s), Image.Resampling.BILINEAR, (*seen, *ends))
-        canvas = np.array(resized)
+        camera, canvas = self.script.camera, self._background(t).copy()
         for person in self.script.from_the_back():
             x, ground, zoom = camera.project(person.segments[0].x0, person.ground, self.size, t)
             spot = ((x, ground), person.height * zoom, person.prop_side)
@@ -72,12 +62,31 @@ class Stage:
                 if segment.evidence(t) > 0.5 and j.back < 0.5:
                     draw_held(canvas, segment.action, segment.item, j)
                 figures.draw_arm(canvas, j, person.look, near=True)
-        small = np.asarray(Image.fromarray(canvas).reduce(s))
+        small = np.asarray(Image.fromarray(canvas).reduce(SUPERSAMPLE))
         light = camera.cut_gain if t >= camera.cut else 1.0
         levels = np.arange(256)[:, None] * np.array(camera.gain) * light + camera.lift
         table = np.clip(levels.round(), 0, 255).astype(np.uint8)  # (256, 3)
         picture = table[small, np.arange(3)]
         return picture[:, ::-1] if camera.shot(t).mirrored else picture
+
+    def _background(self, t: float) -> np.ndarray:
+        """What the camera sees of the painted scene, supersampled.
+
+        Pillow resizes in whole numbers, so that pixels do not depend on the processor.
+        """
+        zoom, *shift = self.script.camera.view(t)
+        low, high = [], []
+        for length, by, painted in zip(self.size, shift, self.backdrop.size, strict=True):
+            side = min(length * SUPERSAMPLE / zoom, painted)
+            start = (length / 2 - (length / 2 + by) / zoom + MARGIN) * SUPERSAMPLE
+            low.append(min(max(0.0, start), painted - side))
+            high.append(low[-1] + side)
+        view = (*low, *high)
+        if view != self._view:  # most cameras of movies stand still
+            size = tuple(length * SUPERSAMPLE for length in self.size)
+            seen = self.backdrop.resize(size, Image.Resampling.BILINEAR, view)
+            self._view, self._seen = view, np.asarray(seen)
+        return self._seen
 
 
 class Instance(NamedTuple):

@@ -77,8 +77,8 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
     dealt = (deck(shares, count, rng), deck(WORLD["crowd_shares"][source], count, rng))
     settings = deck({name: s["share"] for name, s in WORLD["settings"].items()}, count, rng)
     plans = []
-    for index, (number, behind) in enumerate(zip(*dealt, strict=True)):
-        layouts, length, behind = WORLD["units"][number], int(seconds[index]), int(behind)
+    for index, (number, crowd) in enumerate(zip(*dealt, strict=True)):
+        layouts, length, behind = WORLD["units"][number], int(seconds[index]), int(crowd)
         units = (*layouts[int(rng.integers(len(layouts)))], *[1] * behind)
         phases = max(1, round(length / PHASE)) if source == "ava" else 1
         cards = [[] for _ in range(phases)]
