@@ -182,6 +182,10 @@ def train(
             record = study.run(row, num_processes=processes, execution=execution)
             if rank() == 0:
                 print(f"{record.folder.name}: {_means(record)}", flush=True)
+                if scale == "mini" and not data:
+                    from stadlib.report import scores  # noqa: PLC0415  (pandas)
+
+                    print(scores.against_reference(record), flush=True)
                 if publish:
                     study.publish(record, "choices" if table == "choices" else "")
         for one in seed if table == "4" else ():

@@ -75,15 +75,35 @@ def read_records(folder: Path) -> list[Record]:
 def publish(record: Record, kind: str = "", name: str = "") -> None:
     """Copy a record to ``results/reference/KIND``; one of uncommitted code is refused.
 
-    Without a kind it is a row of a table; the class counts of its training data are written too.
+    Without a kind it is a row of a table; the class counts of its training data are written too. A
+    digest names one outcome: when it is published already, this run becomes a line of
+    ``results/machines.csv``, which says what the same experiment gave where.
     """
     name = name or record.folder.name
     if record.provenance["dirty"] is not False:
         raise InputError(f"{name}: made with uncommitted code; commit and run again")
     folder = base.published_dir("reference") / kind
+    if (path := folder / f"{name}.json").is_file() and read_record(
+        path
+    ).to_json() != record.to_json():
+        return _note_machine(record, folder.parents[bool(kind)] / "machines.csv")
     write_record(record, folder / f"{name}.json")
     if not kind:
         write_whole(folder / "class_counts.csv", class_counts(record).to_csv())
+
+
+def _note_machine(record: Record, path: Path) -> None:
+    """Append what a published experiment gave in a later run to the table of machines."""
+    origin = record.provenance
+    values = {"finished": origin["finished"], "processor": origin["processor"]}
+    values |= {"threads": origin["threads"], "seconds": origin["seconds"]}
+    values |= {"memory_mb": origin["peak_memory_mb"], "world": origin.get("world", "")}
+    values |= {"run": f"{record.experiment['head']} seed {record.experiment['seed']}"}
+    values |= {"digest": record.digest}
+    values |= {name: round(100 * found["mAP"], 2) for name, found in record.metrics.items()}
+    lines = path.read_text().splitlines() if path.is_file() else [",".join(values)]
+    line = ",".join(str(value).replace(",", " ") for value in values.values())
+    write_whole(path, "\n".join([*lines, *[line] * (line not in lines)]) + "\n")
 
 
 def check_parameters(namespace: dict[str, object], *names: str) -> None:

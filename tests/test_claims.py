@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stadlib import base, recipes
 from stadlib.recipes.experiment import Experiment
 from stadlib.report import claims, scores, tables
-from stadlib.report.claims import Claim, Measured, Place, verdict
+from stadlib.report.claims import REPRODUCED, Claim, Measured, Place, holm, p_value, verdict
 from stadlib.study import Record, make_record, write_record
 
 HEADS = {"linear": 0.0, "s-only": 0.05, "t-only": 0.05}
@@ -37,10 +39,10 @@ def row_of(head: str) -> Experiment:
 
 @pytest.fixture
 def reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Three seeds of three heads on v3's boxes as the committed reference."""
+    """Six seeds of three heads on v3's boxes as the committed reference."""
     folder = tmp_path / "reference"
     for head in HEADS:
-        for seed in range(3):
+        for seed in range(6):
             one = record(row_of(head), seed)
             write_record(one, folder / f"{one.digest}.json")
     shutil.copy(base.published_dir("reference") / "class_counts.csv", folder)
@@ -58,49 +60,67 @@ def found(text: str) -> list[Measured]:
 def one(kind: str, *values: float) -> Measured:
     place = Place(where="here", plus=("a",), minus=("b",))
     claim = Claim(table="Table 1", text="so", kind=kind, places=(place,))
-    return Measured(claim, place, nan, values, ())
+    return Measured(claim, place, nan, values, (), base=33.0)
 
 
 @pytest.mark.parametrize(
-    ("kind", "low", "high", "expected"),
+    ("kind", "values", "expected"),
     [
-        ("above", 0.1, 2, "shown"),
-        ("above", -0.1, 2, "not shown"),
-        ("above", 0, 2, "not shown"),
-        ("above", -2, -0.1, "contradicted"),
-        ("below", -2, -0.1, "shown"),
-        ("below", 0.1, 2, "contradicted"),
-        ("level", -0.9, 0.9, "shown"),
-        ("level", -0.9, 1.1, "not shown"),
-        ("level", 0.1, 0.9, "shown"),
-        ("level", 1.1, 2, "contradicted"),
-        ("level", -2, -1.1, "contradicted"),
-        ("kept", -0.9, 9, "shown"),
-        ("kept", -1.1, 9, "not shown"),
-        ("kept", -9, -1.1, "contradicted"),
-        ("above", nan, nan, "not measured"),
-        ("height", 39, 41, "not measured"),
+        ("above", (1.0, 1.5, 2.0), "reproduced in miniature"),
+        ("above", (-1.0, 1.5, 2.0), "not reproduced"),
+        ("above", (-1.0, -1.5, -2.0), "contradicted"),
+        ("below", (-1.0, -1.5, -2.0), "reproduced in miniature"),
+        ("below", (1.0, 1.5, 2.0), "contradicted"),
+        ("level", (-0.1, 0.0, 0.1), "reproduced in miniature"),
+        ("level", (0.5, 0.6, 0.7), "reproduced in miniature"),
+        ("level", (-1.0, 0.0, 1.0), "not reproduced"),
+        ("level", (2.0, 2.1, 2.2), "contradicted"),
+        ("level", (-2.0, -2.1, -2.2), "contradicted"),
+        ("kept", (5.0, 9.0, 7.0), "reproduced in miniature"),
+        ("kept", (-1.0, 9.0, 7.0), "not reproduced"),
+        ("kept", (-2.0, -2.1, -2.2), "contradicted"),
     ],
 )
-def test_rules(kind, low, high, expected):
-    assert verdict(kind, low, high) == expected
+def test_rules(kind, values, expected):
+    assert verdict(kind, values, p_value(values), margin=1.0) == expected
+
+
+@given(st.lists(st.floats(-9, 9), min_size=2, max_size=9))
+def test_the_p_value_agrees_with_the_interval(values):
+    mean, half = scores.interval(values)
+    if half > 1e-6 and abs(abs(mean) - half) > 1e-6:
+        assert (p_value(values) < 0.05) == (abs(mean) > half)
+
+
+def test_holm_corrects_as_by_hand():
+    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.5})
+    assert corrected == pytest.approx({"a": 0.04, "c": 0.09, "b": 0.09, "d": 0.5})
+    # 0.04 alone would reject, three beside it forbid that
+    assert sum(p < 0.05 for p in corrected.values()) == 1
 
 
 @pytest.mark.parametrize(
     ("measured", "text", "reason"),
     [
-        (one("above", 5.0), "+5.00", "one difference, +5.00, and one bounds nothing"),
+        (one("above", 5.0), "+5.00", "1 of 3 seeds are there"),
         (one("above"), "not run", "no record of one seed on both sides at mini"),
-        (one("above", -3.0, -2.0, -2.5), "-2.50 (-3.74 to -1.26)", "3 of 3 seeds lie on the other"),
-        (one("level", 3.0, 2.0, 2.5), "+2.50 (+1.26 to +3.74)", "3 of 3 seeds lie outside"),
+        (one("above", -3.0, -2.0, -2.5), "-2.50 (-3.74 to -1.26)", "3 seeds scatter by 0.50"),
+        (one("level", 3.0, 2.0, 2.5), "+2.50 (+1.26 to +3.74)", "3 seeds scatter by 0.50"),
         (one("above", 3.0, 2.0, 2.5), "+2.50 (+1.26 to +3.74)", ""),
         (one("height", 40.0, 41.0), "+40.50 (+34.15 to +46.85)", "no record is of that data"),
+        (one("elsewhere", 40.0, 41.0), "+40.50 (+34.15 to +46.85)", "has not"),
     ],
 )
 def test_places_are_told_in_words(measured, text, reason):
     assert measured.text == text
     assert reason in measured.reason
-    assert (measured.verdict == "shown") == (measured.reason == "") == (reason == "")
+    assert (measured.verdict == REPRODUCED) == (measured.reason == "") == (reason == "")
+
+
+def test_a_difference_is_also_a_share():
+    measured = replace(one("above", 3.0, 2.0), base=25.0, paper=0.9, paper_base=36.0)
+    assert measured.share == "+10 % (paper: +2 %)"
+    assert one("above").share == "- (paper: -)"
 
 
 def test_every_row_and_measure_has_a_name():
@@ -127,6 +147,7 @@ def test_the_papers_numbers_are_those_of_its_tables():
         ("The empty Kinetics bank is above AVA first", "Kinetics", 33.44 - 28.59),
         ("Single classes drop: work on computer above all", "get up", -3.93),
         ("Ground-truth boxes are above v3's", "AVA", 43.53 - 36.41),
+        ("Better boxes, better actions: ground truth above v1", "Kinetics", 15.79),
     ):
         assert paper[text, where] == pytest.approx(expected), (text, where)
     assert isnan(paper["Memory adds to T-only", "equal training"])
@@ -134,23 +155,34 @@ def test_the_papers_numbers_are_those_of_its_tables():
 
 def test_seeds_are_paired(reference):
     lead, slowfast, *_ = found("S-only is above the linear head")
-    assert lead.values == pytest.approx((5.0, 5.05, 5.1))
-    assert lead.verdict == "shown"  # the seeds' common 10 points cancel
-    assert slowfast.verdict == "not measured"
+    assert lead.values[:3] == pytest.approx((5.0, 5.05, 5.1))
+    assert lead.base == pytest.approx(45.0)
+    assert lead.verdict == REPRODUCED  # the seeds' common 10 points cancel
+    assert slowfast.verdict == "undecided" and slowfast.left == 6
     assert slowfast.reason.startswith("no record of slowfast-152 K700 8x8+32x2 s-only")
-    assert found("T-only and S-only are level")[0].verdict == "shown"
+    assert found("T-only and S-only are level")[0].verdict == REPRODUCED
     for path in reference.glob("*.json"):
         if '"s-only"' in path.read_text() and '"seed": 1' not in path.read_text():
             path.unlink()
     lead = found("S-only is above the linear head")[0]
-    assert lead.values == pytest.approx((5.05,)) and lead.verdict == "not measured"
+    assert lead.values == pytest.approx((5.05,)) and lead.verdict == "undecided"
+    assert lead.left == 5 and lead.reason == "1 of 6 seeds are there"
+
+
+def test_verdicts_are_of_the_test_split_once_it_is_scored(reference):
+    for head in HEADS:
+        for seed in range(6):
+            tested = record(row_of(head), seed, shift=0.1 if head == "t-only" else 0.0)
+            write_record(tested, reference / "test" / f"{tested.digest}.json")
+    assert found("T-only is above the linear head")[0].values[0] == pytest.approx(15.0)
+    assert found("S-only is above the linear head")[0].values[0] == pytest.approx(5.0)
 
 
 def test_records_of_another_scale_or_recipe_do_not_count(reference):
     row = row_of("t-only")
     for number, other in enumerate((replace(row, flip=False), recipes.at(row, "smoke"))):
         write_record(record(other, 7), reference / f"{number}.json")
-    assert len(found("T-only is above the linear head")[0].values) == 3
+    assert len(found("T-only is above the linear head")[0].values) == 6
 
 
 def test_ensembles_and_test_splits_are_picked_up(reference):
@@ -170,7 +202,7 @@ def test_ensembles_and_test_splits_are_picked_up(reference):
     assert found(text)[0].values == pytest.approx((2.0, 2.0))  # above its one member
     for place in found("From validation to test little is lost"):
         assert place.values == pytest.approx((-0.5, -0.5))
-        assert place.verdict == "shown"
+        assert place.verdict == "undecided"
 
 
 def test_thirds_and_classes_are_averaged_over_their_classes():
@@ -185,10 +217,10 @@ def test_thirds_and_classes_are_averaged_over_their_classes():
 def test_ledger_tells_what_is_not_shown():
     places = claims.measured()
     table = claims.ledger(places)
-    assert list(table) == ["where", "paper", "mini", "seeds", "verdict", "notes"]
+    assert list(table) == ["where", "paper", "mini", "share", "seeds", "verdict", "notes"]
     assert len(table) == len(places) == len(claims.read_claims())
     assert "|" not in table.to_csv()
-    unshown = table[table["verdict"] != "shown"]
+    unshown = table[table["verdict"] != REPRODUCED]
     assert unshown["notes"].str.len().gt(0).all()
     longest = max(table["notes"], key=len)
     assert longest.replace("&", "&amp;") in table._repr_html_()
@@ -197,4 +229,4 @@ def test_ledger_tells_what_is_not_shown():
 def test_every_place_is_a_line_of_the_csv(reference):
     table = pd.read_csv(io.StringIO(claims.csv()))
     assert len(table) == sum(len(claim.places) for claim in claims.read_claims())
-    assert "shown" in set(table["verdict"]) and "**shown**" in claims.markdown()
+    assert REPRODUCED in set(table["verdict"]) and f"**{REPRODUCED}**" in claims.markdown()

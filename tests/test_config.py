@@ -68,6 +68,7 @@ CHANGES = {  # of a field: another value, and the experiment that takes it
     "flip": (WHOLE, False),
     "seed": (WHOLE, 1),
     "scale": (WHOLE, "paper"),
+    "weights": (WHOLE, "anew"),
 }
 STAGE_CHANGES = {
     "data": ("ava",),

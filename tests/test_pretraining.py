@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import nn
 
+from stadlib import base
 from stadlib.base import InputError
 from stadlib.cli import main
-from stadlib.models import networks
+from stadlib.models import networks, weights
 from stadlib.models.published import find_pretrained
 from stadlib.models.weights import read_backbone, read_state
 from stadlib.recipes.experiment import Execution, Experiment
@@ -75,7 +76,7 @@ def test_weights_are_measured_and_found(tiny_kinetics, data, capsys):
     assert (made.folder / "train_missing.txt").read_text() == "gone1234567_000001_000011\n"
     assert (made.folder / "val_missing.txt").read_text() == ""
     assert json.loads(made.record.read_text()) == record
-    folder = data / "pretrained" / f"ir-csn-152_k400_smoke-{made.digest}"
+    folder = data / "pretrained" / f"ir-csn-152_k400_smoke_seed0-{made.digest}"
     assert made.weights == folder / "backbone.safetensors"
     assert (record["classes"], record["training_videos"], record["validation_videos"]) == (3, 7, 3)
     assert record["top1"] in (0, 0.3333, 0.6667, 1) and record["top5"] == 1
@@ -106,13 +107,40 @@ def test_weights_of_somebody_else_stay(tiny_kinetics):
 
 
 def test_rows_of_a_family_share_the_weights_of_the_rendered_set(monkeypatch):
-    rows = [replace(CSN, frames=frames, seed=seed) for frames, seed in (("32x2", 0), ("64x1", 3))]
+    rows = [CSN, replace(CSN, frames="64x1"), replace(CSN, head="linear")]
     assert len({Pretraining(row).digest for row in rows}) == 1
-    others = [replace(CSN, pretrain="K700"), replace(CSN, scale="mini")]
+    others = [replace(CSN, pretrain="K700"), replace(CSN, scale="mini"), replace(CSN, seed=1)]
     others.append(replace(CSN, backbone="slowfast-101", frames="8x8+32x2"))
     digests = {Pretraining(row).digest for row in (CSN, *others)}
     monkeypatch.setitem(RECIPES, "smoke", replace(RECIPES["smoke"], lr=0.2))
-    assert len(digests | {Pretraining(CSN).digest}) == 5
+    assert len(digests | {Pretraining(CSN).digest}) == 6
+
+
+def test_every_other_seed_lives_in_another_world():
+    roots = [Pretraining(replace(CSN, scale="mini", seed=seed)).root for seed in range(4)]
+    assert roots[0] == roots[2] != roots[1] == roots[3]
+    assert Pretraining(replace(CSN, seed=1)).root == Pretraining(CSN).root  # of smoke there is one
+
+
+def test_the_studys_own_weights_come_first(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(base, "published_dir", lambda kind: tmp_path / kind)
+    made, seen = Pretraining(CSN), []
+    monkeypatch.setattr(pretraining, "pretrain", lambda plan, _: seen.append(plan.weights))
+    path = tmp_path / "reference" / "weights" / f"{made.name}.safetensors"
+    network = build.backbone(CSN)
+    weights.round_weights(network)
+    weights.save_backbone(network, path, pretraining="K400", half=True)
+    path.with_suffix(".accuracy.json").write_text('{"top1": 0.5}')
+    assert path.stat().st_size < 0.6 * sum(4 * w.numel() for w in network.state_dict().values())
+    found, known = pretraining.pretrained_backbone(CSN, silent)
+    other = build.backbone(CSN)
+    other.load_state_dict(found)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor), name
+    assert known == {"backbone": weights.state_digest(found), "top1": 0.5} and not seen
+    with pytest.raises(InputError, match="no such file"):  # nothing was trained in its place
+        pretraining.pretrained_backbone(replace(CSN, weights="anew"), silent)
+    assert seen == [made.weights]
 
 
 def trained(root: Path | None, data: str, recipe, spec=WORLD) -> tuple:
@@ -232,7 +260,7 @@ def test_command_trains_on_a_folder(tiny_kinetics, data, capsys):
     words = ("--scale", "smoke", "--data", tiny_kinetics, "--iterations", "2")
     assert main(command(*words)) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[-2].startswith(f"{data}/pretrained/ir-csn-152_k400_smoke-")
+    assert said[-2].startswith(f"{data}/pretrained/ir-csn-152_k400_smoke_seed0-")
     assert "/backbone.safetensors: top-1 " in said[-2]
     assert said[-1].endswith("unreadable.txt: 1 videos could not be read")
 
@@ -247,7 +275,7 @@ def test_command_trains_on_a_folder(tiny_kinetics, data, capsys):
         (("--precision", "half"), "precision='half'; choose from auto, float32, bfloat16"),
         (("--iterations", "0"), "--iterations 0: give 1 or more"),
         (("--processes", "-1"), "--processes -1: give 0 or more"),
-        (("--scale", "smoke", "--seed", "1"), "--iterations and --seed are for real files"),
+        (("--scale", "smoke", "--iterations", "1"), "--iterations is for real files"),
         ((), "data/kinetics-400/train.csv: no such list; put Kinetics' official train.csv there"),
     ],
 )

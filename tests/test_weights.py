@@ -23,7 +23,7 @@ from stadlib.models.networks import (
     backbone,
     freeze_batchnorm,
 )
-from stadlib.models.weights import read_backbone, read_state, save_backbone
+from stadlib.models.weights import read_backbone, read_state, save_backbone, state_digest
 from stadlib.recipes.experiment import Experiment
 from stadlib.training import build
 from stadlib.training.pretraining import pretrained_backbone
@@ -452,7 +452,8 @@ def test_paper_scale_takes_any_naming(paper, capsys):
     network, state, theirs = case(MMACTION2)
     row = published.find("ir-csn-152-ig65m-k400")
     written(paper, {"state_dict": theirs, "meta": {}}, row.path.name)
-    weights = pretrained_backbone(experiment, lambda _: None)
+    weights, known = pretrained_backbone(experiment, lambda _: None)
+    assert known == {"backbone": state_digest(weights)}
     assert all(torch.equal(tensor, weights[name]) for name, tensor in state.items())
     normalize = Normalize()  # ImageNet's statistics, which that file learned with
     normalize.load_state_dict({n: weights[f"normalize.{n}"] for n in ("mean", "scale")})
@@ -467,7 +468,7 @@ def test_paper_scale_takes_any_naming(paper, capsys):
     assert "in VMZ's names" in capsys.readouterr().out
     network.load_state_dict(values(network, seed=5), strict=False)
     save_backbone(network, paper / "ir-csn-152_k400+ig65m.safetensors", pretraining="K400+IG65M")
-    weights = pretrained_backbone(experiment, lambda _: None)
+    weights, _ = pretrained_backbone(experiment, lambda _: None)
     network.load_state_dict(weights)
     assert torch.equal(
         weights["net.blocks.0.conv.weight"], values(network, seed=5)["net.blocks.0.conv.weight"]

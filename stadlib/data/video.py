@@ -228,8 +228,8 @@ def write_video(
 
     Frames are of one even size: uint8 RGB arrays (H, W, 3), shown at ``fps``, or PyAV's frames with
     their own times. With ``qp`` instead of ``crf`` every frame is quantized alike, and bytes do not
-    depend on the processor. ``gop``: frames from a keyframe to the next, small for cheap random access
-    (None: x264's). With 0 ``threads``, one a core, bytes depend on their number. With
+    depend on the processor. ``gop``: frames from a keyframe to the next, small for cheap random
+    access (None: x264's). With 0 ``threads``, one a core, bytes depend on their number. With
     ``index_first`` a browser plays while it loads. ``colors``: PyAV's ``colorspace`` etc.
     """
     quality = {"crf": str(crf)} if qp is None else {"qp": str(qp), "aq-mode": "0"}

@@ -30,6 +30,7 @@ class Scale:
     iterations: int = 1_000  # of a full stage
     batch: int = 8
     lr: float = 0.3
+    clip: float | None = None  # norm of gradients; the paper cuts none
     drop: float = 0.34  # factor at each of the schedule's four drops
     backbone: Literal["paper", "mini"] = "mini"
     roi_size: int = 4  # cells a side of a person's feature map

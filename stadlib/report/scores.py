@@ -29,15 +29,38 @@ ORDER = {  # of the rows of a table of gains
 }
 
 
-def interval(values: Iterable[float]) -> tuple[float, float]:
+def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
     """The mean and the half width of its interval; the latter is NaN of a single seed."""
     values = [float(value) for value in values]
     if len(values) < 2:
         return (values[0] if values else nan), nan
     from scipy.special import stdtrit  # noqa: PLC0415  (slow, and most commands need no interval)
 
-    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.5 + level / 2)) * stdev(values) / sqrt(len(values))
     return fmean(values), half
+
+
+def predicted(values: Iterable[float]) -> tuple[float, float]:
+    """Where 95 % of further values lie, by Student's t; NaN of fewer than two."""
+    values = list(values)
+    mean, half = interval(values)
+    half *= sqrt(len(values) + 1)
+    return mean - half, mean + half
+
+
+def against_reference(record: Record) -> str:
+    """A run beside the committed replicates of its experiment, source by source, in one line."""
+    others = of_experiment(from_dict(record.experiment), read_records(published_dir("reference")))
+    if len(others) < 2:
+        return f"the reference has {len(others)} replicates of this row; two would bound it"
+    parts = []
+    for source, header in SOURCES.items():
+        low, high = predicted(percent(other.metrics[source]["mAP"]) for other in others)
+        value = percent(record.metrics[source]["mAP"])
+        word = "inside" if low <= value <= high else "OUTSIDE"
+        parts.append(f"{header} {value:.2f} {word} {low:.2f} to {high:.2f}")
+    of = f"the 95 % prediction interval of {len(others)} replicates"
+    return f"beside {of} of the reference: {', '.join(parts)}"
 
 
 def percent(fraction: float | None) -> float:

@@ -336,7 +336,7 @@ def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> tuple
     share them. At paper scale they are read from the data folder, under the names of any known
     library. Known are the ``backbone``'s hash and, where it was measured, ``top1``.
     """
-    paper, inputs, known = experiment.scale == "paper", (), {}
+    paper, inputs = experiment.scale == "paper", ()
     if paper:
         path, inputs = find_pretrained(experiment)
     else:
@@ -344,11 +344,12 @@ def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> tuple
         if experiment.weights == "anew" or not (path := plan.published).is_file():
             pretrain(plan, progress)
             path = plan.weights
-        record = path.with_suffix("").with_suffix(".accuracy.json")
-        known = {"top1": json.loads(record.read_text())["top1"]}
     with torch.device("meta"):  # its names and shapes; the values are the file's
         network = build.backbone(experiment)
     weights, report = read_backbone(network, path, inputs)
     if paper and processes.rank() == 0:
         print("\n".join(report.lines()), flush=True)
-    return weights, {"backbone": state_digest(weights)} | known
+    known = {"backbone": state_digest(weights)}
+    if not paper:
+        known["top1"] = json.loads(path.with_suffix(".accuracy.json").read_text())["top1"]
+    return weights, known
