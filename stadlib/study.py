@@ -86,7 +86,8 @@ def publish(record: Record, kind: str = "", name: str = "") -> None:
     if (path := folder / f"{name}.json").is_file() and read_record(
         path
     ).to_json() != record.to_json():
-        return _note_machine(record, folder.parents[bool(kind)] / "machines.csv")
+        _note_machine(record, folder.parents[bool(kind)] / "machines.csv")
+        return
     write_record(record, folder / f"{name}.json")
     if not kind:
         write_whole(folder / "class_counts.csv", class_counts(record).to_csv())

@@ -18,9 +18,15 @@ from torch import nn
 from stadlib import base
 from stadlib.base import InputError
 from stadlib.cli import main
-from stadlib.models import networks, weights
+from stadlib.models import networks
 from stadlib.models.published import find_pretrained
-from stadlib.models.weights import read_backbone, read_state
+from stadlib.models.weights import (
+    read_backbone,
+    read_state,
+    round_weights,
+    save_backbone,
+    state_digest,
+)
 from stadlib.recipes.experiment import Execution, Experiment
 from stadlib.recipes.scales import RECIPES, SCALES
 from stadlib.training import build, pretraining
@@ -128,8 +134,8 @@ def test_the_studys_own_weights_come_first(tmp_path, data, monkeypatch):
     monkeypatch.setattr(pretraining, "pretrain", lambda plan, _: seen.append(plan.weights))
     path = tmp_path / "reference" / "weights" / f"{made.name}.safetensors"
     network = build.backbone(CSN)
-    weights.round_weights(network)
-    weights.save_backbone(network, path, pretraining="K400", half=True)
+    round_weights(network)
+    save_backbone(network, path, pretraining="K400", half=True)
     path.with_suffix(".accuracy.json").write_text('{"top1": 0.5}')
     assert path.stat().st_size < 0.6 * sum(4 * w.numel() for w in network.state_dict().values())
     found, known = pretraining.pretrained_backbone(CSN, silent)
@@ -137,7 +143,7 @@ def test_the_studys_own_weights_come_first(tmp_path, data, monkeypatch):
     other.load_state_dict(found)
     for name, tensor in network.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor), name
-    assert known == {"backbone": weights.state_digest(found), "top1": 0.5} and not seen
+    assert known == {"backbone": state_digest(found), "top1": 0.5} and not seen
     with pytest.raises(InputError, match="no such file"):  # nothing was trained in its place
         pretraining.pretrained_backbone(replace(CSN, weights="anew"), silent)
     assert seen == [made.weights]

@@ -4,9 +4,9 @@
 the records and says how they are judged. Differences are in points, paired by seed, on the test
 split where it was scored. Of differences of the planned number of seeds (:func:`verdict`):
 
-- *reproduced in miniature*: the mean lies on the claim's side, and the two-sided test of Student's t
-  rejects zero at 5 % (for primary claims after Holm's correction). For "level", and for "kept" on one
-  side, the mean is bounded within :data:`MARGIN` by one-sided tests at 5 %.
+- *reproduced in miniature*: the mean lies on the claim's side, and the two-sided test of Student's
+  t rejects zero at 5 % (for primary claims after Holm's correction). For "level", and for "kept" on
+  one side, the mean is bounded within :data:`MARGIN` by one-sided tests at 5 %.
 - *contradicted*: the same on the other side, or outside the margin.
 - *not reproduced*: neither.
 - *undecided*: fewer seeds than planned.

@@ -46,7 +46,7 @@ def statistics(table: pd.DataFrame) -> dict[str, str]:
     kinds = {"pose": known.index <= 14, "object": (known.index > 14) & (known.index < 64)}
     shares = " / ".join(f"{100 * known[of].sum():.0f}" for of in kinds.values())
     lasting = _runs(labelled)
-    found = {
+    return {
         "keyframes": f"{keyframes.ngroups:,}",
         "without labels, %": f"{100 * (1 - len(crowd) / keyframes.ngroups):.1f}",
         "persons a labelled keyframe": f"{crowd.mean():.2f}",
@@ -64,7 +64,6 @@ def statistics(table: pd.DataFrame) -> dict[str, str]:
         "classes": str(len(known)),
         "seconds that a label lasts, mean": f"{lasting:.1f}" if lasting else "-",
     }
-    return found
 
 
 def _runs(table: pd.DataFrame) -> float:
@@ -89,9 +88,8 @@ def main() -> None:
         known = pd.read_csv(MEASURED, index_col=0, dtype=str)
         columns = {title: known[title].to_dict() for title in REAL}
     for source, title in (("ava", "mini, movies"), ("kinetics", "mini, clips")):
-        lines = [
-            r for plan in plan_split(MINI, source, "train") for r in rows(write_script(MINI, plan))
-        ]
+        scripts = [write_script(MINI, plan) for plan in plan_split(MINI, source, "train")]
+        lines = [row for script in scripts for row in rows(script)]
         columns[title] = statistics(read(io.StringIO("\n".join(lines))))
     table = pd.DataFrame(columns)
     table.to_csv(MEASURED)
@@ -100,14 +98,14 @@ def main() -> None:
     lines += [f"| {name} | " + " | ".join(row[order]) + " |" for name, row in table.iterrows()]
     PAGE.write_text(
         "# The miniature world beside real annotations\n\n"
-        "Training data of the world's second edition, and AVA-Kinetics' own annotations as far as they\n"
-        "were at hand (Google, CC BY 4.0). Written by `tests/benchmarks/bench_world.py`.\n\n"
+        "Training data of the world's second edition, and AVA-Kinetics' own annotations as far as\n"
+        "they were at hand (Google, CC BY 4.0). Written by `tests/benchmarks/bench_world.py`.\n\n"
         + "\n".join(lines)
         + "\n\n"
-        "What differs on purpose: thirty classes instead of sixty; an unlabelled clip costs as much\n"
-        "rendering as a labelled one, so there are fewer; movies last 12, 24 or 72 seconds, not 15\n"
-        "minutes. Movies are cut every two to six seconds in seven of ten; a cut changes the part of\n"
-        "the scene, and in four of ten the side that it is seen from.\n"
+        "What differs on purpose: thirty classes instead of sixty; an unlabelled clip costs as\n"
+        "much rendering as a labelled one, so there are fewer; movies last 12, 24 or 72 seconds,\n"
+        "not 15 minutes. Seven movies of ten are cut, every two to six seconds; a cut changes the\n"
+        "part of the scene, and in four of ten cases the side that it is seen from.\n"
     )
     print(PAGE.read_text())
 
