@@ -6,7 +6,7 @@ import io
 import shutil
 from dataclasses import replace
 from itertools import chain
-from math import isnan, nan
+from math import isnan, nan, sqrt
 from pathlib import Path
 
 import pandas as pd
@@ -230,3 +230,18 @@ def test_every_place_is_a_line_of_the_csv(reference):
     table = pd.read_csv(io.StringIO(claims.csv()))
     assert len(table) == sum(len(claim.places) for claim in claims.read_claims())
     assert REPRODUCED in set(table["verdict"]) and f"**{REPRODUCED}**" in claims.markdown()
+
+
+def test_a_run_lies_inside_or_outside_of_the_replicates(reference, monkeypatch):
+    monkeypatch.setattr(scores, "published_dir", lambda kind: reference)
+    values = [20 + 10 * seed for seed in range(6)]
+    low, high = scores.predicted(values)
+    assert (low + high) / 2 == pytest.approx(45)
+    assert high - 45 == pytest.approx(2.5706 * 18.708 * sqrt(7 / 6), rel=1e-3)  # t of 5 degrees
+    inside, outside = (record(row_of("linear"), 9, shift=shift) for shift in (-0.5, 0.5))
+    told = scores.against_reference(inside)
+    assert told.startswith("beside the 95 % prediction interval of 6 replicates")
+    assert told.count("inside") == 3 and "A+K 60.00 inside -6.9" in told
+    assert scores.against_reference(outside).count("OUTSIDE") == 3
+    other = replace(row_of("linear"), flip=False)
+    assert "0 replicates" in scores.against_reference(record(other, 0))

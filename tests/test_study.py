@@ -148,3 +148,33 @@ def test_the_other_backbone_and_input_run_too(tmp_path, monkeypatch):
     record = study.run(row)
     assert 0 <= record.metrics["ava+kinetics"]["mAP"] <= 1
     assert row.backbone in record.folder.name
+
+
+def test_a_digest_is_published_once_and_later_runs_are_lines_of_machines(
+    smoke_record, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(study.base, "published_dir", lambda kind: tmp_path / kind)
+    clean = {**smoke_record.provenance, "dirty": False}
+    with pytest.raises(InputError, match="uncommitted code; commit and run again"):
+        study.publish(replace(smoke_record, provenance={**clean, "dirty": True}), "choices")
+    first = replace(smoke_record, provenance=clean)
+    study.publish(first, "choices")
+    study.publish(first, "choices")  # itself again
+    assert not (tmp_path / "machines.csv").exists()
+    for minute in (1, 2, 2):  # the last one twice
+        finished = f"2026-11-27T03:0{minute}:00+00:00"
+        study.publish(replace(first, provenance={**clean, "finished": finished}), "choices")
+    lines = (tmp_path / "machines.csv").read_text().splitlines()
+    assert lines[0].startswith("finished,processor,threads,seconds,memory_mb,world,run,digest")
+    assert [line.split(",")[0][14:16] for line in lines[1:]] == ["01", "02"]
+    assert all(line.count(",") == lines[0].count(",") for line in lines)
+    (path,) = (tmp_path / "reference" / "choices").iterdir()
+    assert study.read_record(path) == replace(first, folder=path.parent)
+
+
+def test_no_digest_has_two_records_in_the_reference():
+    for folder in ("", "choices", "detectors", "ensembles", "test"):
+        digests = [
+            r.digest for r in study.read_records(study.base.published_dir("reference") / folder)
+        ]
+        assert len(digests) == len(set(digests)), folder

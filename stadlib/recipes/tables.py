@@ -80,13 +80,18 @@ MEMORY_CHOICES = {
 
 
 def table1(
-    *, scale: str = "mini", seed: int = 0, detector: str = "v3", **words: str
+    *,
+    scale: str = "mini",
+    seed: int = 0,
+    detector: str = "v3",
+    weights: str = "reference",
+    **words: str,
 ) -> tuple[Experiment, ...]:
     """The rows of Table 1 that match ``words``, at a scale; the ensemble is :func:`ensemble1`.
 
-    ``detector`` says whose boxes are scored. ``words`` are any of ``backbone``, ``pretrain``,
-    ``frames``, ``head`` and ``memory`` (yes, no), each ``all`` by default. Unknown words and words
-    that match no row raise a ConfigError.
+    ``detector`` says whose boxes are scored, ``weights`` what a miniature run starts from.
+    ``words`` are any of ``backbone``, ``pretrain``, ``frames``, ``head`` and ``memory`` (yes, no),
+    each ``all`` by default. Unknown words and words that match no row raise a ConfigError.
     """
     fields = (*WORDS, "memory")
     for name, word in words.items():
@@ -100,7 +105,8 @@ def table1(
     if not rows:
         named = ", ".join(f"{name}={word}" for name, word in words.items() if word != "all")
         check_word("row of table 1", named, tuple(dict.fromkeys(" ".join(r[:4]) for r in TABLE1)))
-    return tuple(_table1_row(row, scale, seed, detector) for row in rows)
+    experiments = (_table1_row(row, scale, seed, detector) for row in rows)
+    return tuple(replace(experiment, weights=weights) for experiment in experiments)
 
 
 def _table1_row(row: tuple, scale: str, seed: int, detector: str) -> Experiment:
