@@ -154,6 +154,8 @@ def train(
     ] = "reference",
     data: Annotated[str, "a folder with a dataset of your own"] = "",
     iterations: Annotated[int | None, "of each stage, instead of the scale's"] = None,
+    lr: Annotated[float | None, "learning rate of each stage, instead of the scale's"] = None,
+    batch: Annotated[int | None, "keyframes at a time, instead of the scale's"] = None,
     processes: ProcessesOption = 0,
     execution: Execution = USUAL,
     publish: PublishOption = False,
@@ -172,9 +174,12 @@ def train(
         rows = [replace(row, weights=weights) for row in rows]
     if data:
         rows = [replace(row, dataset=str(Path(data).resolve())) for row in rows]
-    if iterations:
-        longer = [tuple(replace(s, iterations=iterations) for s in row.stages) for row in rows]
-        rows = [replace(row, stages=stages) for row, stages in zip(rows, longer, strict=True)]
+    numbers = {"iterations": iterations, "lr": lr, "batch": batch}
+    if numbers := {name: number for name, number in numbers.items() if number is not None}:
+        if wrong := [name for name, number in numbers.items() if number <= 0]:
+            raise InputError(f"--{wrong[0]} {numbers[wrong[0]]}: give more than 0")
+        changed = [tuple(replace(s, **numbers) for s in row.stages) for row in rows]
+        rows = [replace(row, stages=stages) for row, stages in zip(rows, changed, strict=True)]
     from stadlib.training.processes import group, rank  # noqa: PLC0415
 
     with group():

@@ -103,7 +103,7 @@ def test_damaged_checkpoint_is_named(tmp_path, content):
 
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path):
-    with pytest.raises(FloatingPointError, match="at iteration 0"):
+    with pytest.raises(InputError, match=r"the loss is nan at iteration 0; a lower .*--lr"):
         train(tmp_path, objective=lambda model, x: (model(x).sum() * float("nan"), 1))
     assert not (tmp_path / "checkpoint.pt").exists()
 

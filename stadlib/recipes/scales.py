@@ -41,6 +41,7 @@ class Scale:
     pretrain_iterations: int = 6_000
     pretrain_batch: int = 16
     pretrain_lr: float = 0.1
+    pretrain_clip: float | None = 1.0  # without, the loss after 480 iterations is 3.58, not 3.33
 
 
 SCALES: dict[str, Scale] = {
@@ -69,6 +70,7 @@ SCALES: dict[str, Scale] = {
         pretrain_iterations=0,
         pretrain_batch=0,
         pretrain_lr=0.0,
+        pretrain_clip=None,
     ),
 }
 
@@ -163,6 +165,7 @@ class PretrainingRecipe:
     lr: float = 0.1  # of a global batch; published with 8 clips on each of 8 GPUs
     batch: int = 64  # clips of all processes together
     weight_decay: float = 1e-4
+    clip: float | None = None  # norm that gradients are cut down to
     dropout: float = 0.5  # before the classifier
     short_sides: tuple[int, int] = (256, 320)  # pixels, between which a training clip's is drawn
     crop: int = 224  # pixels, a square at a random place
@@ -183,6 +186,7 @@ def _miniature(scale: Scale, settling: int) -> PretrainingRecipe:
         warm_up_lr=scale.pretrain_lr / 4,
         lr=scale.pretrain_lr,
         batch=scale.pretrain_batch,
+        clip=scale.pretrain_clip,
         dropout=0.0,
         short_sides=(side * 9 // 8, side * 9 // 8),
         crop=side,

@@ -93,9 +93,12 @@ def fit(
         if schedule.clip:
             weights = [w for group in optimizer.param_groups for w in group["params"]]
             nn.utils.clip_grad_norm_(weights, schedule.clip)
-        optimizer.step()
         if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at iteration {iteration}: lower lr")
+            raise InputError(
+                f"{folder}: the loss is {loss} at iteration {iteration}; a lower learning rate (--lr) "
+                f"than {schedule.lr:g} may help; the last checkpoint is kept"
+            )
+        optimizer.step()
         if first and iteration % max(1, iterations // LOG_LINES) == 0:
             seconds = round(time.monotonic() - started, 2)
             line = {"iteration": iteration, "loss": round(loss, 6), "lr": lr, "seconds": seconds}

@@ -214,7 +214,7 @@ def _train(
         set_share(model, share.rows, share.total)
         return classification_loss(model, batch)
 
-    names = ("lr", "warm_up", "warm_up_lr", "weight_decay")
+    names = ("lr", "warm_up", "warm_up_lr", "weight_decay", "clip")
     numbers = {name: getattr(plan.recipe, name) for name in names}
     schedule = CosineSchedule(iterations=plan.iterations, seed=plan.experiment.seed, **numbers)
     options = {"accumulate": execution.accumulate, "save_every": execution.save_every}
