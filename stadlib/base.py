@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -196,6 +197,12 @@ def provenance(device: str, seconds: float) -> dict:
         "peak_memory_mb": round(memory * unit / 1e6),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@cache
+def tell_once(text: str) -> None:
+    """Print a line, at its first call."""
+    print(text, flush=True)
 
 
 def _processor() -> str:

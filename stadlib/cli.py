@@ -378,15 +378,29 @@ def _list(problems: list[str], name: Path, otherwise: str = "no problem found") 
     """Print problems; end with an error if there are any."""
     if problems:
         print(*problems, sep="\n")
-        raise InputError(f"{name}: {len(problems)} problems, listed above")
+        raise InputError(f"{name}: {len(problems)} lines of problems above")
     print(f"{name}: {otherwise}")
 
 
-def check(folder: Annotated[Path, "of the dataset"]) -> None:
-    """Read a dataset in the official layout and list every problem."""
+def check(
+    folder: Annotated[Path, "of the dataset"],
+    *,
+    strict: Annotated[bool, "what reading mends (boxes clipped) is a problem, too"] = False,
+    out: Annotated[Path | None, "write every problem into this file"] = None,
+) -> None:
+    """Read a dataset in the official layout and list its problems, the first of each kind."""
     from stadlib.data.check import check_dataset  # noqa: PLC0415  (torch)
 
-    _list(check_dataset(folder, Progress("check")), folder)
+    notes: list[str] = []
+    problems = check_dataset(folder, Progress("check"), math.inf if out else 3, notes)
+    if strict:
+        problems += notes
+    else:
+        print(*notes, sep="\n", end="\n" * bool(notes))
+    if out and problems:
+        base.write_whole(out, "".join(f"{line}\n" for line in problems))
+        raise InputError(f"{folder}: {len(problems)} problems, listed in {out}")
+    _list(problems, folder)
 
 
 def classes(

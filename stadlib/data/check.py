@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -24,14 +24,19 @@ _Video = tuple[str, str]  # source, video
 
 
 def check_dataset(
-    root: Path | str, progress: Callable[[int, int, str], None] | None = None
+    root: Path | str,
+    progress: Callable[[int, int, str], None] | None = None,
+    most: float = math.inf,
+    notes: list[str] | None = None,
 ) -> list[str]:
     """Read everything of a dataset in the layout of ``data.layout`` and list what is wrong.
 
     Annotations: columns, numbers, boxes, classes, contradictions, videos of two splits, timestamps
     outside the video. Videos: missing, empty, cut short, undecodable. Optional files may be
-    missing. A line a problem, ``file:row: what; remedy``, with paths relative to ``root``.
+    missing. A line a problem, ``file:row: what; remedy``, with paths relative to ``root``; of each
+    kind at most ``most``, and how many more there are. What reading mends is added to ``notes``.
     """
+    mended = [] if notes is None else notes
     layout = AvaLayout(root)
     if not layout.annotation_folder.is_dir():
         return [f"{layout.annotation_folder}: no such folder; give a dataset's root"]
@@ -48,9 +53,10 @@ def check_dataset(
     tables: _Tables = {}
     for key in product(SOURCES, SPLITS):
         path = layout.annotations(*key)
-        if path.exists() and (answer := attempt(read_annotations, path, label_map, math.inf)):
+        if path.exists() and (answer := attempt(read_annotations, path, label_map, most)):
             tables[key], problems = answer
             lines += problems.lines()
+            mended += problems.notes
     if not tables and not lines:
         example = layout.annotations("ava", "train")
         lines.append(f"{example}: no annotation file of any source and split; add one")
@@ -62,7 +68,7 @@ def check_dataset(
             attempt(read_person_boxes, path)
     for source in SOURCES:
         paths = {layout.annotations(*key): rows for key, rows in tables.items() if key[0] == source}
-        lines += contradictions(paths)
+        lines += _first(contradictions(paths), most)
 
     videos, repeated = _named_videos(layout, tables)
     durations: dict[_Video, float] = {}
@@ -76,9 +82,18 @@ def check_dataset(
                 durations[video] = answer
             if progress:
                 progress(done, len(videos), "videos")
-    lines += repeated
-    lines += _outside(layout, tables, durations) if starts_readable else ()
-    return [line.removeprefix(f"{layout.root}{os.sep}") for line in lines + broken]
+    lines += _first(repeated, most)
+    lines += _first(_outside(layout, tables, durations), most) if starts_readable else ()
+    lines += _first(broken, most)
+    return [line.removeprefix(f"{layout.root}{os.sep}") for line in lines]
+
+
+def _first(lines: Iterable[str], most: float) -> list[str]:
+    """The first lines, and how many more of their kind there are."""
+    lines = list(lines)
+    kept = lines[: int(min(most, len(lines)))]
+    left = len(lines) - len(kept)
+    return kept + [f"{left} more like the line above"] * (left > 0)
 
 
 def _named_videos(

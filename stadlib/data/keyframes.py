@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torchvision.ops import box_iou
 
-from stadlib.base import InputError
+from stadlib.base import InputError, tell_once
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.labels import AVA_IDS, LabelMap
 from stadlib.data.layout import AVA_SECONDS, SPLITS, AvaLayout
@@ -27,6 +27,8 @@ from stadlib.data.video import probe
 # 0.9 is of a detector that scores higher), and overlaps a person by SAME (SlowFast's files) or all
 # persons by less than OTHER.
 CONFIDENT, SAME, OTHER = 0.5, 0.75, 0.5
+MARGIN = 0.05  # of the frame, by which an annotated box may stick out of it
+NO_PERSON = -1  # the id of a person in a file without ids
 Moment = tuple[str, str]  # video, ``%.6f`` of its second
 
 
@@ -57,25 +59,32 @@ def read_annotations(
 ) -> tuple[pd.DataFrame, Problems]:
     """The right rows of an annotation file as :func:`stadlib.data.rows.read` gives them.
 
-    Boxes have an area inside the frame, one a person and keyframe. Actions are AVA's 80 and those
-    of the label map.
+    Boxes have an area; what sticks out of the frame by less than ``MARGIN`` is clipped. Corners are
+    compared at six decimals. Actions are those of the label map, and all of AVA's 80 if it is
+    AVA's. An id that names two boxes of a keyframe is dropped there.
     """
-    actions = {*AVA_IDS, *label_map.ids}
-    form = Form(fractions=True, area=True, actions=actions, last="person")
+    actions = {*label_map.ids, *(AVA_IDS if label_map.is_avas else ())}
+    named = f"{label_map.path} lists" if label_map.path else "the label map lists"
+    form = Form(
+        fractions=True, margin=MARGIN, area=True, actions=actions, named=named, last="person"
+    )
     columns, problems = read(path, form, most)
     if columns.is_empty() and not problems.rows:
         raise InputError(f"{path}: empty file; add its rows or remove it")
     rows = to_pandas(columns)
     rows["micros"] = (rows["timestamp"] * 1e6).round().astype(np.int64)
+    rows[list(BOX)] = rows[list(BOX)].round(6)
     person = ["video", "micros", "person"]
     boxes = rows[(rows["person"] >= 0) & rows["x1"].notna()].drop_duplicates([*person, *BOX])
-    again = boxes[boxes.duplicated(person)]
-    texts = (
-        f"person {row.person} of {row.video},{row.micros / 1e6:.6f} has another box above; "
-        "keep one of the two"
-        for row in again.itertuples()
-    )
-    problems.add("person with two boxes", again["row"].tolist(), texts)
+    twice = boxes[boxes.duplicated(person, keep=False)]
+    if len(twice):
+        key = pd.MultiIndex.from_frame(rows[person])
+        rows.loc[key.isin(pd.MultiIndex.from_frame(twice[person])), "person"] = NO_PERSON
+        first = twice.iloc[0]
+        problems.notes.append(
+            f"{path}: {len(twice)} boxes share their person's id with another of the same "
+            f"keyframe, first row {first['row']}; those ids are not used"
+        )
     return rows, problems
 
 
@@ -115,6 +124,8 @@ def read_annotation_file(path: Path | str, label_map: LabelMap, source: str) -> 
     """
     rows, problems = read_annotations(Path(path), label_map)
     problems.refuse()
+    for note in problems.notes:
+        tell_once(note)
     # Whole-table operations: files have up to a million rows.
     rows["keyframe"] = rows.groupby(["video", "micros"], sort=False, observed=True).ngroup()
     first = rows.drop_duplicates("keyframe")

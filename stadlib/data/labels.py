@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -15,9 +15,13 @@ AVA_IDS = range(1, 81)  # every id that AVA's files may use; 20 of them are not 
 # Actions that last while they show only now and then, in the miniature world: answering a phone,
 # holding, drinking, eating, reading, texting, talking, and listening to or watching such a person.
 LASTING = frozenset({15, 17, 27, 29, 48, 57, 74, 79, 80})
-_BLOCK = re.compile(r'\b(?:item|label)\s*\{((?:"[^"\n]*"|[^{}"])*)\}|\S.*')  # or any other text
-_NAME = re.compile(r'\bname\s*:\s*"([^"\n]+)"')
-_ID = re.compile(r"\b(?:label_)?id\s*:\s*([1-9]\d*)(?!\S)")
+_QUOTED = r""""[^"\n]*"|'[^'\n]*'"""
+_COMMENT = re.compile(rf"({_QUOTED})|#[^\n]*")  # a quoted number sign begins none
+_BLOCK = re.compile(
+    rf"""\b(?:item|label)\s*\{{((?:{_QUOTED}|[^{{}}"'])*)\}}|\S.*"""
+)  # or any other text
+_NAME = re.compile(rf"\bname\s*:\s*({_QUOTED})")
+_ID = re.compile(r"\b(?:label_)?id\s*:\s*(\d+)(?!\S)")
 _FORMS = 'item { name: "stand" id: 12 } or label { name: "stand" label_id: 12 label_type: ... }'
 
 
@@ -33,6 +37,7 @@ class LabelMap:
     """Which actions exist, and in which column of an action array each of them stands."""
 
     names: dict[int, str]  # by id, such as {12: "stand"}
+    path: str = field(default="", compare=False)  # of its file
 
     @cached_property
     def ids(self) -> tuple[int, ...]:
@@ -52,6 +57,18 @@ class LabelMap:
         """The action's name; KeyError where the map lacks the id."""
         return self.names[action_id]
 
+    @cached_property
+    def is_avas(self) -> bool:
+        """Whether ids mean what they mean in AVA: only then have actions AVA's groups."""
+        return all(
+            action in AVA_IDS and AVA_ACTIONS.get(action, name) == name
+            for action, name in self.names.items()
+        )
+
+    def group(self, action_id: int) -> str:
+        """AVA's group of an action; ``other`` in a map of one's own."""
+        return group(action_id) if self.is_avas else "other"
+
 
 def read_label_map(path: str | Path) -> LabelMap:
     """Read a label map in either public form, 60 classes (``item``) or 80 (``label``)."""
@@ -60,16 +77,17 @@ def read_label_map(path: str | Path) -> LabelMap:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: no label map ({error}); copy AVA's list there") from error
     names: dict[int, str] = {}
+    text = _COMMENT.sub(lambda found: found[1] or "", text)
     for block in _BLOCK.finditer(text):
         name, number = _NAME.search(block[1] or ""), _ID.search(block[1] or "")
-        if not name or not number or int(number[1]) in names:
+        if not name or not name[1][1:-1] or not number or int(number[1]) in names:
             row = text.count("\n", 0, block.start()) + 1
             problem = f"no whole block with a name and an id of its own; expected {_FORMS}"
             raise InputError(f"{path}, row {row}: {problem}")
-        names[int(number[1])] = name[1]
+        names[int(number[1])] = name[1][1:-1]
     if not names:
         raise InputError(f"{path}: no action in this label map; expected blocks {_FORMS}")
-    return LabelMap(names)
+    return LabelMap(names, str(path))
 
 
 def write_label_map(path: str | Path, label_map: LabelMap) -> None:

@@ -7,6 +7,7 @@ seconds. polars parses a sound file; a file with anything wrong or unusual is re
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 from collections import Counter
@@ -25,6 +26,7 @@ from stadlib.base import InputError, written_whole
 COLUMNS = ("video", "timestamp", "x1", "y1", "x2", "y2", "action_id", "score")
 BOX = ("x1", "y1", "x2", "y2")
 NO_LABEL = -1  # action_id of a row without an action; the files' own ids start at 1
+PIXELS = 2.0  # beyond it a corner is no fraction of a frame
 PART = 500_000  # rows to write at a time, some 50 MB
 Rows = pd.DataFrame | str | Path | Sequence[pd.DataFrame | str | Path]
 _TYPES = dict.fromkeys(COLUMNS, pl.Float64) | {"video": pl.String, "action_id": pl.Int32}
@@ -37,8 +39,10 @@ class Form:
 
     widths: tuple[int, ...] = (2, 7, 8)  # possible numbers of columns
     fractions: bool = False  # corners are in [0, 1]
+    margin: float = 0.0  # by which they may leave it; then they are clipped, and a note says so
     area: bool = False  # x1 < x2 and y1 < y2
     actions: Collection[int] | None = None  # NO_LABEL may be left empty; None: any whole number
+    named: str = "this file may have"  # where the actions are from, to end a message
     last: Literal["score", "probability", "person"] = "score"  # column 8
 
 
@@ -52,6 +56,7 @@ class Problems:
     path: Path
     most: float = 1
     rows: list[tuple[int, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was mended, a line each
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, kind: str, rows: Sequence[int], texts: Iterable[str]) -> None:
@@ -88,7 +93,19 @@ def read(path: str | Path, form: Form, most: float = 1) -> tuple[pl.DataFrame, P
             rows = _read_carefully(path, form, problems)
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error}); check the file") from error
+    if form.margin:
+        rows = _clipped(rows, problems)
     return rows.drop("score") if form.last == "person" else rows, problems
+
+
+def _clipped(rows: pl.DataFrame, problems: Problems) -> pl.DataFrame:
+    """Corners within [0, 1]; notes how many rows that changes."""
+    outside = pl.any_horizontal(~pl.col(name).is_between(0, 1) for name in BOX)
+    changed = rows.filter(outside.fill_null(False))["row"]
+    if len(changed):
+        text = f"of {len(changed)} rows the box sticks out of the frame and is clipped"
+        problems.notes.append(f"{problems.path}: {text}; the first is row {changed[0]}")
+    return rows.with_columns(pl.col(name).clip(0, 1) for name in BOX)
 
 
 def read_rows(path: str | Path, form: Form = EVALUATED) -> pd.DataFrame:
@@ -167,18 +184,22 @@ def _faults(form: Form) -> list[tuple[str, pl.Expr, str]]:
         title = "person id" if name == "score" and form.last == "person" else name
         text = f"{title} {{{name}!r}} is no number; mend the row (the file has no header row)"
         faults.append((f"{title} no number", labelled & wrong if name in BOX else wrong, text))
-    bounded = dict.fromkeys(BOX, "divide by the frame's size and clip") if form.fractions else {}
-    bounded |= {"score": "apply the sigmoid"} if form.last == "probability" else {}
-    for name, remedy in bounded.items():
-        text = f"{name} {{{name}}} is outside [0, 1]; {remedy}"
-        faults.append((f"{name} outside", ~pl.col(name).is_between(0, 1), text))
+    for name in BOX if form.fractions else ():
+        text = f"{name} {{{name}}} is outside [0, 1]; "
+        pixels = pl.col(name).abs() > PIXELS
+        faults.append((f"{name} in pixels", pixels, text + "divide by the frame's size"))
+        outside = ~pl.col(name).is_between(-form.margin, 1 + form.margin)
+        faults.append((f"{name} outside", outside, text + "clip it or drop the row"))
+    if form.last == "probability":
+        text = "score {score} is outside [0, 1]; apply the sigmoid"
+        faults.append(("score outside", ~pl.col("score").is_between(0, 1), text))
     for low, high in (("x1", "x2"), ("y1", "y2")) if form.area else ():
         text = f"{low} {{{low}}} >= {high} {{{high}}}; swap or drop the row"
         faults.append((f"{low} >= {high}", pl.col(low) >= pl.col(high), text))
     wrong = pl.col("action_id").is_null()
     if form.actions is not None:
         wrong |= labelled & ~pl.col("action_id").is_in(list(form.actions))
-    text = "action {action_id!r} is none that this file may have; mend or drop the row"
+    text = f"action {{action_id!r}} is none that {form.named}; mend or drop the row"
     return [*faults, ("action", wrong, text)]
 
 
@@ -186,7 +207,10 @@ def _read_fast(path: Path, form: Form) -> pl.DataFrame | None:
     """The rows of a sound file, or None where anything is wrong or unusual."""
     commas = 0
     with path.open("rb") as file:
-        columns = COLUMNS[: file.readline().count(b",") + 1]
+        first = file.readline()
+        if first.startswith(codecs.BOM_UTF8):
+            return None
+        columns = COLUMNS[: first.count(b",") + 1]
         file.seek(0)
         while part := file.read(1 << 24):
             commas += part.count(b",")

@@ -16,7 +16,7 @@ from math import nan
 import numpy as np
 import pandas as pd
 
-from stadlib.data.labels import LabelMap, group
+from stadlib.data.labels import LabelMap
 from stadlib.data.rows import Rows
 from stadlib.evaluation.average_precision import average_precision
 from stadlib.evaluation.matching import PROTOCOLS, evaluated_boxes, find_hits, overlaps, pairs
@@ -67,7 +67,8 @@ def diagnose(
         # Everybody has a pose: what a class is taken for is another one of its group.
         first = mine[: of_class.sum()]
         confused = actions[truth[fits & np.isin(box, first[~hits[first]])]].tolist()
-        alike = Counter(other for other in confused if group(other) == group(action))
+        same = label_map.group(action)
+        alike = Counter(other for other in confused if label_map.group(other) == same)
         instead = label_map.name(alike.most_common(1)[0][0]) if alike else ""
         rows[action] = gains | {"instead": instead}
     table = pd.DataFrame(list(rows.values()), columns=["AP", *KINDS, "instead"])

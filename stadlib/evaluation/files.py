@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stadlib.base import ConfigError
+from stadlib.base import ConfigError, InputError
 from stadlib.data import rows
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.labels import LabelMap, read_label_map
@@ -48,13 +48,15 @@ def measure(
     size = sum(path.stat().st_size for path in (*groundtruth, *detections) if path.is_file())
     tell = progress("evaluate") if size > LONG else lambda *_: None
     tell(0, 2, "reading ground truth")
-    truth = rows.table(groundtruth)
+    truth = rows.table([_ordered(path) for path in groundtruth])
     excluded = rows.read_excluded(exclude)
     tell(1, 2, f"reading and matching {size / 1e6:.0f} MB")
     options = {"iou": iou, "ties": ties, "excluded": excluded}
     matches = matching.match(truth, detections, label_map, protocol, **options)
     tell(2, 2, "matched")
     report = _measured(matches, label_map) | {"protocol": protocol, "iou": iou}
+    if not len(matches.scores) and (note := _elsewhere(truth, rows.table(detections))):
+        report["note"] = note
     if report["mAP"] is None:
         return report
     if len(groundtruth) > 1:  # the classes of a dataset are those that it has
@@ -65,6 +67,9 @@ def measure(
     if diagnose:
         lost = diagnosis.diagnose(truth, detections, label_map, iou, excluded)
         report["lost"] = json.loads(lost.drop(columns="AP").to_json(orient="index"))
+    if num_resamples and report["counts"]["videos"] < 2:
+        report["note"] = "an interval is over videos, and a single one bounds nothing"
+        num_resamples = 0
     if num_resamples:
         draws = {"num_resamples": num_resamples, "progress": progress("bootstrap")}
         numbers = average_precision.bootstrap(matches, **draws)
@@ -79,11 +84,32 @@ def measure(
     return report
 
 
+def _ordered(path: Path) -> pd.DataFrame:
+    """Ground truth of one file; corners in the wrong order end the official evaluator, too."""
+    truth = rows.read_rows(path)
+    for low, high in (("x1", "x2"), ("y1", "y2")):
+        if (wrong := truth[low] > truth[high]).any():
+            row = int(wrong.to_numpy().argmax()) + 1
+            raise InputError(f"{path}:{row}: {low} is above {high}; swap them or drop the row")
+    return truth
+
+
+def _elsewhere(truth: pd.DataFrame, found: pd.DataFrame) -> str:
+    """A line that says so if no prediction lies on an annotated keyframe."""
+    named, keys = rows.keyframe_keys(truth), rows.keyframe_keys(found)
+    if not keys or not named or {*named} & {*keys}:
+        return ""
+    return (
+        f"none of the {len(keys)} boxes lies on an annotated keyframe: they are of such as "
+        f"{keys[0]}, annotated are such as {named[0]} (video, seconds)"
+    )
+
+
 def _measured(matches: matching.Matches, label_map: LabelMap) -> dict:
     result = average_precision.result(matches)
     report = result.to_json() | {
         "names": {str(action): label_map.name(action) for action in label_map.ids},
-        "groups": result.by_group(),
+        "groups": result.by_group() if label_map.is_avas else {},
         "counts": {
             "detections": len(matches.scores),
             "right": int(matches.hits.sum()),
@@ -99,7 +125,7 @@ def _measured(matches: matching.Matches, label_map: LabelMap) -> dict:
 
 def lines(report: dict) -> list[str]:
     """The report of :func:`measure` as text, in %."""
-    texts = []
+    texts = [report["note"]] if "note" in report else []
     for action, ap in report["AP"].items():
         value = "-" if ap is None else f"{100 * ap:.2f}"
         texts.append(f"{action:>4}  {value:>6}  {report['names'][action]}")
@@ -127,7 +153,7 @@ def lines(report: dict) -> list[str]:
     return texts
 
 
-def measure_persons(groundtruth: Sequence[Path], boxes: Sequence[Path]) -> dict[str, float]:
+def measure_persons(groundtruth: Sequence[Path], boxes: Sequence[Path]) -> dict:
     """AP of person boxes or predictions (:func:`.persons.person_ap`), of all files jointly."""
     tables = []
     for path in boxes:
@@ -137,11 +163,15 @@ def measure_persons(groundtruth: Sequence[Path], boxes: Sequence[Path]) -> dict[
                 only_boxes = file.readline().split(",")[6:7] == [""]
         read = read_person_boxes if only_boxes else rows.read_rows
         tables.append(read(path).astype({"video": object}))
-    return persons.person_ap(groundtruth, pd.concat(tables))
+    found, truth = pd.concat(tables), rows.table(groundtruth)
+    report = persons.person_ap(truth, found)
+    note = "" if report["boxes"] else _elsewhere(truth, found)
+    return report | ({"note": note} if note else {})
 
 
 def person_lines(report: dict) -> list[str]:
     """The report on person boxes as text."""
-    return [
-        f"{n:>12}: {v if isinstance(v, int) else f'{100 * v:.2f} %'}" for n, v in report.items()
+    numbers = {name: value for name, value in report.items() if name != "note"}
+    return [report["note"]] * ("note" in report) + [
+        f"{n:>12}: {v if isinstance(v, int) else f'{100 * v:.2f} %'}" for n, v in numbers.items()
     ]

@@ -52,9 +52,8 @@ PROTOCOLS: dict[str, Protocol] = {
     "official": Protocol(),
     "acar": Protocol(whole_seconds=True, unnamed_are_wrong=True),
     "slowfast": Protocol(cap=None, whole_seconds=True, unnamed_are_wrong=True),
-    "mmaction2": Protocol(
-        cap=None, whole_seconds=True, unnamed_are_wrong=True, undetected_count=False
-    ),
+    # Releases 1.0 to 1.2; those before had slowfast's rules.
+    "mmaction2": Protocol(cap=None, whole_seconds=True, undetected_count=False),
 }
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from stadlib.data.labels import group
+from stadlib.data.labels import LabelMap, group
 from stadlib.recipes.experiment import choices
 from stadlib.report import style
 from stadlib.report.scores import by_class, interval
@@ -258,7 +258,9 @@ def class_frequencies(table: pd.DataFrame) -> NotebookFigure:
     table = table[table["persons"] > 0]
     rows = range(len(table))
     figure, (left, right) = panels(1.0 + 0.15 * len(table), 1, 2, sharey=True)
-    left.barh(rows, table["persons"], color=_colors(table.index), alpha=0.8)
+    of_action = style.action_colors(LabelMap(table["name"].to_dict()))
+    colors = [of_action[action] for action in table.index]
+    left.barh(rows, table["persons"], color=colors, alpha=0.8)
     left.set(xscale="log", xlabel="persons with the label")
     left.xaxis.set_major_formatter("{x:,.0f}")
     for place, (name, color) in enumerate({"instance": GREY, "class-balanced": "black"}.items()):
@@ -266,7 +268,7 @@ def class_frequencies(table: pd.DataFrame) -> NotebookFigure:
         right.text(0.02 + 0.28 * place, 1.01, f"● {name}", transform=right.transAxes, color=color)
     right.set(xscale="log", xlabel="draws that show the class, %")
     right.xaxis.set_major_formatter("{x:g}")
-    _name_rows(left, map(short_name, table.index), _colors(table.index))
+    _name_rows(left, map(style.shortened, table["name"]), colors)
     return figure
 
 

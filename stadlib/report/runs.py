@@ -20,7 +20,7 @@ from stadlib.evaluation import average_precision, diagnosis, matching
 from stadlib.recipes.experiment import from_dict
 from stadlib.report.frames import Frame, Line, Mark, person_mark
 from stadlib.report.scores import SOURCES
-from stadlib.report.style import GREY, short_name
+from stadlib.report.style import GREY, shortened
 from stadlib.study import Record
 from stadlib.training import memory, predictions, stages
 
@@ -70,7 +70,8 @@ def examples(record: Record, count: int = 6) -> list[Frame]:
     detected person has the actions of the annotated one that it overlaps by half.
     """
     run = _opened(record)
-    scored, ids = predictions.scored_keyframes(run), np.array(run.layout.label_map().ids)
+    scored, labels = predictions.scored_keyframes(run), run.layout.label_map()
+    ids, names = np.array(labels.ids), {i: shortened(name) for i, name in labels.names.items()}
     annotated = {k.key: k for k in stages.annotated(run.layout, stages.SOURCES, "val")}
     several = [keyframe for keyframe in scored if len(keyframe.boxes) > 1] or scored
     places = np.linspace(0, len(several) - 1, count if several else 0).astype(int)
@@ -88,14 +89,14 @@ def examples(record: Record, count: int = 6) -> list[Frame]:
         lines = []
         for person, box in enumerate(keyframe.boxes):
             truth = ids[actions[person]].tolist()
-            names = ", ".join(map(short_name, truth)) or "no label"
+            does = ", ".join(names[action] for action in truth) or "no label"
             best = rows[(rows[list(BOX)] - box).abs().max(axis=1) < 1e-5]  # files: six decimals
             best = best.sort_values("score", ascending=False, kind="stable").head(SHOWN)
             scores = []
             for action, score in zip(best["action_id"], best["score"], strict=True):
-                text = f"{short_name(action)} {score:.2f}".replace("0.", ".", 1)
+                text = f"{names[action]} {score:.2f}".replace("0.", ".", 1)
                 scores.append((text, "strong" if action in truth else "faint"))
-            lines += [Line([(f"is: {names}", "plain")], person), Line(scores, indent=True)]
+            lines += [Line([(f"is: {does}", "plain")], person), Line(scores, indent=True)]
         marks = [person_mark(person, box) for person, box in enumerate(keyframe.boxes)]
         frames.append(_frame(run.layout, keyframe, keyframe.source, marks, lines))
     return frames

@@ -13,12 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stadlib.data.labels import AVA_ACTIONS
+from stadlib.data.labels import AVA_ACTIONS, LabelMap
 
 WIDTH = 7.0  # inches
 GREY = "#777777"
 ALARM = "#BE141E"  # behind a warning
 COLORS = {"pose": "#0072B2", "object": "#C04A00", "person": "#007A5A"}  # AVA's groups of classes
+OTHER = "#5B4B8A"  # of actions that are not AVA's
 GROUP_NAMES = {"pose": "pose", "object": "person-object", "person": "person-person"}
 PERSON_COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#2BB58A", "#FF7F50")
 _STYLE = {
@@ -37,6 +38,11 @@ _STYLE = {
 def short_name(action_id: int) -> str:
     """AVA's name without its examples: ``talk to``, ``watch a person``, ``watch``."""
     return shortened(AVA_ACTIONS[action_id])
+
+
+def action_colors(labels: LabelMap) -> dict[int, str]:
+    """The colours of a map's actions by id: those of AVA's groups, or one for all others."""
+    return {action: COLORS.get(labels.group(action), OTHER) for action in labels.ids}
 
 
 def shortened(name: str) -> str:

@@ -12,10 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from stadlib.base import InputError
 from stadlib.data import clips
 from stadlib.data.batches import GlobalBatches, Share, batches_by_size, make_draw
 from stadlib.data.keyframes import Keyframe
-from stadlib.data.labels import LabelMap, group
+from stadlib.data.labels import LabelMap
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import test_transform, train_transform
 from stadlib.models import heads, networks
@@ -79,8 +80,10 @@ def action_detector(
 
 def action_loss(experiment: Experiment, label_map: LabelMap) -> ActionLoss:
     """The loss by its word; poses are AVA's."""
-    poses = [action for action in label_map.ids if group(action) == "pose"]
+    poses = [action for action in label_map.ids if label_map.group(action) == "pose"]
     chosen = experiment.loss == "pose-softmax"
+    if chosen and not poses:
+        raise InputError("loss='pose-softmax' is for AVA's poses, which the map lacks; say bce")
     return ActionLoss([label_map.column(action) for action in poses] if chosen else ())
 
 

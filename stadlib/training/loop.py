@@ -95,8 +95,8 @@ def fit(
             nn.utils.clip_grad_norm_(weights, schedule.clip)
         if not math.isfinite(loss):
             raise InputError(
-                f"{folder}: the loss is {loss} at iteration {iteration}; a lower learning rate (--lr) "
-                f"than {schedule.lr:g} may help; the last checkpoint is kept"
+                f"{folder}: the loss is {loss} at iteration {iteration}; a lower learning rate "
+                f"(--lr) than {schedule.lr:g} may help; the last checkpoint is kept"
             )
         optimizer.step()
         if first and iteration % max(1, iterations // LOG_LINES) == 0:

@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from stadlib.base import Report
-from stadlib.data.labels import group
+from stadlib.data.labels import LabelMap
 from stadlib.data.stream import Shown, Stream
 from stadlib.data.video import write_video
 from stadlib.report.frames import person_color
-from stadlib.report.style import ALARM, COLORS, shortened
+from stadlib.report.style import ALARM, action_colors, shortened
 from stadlib.video.sightings import Playback, Seen, Sighting
 
 DARK, LIGHT, FAINT = (24, 24, 24), (255, 255, 255), (150, 150, 150)
@@ -35,6 +35,7 @@ class Overlay:
 
     def __init__(self, size: tuple[int, int], names: Mapping[int, str], warning: str) -> None:
         self._picture, self._names = size, names
+        self._colors = action_colors(LabelMap(dict(names)))
         self._letter = max(11, round(min(size) / 30))  # pixels
         self._font = ImageFont.truetype(str(FONT), self._letter)
         self._panel = 17 * self._letter // 2 * 2
@@ -89,7 +90,7 @@ class Overlay:
             y += line
             for action, score in actions[:most]:
                 bar = (left, y, left + score * (right - left), y + letter + 3)
-                draw.rectangle(bar, COLORS[group(action)])
+                draw.rectangle(bar, self._colors[action])
                 words = self._fitting(shortened(self._names[action]), right - left - 3 * letter)
                 draw.text((left + 3, y + 1), words, LIGHT, font)
                 text = f"{score:.2f}".removeprefix("0")

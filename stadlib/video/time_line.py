@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from stadlib.data.labels import group
+from stadlib.data.labels import LabelMap
 from stadlib.report import style
 from stadlib.report.frames import person_color
-from stadlib.report.style import ALARM, COLORS, GREY, WIDTH, NotebookFigure, shortened
+from stadlib.report.style import ALARM, GREY, WIDTH, NotebookFigure, shortened
 from stadlib.video.sightings import SHOWN, Sighting
 
 PERSONS, ACTIONS = 6, 4  # rows at most: persons, and actions of each
@@ -54,7 +54,7 @@ def time_line(
 
     ``sightings`` is called once a pass over them; they are ``every`` so many seconds apart.
     """
-    ids = list(names)
+    ids, colors = list(names), style.action_colors(LabelMap(dict(names)))
     scores, others, size = read_scores(sightings, len(ids))
     rows = {number: _columns(own) for number, own in scores.items()}
     total = sum(1.4 + len(columns) for columns in rows.values()) or 2
@@ -82,7 +82,7 @@ def time_line(
         _strip(axes, edges, (y + 0.3, y + 0.7), present, person_color(number - 1))
         ticks.append((y + 0.5, f"person {number}", "black"))
         for below, column in enumerate(columns, 1):
-            color = COLORS[group(ids[column])]
+            color = colors[ids[column]]
             limits = (y + below + 0.06, y + below + 0.94)
             _strip(axes, edges, limits, scores[number][:, column], color)
             ticks.append((y + below + 0.5, shortened(names[ids[column]]), color))
