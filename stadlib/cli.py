@@ -378,7 +378,7 @@ def _list(problems: list[str], name: Path, otherwise: str = "no problem found") 
     """Print problems; end with an error if there are any."""
     if problems:
         print(*problems, sep="\n")
-        raise InputError(f"{name}: {len(problems)} lines of problems above")
+        raise InputError(f"{name}: {len(problems)} problems, listed above")
     print(f"{name}: {otherwise}")
 
 

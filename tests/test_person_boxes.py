@@ -142,7 +142,7 @@ def test_real_boxes_of_a_public_detector(shared):
 def test_a_version_is_measured_once():
     record = detector_record("v1", "smoke")
     assert {*record.metrics} == {"ava", "kinetics"} and record.experiment["detector"] == "v1"
-    (path,) = record.folder.glob(f"v1_smoke-{record.digest}.json")
+    (path,) = record.folder.glob(f"v1_smoke_seed0-{record.digest}.json")
     before = path.stat().st_mtime_ns
     again = detector_record("v1", "smoke")
     assert path.stat().st_mtime_ns == before

@@ -64,7 +64,7 @@ def read_annotations(
     AVA's. An id that names two boxes of a keyframe is dropped there.
     """
     actions = {*label_map.ids, *(AVA_IDS if label_map.is_avas else ())}
-    named = f"{label_map.path} lists" if label_map.path else "the label map lists"
+    named = f"{Path(label_map.path).name or 'the label map'} lists"
     form = Form(
         fractions=True, margin=MARGIN, area=True, actions=actions, named=named, last="person"
     )
@@ -79,7 +79,8 @@ def read_annotations(
     twice = boxes[boxes.duplicated(person, keep=False)]
     if len(twice):
         key = pd.MultiIndex.from_frame(rows[person])
-        rows.loc[key.isin(pd.MultiIndex.from_frame(twice[person])), "person"] = NO_PERSON
+        shared = key.isin(pd.MultiIndex.from_frame(twice[person]))
+        rows["person"] = rows["person"].mask(shared, NO_PERSON)
         first = twice.iloc[0]
         problems.notes.append(
             f"{path}: {len(twice)} boxes share their person's id with another of the same "

@@ -172,6 +172,7 @@ def measure_persons(groundtruth: Sequence[Path], boxes: Sequence[Path]) -> dict:
 def person_lines(report: dict) -> list[str]:
     """The report on person boxes as text."""
     numbers = {name: value for name, value in report.items() if name != "note"}
-    return [report["note"]] * ("note" in report) + [
+    notes = [report["note"]] if "note" in report else []
+    return notes + [
         f"{n:>12}: {v if isinstance(v, int) else f'{100 * v:.2f} %'}" for n, v in numbers.items()
     ]
