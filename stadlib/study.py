@@ -353,10 +353,12 @@ def detector_record(version: str, scale: str, seed: int = 0) -> Record:
     return _measured(Record(content, made, scale, {}, {}, path.parent), metrics, started, path)
 
 
-def reference_detectors() -> dict[str, Record]:
-    """The committed detector records by version."""
-    records = read_records(base.published_dir("reference") / "detectors")
-    return {record.experiment["detector"]: record for record in records}
+def reference_detectors() -> dict[str, list[Record]]:
+    """The committed detector records by version, one a seed."""
+    versions: dict[str, list[Record]] = {}
+    for record in read_records(base.published_dir("reference") / "detectors"):
+        versions.setdefault(record.experiment["detector"], []).append(record)
+    return versions
 
 
 def class_counts(record: Record) -> pd.DataFrame:

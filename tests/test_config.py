@@ -9,11 +9,9 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from stadlib import recipes
 from stadlib.base import ConfigError
 from stadlib.recipes import scales
-from stadlib.recipes.experiment import Detections, Experiment, Stage, earlier, from_dict
-from stadlib.report.tables import reference_records
+from stadlib.recipes.experiment import Detections, Experiment, Stage, from_dict
 
 
 @pytest.mark.parametrize(
@@ -126,32 +124,6 @@ def test_every_number_of_a_scale_is_in_the_digest(numbers, monkeypatch):
         assert experiment.digest != before, field.name
     monkeypatch.setitem(numbers, "mini", own)
     assert experiment.digest == before
-
-
-def test_records_of_before_are_named_in_todays_words():
-    """Every committed record without the later fields is a row of today's, in earlier words."""
-    records = [r for r in reference_records() if "fusion" not in r.experiment]
-    named = [from_dict(record.experiment) for record in records]
-    assert {row.fusion for row in named} <= {"grid-1x1"}
-    assert {row.recall for row in named if row.memory} <= {"geometry"}
-    assert {row.linear for row in named if row.head == "linear"} <= {"fused"}
-    known = [row for rows in today() for row in rows]
-    assert {replace(row, seed=0) for row in named} <= {earlier(row) for row in known}
-    assert earlier(WHOLE).detections.threshold == 0.35
-
-
-def today():
-    """The rows of all tables at mini."""
-    yield from (recipes.table1(detector=boxes) for boxes in recipes.DETECTORS)
-    for backbone in ("ir-csn-152", "slowfast-152"):
-        yield recipes.table4(backbone=backbone).values()
-        yield recipes.box_uses(backbone=backbone).values()
-        for boxes in ("ground-truth", "v3"):
-            words = {"backbone": backbone, "detector": boxes}
-            for head in ("s-only", "t-only"):
-                yield recipes.memory_ablation(**words, head=head).values()
-                yield recipes.table2(**words, head=head).values()
-            yield recipes.table3(**words).values()
 
 
 def test_an_experiment_survives_json():

@@ -51,7 +51,9 @@ def commit(monkeypatch: pytest.MonkeyPatch) -> Commit:
         content = {"": records, **{name.replace("_", "/"): ones for name, ones in folders.items()}}
         monkeypatch.setattr(tables, "reference_records", lambda name="": content.get(name, []))
         monkeypatch.setattr(tables, "reference_counts", lambda: pd.Series(COUNTS))
-        monkeypatch.setattr(study, "reference_detectors", lambda: boxes or {})
+        monkeypatch.setattr(
+            study, "reference_detectors", lambda: {k: [v] for k, v in (boxes or {}).items()}
+        )
         return records
 
     return commit

@@ -6,7 +6,7 @@ is computed on this machine and is part of no digest.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -26,8 +26,6 @@ FusionName = Literal["tiled", "mean", "grid", "grid-1x1"]
 RecallName = Literal["none", "embedding", "geometry"]
 LossName = Literal["bce", "pose-softmax"]
 MEMORY_FIELDS = ("span", "remembered", "recall", "own_second", "chosen")  # of an experiment
-# The words of records that were made before these fields existed.
-EARLIER = {"fusion": "grid-1x1", "linear": "fused", "recall": "geometry"}
 
 
 class _Checked:
@@ -248,10 +246,7 @@ def choices(name: str) -> tuple[str, ...]:
 
 
 def from_dict(content: dict) -> Experiment:
-    """The inverse of :meth:`Experiment.to_dict`, also after JSON; refuses unknown fields.
-
-    What was written before ``EARLIER``'s fields existed gets their words there.
-    """
+    """The inverse of :meth:`Experiment.to_dict`, also after JSON; refuses unknown fields."""
     known = {field.name for field in fields(Experiment)}
     if unknown := sorted(set(content) - known):
         raise ConfigError(f"unknown field {unknown[0]!r}; an experiment has {', '.join(known)}")
@@ -264,24 +259,7 @@ def from_dict(content: dict) -> Experiment:
         values["stages"] = tuple(Stage(**with_tuples(stage)) for stage in values["stages"])
     if values.get("detections"):
         values["detections"] = Detections(**with_tuples(values["detections"]))
-    if "fusion" not in values:
-        values = {name: EARLIER[name] for name in _earlier_fields(values)} | values
     return Experiment(**values)
-
-
-def _earlier_fields(values: dict) -> list[str]:
-    """Those of ``EARLIER`` that fields such as these go with."""
-    memory = any(stage.memory for stage in values.get("stages", ()))
-    goes = {"fusion": True, "linear": values.get("head") == "linear", "recall": memory}
-    return [name for name in EARLIER if goes[name]]
-
-
-def earlier(experiment: Experiment) -> Experiment:
-    """The experiment in the words of records that were made before ``EARLIER``'s fields existed."""
-    words = {name: EARLIER[name] for name in _earlier_fields(vars(experiment))}
-    if experiment.detections and experiment.detections.threshold is None:
-        words["detections"] = replace(experiment.detections, threshold=0.35)
-    return replace(experiment, **words)
 
 
 @dataclass(frozen=True, kw_only=True)

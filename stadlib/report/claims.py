@@ -224,8 +224,8 @@ def printed() -> dict[tuple[str, str], float]:
 def committed() -> dict[str, list[Record]]:
     """Our records at ``mini`` by row; a row without records is empty or missing.
 
-    ``ensembles/members`` may be of another pretrained backbone than the rows. ``test`` holds
-    records of members and ensembles, under the same digests, with the test split's metrics.
+    ``ensembles/members`` are copies of rows. ``test`` holds records under the same digests, with
+    the test split's metrics.
     """
     folder = published_dir("reference")
     records, runs = read_records(folder), {}
@@ -244,7 +244,7 @@ def committed() -> dict[str, list[Record]]:
     for name in ("ensemble", "single models"):
         runs[f"{name}, test"] = [tests[r.digest] for r in runs[name] if r.digest in tests]
     boxes = study.reference_detectors()
-    return runs | {f"boxes {version}": [record] for version, record in boxes.items()}
+    return runs | {f"boxes {version}": records for version, records in boxes.items()}
 
 
 def by_seed(

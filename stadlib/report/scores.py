@@ -16,7 +16,7 @@ import pandas as pd
 from stadlib.base import check_word, published_dir
 from stadlib.data.labels import AVA_ACTIONS, LASTING, group
 from stadlib.recipes import CHOICES, MEMORY_CHOICES, choices_compared
-from stadlib.recipes.experiment import Experiment, earlier, from_dict
+from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.study import Record, read_records
 
 SOURCES = {"ava": "AVA", "kinetics": "Kinetics", "ava+kinetics": "A+K"}
@@ -109,18 +109,11 @@ def means(metrics: dict, source: str, by: str) -> dict[object, float]:
 
 
 def of_experiment(experiment: Experiment, records: Iterable[Record]) -> list[Record]:
-    """The records of this experiment with any seed, by digest: a changed scale is another one.
-
-    Where there is none, those that were made in its place before ``EARLIER``'s fields existed.
-    """
+    """The records of this experiment with any seed, by digest: a changed scale is another one."""
     records = list(records)
     seeds = {record.experiment["seed"] for record in records}
     wanted = {replace(experiment, seed=seed).digest for seed in seeds}
-    if exact := [record for record in records if record.digest in wanted]:
-        return exact
-    before = replace(earlier(experiment), seed=0)
-    old = [record for record in records if "fusion" not in record.experiment]
-    return [record for record in old if from_dict(record.experiment | {"seed": 0}) == before]
+    return [record for record in records if record.digest in wanted]
 
 
 def paired_by_seed(better: Iterable[Record], plain: Iterable[Record]) -> list:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from math import isnan, nan
+from itertools import chain
+from math import nan
 from statistics import fmean
 
 import pandas as pd
@@ -24,7 +25,6 @@ from stadlib.report.scores import SOURCES, bounds, mean_text, percent, text_of
 from stadlib.study import Record, read_records
 
 BACKBONE = "ir-csn-152"  # of the reference for Tables 2 to 4
-BOXES = {2: "ground-truth", 3: "ground-truth"}  # of the committed records of these tables
 MEMORY = {True: "✓", False: "×"}
 PLACES = {"ava": "AVA", "kinetics": "Kinetics"}
 ROW = ("backbone", "pretrain", "input", "head", "+M")  # the words that name a row of Table 1
@@ -145,10 +145,10 @@ def reference_counts() -> pd.Series:
     return counts["ava"] + counts["kinetics"]
 
 
-def reference_boxes() -> dict[str, Record]:
-    """The committed records of detectors at mini, by version."""
+def reference_boxes() -> dict[str, list[Record]]:
+    """The committed records of detectors at mini, by version, one a seed."""
     records = study.reference_detectors()
-    return {version: record for version, record in records.items() if record.scale == "mini"}
+    return {name: [r for r in seeds if r.scale == "mini"] for name, seeds in records.items()}
 
 
 def row_key(experiment: dict) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ def records_of(
     if table == 1:
         rows = {row_key(row.to_dict()): row for row in recipes.table1(scale="mini")}
     elif table == 2:
-        same = {"backbone": backbone, "detector": BOXES[2]}
+        same = {"backbone": backbone}
         words = same | {"pretrain": "K700", "head": "t-only", "memory": "no"}
         amounts = recipes.memory_ablation(**same)
         other = recipes.memory_ablation(**same, head="s-only")
@@ -177,7 +177,7 @@ def records_of(
             "s-only, without memory": other[0, 0],
         }
     elif table == 3:
-        rows = recipes.table3(backbone=backbone, detector=BOXES[3])
+        rows = recipes.table3(backbone=backbone)
     else:
         rows = recipes.table4(backbone=backbone) | recipes.box_uses(backbone=backbone)
         rows["GT"] = rows["ground-truth"]
@@ -218,7 +218,8 @@ def beside_paper(
         groups |= {name: [run] for name, run in runs.items()}
     if table == 4:
         names = [name for name in runs if name in DETECTORS]
-        boxes = {name: study.detector_record(name, runs[name].scale) for name in names}
+        words = {name: (runs[name].scale, runs[name].experiment["seed"]) for name in names}
+        boxes = {name: [study.detector_record(name, *of)] for name, of in words.items()}
     own = f"this run: {scales[0]}" if scales else "this run"
     parts = {"paper": paper(table), "reference: mini": reference(table, backbone)}
     parts[own] = _on_rows(table, groups, boxes)
@@ -233,7 +234,7 @@ def beside_paper(
 
 
 def _on_rows(
-    table: int, groups: Mapping[object, list[Record]], boxes: Mapping[str, Record]
+    table: int, groups: Mapping[object, list[Record]], boxes: Mapping[str, list[Record]]
 ) -> pd.DataFrame:
     """One kind of numbers as text on the rows of a table, and how many seeds they are of."""
     if table < 3:
@@ -260,15 +261,17 @@ def _on_rows(
         records, row = groups.get(name, []), {}
         for source, place in PLACES.items():
             for measure in (PERSON_AP, PRECISE_AP):  # the paper prints "-" for the ground truth's
-                text = text_of([_box_ap(boxes, name, source, measure)])
+                text = text_of(_box_aps(boxes, name, source, measure))
                 row[f"{place} {measure}"] = "-" if title == "GT" else text
             row[f"{place} {ACTION_AP}"] = mean_text(records, source)
         rows[title] = row | {"seeds": len({record.experiment["seed"] for record in records})}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("detector")
 
 
-def _box_ap(boxes: Mapping[str, Record], version: str, source: str, name: str) -> float:
-    return percent(boxes[version].metrics[source][name]) if version in boxes else nan
+def _box_aps(boxes: Mapping[str, list[Record]], *of: str) -> list[float]:
+    """Of a version, a source and a measure: one number a seed."""
+    version, source, name = of
+    return [percent(record.metrics[source][name]) for record in boxes.get(version, [])]
 
 
 # ---------------------------------------------------------------------------------- differences
@@ -340,7 +343,7 @@ def most_changed(changes: pd.DataFrame, count: int = 3) -> pd.DataFrame:
 def amount_effect(backbone: str = BACKBONE) -> pd.DataFrame:
     """mAP by ``span`` in seconds, ``persons`` of a second in memory, and source."""
     records, rows = reference_records(), []
-    amounts = recipes.memory_ablation(backbone=backbone, detector=BOXES[2])
+    amounts = recipes.memory_ablation(backbone=backbone)
     for (span, persons), row in amounts.items():
         runs = scores.of_experiment(row, records)
         for source, name in SOURCES.items() if runs else ():
@@ -357,7 +360,7 @@ def person_boxes() -> pd.DataFrame:
         rows[version] = {"iterations": ", ".join(texts)}
         for source, place in PLACES.items():
             for name in (PERSON_AP, "AP@0.75", PRECISE_AP):
-                rows[version][f"{place} {name}"] = text_of([_box_ap(boxes, version, source, name)])
+                rows[version][f"{place} {name}"] = text_of(_box_aps(boxes, version, source, name))
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("detector")
 
 
@@ -366,9 +369,9 @@ def by_detector(backbone: str = BACKBONE) -> pd.DataFrame:
     groups, boxes, rows = records_of(4, backbone), reference_boxes(), []
     for source, place in PLACES.items():
         for name in (*DETECTORS, "GT"):
-            ap = 100.0 if name == "GT" else _box_ap(boxes, name, source, PERSON_AP)
-            if groups[name] and not isnan(ap):
-                row = {"source": place, "detector": name, "AP": ap}
+            aps = [100.0] if name == "GT" else _box_aps(boxes, name, source, PERSON_AP)
+            if groups[name] and aps:
+                row = {"source": place, "detector": name, "AP": fmean(aps)}
                 rows.append(row | bounds(groups[name], source))
     return _indexed(rows, ["source", "detector"], ["AP"])
 
@@ -380,12 +383,15 @@ def by_threshold(backbone: str = BACKBONE) -> pd.DataFrame:
     """
     groups, boxes, rows = records_of(4, backbone), reference_boxes(), []
     for source, place in PLACES.items():
-        curve = boxes["v3"].metrics[source]["thresholds"] if "v3" in boxes else {}
-        for threshold in sorted({*map(float, curve), *recipes.THRESHOLDS}):
-            at, runs = curve.get(str(threshold), {}), groups.get(f"threshold {threshold}", [])
-            if at.get("recall") or runs:
+        curves = [record.metrics[source]["thresholds"] for record in boxes.get("v3", [])]
+        for threshold in sorted({*map(float, chain(*curves)), *recipes.THRESHOLDS}):
+            points = [curve[str(threshold)] for curve in curves if str(threshold) in curve]
+            runs = groups.get(f"threshold {threshold}", [])
+            if any(point["recall"] for point in points) or runs:
                 row = {"source": place, "threshold": threshold}
-                row |= {name: percent(at.get(name)) for name in ("recall", "precision")}
+                for name in ("recall", "precision"):
+                    known = [percent(p[name]) for p in points if p[name] is not None]
+                    row[name] = fmean(known) if known else nan
                 rows.append(row | bounds(runs, source))
     return _indexed(rows, ["source", "threshold"], ["recall", "precision"])
 
