@@ -232,7 +232,9 @@ def write_video(
     access (None: x264's). With 0 ``threads``, one a core, bytes depend on their number. With
     ``index_first`` a browser plays while it loads. ``colors``: PyAV's ``colorspace`` etc.
     """
-    quality = {"crf": str(crf)} if qp is None else {"qp": str(qp), "aq-mode": "0"}
+    quality = {"crf": str(crf)}
+    if qp is not None:
+        quality = {"qp": str(qp), "aq-mode": "0", "x264-params": "cpu-independent=1"}
     options = quality | {"preset": "veryfast", "threads": str(threads), "bf": "0"}
     options |= {"g": str(gop)} if gop else {}
     muxer = {"movflags": "faststart"} if index_first else {}
