@@ -6,6 +6,7 @@ torch is imported only inside the functions that compute, so that a wrong word i
 from __future__ import annotations
 
 import ast
+import gzip
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -75,22 +77,47 @@ def read_records(folder: Path) -> list[Record]:
 def publish(record: Record, kind: str = "", name: str = "") -> None:
     """Copy a record to ``results/reference/KIND``; one of uncommitted code is refused.
 
-    Without a kind it is a row of a table; the class counts of its training data are written too. A
-    digest names one outcome: when it is published already, this run becomes a line of
-    ``results/machines.csv``, which says what the same experiment gave where.
+    Without a kind it is a row of a table; the class counts of its training data are written too,
+    and its backbone, its boxes and the hash of its world become part of the study. A digest names
+    one outcome: when it is published already, this run becomes a line of ``results/machines.csv``,
+    which says what the same experiment gave where.
     """
     name = name or record.folder.name
     if record.provenance["dirty"] is not False:
         raise InputError(f"{name}: made with uncommitted code; commit and run again")
     folder = base.published_dir("reference") / kind
-    if (path := folder / f"{name}.json").is_file() and read_record(
-        path
-    ).to_json() != record.to_json():
+    path = folder / f"{name}.json"
+    if path.is_file() and read_record(path).to_json() != record.to_json():
         _note_machine(record, folder.parents[bool(kind)] / "machines.csv")
         return
-    write_record(record, folder / f"{name}.json")
+    write_record(record, path)
     if not kind:
         write_whole(folder / "class_counts.csv", class_counts(record).to_csv())
+        _publish_inputs(open_run(record))
+
+
+def _publish_inputs(opened: Run) -> None:
+    """Make the backbone that a run started from, and its detector's boxes, the study's own."""
+    from stadlib.data.layout import SOURCES, SPLITS  # noqa: PLC0415
+    from stadlib.training.pretraining import Pretraining, world_hash  # noqa: PLC0415  (torch)
+
+    experiment, folder = opened.experiment, base.published_dir("reference")
+    if experiment.scale == "paper" or experiment.dataset or experiment.weights == "anew":
+        return
+    plan, root, worlds = Pretraining(experiment), opened.layout.root, folder / "worlds.json"
+    copies = [(plan.weights, plan.published)]
+    copies += [(plan.record, plan.published.with_suffix(".accuracy.json"))]
+    for old, new in copies:
+        if old.is_file() and not new.is_file():
+            write_whole(new, old.read_bytes())
+    for split in product(SOURCES, SPLITS) if experiment.detected else ():
+        boxes = opened.layout.person_boxes(experiment.boxes_name, *split)
+        new = folder / "boxes" / f"{boxes.name}.gz"
+        if boxes.is_file() and not new.is_file():
+            write_whole(new, gzip.compress(boxes.read_bytes(), mtime=0))
+    known = json.loads(worlds.read_text()) if worlds.is_file() else {}
+    known[f"{root.parent.name}/{root.name}"] = world_hash(root)
+    write_whole(worlds, json.dumps(known, indent=1, sort_keys=True) + "\n")
 
 
 def _note_machine(record: Record, path: Path) -> None:
