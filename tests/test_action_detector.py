@@ -155,7 +155,6 @@ def test_paper_size_models_of_every_word():
     csn, slowfast = 28.88, 84.81
     tiled = {"backbone": csn, "fusion": 4.46, "head": 3.18}
     assert counted["ir-csn-152", "t-only", "tiled", "raw", "none"] == tiled
-    assert counted["ir-csn-152", "t-only", "grid-1x1", "raw", "none"] == tiled | {"fusion": 2.1}
     assert counted["ir-csn-152", "t-only", "tiled", "raw", "geometry"] == tiled | {"head": 3.21}
     linear = {"backbone": slowfast, "fusion": 0.0, "head": 0.14}
     assert counted["slowfast-152", "linear", "tiled", "raw", "none"] == linear

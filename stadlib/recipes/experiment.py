@@ -22,7 +22,7 @@ SamplerName = Literal["instance", "class-balanced", "square-root", "repeat-facto
 StartName = Literal["pretrained", "previous", "previous-backbone", "previous-but-classifier"]
 DetectorName = Literal["ground-truth", "v1", "v2", "v3"]
 ScaleName = Literal["smoke", "mini", "paper"]
-FusionName = Literal["tiled", "mean", "grid", "grid-1x1"]
+FusionName = Literal["tiled", "mean", "grid"]
 RecallName = Literal["none", "embedding", "geometry"]
 LossName = Literal["bce", "pose-softmax"]
 MEMORY_FIELDS = ("span", "remembered", "recall", "own_second", "chosen")  # of an experiment
@@ -45,9 +45,8 @@ class Stage(_Checked):
     """One stretch of training. Tables 2 and 3 are sequences of these (paper sections 2.3, 2.4).
 
     The defaults are the paper's (section 3.1): SGD with momentum 0.9, a linear warm-up over the
-    first 1/20 of the iterations, and drops at 9/20, 12/20, 15/20 and 18/20 of them. ``drop`` is the
-    factor of each drop: "drop by 0.66" is read as 0.66 at paper scale; the short runs of the
-    miniature scales need the lower reading, 0.34. The paper clips no gradients.
+    first 1/20 of the iterations, and drops by 0.66 at 9/20, 12/20, 15/20 and 18/20 of them. The
+    paper clips no gradients; the miniature scales do, since their rate is high.
 
     ``views``: where the backbone is frozen, features of how many views of a keyframe are extracted
     to train on: the plain one, and others with training's augmentation.

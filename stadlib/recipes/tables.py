@@ -67,7 +67,7 @@ SPANS, PERSONS = (2, 5, 10, 30), (1, 2, 3, 5)  # of the memory ablation; 30 and 
 # of MEMORY_CHOICES are compared on a new head of Table 2, where nothing else differs. ``chosen`` is
 # not among them: no second of the miniature world has more persons than memory keeps.
 CHOICES = {
-    "fusion": ("tiled", "mean", "grid", "grid-1x1"),
+    "fusion": ("tiled", "mean", "grid"),
     "linear": ("raw", "fused"),
     "loss": ("bce", "pose-softmax"),
 }

@@ -60,8 +60,7 @@ def action_detector(
 ) -> ActionDetector:
     """The whole model with frozen batch norms (paper section 3.1), not yet pretrained."""
     scale, body = numbers(experiment), backbone(experiment)
-    beside, _, one_layer = experiment.fusion.partition("-")
-    fusion = Fusion(body.out_channels, scale.width, beside, 1 if one_layer else 2)
+    fusion = Fusion(body.out_channels, scale.width, experiment.fusion, scale.fusion_layers)
     if experiment.head == "linear":
         raw = experiment.linear == "raw"
         fusion = Unfused(body.out_channels) if raw else fusion
