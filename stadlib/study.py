@@ -266,12 +266,10 @@ def _hashes(opened: Run) -> dict:
 
 def _measured(record: Record, metrics: dict, started: float, path: Path) -> Record:
     """The record with these metrics, written by the first process; it equals what is read again."""
-    import torch  # noqa: PLC0415
-
     from stadlib.training import processes  # noqa: PLC0415  (torch)
 
     origin = base.provenance(str(processes.device()), time.monotonic() - started)
-    origin["threads"] = torch.get_num_threads()
+    origin["threads"] = processes.threads()
     content, metrics = json.loads(json.dumps([record.experiment, metrics]))
     origin |= record.provenance
     record = replace(record, experiment=content, metrics=metrics, provenance=origin)

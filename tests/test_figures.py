@@ -12,6 +12,7 @@ from matplotlib.collections import PathCollection
 from reading import require_apart, require_readable, words
 
 from stadlib.data import labels
+from stadlib.data.labels import AVA_ACTIONS
 from stadlib.report import figures, scores, tables
 from stadlib.report.style import COLORS, short_name
 
@@ -257,7 +258,7 @@ def test_lost_ap_has_a_bar_a_kind_of_boxes():
 def test_class_frequencies_show_classes_that_occur():
     shares = np.linspace(0.9, 0.01, len(ACTIONS))
     columns = {"persons": [*COUNTS.values()], "instance": shares, "class-balanced": shares / 2}
-    table = pd.DataFrame(columns, index=ACTIONS)
+    table = pd.DataFrame(columns, index=ACTIONS).assign(name=[AVA_ACTIONS[a] for a in ACTIONS])
     table.loc[80, "persons"] = 0
     figure = figures.class_frequencies(table)
     require_readable(figure)

@@ -316,9 +316,16 @@ def test_a_section_is_rewritten_in_place(heads: list[Record], tmp_path: Path) ->
 
 
 def test_committed_reference_belongs_to_the_recipes() -> None:
+    """The rows of its tables, and nothing else."""
     records = tables.reference_records()
-    assert tables.reference(1)["seeds"].sum() > 0
     assert all(json.loads(one.to_json())["scale"] == "mini" for one in records)
+    known = {
+        one.digest
+        for table in (1, 2, 3, 4)
+        for of in tables.records_of(table).values()
+        for one in of
+    }
+    assert {one.digest for one in records} <= known
 
 
 # --------------------------------------------------------------------------------------- Table 2
@@ -328,11 +335,11 @@ def test_committed_reference_belongs_to_the_recipes() -> None:
 def memory(commit: Commit) -> list[Record]:
     """Three seeds of every strategy and of what they are compared with."""
     (alone,) = recipes.table1(
-        detector="ground-truth", backbone="ir-csn-152", pretrain="K700", frames="32x2",
+        backbone="ir-csn-152", pretrain="K700", frames="32x2",
         head="t-only", memory="no",
     )  # fmt: skip
-    rows = recipes.table2(backbone="ir-csn-152", detector="ground-truth") | {"t-only": alone}
-    rows[tables.NOTHING] = recipes.memory_ablation(detector="ground-truth")[0, 0]
+    rows = recipes.table2(backbone="ir-csn-152") | {"t-only": alone}
+    rows[tables.NOTHING] = recipes.memory_ablation()[0, 0]
     gains = {FIRST: 0.1, NEW: 0.2, EMPTY: 0.3, "t-only": 0.0, tables.NOTHING: 0.05}
     return commit(
         [
@@ -356,7 +363,7 @@ def test_strategies_beside_the_papers(memory: list[Record]) -> None:
     assert row.tolist() == ["50.50 ± 1.24", 3]
     other = tables.reference(2, backbone="slowfast-152")
     assert other["A+K"].tolist() == ["not run"] * 3
-    rows = recipes.table2(backbone="ir-csn-152", detector="ground-truth").values()
+    rows = recipes.table2(backbone="ir-csn-152").values()
     table = tables.beside_paper([record(row, 7, {79: 0.97, 4: 0.3}) for row in rows], table=2)
     assert table["this run: mini", "AVA"].tolist() == ["63.50"] * 3
     assert table["paper", "Kinetics"].tolist() == ["28.59", "33.35", "33.44"]
@@ -377,12 +384,12 @@ def test_strategies_are_paired_by_seed(memory: list[Record], commit: Commit) -> 
 
 
 def test_amounts_of_memory_are_those_of_the_ablation(commit: Commit) -> None:
-    rows = recipes.memory_ablation(detector="ground-truth")
+    rows = recipes.memory_ablation()
     commit([record(rows[key], seed, {79: 0.4}) for key in ((0, 0), (5, 5)) for seed in range(2)])
     table = tables.amount_effect()
     assert {key[:2] for key in table.index} == {(0, 0), (5, 5)}
     assert set(table["seeds"]) == {2}
-    assert rows[30, 5] == recipes.table2(backbone="ir-csn-152", detector="ground-truth")[NEW]
+    assert rows[30, 5] == recipes.table2(backbone="ir-csn-152")[NEW]
     assert len({row.stage_digest(1) for row in rows.values()}) == 1
     assert len({row.digest for row in rows.values()}) == len(rows)
     assert not rows[0, 0].memory
@@ -394,7 +401,7 @@ def test_amounts_of_memory_are_those_of_the_ablation(commit: Commit) -> None:
 @pytest.fixture
 def decoupled(commit: Commit) -> list[Record]:
     """Three seeds: rare classes have an AP of 0.2 and a gain, frequent ones 0.6."""
-    rows = recipes.table3(detector="ground-truth")
+    rows = recipes.table3()
     gains = {"before": (0.0, 0.0), "after": (0.1, -0.02), "instance": (0.01, 0.0)}
     records = []
     for name, (rare, frequent) in gains.items():
@@ -527,15 +534,15 @@ def test_versions_say_what_they_are_trained_on(commit: Commit) -> None:
 def test_boxes_of_a_run_are_measured(detected: list[Record], monkeypatch) -> None:
     measured = []
 
-    def measure(version: str, scale: str) -> Record:
-        measured.append((version, scale))
+    def measure(version: str, scale: str, seed: int) -> Record:
+        measured.append((version, scale, seed))
         return boxes_of(version, 0.5, scale)
 
     monkeypatch.setattr(study, "detector_record", measure)
     rows = recipes.table4(scale="smoke")
     runs = {name: scored(rows[name], 0, 0.2) for name in ("v2", "ground-truth")}
     table = tables.beside_paper(runs, table=4)
-    assert measured == [("v2", "smoke")]
+    assert measured == [("v2", "smoke", 0)]
     assert table["paper"].loc["det-v3", "AVA mAP@0.5"] == "36.41"
     assert table["reference: mini"].loc["det-v2", "AVA AP@0.5"] == "95.00"
     run = table["this run: smoke"]

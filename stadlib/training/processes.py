@@ -24,6 +24,11 @@ def num_processes() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def threads() -> int:
+    """How many threads compute in this process."""
+    return torch.get_num_threads()
+
+
 def device() -> torch.device:
     """The accelerator of this process if there is one, else the CPU."""
     if not torch.cuda.is_available():

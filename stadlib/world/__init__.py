@@ -47,6 +47,6 @@ class WorldSpec:
 
 # So few movies, and still every class in training: samplers by class need it.
 SMOKE = WorldSpec(
-    movies=(14, 6, 2), movie_seconds=(12,), clips=(14, 6, 2), pretraining_clips=(80, 40)
+    movies=(20, 8, 2), movie_seconds=(12,), clips=(30, 6, 2), pretraining_clips=(80, 40)
 )
 MINI = WorldSpec(movies=(100, 60, 200), clips=(1300, 200, 700), pretraining_clips=(8000, 800))
