@@ -267,7 +267,7 @@ def test_persons_keep_their_number_and_do_not_jump(scripts):
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_box_holds_the_pixels_of_its_person(source):
     compared = 0
-    for plan in plan_split(SMOKE, source, "train")[:6]:
+    for plan in plan_split(SMOKE, source, "train")[:16]:
         script = write_script(SMOKE, plan)
         stage = Stage(script)
         for t in (1.0, 2.5, 4.4, 6.1):

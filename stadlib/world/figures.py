@@ -196,17 +196,29 @@ def joints(pose: Pose, x: float, ground: float, height: float) -> Joints:
     return Joints(height, f, pose.back, pose.mouth, hip, neck, head, limbs[:2], limbs[2:], up)
 
 
-def bounds(j: Joints, look: Look) -> tuple[float, float, float, float]:
-    """Tight box (x1, y1, x2, y2) of the drawn figure in pixels, objects left out, unclipped."""
+def bounds(
+    j: Joints, look: Look, size: tuple[int, int] | None = None
+) -> tuple[float, float, float, float]:
+    """Tight box (x1, y1, x2, y2) of the drawn figure in pixels, objects left out, unclipped.
+
+    With the ``size`` of a frame it is that of the parts inside: legs below the picture widen none.
+    """
     h = j.height
     arm, leg = ARM_WIDTH * h / 2, LEG_WIDTH * h / 2
     parts = [(j.head, HEAD * h * (1.16 if look.hat else 1.06)), (j.neck, 0.09 * h), (j.hip, leg)]
-    parts += [(point, arm) for limb in j.arms for point in limb]
-    for _, knee, foot in j.legs:
-        parts += [(knee, leg), (foot, 0.06 * h)]
+    parts += [(_between(j.neck, j.hip, share), 0.09 * h) for share in (0.33, 0.67)]
+    for ends, radius in [*((limb, arm) for limb in j.arms), *((limb, leg) for limb in j.legs)]:
+        foot = 0.06 * h if radius == leg else arm
+        for a, b, last in ((*ends[:2], radius), (*ends[1:], foot)):
+            parts += [(_between(a, b, share), radius) for share in (0.25, 0.5, 0.75)]
+            parts.append((b, last))
+    parts += [(limb[0], arm) for limb in j.arms]
     if look.hat:
         crown = (j.head[0] + j.up[0] * HEAD * 0.75 * h, j.head[1] + j.up[1] * HEAD * 0.75 * h)
         parts.append((crown, HEAD * 0.62 * h))
+    if size:
+        inside = [(p, r) for p, r in parts if all(-r < p[axis] < size[axis] + r for axis in (0, 1))]
+        parts = inside or parts
     low = [min(p[axis] - r for p, r in parts) for axis in (0, 1)]
     high = [max(p[axis] + r for p, r in parts) for axis in (0, 1)]
     return (*low, *high)

@@ -128,7 +128,7 @@ def visible(script: Script, t: float) -> dict[int, Box]:
         hidden = any(_area(_overlap(inside, other)) > 0.85 * _area(inside) for other in nearer)
         nearer.append(core)
         if not hidden and _area(inside) > 0.4 * _area(core):
-            boxes[person.number] = _overlap(figures.bounds(j, person.look), frame)
+            boxes[person.number] = _overlap(figures.bounds(j, person.look, size), frame)
     if script.camera.shot(t).mirrored:
         return {n: (size[0] - x2, y1, size[0] - x1, y2) for n, (x1, y1, x2, y2) in boxes.items()}
     return boxes
