@@ -23,6 +23,7 @@ from typing import Annotated, Literal, get_args, get_origin
 
 from stadlib import base, recipes, study
 from stadlib.base import InputError, Progress
+from stadlib.publish import publish as publish_record
 from stadlib.recipes.experiment import USUAL, Execution, Experiment, ScaleName, from_dict
 from stadlib.recipes.scales import DETECTORS
 
@@ -192,7 +193,7 @@ def train(
 
                     print(scores.against_reference(record), flush=True)
                 if publish:
-                    study.publish(record, "choices" if table == "choices" else "")
+                    publish_record(record, "choices" if table == "choices" else "")
         for one in seed if table == "4" else ():
             _measure_detectors(scale, one, publish)
 
@@ -223,7 +224,7 @@ def _measure_detectors(scale: str, seed: int, publish: bool) -> None:
         print(f"{version}: AP@0.5 of people, %: " + ", ".join(values), flush=True)
         if publish:
             name = f"{version}_{record.scale}_seed{seed}-{record.digest}"
-            study.publish(record, "detectors", name)
+            publish_record(record, "detectors", name)
 
 
 def pretrain_command(
@@ -494,7 +495,7 @@ def ensemble(
     _tell(study.ensemble(runs, split), "ensembles", split, publish)
     if publish and split == "val":
         for row in runs:
-            study.publish(study.find(row), "ensembles/members")
+            publish_record(study.find(row), "ensembles/members")
 
 
 def score(
@@ -522,7 +523,7 @@ def _tell(record: study.Record | None, kind: str, split: str, publish: bool) -> 
         return
     print(f"{record.folder.name}, {split}: {_means(record)}")
     if publish:
-        study.publish(record, "test" if split == "test" else kind)
+        publish_record(record, "test" if split == "test" else kind)
 
 
 def submit(

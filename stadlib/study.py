@@ -6,7 +6,6 @@ torch is imported only inside the functions that compute, so that a wrong word i
 from __future__ import annotations
 
 import ast
-import gzip
 import hashlib
 import json
 import os
@@ -16,7 +15,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -72,66 +70,6 @@ def read_record(path: Path) -> Record:
 def read_records(folder: Path) -> list[Record]:
     """All records of a folder, in the order of their names."""
     return [read_record(path) for path in sorted(folder.glob("*.json"))]
-
-
-def publish(record: Record, kind: str = "", name: str = "") -> None:
-    """Copy a record to ``results/reference/KIND``; one of uncommitted code is refused.
-
-    Without a kind it is a row of a table; the class counts of its training data are written too,
-    and its backbone, its boxes and the hash of its world become part of the study. A digest names
-    one outcome: when it is published already, this run becomes a line of ``results/machines.csv``,
-    which says what the same experiment gave where.
-    """
-    name = name or record.folder.name
-    if record.provenance["dirty"] is not False:
-        raise InputError(f"{name}: made with uncommitted code; commit and run again")
-    folder = base.published_dir("reference") / kind
-    path = folder / f"{name}.json"
-    if path.is_file() and read_record(path).to_json() != record.to_json():
-        _note_machine(record, folder.parents[bool(kind)] / "machines.csv")
-        return
-    write_record(record, path)
-    if not kind:
-        write_whole(folder / "class_counts.csv", class_counts(record).to_csv())
-        _publish_inputs(open_run(record))
-
-
-def _publish_inputs(opened: Run) -> None:
-    """Make the backbone that a run started from, and its detector's boxes, the study's own."""
-    from stadlib.data.layout import SOURCES, SPLITS  # noqa: PLC0415
-    from stadlib.training.pretraining import Pretraining, world_hash  # noqa: PLC0415  (torch)
-
-    experiment, folder = opened.experiment, base.published_dir("reference")
-    if experiment.scale == "paper" or experiment.dataset or experiment.weights == "anew":
-        return
-    plan, root, worlds = Pretraining(experiment), opened.layout.root, folder / "worlds.json"
-    copies = [(plan.weights, plan.published)]
-    copies += [(plan.record, plan.published.with_suffix(".accuracy.json"))]
-    for old, new in copies:
-        if old.is_file() and not new.is_file():
-            write_whole(new, old.read_bytes())
-    for split in product(SOURCES, SPLITS) if experiment.detected else ():
-        boxes = opened.layout.person_boxes(experiment.boxes_name, *split)
-        new = folder / "boxes" / f"{boxes.name}.gz"
-        if boxes.is_file() and not new.is_file():
-            write_whole(new, gzip.compress(boxes.read_bytes(), mtime=0))
-    known = json.loads(worlds.read_text()) if worlds.is_file() else {}
-    known[f"{root.parent.name}/{root.name}"] = world_hash(root)
-    write_whole(worlds, json.dumps(known, indent=1, sort_keys=True) + "\n")
-
-
-def _note_machine(record: Record, path: Path) -> None:
-    """Append what a published experiment gave in a later run to the table of machines."""
-    origin = record.provenance
-    values = {"finished": origin["finished"], "processor": origin["processor"]}
-    values |= {"threads": origin["threads"], "seconds": origin["seconds"]}
-    values |= {"memory_mb": origin["peak_memory_mb"], "world": origin.get("world", "")}
-    values |= {"run": f"{record.experiment['head']} seed {record.experiment['seed']}"}
-    values |= {"digest": record.digest}
-    values |= {name: round(100 * found["mAP"], 2) for name, found in record.metrics.items()}
-    lines = path.read_text().splitlines() if path.is_file() else [",".join(values)]
-    line = ",".join(str(value).replace(",", " ") for value in values.values())
-    write_whole(path, "\n".join([*lines, *[line] * (line not in lines)]) + "\n")
 
 
 def check_parameters(namespace: dict[str, object], *names: str) -> None:
@@ -242,15 +180,15 @@ def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution 
     origin = {"processes": processes.num_processes()} if several else {}
     origin |= {"precision": "bfloat16" if opened.half else "float32"} | opened.inputs
     origin |= {"threshold": opened.threshold} if experiment.detected else {}
-    origin |= _hashes(opened)
+    origin |= _hashes(opened, "val")
     bare = make_record(experiment, {}, origin, folder)
     record = _measured(bare, metrics, started, folder / "record.json")
     processes.barrier()
     return record
 
 
-def _hashes(opened: Run) -> dict:
-    """Of the rendered world and of the detected boxes that a run was scored on."""
+def _hashes(opened: Run, split: str) -> dict:
+    """Of the rendered world and of the detected boxes that a split was scored on."""
     from stadlib.data.layout import SOURCES  # noqa: PLC0415
     from stadlib.training.pretraining import world_hash  # noqa: PLC0415  (torch)
 
@@ -258,7 +196,7 @@ def _hashes(opened: Run) -> dict:
     rendered = not experiment.dataset and experiment.scale != "paper"
     hashes = {"world": world_hash(root)} if rendered else {}
     if experiment.detected:
-        files = [opened.layout.person_boxes(experiment.boxes_name, s, "val") for s in SOURCES]
+        files = [opened.layout.person_boxes(experiment.boxes_name, s, split) for s in SOURCES]
         total = hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file()))
         hashes["boxes"] = total.hexdigest()[:12]
     return hashes
@@ -314,7 +252,8 @@ def score_split(record: Record, split: str) -> Record | None:
     metrics = predictions.predict(opened, stages.trained_model(opened), split)
     if not metrics:
         return None
-    record = _measured(replace(record, provenance={}), metrics, started, path)
+    bare = replace(record, provenance=_hashes(opened, split))
+    record = _measured(bare, metrics, started, path)
     processes.barrier()
     return record
 
@@ -376,14 +315,6 @@ def detector_record(version: str, scale: str, seed: int = 0) -> Record:
     made_by = made_of(version, scale)["detector"]
     content = {"detector": version, "stages": made_by, "seed": seed}
     return _measured(Record(content, made, scale, {}, {}, path.parent), metrics, started, path)
-
-
-def reference_detectors() -> dict[str, list[Record]]:
-    """The committed detector records by version, one a seed."""
-    versions: dict[str, list[Record]] = {}
-    for record in read_records(base.published_dir("reference") / "detectors"):
-        versions.setdefault(record.experiment["detector"], []).append(record)
-    return versions
 
 
 def class_counts(record: Record) -> pd.DataFrame:

@@ -158,7 +158,7 @@ def test_seeds_are_paired(reference):
     assert lead.values[:3] == pytest.approx((5.0, 5.05, 5.1))
     assert lead.base == pytest.approx(45.0)
     assert lead.verdict == REPRODUCED  # the seeds' common 10 points cancel
-    assert slowfast.verdict == "undecided" and slowfast.left == 6
+    assert slowfast.verdict == "undecided" and slowfast.left == 3  # exploratory
     assert slowfast.reason.startswith("no record of slowfast-152 K700 8x8+32x2 s-only")
     assert found("T-only and S-only are level")[0].verdict == REPRODUCED
     for path in reference.glob("*.json"):

@@ -246,6 +246,26 @@ def test_of_two_runs_that_need_boxes_at_once_the_second_waits(tmp_path, monkeypa
     assert "another run makes it; waiting" in capsys.readouterr().out
 
 
+def test_of_two_that_train_a_stage_at_once_the_second_waits(tmp_path, monkeypatch):
+    monkeypatch.setenv("STADLIB_DATA", str(tmp_path))
+    inside, most = [], []
+
+    def fit(*_, folder, **options):
+        inside.append(folder)
+        most.append(inside.count(folder))
+        time.sleep(0.2)
+        inside.remove(folder)
+
+    monkeypatch.setattr(detector, "fit", fit)
+    words = ("v1", "smoke", lambda _: None)
+    runs = [threading.Thread(target=detector.trained_detector, args=words) for _ in range(3)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert most == [1] * 3 * len(DETECTORS["v1"])
+
+
 def test_other_numbers_are_another_detector_with_files_of_its_own(monkeypatch):
     experiment = Experiment(scale="smoke", detector="v1")
     names = {replace(experiment, detector=version).boxes_name for version in DETECTORS}

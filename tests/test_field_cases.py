@@ -109,6 +109,9 @@ def test_a_box_that_sticks_out_a_little_is_clipped_and_said_once(write, capsys):
     assert line.endswith(
         "train.csv: of 2 rows the box sticks out of the frame and is clipped; the first is row 1"
     )
+    beside = write("beside.csv", "m,11,-0.04,0.7,-0.01,0.9,2,1\n")
+    with pytest.raises(InputError, match=r"x1 -0\.04 to x2 -0\.01 lies outside of the frame"):
+        read_annotation_file(beside, labels, "ava")
     for corner, remedy in (
         ("1.06", "clip it or drop the row"),
         ("320", "divide by the frame's size"),

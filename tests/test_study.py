@@ -15,6 +15,7 @@ from jupyter_client.manager import start_new_kernel
 
 from stadlib import recipes, study
 from stadlib.base import ConfigError, InputError
+from stadlib.publish import publish
 from stadlib.recipes.experiment import Experiment, from_dict
 
 ROW = recipes.at(Experiment(head="linear"), "smoke")
@@ -156,14 +157,14 @@ def test_a_digest_is_published_once_and_later_runs_are_lines_of_machines(
     monkeypatch.setattr(study.base, "published_dir", lambda kind: tmp_path / kind)
     clean = {**smoke_record.provenance, "dirty": False}
     with pytest.raises(InputError, match="uncommitted code; commit and run again"):
-        study.publish(replace(smoke_record, provenance={**clean, "dirty": True}), "choices")
+        publish(replace(smoke_record, provenance={**clean, "dirty": True}), "choices")
     first = replace(smoke_record, provenance=clean)
-    study.publish(first, "choices")
-    study.publish(first, "choices")  # itself again
+    publish(first, "choices")
+    publish(first, "choices")  # itself again
     assert not (tmp_path / "machines.csv").exists()
     for minute in (1, 2, 2):  # the last one twice
         finished = f"2026-11-27T03:0{minute}:00+00:00"
-        study.publish(replace(first, provenance={**clean, "finished": finished}), "choices")
+        publish(replace(first, provenance={**clean, "finished": finished}), "choices")
     lines = (tmp_path / "machines.csv").read_text().splitlines()
     assert lines[0].startswith("finished,processor,threads,seconds,memory_mb,world,run,digest")
     assert [line.split(",")[0][14:16] for line in lines[1:]] == ["01", "02"]
@@ -178,3 +179,23 @@ def test_no_digest_has_two_records_in_the_reference():
             r.digest for r in study.read_records(study.base.published_dir("reference") / folder)
         ]
         assert len(digests) == len(set(digests)), folder
+
+
+def test_what_a_published_row_started_from_becomes_part_of_the_study(
+    smoke_record, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(study.base, "published_dir", lambda kind: tmp_path / kind)
+    folder = tmp_path / "reference"
+    folder.mkdir()
+    (folder / "worlds.json").write_text('{"another/world": "0"}')
+    first = replace(smoke_record, provenance={**smoke_record.provenance, "dirty": False})
+    publish(first)
+    (weights,) = (folder / "weights").glob("*.safetensors")
+    known = json.loads(weights.with_suffix(".accuracy.json").read_text())
+    assert known["top1"] == first.provenance["top1"] and known["seed"] == 0
+    worlds = json.loads((folder / "worlds.json").read_text())
+    (own,) = (name for name in worlds if name != "another/world")
+    assert worlds[own] == first.provenance["world"] and own.endswith("/world")
+    (folder / "worlds.json").write_text(json.dumps(worlds | {own: "of another machine"}))
+    publish(first)
+    assert json.loads((folder / "worlds.json").read_text())[own] == "of another machine"

@@ -48,12 +48,10 @@ def commit(monkeypatch: pytest.MonkeyPatch) -> Commit:
     def commit(
         records: list[Record], boxes: dict[str, Record] | None = None, **folders: list[Record]
     ) -> list[Record]:
-        content = {"": records, **{name.replace("_", "/"): ones for name, ones in folders.items()}}
+        content = {"": records, "detectors": list((boxes or {}).values())}
+        content |= {name.replace("_", "/"): ones for name, ones in folders.items()}
         monkeypatch.setattr(tables, "reference_records", lambda name="": content.get(name, []))
         monkeypatch.setattr(tables, "reference_counts", lambda: pd.Series(COUNTS))
-        monkeypatch.setattr(
-            study, "reference_detectors", lambda: {k: [v] for k, v in (boxes or {}).items()}
-        )
         return records
 
     return commit

@@ -71,17 +71,7 @@ def check_dataset(
         lines += _first(contradictions(paths), most)
 
     videos, repeated = _named_videos(layout, tables)
-    durations: dict[_Video, float] = {}
-    broken: list[str] = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        answers = pool.map(lambda video: _duration(layout, video), videos)
-        for done, (video, answer) in enumerate(zip(videos, answers, strict=True), 1):
-            if isinstance(answer, str):
-                broken.append(f"{answer} (named in {videos[video][0]})")
-            else:
-                durations[video] = answer
-            if progress:
-                progress(done, len(videos), "videos")
+    durations, broken = _durations(layout, videos, progress)
     lines += _first(repeated, most)
     lines += _first(_outside(layout, tables, durations), most) if starts_readable else ()
     lines += _first(broken, most)
@@ -119,6 +109,26 @@ def _named_videos(
                 problem = f"video {video} is also in {first_place}; keep one"
                 lines.append(f"{layout.annotation_folder / place}: {problem}")
     return videos, lines
+
+
+def _durations(
+    layout: AvaLayout,
+    videos: dict[_Video, tuple[str, str]],
+    progress: Callable[[int, int, str], None] | None,
+) -> tuple[dict[_Video, float], list[str]]:
+    """Seconds of the sound videos, and a line for each of the others."""
+    durations: dict[_Video, float] = {}
+    broken: list[str] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        answers = pool.map(lambda video: _duration(layout, video), videos)
+        for done, (video, answer) in enumerate(zip(videos, answers, strict=True), 1):
+            if isinstance(answer, str):
+                broken.append(f"{answer} (named in {videos[video][0]})")
+            else:
+                durations[video] = answer
+            if progress:
+                progress(done, len(videos), "videos")
+    return durations, broken
 
 
 def _duration(layout: AvaLayout, video: _Video) -> float | str:

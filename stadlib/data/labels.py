@@ -17,9 +17,8 @@ AVA_IDS = range(1, 81)  # every id that AVA's files may use; 20 of them are not 
 LASTING = frozenset({15, 17, 27, 29, 48, 57, 74, 79, 80})
 _QUOTED = r""""[^"\n]*"|'[^'\n]*'"""
 _COMMENT = re.compile(rf"({_QUOTED})|#[^\n]*")  # a quoted number sign begins none
-_BLOCK = re.compile(
-    rf"""\b(?:item|label)\s*\{{((?:{_QUOTED}|[^{{}}"'])*)\}}|\S.*"""
-)  # or any other text
+# A block, or any other text.
+_BLOCK = re.compile(rf"""\b(?:item|label)\s*\{{((?:{_QUOTED}|[^{{}}"'])*)\}}|\S.*""")
 _NAME = re.compile(rf"\bname\s*:\s*({_QUOTED})")
 _ID = re.compile(r"\b(?:label_)?id\s*:\s*(\d+)(?!\S)")
 _FORMS = 'item { name: "stand" id: 12 } or label { name: "stand" label_id: 12 label_type: ... }'

@@ -190,6 +190,10 @@ def _faults(form: Form) -> list[tuple[str, pl.Expr, str]]:
         faults.append((f"{name} in pixels", pixels, text + "divide by the frame's size"))
         outside = ~pl.col(name).is_between(-form.margin, 1 + form.margin)
         faults.append((f"{name} outside", outside, text + "clip it or drop the row"))
+    for low, high in (("x1", "x2"), ("y1", "y2")) if form.margin else ():
+        beside = (pl.col(high) <= 0) | (pl.col(low) >= 1)  # nothing is left when it is clipped
+        text = f"{low} {{{low}}} to {high} {{{high}}} lies outside of the frame; drop the row"
+        faults.append((f"{low} to {high} outside", beside, text))
     if form.last == "probability":
         text = "score {score} is outside [0, 1]; apply the sigmoid"
         faults.append(("score outside", ~pl.col("score").is_between(0, 1), text))

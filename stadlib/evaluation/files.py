@@ -70,18 +70,24 @@ def measure(
     if num_resamples and report["counts"]["videos"] < 2:
         report["note"] = "an interval is over videos, and a single one bounds nothing"
         num_resamples = 0
-    if num_resamples:
-        draws = {"num_resamples": num_resamples, "progress": progress("bootstrap")}
-        numbers = average_precision.bootstrap(matches, **draws)
-        report["interval"] = dict(zip(("mAP", "low", "high"), numbers, strict=True))
+    other = None
     if compare is not None:
         other = matching.match(truth, compare, label_map, protocol, **options)
         report["difference"] = {"mAP": report["mAP"] - average_precision.result(other).mAP}
-        if num_resamples:
-            draws["progress"] = progress("bootstrap the difference")
-            _, low, high = average_precision.bootstrap(matches, other, **draws)
-            report["difference"] |= {"low": low, "high": high}
+    if num_resamples:
+        _bound(report, matches, other, num_resamples, progress)
     return report
+
+
+def _bound(report: dict, matches, other, num_resamples: int, progress: Callable) -> None:
+    """Add the interval of mAP over videos, and that of the difference if there are ``other``s."""
+    draws = {"num_resamples": num_resamples, "progress": progress("bootstrap")}
+    numbers = average_precision.bootstrap(matches, **draws)
+    report["interval"] = dict(zip(("mAP", "low", "high"), numbers, strict=True))
+    if other is not None:
+        draws["progress"] = progress("bootstrap the difference")
+        _, low, high = average_precision.bootstrap(matches, other, **draws)
+        report["difference"] |= {"low": low, "high": high}
 
 
 def _ordered(path: Path) -> pd.DataFrame:

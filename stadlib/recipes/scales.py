@@ -82,7 +82,7 @@ class DetectorStage:
     """One stretch of a person detector's training.
 
     ``data`` names lists from which pictures are drawn in turns (in the paper 60 % of the keyframes
-    are AVA's, in the miniature world 96 %): ``stills`` (people of COCO, or rendered), ``ava``,
+    are AVA's, as in the miniature world): ``stills`` (people of COCO, or rendered), ``ava``,
     ``kinetics``. ``share`` is of the scale's iterations.
     """
 

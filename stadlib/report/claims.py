@@ -26,7 +26,7 @@ from statistics import fmean, stdev
 
 import pandas as pd
 
-from stadlib import recipes, study
+from stadlib import recipes
 from stadlib.base import published_dir
 from stadlib.data.labels import AVA_ACTIONS
 from stadlib.report import scores, tables
@@ -140,9 +140,14 @@ class Measured:
         return mean, mean - half, mean + half
 
     @property
+    def primary(self) -> bool:
+        """Whether it is the contrast of a primary claim; its other places are exploratory."""
+        return self.claim.primary and self.place == self.claim.places[0]
+
+    @property
     def left(self) -> int:
         """How many seeds are missing."""
-        return max(0, PLANNED[self.claim.primary] - len(self.values))
+        return max(0, PLANNED[self.primary] - len(self.values))
 
     @property
     def verdict(self) -> str:
@@ -243,7 +248,7 @@ def committed() -> dict[str, list[Record]]:
     runs["single models"] = [record for record in members if record.digest in tests]
     for name in ("ensemble", "single models"):
         runs[f"{name}, test"] = [tests[r.digest] for r in runs[name] if r.digest in tests]
-    boxes = study.reference_detectors()
+    boxes = tables.reference_boxes()
     return runs | {f"boxes {version}": records for version, records in boxes.items()}
 
 
@@ -298,7 +303,7 @@ def measured() -> list[list[Measured]]:
     tested = {
         lead.claim.text: p_value(lead.values)
         for lead, *_ in measurements
-        if lead.claim.primary and lead.claim.kind in ("above", "below") and not lead.left
+        if lead.primary and lead.claim.kind in ("above", "below") and not lead.left
     }
     corrected = holm(tested)
     return [
@@ -349,7 +354,7 @@ def markdown(measurements: list[list[Measured]] | None = None) -> str:
     tally = Counter(verdict.partition(" (")[0] for verdict in table["verdict"])
     words = ", ".join(f"{tally[word]} {word}" for word in VERDICTS)
     table["verdict"] = "**" + table["verdict"] + "**"
-    rows = tables.markdown(["claim", *table], table.itertuples())
+    rows = scores.markdown(["claim", *table], table.itertuples())
     return f"Of {len(table)} claims: {words}.\n\n{rows}"
 
 
@@ -360,6 +365,6 @@ def csv(measurements: list[list[Measured]] | None = None) -> str:
         row = {"claim": one.claim.text, "kind": one.claim.kind, "where": one.where}
         row |= {"paper_words": one.claim.words, "paper": one.paper}
         row |= dict(zip(("mini", "low", "high"), one.bounds, strict=True))
-        row |= {"seeds": len(one.values), "primary": one.claim.primary and one.p is not None}
+        row |= {"seeds": len(one.values), "primary": one.primary}
         rows.append(row | {"verdict": one.verdict, "why": one.reason})
     return pd.DataFrame(rows).round(2).to_csv(index=False, lineterminator="\n")

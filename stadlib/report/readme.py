@@ -68,7 +68,7 @@ def short_table() -> str:
         for key in paper.index
         if key[:2] == BEST
     ]
-    return tables.markdown(header, rows)
+    return scores.markdown(header, rows)
 
 
 def full_table() -> str:
@@ -77,7 +77,7 @@ def full_table() -> str:
     header = [*tables.ROW, *(f"paper {name}" for name in paper), *(f"mini {name}" for name in ours)]
     rows = [[*key, *paper.loc[key], *ours.loc[key]] for key in paper.index]
     if not tables.reference_ensembles():
-        return tables.markdown(header, rows)
+        return scores.markdown(header, rows)
     groups = defaultdict(list)
     for record in tables.reference_records("ensembles/members"):
         words = [record.experiment[name] for name in ("backbone", "pretrain", "frames", "head")]
@@ -85,7 +85,7 @@ def full_table() -> str:
         groups[" ".join([*words, *["+M"] * memory])].append(record)
     alone = (f"{name} {scores.mean_text(runs, 'ava+kinetics')}" for name, runs in groups.items())
     text = f"Our ensemble averages {len(groups)} models of one seed, alone (A+K): "
-    return tables.markdown(header, rows) + "\n\n" + text + ", ".join(alone) + "."
+    return scores.markdown(header, rows) + "\n\n" + text + ", ".join(alone) + "."
 
 
 def fidelity_rows() -> list[dict]:
@@ -106,7 +106,7 @@ def fidelity() -> str:
         code = " ".join(f"`{name.removeprefix('stadlib.')}`" for name in row["code"])
         words = [row[key] for key in ("ours", "status", "origin", "change")]
         table.append([row["section"], row["says"], code, *words, effects.get(row.get("mini"), "")])
-    return f"Of {len(rows)} statements: {numbers}.\n\n{tables.markdown(header, table)}"
+    return f"Of {len(rows)} statements: {numbers}.\n\n{scores.markdown(header, table)}"
 
 
 def _choices_in_words() -> dict[str, str]:

@@ -6,7 +6,7 @@ Points of mAP@0.5, that is, per cent. Intervals are 95 % of a mean over seeds, S
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import isnan, nan, sqrt
 from statistics import fmean, stdev
@@ -86,6 +86,12 @@ def text_of(values: Iterable[float], form: str = ".2f") -> str:
 def mean_text(records: Iterable[Record], source: str) -> str:
     """The mean mAP of some seeds in %, and half its interval, as text."""
     return text_of(percent(record.metrics[source]["mAP"]) for record in records)
+
+
+def markdown(header: Sequence[object], rows: Iterable[Iterable[object]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def by_class(metrics: dict, source: str) -> dict[int, float]:

@@ -147,8 +147,8 @@ def reference_counts() -> pd.Series:
 
 def reference_boxes() -> dict[str, list[Record]]:
     """The committed records of detectors at mini, by version, one a seed."""
-    records = study.reference_detectors()
-    return {name: [r for r in seeds if r.scale == "mini"] for name, seeds in records.items()}
+    records = [one for one in reference_records("detectors") if one.scale == "mini"]
+    return {v: [one for one in records if one.experiment["detector"] == v] for v in DETECTORS}
 
 
 def row_key(experiment: dict) -> tuple[str, ...]:
@@ -399,9 +399,3 @@ def by_threshold(backbone: str = BACKBONE) -> pd.DataFrame:
 def _indexed(rows: list[dict], index: list[str], columns: Sequence[str] = ()) -> pd.DataFrame:
     columns = [*index, *columns, "mAP", "low", "high", "seeds"]
     return pd.DataFrame(rows, columns=columns).set_index(index)
-
-
-def markdown(header: Sequence[object], rows: Iterable[Iterable[object]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

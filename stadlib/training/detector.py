@@ -71,7 +71,8 @@ def trained_detector(version: str, scale: str, progress: MakeProgress, seed: int
         options = {"digest": (digest := detector_digest(version, scale, number, seed=seed))}
         options |= {"progress": progress(f"train detector {version}, stage {number}")}
         folder = data_dir() / "detectors" / digest
-        fit(model.train(), detection_loss, batches, schedule, folder=folder, **options)
+        with _alone(folder.with_suffix(".lock")):
+            fit(model.train(), detection_loss, batches, schedule, folder=folder, **options)
     return model
 
 
@@ -244,8 +245,8 @@ def make_boxes(
     with _alone(data_dir() / "detectors" / f"{name}.lock"):
         if processes.gather([path.exists()])[0]:  # the first process's answer, in all of them
             return
-        words = experiment.detector, experiment.scale, progress, experiment.seed
-        model = trained_detector(*words)
+        words = experiment.detector, experiment.scale
+        model = trained_detector(*words, progress, experiment.seed)
         if processes.rank() == 0:
             frames = frames_of_dataset(layout, source, split)
             detect_persons(model, frames, path, name, progress=progress(f"detect {source}_{split}"))

@@ -1,9 +1,9 @@
 """A miniature world of drawn people, written to disk in AVA-Kinetics' official layout.
 
-It has AVA-like movies (dim and still, a keyframe every second), Kinetics-like clips (bright and
-hand-held, one keyframe each), close-ups in Kinetics' layout that stand for K400 and K700, and
+It has AVA-like movies (dim, cut into shots, a keyframe every second), Kinetics-like clips (bright
+and hand-held, one keyframe each), close-ups in Kinetics' layout that stand for K400 and K700, and
 pictures in COCO's layout. ``script`` deals cards to videos, ``story`` plays them, ``actions`` moves
-bodies, ``render`` draws ``scenery`` and ``figures``, ``annotate`` labels, ``sets`` writes files.
+bodies, ``render`` draws ``scenery`` and ``figures`` and labels, ``sets`` writes files.
 """
 
 from __future__ import annotations
