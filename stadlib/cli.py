@@ -24,6 +24,7 @@ from typing import Annotated, Literal, get_args, get_origin
 from stadlib import base, recipes, study
 from stadlib.base import InputError, Progress
 from stadlib.publish import publish as publish_record
+from stadlib.recipes import own_data
 from stadlib.recipes.experiment import USUAL, Execution, Experiment, ScaleName, from_dict
 from stadlib.recipes.scales import DETECTORS
 
@@ -154,9 +155,12 @@ def train(
         Literal["reference", "anew"], "that a miniature run starts from"
     ] = "reference",
     data: Annotated[str, "a folder with a dataset of your own"] = "",
-    iterations: Annotated[int | None, "of each stage, instead of the scale's"] = None,
-    lr: Annotated[float | None, "learning rate of each stage, instead of the scale's"] = None,
+    iterations: Annotated[
+        int | None, "of each stage; default: by scale and size"
+    ] = None,
+    lr: Annotated[float | None, "of each stage, instead of the scale's"] = None,
     batch: Annotated[int | None, "keyframes at a time, instead of the scale's"] = None,
+    start: Annotated[str | None, "the backbone's: pretrained, frozen; by size of --data"] = None,
     processes: ProcessesOption = 0,
     execution: Execution = USUAL,
     publish: PublishOption = False,
@@ -176,11 +180,14 @@ def train(
     if data:
         rows = [replace(row, dataset=str(Path(data).resolve())) for row in rows]
     numbers = {"iterations": iterations, "lr": lr, "batch": batch}
-    if numbers := {name: number for name, number in numbers.items() if number is not None}:
-        if wrong := [name for name, number in numbers.items() if number <= 0]:
-            raise InputError(f"--{wrong[0]} {numbers[wrong[0]]}: give more than 0")
-        changed = [tuple(replace(s, **numbers) for s in row.stages) for row in rows]
-        rows = [replace(row, stages=stages) for row, stages in zip(rows, changed, strict=True)]
+    numbers = {name: number for name, number in numbers.items() if number is not None}
+    if wrong := [name for name, number in numbers.items() if number <= 0]:
+        raise InputError(f"--{wrong[0]} {numbers[wrong[0]]}: give more than 0")
+    rows = [_with_numbers(row, numbers, start) for row in rows]
+    if data and not experiment:
+        size = study.own_size(rows[0])
+        rows = [_with_numbers(own_data.fitted(row, size), numbers, start) for row in rows]
+        print(*own_data.lines(rows[0], size), sep="\n", flush=True)
     from stadlib.training.processes import group, rank  # noqa: PLC0415
 
     with group():
@@ -196,6 +203,13 @@ def train(
                     publish_record(record, "choices" if table == "choices" else "")
         for one in seed if table == "4" else ():
             _measure_detectors(scale, one, publish)
+
+
+def _with_numbers(row: Experiment, numbers: dict, start: str | None) -> Experiment:
+    """A row with other numbers in each stage, and another start of the first."""
+    first, *later = (replace(stage, **numbers) for stage in row.stages)
+    first = replace(first, start=start or first.start)
+    return replace(row, stages=(first, *later))
 
 
 def _rows(table: str, words: dict, scale: str, seed: int) -> list[Experiment]:

@@ -19,7 +19,9 @@ InputName = Literal["8x8+32x2", "16x4+64x1", "32x2", "64x1"]
 HeadName = Literal["linear", "s-only", "t-only"]
 SourceName = Literal["ava", "kinetics"]
 SamplerName = Literal["instance", "class-balanced", "square-root", "repeat-factor"]
-StartName = Literal["pretrained", "previous", "previous-backbone", "previous-but-classifier"]
+StartName = Literal[
+    "pretrained", "frozen", "previous", "previous-backbone", "previous-but-classifier"
+]
 DetectorName = Literal["ground-truth", "v1", "v2", "v3"]
 ScaleName = Literal["smoke", "mini", "paper"]
 FusionName = Literal["tiled", "mean", "grid"]
@@ -48,8 +50,10 @@ class Stage(_Checked):
     first 1/20 of the iterations, and drops by 0.66 at 9/20, 12/20, 15/20 and 18/20 of them. The
     paper clips no gradients; the miniature scales do, since their rate is high.
 
-    ``views``: where the backbone is frozen, features of how many views of a keyframe are extracted
-    to train on: the plain one, and others with training's augmentation.
+    ``start``: ``frozen`` is a pretrained backbone that this stage does not train.
+
+    ``views``: a stage that trains on features has them of so many views of a keyframe: the plain
+    one, and others with training's augmentation.
     """
 
     data: tuple[SourceName, ...] = ("ava", "kinetics")
@@ -141,9 +145,13 @@ class Experiment(_Checked):
             raise ConfigError("detections need a detector; choose from v1, v2, v3")
 
     def _check_stages(self) -> None:
-        for name, word in (("start", "pretrained"), ("train", "all")):
-            if (value := getattr(self.stages[0], name)) != word:
-                raise ConfigError(f"the first stage has {name}={value!r}; say {word!r}")
+        for name, words in (("start", ("pretrained", "frozen")), ("train", ("all",))):
+            if (value := getattr(self.stages[0], name)) not in words:
+                raise ConfigError(
+                    f"the first stage has {name}={value!r}; say {' or '.join(map(repr, words))}"
+                )
+        if later := [s.start for s in self.stages[1:] if s.start in ("pretrained", "frozen")]:
+            raise ConfigError(f"a later stage has start={later[0]!r}; say a word with 'previous'")
         for before, stage in pairwise(self.stages):
             keeps_head = stage.start in ("previous", "previous-but-classifier")
             if keeps_head and bool(stage.memory) != bool(before.memory):

@@ -207,6 +207,7 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
         shown = {source: [k for k in keyframes if k.source == source] for source in stage.memory}
         size = build.token_size(experiment, model)
         online = memory.OnlineMemory(folder / "online", {"stage": digest}, size, shown)
+        model.backbone.requires_grad_(stage.start != "frozen")
         module, banks, see = model.train(), online.banks, online.update
     else:  # the head, or its classifier, on features of a backbone that no longer changes
         keyframes = memory.one_a_second(keyframes)

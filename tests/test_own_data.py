@@ -1,0 +1,74 @@
+"""Training on a dataset of one's own: numbers by its size, and what is said about them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stadlib import recipes, study
+from stadlib.cli import main
+from stadlib.recipes.own_data import FEW, LEAST, PASSES, SMALL, Size, fitted, lines
+from stadlib.recipes.scales import SCALES
+from stadlib.training import pretraining
+
+
+def size(keyframes: int, most: int = 3, **instances: int) -> Size:
+    of_split = dict.fromkeys(("train", "val"), instances)
+    return Size(dict.fromkeys(("train", "val"), keyframes), of_split, most)
+
+
+@given(keyframes=st.integers(1, 10**6), scale=st.sampled_from(["mini", "paper"]))
+def test_a_dataset_is_passed_over_ten_times_within_what_the_scale_trains(keyframes, scale):
+    for row in recipes.table1(scale=scale, head="t-only", pretrain="K700", detector="ground-truth"):
+        first, *later = fitted(row, size(keyframes)).stages
+        most = SCALES[scale].iterations
+        assert LEAST <= first.iterations <= most
+        if LEAST < first.iterations < most:
+            assert abs(first.iterations * first.batch / keyframes - PASSES) <= first.batch
+        for before, after in zip(row.stages[1:], later, strict=True):  # lengths keep their ratio
+            ratio = first.iterations / row.stages[0].iterations
+            assert abs(after.iterations - ratio * before.iterations) <= 0.5
+        assert (first.start == "frozen") == (keyframes < SMALL)
+
+
+def test_what_few_keyframes_cannot_show_is_said():
+    (row,) = recipes.table1(scale="mini", head="linear", pretrain="K700", backbone="ir-csn-152")
+    assert len(lines(row, size(5_000, walk=FEW, run=FEW))) == 1
+    said = lines(row, size(50, most=40, walk=FEW, run=FEW - 1))[1:]
+    assert len(said) == 3
+    assert all("1 of 2 actions" in line and "run" in line for line in said[:2])
+    assert "40 persons" in said[2]
+
+
+def test_a_frozen_backbone_stays_and_all_else_is_trained(
+    tiny_dataset, tmp_path, monkeypatch, capsys, smoke_record
+):
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    root = shutil.copytree(tiny_dataset, tmp_path / "own")
+    (root / "annotations" / "ava_train_v2.2.csv").write_text(
+        "a,0902,0.1,0.2,0.5,0.9,12,0\na,0902,0.4,0.1,0.9,0.8,2,1\n"
+    )
+    words = ["--scale", "smoke", "--data", str(root), "--iterations", "2", "--batch", "1"]
+    backbones, heads = {}, {}
+    for start in ("frozen", "pretrained"):
+        assert main(["train", "--head", "t-only", "--start", start, *words]) == 0
+        assert f"2 iterations of 1, lr 0.5, the backbone starts {start}" in capsys.readouterr().out
+        (path,) = (
+            path
+            for path in tmp_path.glob("runs/*/experiment.json")
+            if json.loads(path.read_text())["stages"][0]["start"] == start
+        )
+        row = study.from_dict(json.loads(path.read_text()))
+        saved = torch.load(study.stage_folder(row, 1) / "checkpoint.pt", weights_only=True)["model"]
+        backbones[start] = {k[9:]: v for k, v in saved.items() if k.startswith("backbone.")}
+        heads[start] = {k: v for k, v in saved.items() if k.startswith(("head.", "fusion."))}
+    weights, _ = pretraining.pretrained_backbone(row, None)
+    weights = {name: w.to(backbones["frozen"][name].dtype) for name, w in weights.items()}
+    torch.testing.assert_close(backbones["frozen"], weights, rtol=0, atol=0)
+    moved = [not torch.equal(backbones["pretrained"][name], w) for name, w in weights.items()]
+    assert any(moved)
+    assert any(not torch.equal(heads["pretrained"][n], heads["frozen"][n]) for n in heads["frozen"])
