@@ -155,9 +155,7 @@ def train(
         Literal["reference", "anew"], "that a miniature run starts from"
     ] = "reference",
     data: Annotated[str, "a folder with a dataset of your own"] = "",
-    iterations: Annotated[
-        int | None, "of each stage; default: by scale and size"
-    ] = None,
+    iterations: Annotated[int | None, "of each stage; default: by scale and size"] = None,
     lr: Annotated[float | None, "of each stage, instead of the scale's"] = None,
     batch: Annotated[int | None, "keyframes at a time, instead of the scale's"] = None,
     start: Annotated[str | None, "the backbone's: pretrained, frozen; by size of --data"] = None,

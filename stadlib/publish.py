@@ -47,7 +47,8 @@ def _publish_inputs(opened: Run) -> None:
     experiment, folder = opened.experiment, base.published_dir("reference")
     if experiment.scale == "paper" or experiment.dataset or experiment.weights == "anew":
         return
-    plan, root, worlds = Pretraining(experiment), opened.layout.root, folder / "worlds.json"
+    plan, root = Pretraining(experiment), opened.layout.root
+    worlds = folder / "weights" / "worlds.json"
     copies = [(plan.weights, plan.published)]
     copies += [(plan.record, plan.published.with_suffix(".accuracy.json"))]
     for old, new in copies:

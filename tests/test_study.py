@@ -186,16 +186,19 @@ def test_what_a_published_row_started_from_becomes_part_of_the_study(
 ):
     monkeypatch.setattr(study.base, "published_dir", lambda kind: tmp_path / kind)
     folder = tmp_path / "reference"
-    folder.mkdir()
-    (folder / "worlds.json").write_text('{"another/world": "0"}')
+    hashes = folder / "weights" / "worlds.json"
+    hashes.parent.mkdir(parents=True)
+    hashes.write_text('{"another/world": "0"}')
     first = replace(smoke_record, provenance={**smoke_record.provenance, "dirty": False})
     publish(first)
     (weights,) = (folder / "weights").glob("*.safetensors")
     known = json.loads(weights.with_suffix(".accuracy.json").read_text())
     assert known["top1"] == first.provenance["top1"] and known["seed"] == 0
-    worlds = json.loads((folder / "worlds.json").read_text())
+    worlds = json.loads(hashes.read_text())
     (own,) = (name for name in worlds if name != "another/world")
     assert worlds[own] == first.provenance["world"] and own.endswith("/world")
-    (folder / "worlds.json").write_text(json.dumps(worlds | {own: "of another machine"}))
+    hashes.write_text(json.dumps(worlds | {own: "of another machine"}))
     publish(first)
-    assert json.loads((folder / "worlds.json").read_text())[own] == "of another machine"
+    assert json.loads(hashes.read_text())[own] == "of another machine"
+    (record,) = study.read_records(folder)  # nothing else there looks like one
+    assert record == replace(first, folder=folder)

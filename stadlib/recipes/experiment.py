@@ -64,6 +64,7 @@ class Stage(_Checked):
     iterations: int = 30_000
     batch: int = 64
     lr: float = 1e-2
+    backbone_lr: float = 1.0  # times lr
     drop: float = 0.66
     weight_decay: float = 1e-7
     clip: float | None = None  # norm that gradients are cut down to; None: they are not

@@ -30,6 +30,7 @@ class Scale:
     iterations: int = 1_000  # of a full stage
     batch: int = 8
     lr: float = 0.5
+    backbone_lr: float = 0.1  # times lr; at 1 a short training spoils what was pretrained
     clip: float | None = 0.5  # norm that gradients are cut down to; the paper cuts none
     drop: float = 0.66  # factor at each of the schedule's four drops
     backbone: Literal["paper", "mini"] = "mini"
@@ -62,6 +63,7 @@ SCALES: dict[str, Scale] = {
         iterations=30_000,
         batch=64,
         lr=1e-2,
+        backbone_lr=1.0,
         clip=None,
         fusion_layers=2,
         backbone="paper",
@@ -106,7 +108,7 @@ DETECTORS: dict[str, tuple[DetectorStage, ...]] = {
 class DetectorScale:
     """Numbers of the detectors' training; the defaults are those of ``mini``."""
 
-    version: int = 3  # of the rendered stills and the detector's code; 0: real data
+    version: int = 4  # of the rendered stills and the detector's code; 0: real data
     body: str = "mini"  # or the depth of a ResNet
     short_sides: tuple[int, ...] = (64, 72, 88, 96, 80)  # drawn from; the last is that of testing
     long_side: int = 144

@@ -247,7 +247,7 @@ def at(experiment: Experiment, scale: str) -> Experiment:
             share = HEAD_ITERATIONS[scale] / HEAD_ITERATIONS[experiment.scale]
         iterations = max(1, round(stage.iterations * share))
         numbers = {"batch": there.batch, "lr": stage.lr * there.lr / here.lr, "drop": there.drop}
-        numbers["clip"] = there.clip
+        numbers |= {"clip": there.clip, "backbone_lr": there.backbone_lr}
         stages.append(replace(stage, iterations=iterations, **numbers))
     return replace(experiment, scale=scale, stages=tuple(stages), scales=there.test_sides)
 

@@ -37,6 +37,7 @@ class Schedule:
 
     iterations: int
     lr: float
+    backbone_lr: float = 1.0  # times lr, of the weights that are called backbone...
     drop: float = 0.66
     weight_decay: float = 1e-7
     momentum: float = 0.9
@@ -87,7 +88,7 @@ def fit(
         waited += time.monotonic() - asked
         lr, seed = schedule.lr_at(iteration), (schedule.seed << 40) + iteration
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["share"]
         optimizer.zero_grad(set_to_none=True)
         loss = _add_gradients(network, objective, turns, seed, half)
         if schedule.clip:
@@ -119,12 +120,14 @@ def fit(
 
 
 def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [w for w in weights if w.ndim > 1], "weight_decay": schedule.weight_decay},
-        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},  # biases, norms
-    ]
-    fused = weights[0].is_cuda  # one kernel for all weights
+    groups = {}  # by share of the rate and decay, which biases and norms have none of
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            share = schedule.backbone_lr if name.startswith("backbone.") else 1.0
+            decay = schedule.weight_decay if weight.ndim > 1 else 0.0
+            groups.setdefault((share, decay), []).append(weight)
+    fused = weight.is_cuda  # one kernel for all weights
+    groups = [{"params": g, "share": s, "weight_decay": d} for (s, d), g in groups.items()]
     return torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum, fused=fused)
 
 

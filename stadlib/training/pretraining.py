@@ -302,7 +302,7 @@ def render(experiment: Experiment, part: str, progress: MakeProgress) -> Path:
 
         sets.render(root, part, spec, progress=progress(f"render {experiment.scale} {part}"))
         sets.write_person_boxes(root, part, spec)
-        known = base.published_dir("reference") / "worlds.json"
+        known = base.published_dir("reference") / "weights" / "worlds.json"
         expected = json.loads(known.read_text()) if known.is_file() else {}
         if expected.get(f"{root.parent.name}/{part}", made := world_hash(root)) != made:
             print(

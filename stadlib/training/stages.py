@@ -228,7 +228,7 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
         # What an iteration saw is settled, and remembered, before the next one.
         return build.train_batches(experiment, dataset, order, before=online.settle)
 
-    names = ("iterations", "lr", "drop", "weight_decay", "clip")
+    names = ("iterations", "lr", "backbone_lr", "drop", "weight_decay", "clip")
     schedule = loop.Schedule(**{name: getattr(stage, name) for name in names}, seed=experiment.seed)
     title = f"train {experiment.head}" + f", stage {number}" * (number > 1)
     remember = remember_from(run, banks, drawn=experiment.chosen == "random")
