@@ -137,7 +137,7 @@ def _read_via(file: _File) -> Iterator[tuple]:
                 words = [word.strip() for word in words[0].split(",") if word.strip()]
                 words = [attribute["options"][word] for word in words]
             named += [(attribute["aname"], word) for word in words]
-        _, x, y, width, height = shape
+        x, y, width, height = map(float, shape[1:])
         box = [x, y, x + width, y + height]
         yield video, float(times[0]), video.size, box, None, PERSON, named
 
@@ -155,7 +155,7 @@ def _read_coco_video(file: _File) -> Iterator[tuple]:
         yield *images[image["id"]], None, None, PERSON, ()  # seen, perhaps without a person
     for number, row in enumerate(coco["annotations"]):
         file.place, track = f"annotations[{number}]", row.get("track_id", row.get("instance_id"))
-        x, y, width, height = row["bbox"]
+        x, y, width, height = map(float, row["bbox"])
         box, label = [x, y, x + width, y + height], labels[row["category_id"]]
         yield *images[row["image_id"]], box, track, label, ()
 
@@ -186,11 +186,9 @@ def import_annotations(tool: str, source: Path, out: Path, *, videos: Path | Non
     demand or where links cannot be made. Those called ``val`` are for validation, by default every
     fifth in the order of names, the last of fewer than five, none of one. ``actions`` are the
     attributes that hold actions, ``label`` for the label. The label map is AVA's where that has all
-    actions, or else the actions by name.
-
-    Column 8 numbers the tracks of a video, -1 without tracks. Boxes without an action are only in
-    ``boxes/``, for memory. A second with ``UNDECIDED`` is excluded. Returns lines that say what was
-    written. An InputError names file, element and remedy.
+    actions, or else the actions by name. Column 8 numbers the tracks of a video, -1 without tracks.
+    Boxes without an action are only in ``boxes/``, for memory. A second with ``UNDECIDED`` is
+    excluded. Returns lines to print. An InputError names file, element and remedy.
     """
     if out.exists():
         raise InputError(f"{out}: exists; remove it or name a new folder")
@@ -198,8 +196,8 @@ def import_annotations(tool: str, source: Path, out: Path, *, videos: Path | Non
     table = _at_seconds(boxes, found).explode("actions")  # a row for each action of a box
     names = sorted({*table["actions"].dropna()} - {UNDECIDED})
     if not names:
-        remedy = f"label some, or choose attributes with --actions; give {_READERS[tool][2]}"
-        raise InputError(f"{source}: no box has an action at a whole second; {remedy}")
+        remedy = f"give {_READERS[tool][2]} with labels, or name their attributes as --actions"
+        raise InputError(f"{source}: no box of a {_READERS[tool][1]} has an action; {remedy}")
     is_avas = {*names} <= {*AVA_ACTIONS.values()}
     label_map = LabelMap(AVA_ACTIONS if is_avas else dict(enumerate(names, 1)))
     table["id"] = table["actions"].map({name: i for i, name in label_map.names.items()})
@@ -210,16 +208,16 @@ def import_annotations(tool: str, source: Path, out: Path, *, videos: Path | Non
     chosen = chosen or {*choices[4::5]} or {*choices[1:][-1:]}
     with whole_folder(out) as folder:
         layout = AvaLayout(folder)
-        layout.annotation_folder.mkdir()
+        for part in (layout.annotation_folder, folder / "videos" / "ava"):
+            part.mkdir(parents=True)
         write_label_map(layout.annotation_folder / LABEL_MAP_FILE, label_map)
         for split, members in (("train", {*choices} - chosen), ("val", chosen)):
             if members:
-                _write_split(layout, split, table[table["video"].isin(members)])
-                _place([found[name] for name in members], folder / "videos" / "ava", copy)
-    kept, had = len(table.drop_duplicates(["video", "timestamp", *BOX])), boxes["x1"].count()
-    videos_in = f"{out}: {len(choices)} of {len(found)} videos, {len(chosen)} for validation"
-    of = f"{len(names)} of the {len(label_map.names)} actions in the label map"
-    return [f"{videos_in}; {kept} of {had} boxes, by second", f"{of}: {', '.join(names)}"]
+                part, of = table[table["video"].isin(members)], [found[name] for name in members]
+                _write_split(layout, split, part, of, copy)
+    counts = f"{len(choices)} of {len(found)} videos, {len(chosen)} of them for validation"
+    kept = f"{len(table.groupby(table.index))} of {boxes['x1'].count()} boxes, by second"
+    return [f"{out}: {counts}; {kept}", f"actions: {', '.join(names)}"]
 
 
 def _read(tool: str, source: Path, folder: Path | None, chosen: Sequence[str]) -> tuple:
@@ -256,22 +254,18 @@ def _at_seconds(boxes: pd.DataFrame, found: Mapping[str, AnnotatedVideo]) -> pd.
     return near.sort_values(["video", "timestamp", "person"], kind="stable")
 
 
-def _write_split(layout: AvaLayout, split: str, table: pd.DataFrame) -> None:
+def _write_split(layout: AvaLayout, split: str, table: pd.DataFrame,
+                 videos: Iterable[AnnotatedVideo], copy: bool) -> None:  # fmt: skip
     labelled, columns = table.dropna(subset="id").astype({"id": int}), ["video", "timestamp"]
+    excluded = table.loc[table["actions"] == UNDECIDED, columns].drop_duplicates()
+    labelled = labelled[[*columns, *BOX, "id", "person"]].drop_duplicates()
     options = {"header": False, "index": False, "quoting": csv.QUOTE_NONE, "float_format": "%.6f"}
-    for path, rows in (
-        (layout.annotations("ava", split), labelled[[*columns, *BOX, "id", "person"]]),
-        (layout.excluded_file("ava", split), table.loc[table["actions"] == UNDECIDED, columns]),
-    ):
-        rows.drop_duplicates().to_csv(path, **options)
+    labelled.to_csv(layout.annotations("ava", split), **options)
+    excluded.to_csv(layout.excluded_file("ava", split), **options)
     boxes = table.assign(score=1.0)[list(BOX_COLUMNS)].drop_duplicates()
     write_person_boxes(boxes, layout.person_boxes("ground-truth", "ava", split))
-
-
-def _place(videos: Iterable[AnnotatedVideo], folder: Path, copy: bool) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for video in videos:
-        path = folder / (video.name + video.path.suffix.lower())
+        path = layout.root / "videos" / "ava" / (video.name + video.path.suffix.lower())
         try:
             (shutil.copyfile if copy else os.symlink)(video.path, path)
         except OSError:  # no links on this system
