@@ -162,7 +162,7 @@ def test_vias_boxes_lose_no_box(clip, tracks, data):
 
 def test_cvat_interpolates_and_stops_where_its_task_does(clip):
     moving = [(2, False, (0, 0, 10, 20), WALK), (34, False, (32, 16, 42, 36), {"talk": "true"})]
-    rows = read(bring("cvat", cvat([moving], meta="<stop_frame>41</stop_frame>"), clip))
+    rows = read(bring("cvat", cvat([moving]), clip))
     # Frame 8 n is shown at second n. An attribute that a box leaves out is as before it.
     at = {second: corners for _, second, corners, *_ in rows}
     assert at == {
@@ -174,6 +174,8 @@ def test_cvat_interpolates_and_stops_where_its_task_does(clip):
     }
     assert {action for *_, action, _ in rows[:4]} == {"walk"}
     assert [action for _, second, _, action, _ in rows if second == 5] == ["talk", "walk"]
+    rows = read(bring("cvat", cvat([moving[:1]], meta="<stop_frame>31</stop_frame>"), clip))
+    assert [second for _, second, *_ in rows] == [1, 2, 3]  # frame 32 is after the task's last
     gone = [*moving[:1], (20, True, (10, 0, 20, 20), {}), (40, False, (1, 2, 3, 4), {})]
     rows = read(bring("cvat", cvat([gone]), clip))
     assert [(second, corners) for _, second, corners, *_ in rows] == [
