@@ -432,6 +432,35 @@ def classes(
         print(f"{out}: written")
 
 
+def import_command(
+    tool: Literal["cvat", "via", "coco-video"],
+    source: Annotated[Path, "its file, or a folder of files"],
+    *,
+    out: Annotated[Path, "a new folder"],
+    videos: Annotated[Path | None, "their folder; default: that of each file"] = None,
+    val: Annotated[Sequence[str], "videos for validation; default: every fifth"] = (),
+    actions: Annotated[Sequence[str], "attributes that hold actions; label: the label does"] = (),
+    copy: Annotated[bool, "the videos, instead of linking them"] = False,
+) -> None:
+    """Turn the files of an annotation tool into a dataset."""
+    from stadlib.data import annotation_tools  # noqa: PLC0415  (pandas)
+
+    options = {"videos": videos, "val": val, "actions": actions, "copy": copy}
+    print(*annotation_tools.import_annotations(tool, source, out, **options), sep="\n")
+
+
+def export(
+    predictions: Annotated[Path, "a folder of stadlib predict"],
+    video: Annotated[Path, "that they are of"],
+    *,
+    out: Annotated[Path, "an .xml file; the task's labels are written beside it"],
+) -> None:
+    """Write predictions as a file for CVAT, to correct them by hand."""
+    from stadlib.video.sightings import write_cvat  # noqa: PLC0415  (pandas)
+
+    print(f"{out}: {write_cvat(predictions, video, out)} people; for tasks: {out.stem}.labels.json")
+
+
 def weights(
     name: Annotated[str | None, "of the list; it is downloaded unless it is there"] = None,
 ) -> None:
@@ -612,5 +641,5 @@ def report(*, out: Annotated[Path, "a new folder"]) -> None:
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(train, detect, evaluate, check, classes, weights, prepare, ensemble, score, submit, watch),
-    *(predict_command, pretrain_command, readme, report),
+    *(predict_command, pretrain_command, import_command, export, readme, report),
 )

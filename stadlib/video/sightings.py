@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import numpy as np
 
 from stadlib.base import InputError, write_whole, written_whole
+from stadlib.data.annotation_tools import PERSON, AnnotatedVideo
 
 SHOWN = 0.25  # least score of an action that is shown: on the miniature world's validation movies
 # two of three such labels are right, and two of three that are right are such
@@ -206,3 +209,48 @@ def write_tables(
                 track_rows.writerow((*start, number, f"{confidence:.6f}"))
                 for action, score in zip(ids, scores, strict=True):
                     score_rows.writerow((*start, action, f"{score:.6f}"))
+
+
+def write_cvat(folder: Path, video: Path, out: Path) -> int:
+    """Write a video's predictions as "CVAT for video 1.1"; returns the number of persons.
+
+    A person is a track of the label ``person`` with a checkbox for each action, ticked where it is
+    shown, and is outside from the first scored second without its box. CVAT needs a task with these
+    labels; they are written beside ``out``. An InputError says what is wrong with ``folder``.
+    """
+    path, source = folder / "seconds.jsonl", AnnotatedVideo(video)
+    try:
+        made_by = json.loads(path.read_text().partition("\n")[0])
+        names = {int(action): name for action, name in made_by["actions"].items()}
+    except (OSError, ValueError, LookupError) as error:
+        raise InputError(f"{path}: no predictions ({error}); finish stadlib predict") from error
+    if made_by["bytes"] != video.stat().st_size:
+        raise InputError(f"{path}: of another video, {made_by['video']}; name that")
+    tracks, before = defaultdict(dict), {}  # by person: frame, whether outside, box, actions
+    for sighting in SightingFile(path, made_by):
+        now, frame = {}, source.frame_at(sighting.second)
+        for row, number in enumerate(sighting.numbers):
+            shown = shown_actions(sighting.actions[row], list(names))
+            now[number] = sighting.looks[0].boxes[row], {names[action] for action, _ in shown}
+        for number, seen in (before | now).items():
+            tracks[number].setdefault(frame, (number not in now, *seen))
+        before = now
+    root = Element("annotations")
+    SubElement(root, "version").text = "1.1"
+    SubElement(SubElement(SubElement(root, "meta"), "task"), "source").text = video.name
+    for number, boxes in sorted(tracks.items()):
+        track = SubElement(root, "track", id=str(number), label=PERSON)
+        done = sorted({action for *_, actions in boxes.values() for action in actions})
+        for frame, (outside, box, actions) in boxes.items():
+            words = {"frame": str(frame), "outside": str(int(outside)), "occluded": "0"}
+            corners = (f"{side:.2f}" for side in box * [*source.size * 2])
+            words |= zip(("xtl", "ytl", "xbr", "ybr"), corners, strict=True)
+            element = SubElement(track, "box", words | {"keyframe": "1"})
+            for name in done:
+                SubElement(element, "attribute", name=name).text = str(name in actions).lower()
+    indent(root)
+    write_whole(out, tostring(root, encoding="utf-8", xml_declaration=True))
+    box = {"mutable": True, "input_type": "checkbox", "default_value": "false", "values": ["false"]}
+    labels = [{"name": PERSON, "attributes": [{"name": name, **box} for name in names.values()]}]
+    write_whole(out.with_suffix(".labels.json"), json.dumps(labels, ensure_ascii=False, indent=1))
+    return len(tracks)
