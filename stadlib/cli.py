@@ -183,7 +183,9 @@ def train(
         raise InputError(f"--{wrong[0]} {numbers[wrong[0]]}: give more than 0")
     rows = [_with_numbers(row, numbers, start) for row in rows]
     if data and not experiment:
-        size = study.own_size(rows[0])
+        from stadlib.report import own_data as steps  # noqa: PLC0415  (torch, pandas)
+
+        size = steps.size(rows[0])
         rows = [_with_numbers(own_data.fitted(row, size), numbers, start) for row in rows]
         print(*own_data.lines(rows[0], size), sep="\n", flush=True)
     from stadlib.training.processes import group, rank  # noqa: PLC0415

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from stadlib import base
 from stadlib.base import ConfigError, InputError, Progress, check_word, runs_dir, write_whole
 from stadlib.recipes.experiment import USUAL, Execution, Experiment, choices, from_dict
-from stadlib.recipes.own_data import Size
 from stadlib.recipes.scales import DETECTORS, SCALES, detector_digest, made_of
 from stadlib.recipes.tables import MEMORY_WORDS
 
@@ -316,20 +315,6 @@ def detector_record(version: str, scale: str, seed: int = 0) -> Record:
     made_by = made_of(version, scale)["detector"]
     content = {"detector": version, "stages": made_by, "seed": seed}
     return _measured(Record(content, made, scale, {}, {}, path.parent), metrics, started, path)
-
-
-def own_size(experiment: Experiment) -> Size:
-    """What the dataset of an experiment has."""
-    from stadlib.training import stages  # noqa: PLC0415  (torch)
-
-    layout = stages.open_run(experiment, run_folder(experiment), Progress).layout
-    labels, keyframes, instances = layout.label_map(), {}, {}
-    for split in ("train", "val"):
-        keyframes[split] = stages.annotated(layout, stages.SOURCES, split)
-        totals = sum(keyframe.actions.sum(axis=0) for keyframe in keyframes[split])
-        instances[split] = dict(zip(map(labels.name, labels.ids), totals.tolist(), strict=True))
-    most = max(len(keyframe.boxes) for keyframe in keyframes["train"])
-    return Size({split: len(found) for split, found in keyframes.items()}, instances, most)
 
 
 def class_counts(record: Record) -> pd.DataFrame:

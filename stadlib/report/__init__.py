@@ -11,7 +11,9 @@ _TABLES = (
     "experiments", "most_changed", "paired_difference", "paper", "paper_by_detector",
     "person_boxes", "provenance", "reference", "reference_counts", "reference_rows", "stages",
 )  # fmt: skip
-_MODULES = ("claims", "figures", "frames", "readme", "runs", "scores", "tables", "tour")
+_MODULES = (
+    "claims", "figures", "frames", "own_data", "readme", "runs", "scores", "tables", "tour",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
