@@ -44,9 +44,8 @@ class Sampling:
 class Batch:
     """Clips of a common size and the persons in them, those of clip 0 first; N may be 0."""
 
-    clips_BCTHW: (
-        torch.Tensor
-    )  # uint8 (public detectors: float), padded at the right and the bottom to divisible sides
+    clips_BCTHW: torch.Tensor  # uint8 or, resized as pytorchvideo does, float32 of 0 to 255
+    # They are padded at the right and the bottom to divisible sides.
     boxes_N4: torch.Tensor  # float32, x1 y1 x2 y2 in pixels of the padded clip
     counts_B: torch.Tensor  # int64, persons a clip; 0 is allowed
     actions_NA: torch.Tensor  # float32, 1 where the person does the action; 0 if not annotated

@@ -30,17 +30,13 @@ from stadlib.data.video import probe, read_frames
 from stadlib.models import person_detector
 from stadlib.models.person_detector import PERSON, GFocalV2
 from stadlib.recipes.experiment import Experiment
-from stadlib.recipes.scales import (
-    DETECTOR_SCALES,
-    DETECTORS,
-    OTHER_DETECTORS,
-    detector_digest,
-)
+from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS, OTHER_DETECTORS, detector_digest
 from stadlib.training import processes
 from stadlib.training.loop import Schedule, fit
 from stadlib.training.pretraining import prepare_data, render
 
 BATCH = 16  # frames at a time
+Detector = nn.Module | PersonBoxes  # pictures to boxes, scores and labels; or boxes of a file
 
 
 def build_detector(scale: str) -> GFocalV2:
@@ -119,9 +115,7 @@ def _pictures(name: str, world: Experiment, progress: MakeProgress) -> list[clip
     return clips.of_stills([still for still in stills if len(still.boxes) or not paper])
 
 
-def open_detector(
-    word: str, scale: str, progress: MakeProgress
-) -> tuple[nn.Module | PersonBoxes, str]:
+def open_detector(word: str, scale: str, progress: MakeProgress) -> tuple[Detector, str]:
     """A detector ready for use, and its name in files.
 
     ``word`` is ``v1``, ``v2`` or ``v3``, which are trained if need be; ``torchvision:NAME``; the
@@ -178,12 +172,7 @@ def frames_of_videos(paths: Sequence[Path], every: float) -> list[Frame]:
 
 
 def detect_persons(
-    model: nn.Module | PersonBoxes,
-    frames: Sequence[Frame],
-    path: Path,
-    made_by: str,
-    *,
-    progress: Report,
+    model: Detector, frames: Sequence[Frame], path: Path, made_by: str, *, progress: Report
 ) -> None:
     """Write the persons on all frames to ``path``: ``video,timestamp,x1,y1,x2,y2,,score``.
 
@@ -222,7 +211,7 @@ def detect_persons(
 
 
 @torch.inference_mode()
-def _look(model: nn.Module | PersonBoxes, frames: Sequence[Frame]) -> list[list[list[float]]]:
+def _look(model: Detector, frames: Sequence[Frame]) -> list[list[list[float]]]:
     """Persons of each frame of a video: corners in [0, 1] and score, the highest first."""
     if isinstance(model, PersonBoxes):
         return [model.at(frame.video, frame.timestamp).tolist() for frame in frames]

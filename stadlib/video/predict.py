@@ -18,6 +18,7 @@ from IPython.display import Video
 
 from stadlib import base, study
 from stadlib.base import ConfigError, MakeProgress, Progress
+from stadlib.data.boxes import PersonBoxes
 from stadlib.data.layout import BOX_SUFFIXES
 from stadlib.data.stream import Stream, around, picture_at
 from stadlib.recipes.scales import DETECTORS, OTHER_DETECTORS
@@ -185,6 +186,8 @@ def watch(
     from stadlib.video.scorer import Scorer  # noqa: PLC0415  (torch)
 
     stream = Stream(path, largest=SHORT_SIDES[1])
+    if isinstance(networks.detector, PersonBoxes):
+        networks.detector.require([path.stem], stream.duration)
     names = {action: networks.labels.name(action) for action in networks.labels.ids}
     made_by = {"video": path.name, "bytes": path.stat().st_size, "every": every}
     made_by |= networks.made_by | {"actions": {str(action): names[action] for action in names}}

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stadlib import recipes, study
 from stadlib.base import InputError, MakeProgress, data_dir
 from stadlib.data.boxes import PersonBoxes
 from stadlib.data.clips import Batch, Sampling, Transform, collate, one_clip
 from stadlib.data.labels import AVA_ACTIONS, LabelMap
-from stadlib.data.stream import Moment, Stream
+from stadlib.data.stream import Moment
 from stadlib.data.transforms import resize_as_mmaction2, resize_as_pytorchvideo
 from stadlib.models import public_detectors, published
 from stadlib.models.action_detector import ActionDetector
@@ -30,7 +30,7 @@ from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.recipes.scales import DETECTORS
 from stadlib.training import build, processes, stages
 from stadlib.training.bank import second_of
-from stadlib.training.detector import open_detector
+from stadlib.training.detector import Detector, open_detector
 from stadlib.training.memory import weights_digest
 from stadlib.training.pretraining import prepare_data
 from stadlib.video.sightings import Look, Sighting
@@ -91,7 +91,7 @@ def open_networks(
     beside = [folder.parent / "stages" / stage.name for stage in run.stage_folders]
     model = stages.trained_model(replace(run, stage_folders=tuple(beside)))
     detector = "v3" if detector == DEFAULT else detector
-    finder, name = _finder(detector, experiment.scale, video, progress)
+    finder, name = open_detector(detector, experiment.scale, progress)
     memory = bool(experiment.stages[-1].memory)
     same = experiment.detected and detector == experiment.detector
     threshold = run.threshold if same else _usual(detector)
@@ -124,38 +124,22 @@ def _published(
     detector = DETECTOR if detector == DEFAULT else detector
     labels = LabelMap(AVA_ACTIONS)
     model, _ = public_detectors.load(row, labels.ids, progress(f"download {row.name}"))
-    finder, name = _finder(detector, scale, video, progress)
+    finder, name = open_detector(detector, scale, progress)
     num_frames, stride = map(int, row.frames.split("x"))
-    digest = weights_digest(model)
-    warning = ""
-    if _is_drawn(video):
-        warning = "MODEL OF REAL PEOPLE ON DRAWN FIGURES. Its actions mean nothing here."
-    elif detector in DETECTORS:
-        warning = "MINIATURE DETECTOR ON REAL VIDEO: it knows only drawn figures. "
-        warning += "Its boxes mean nothing here."
-    made_by = {"model": f"{row.name}-{digest[:12]}", "weights": digest, "detector": name}
+    digest, threshold = weights_digest(model), _usual(detector)
+    made_by = {"model": f"{row.name}-{digest[:12]}", "weights": digest}
     return Networks(
         detector=finder,
-        threshold=_usual(detector),
+        threshold=threshold,
         model=model.to(processes.device()),
         labels=labels,
         sampling=Sampling(num_frames, stride / 30),
         view=resize_as_mmaction2 if "mmaction2" in row.publisher else resize_as_pytorchvideo,
         multiple=1,  # they are not padded
         loss=ActionLoss(),
-        made_by=made_by | {"threshold": _usual(detector)},
-        warning=warning,
+        made_by=made_by | {"detector": name, "threshold": threshold},
+        warning=warning(None, detector, video),
     )
-
-
-def _finder(
-    detector: str, scale: str, video: Path, progress: MakeProgress
-) -> tuple[nn.Module | PersonBoxes, str]:
-    """A detector, or boxes that have to be of this video, and its name."""
-    finder, name = open_detector(detector, scale, progress)
-    if isinstance(finder, PersonBoxes):
-        finder.require([video.stem], Stream(video).duration)
-    return finder, name
 
 
 def _usual(detector: str) -> float:
@@ -186,17 +170,22 @@ def a_movie(scale: str, progress: MakeProgress) -> Path:
     return layout.video_file("ava", layout.videos("ava", "val")[0])
 
 
-def warning(experiment: Experiment, detector: str, video: Path) -> str:
-    """What stands wherever the results of a model and a detector on a video are shown."""
-    miniature = _is_drawn(video)
-    drawn = experiment.scale != "paper" and not experiment.dataset
-    finds_drawn = detector in DETECTORS and experiment.scale != "paper"
+def warning(experiment: Experiment | None, detector: str, video: Path) -> str:
+    """What stands wherever the results of a model and a detector on a video are shown.
+
+    Public weights have no experiment.
+    """
+    miniature, public = _is_drawn(video), experiment is None
+    if public and miniature:
+        return "MODEL OF REAL PEOPLE ON DRAWN FIGURES: its actions mean nothing here."
+    drawn = not public and experiment.scale != "paper" and not experiment.dataset
+    finds_drawn = detector in DETECTORS and (public or experiment.scale != "paper")
     if not miniature and (drawn or finds_drawn):
         name, results = ("MODEL", "Its actions") if drawn else ("DETECTOR", "Its boxes")
         results = "Boxes and actions" if drawn and finds_drawn else results
         text = "it knows only drawn figures."
         return f"MINIATURE {name} ON REAL VIDEO: {text} {results} mean nothing here."
-    if experiment.scale == "smoke":
+    if not public and experiment.scale == "smoke":
         return "SMOKE SCALE: trained for seconds, to try things out. The results mean nothing."
     return ""
 
@@ -215,7 +204,7 @@ LOOK = 0.25  # seconds from a look for persons to the next: they must overlap to
 class Networks:
     """The networks that score a video, and how they are used."""
 
-    detector: nn.Module | PersonBoxes  # pictures to boxes, scores and labels; or boxes of a file
+    detector: Detector
     threshold: float  # the least score of a person
     model: ActionDetector
     labels: LabelMap  # in the model's order
