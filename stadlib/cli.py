@@ -34,7 +34,7 @@ Protocol = Literal["official", "acar", "slowfast", "mmaction2"]  # as in evaluat
 Split = Literal["val", "test"]
 TableName = Literal["1", "2", "3", "4", "amounts", "uses", "choices"]
 PublishOption = Annotated[bool, "copy to results/reference"]
-DetectorOption = Annotated[str, "v1, v2, v3; torchvision:NAME; or a FILE.pt of weights"]
+DetectorOption = Annotated[str, "v1, v2, v3; torchvision:NAME; FILE.pt; BOXES.csv, .json, .pkl"]
 LabelsOption = Annotated[Path | None, "label map (.pbtxt) of the evaluated actions"]
 ProcessesOption = Annotated[int, "started with torchrun, each on its own GPU if any"]
 Table1Option = Annotated[str, "of Table 1's runs"]
@@ -466,7 +466,7 @@ def export(
 def weights(
     name: Annotated[str | None, "of the list; it is downloaded unless it is there"] = None,
 ) -> None:
-    """List public backbone weights, or get one."""
+    """List public weights of backbones and of whole detectors, or get one."""
     from stadlib.models import published  # noqa: PLC0415
 
     if name is None:
@@ -607,8 +607,8 @@ def predict_command(
     video: Annotated[str, "a file; default: a drawn movie"] = "miniature",
     *,
     out: Annotated[Path | None, "of the results; default: results/predictions/..."] = None,
-    weights: Annotated[str, "a run's folder, its name or part of it"] = "miniature",
-    detector: DetectorOption = "v3",
+    weights: Annotated[str, "a run, its folder or part of its name; or of the list"] = "default",
+    detector: DetectorOption = "default",
     every: Annotated[float, "seconds between two scored moments"] = 1.0,
     scale: Annotated[str, "of the miniature model: smoke, mini"] = "mini",
 ) -> None:

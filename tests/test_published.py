@@ -36,7 +36,9 @@ def test_the_table_is_sound():
     for row in rows:
         assert row.url.startswith("https://") and row.path.suffix in (".pth", ".pyth")
         family, depth = row.backbone.rsplit("-", 1)
-        assert family in ("slowfast", "ir-csn") and int(depth) in STAGE_DEPTHS
+        families = ("slowfast", "slow", "slowonly", "ir-csn")
+        assert family in families and int(depth) in STAGE_DEPTHS
+        assert bool(row.frames) == bool(row.mAP) == (row.name in published.DETECTORS)
         assert not row.sha256 or row.path.name.endswith(f"-{row.sha256}.pth")
     words = {(b, p) for b in get_args(BackboneName) for p in get_args(PretrainName)}
     assert {(row.backbone, row.pretraining) for row in rows} & words == {

@@ -245,7 +245,8 @@ def test_a_notebook_s_wrong_words_are_refused(name, value, answer):
 @pytest.mark.parametrize(
     ("weights", "answer"),
     [
-        ("slowfast-50-ava", "a file of weights is read as a backbone alone"),
+        ("ir-csn-101", "a file of weights is read as a backbone alone"),
+        ("ir-csn-101", "or one of slowfast-50-ava, slow-50-ava, slowonly-50-ava-kinetics"),
         ("some/model.pyth", "a file of weights is read as a backbone alone"),
         ("no-such-run", "no run whose name contains 'no-such-run'"),
         (".", "no finished run (no record.json)"),

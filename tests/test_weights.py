@@ -205,7 +205,7 @@ def test_unknown_names_are_reported_and_not_used(tmp_path):
 
 def test_a_deeper_network_is_refused(tmp_path):
     path = written(tmp_path, renamed(values(small_csn((1, 3, 1, 1))), VMZ))
-    with pytest.raises(InputError, match=r"what this backbone lacks, \d+: net\.blocks\.2"):
+    with pytest.raises(InputError, match=r"what this network lacks, \d+: net\.blocks\.2"):
         read_backbone(small_csn(), path)
     with pytest.raises(InputError, match=r"no value for \d+: net\.blocks\.2\.res_blocks\.3"):
         read_backbone(small_csn((1, 4, 1, 1)), path)
@@ -215,10 +215,10 @@ def test_a_deeper_network_is_refused(tmp_path):
     ("naming", "name", "value", "error"),
     [
         (VMZ, "stem.1.bias", torch.nan, r"not finite in 1: net\.blocks\.0\.norm\.bias; fetch"),
-        (VMZ, "stem.0.bias", 0, "values for what this backbone lacks, 1: net"),
-        (VMZ, "layer1.0.conv2.0.0.weight", 0, "what this backbone lacks, 1: layer1"),  # ip-CSN
-        (MMACTION2, "backbone.layer1.0.conv2.1.conv.weight", 0, "backbone lacks, 1: "),  # ip-CSN
-        (PYSLOWFAST, "s4.pathway0_nonlocal6.conv_theta.weight", 0, "backbone lacks, 1: s4"),
+        (VMZ, "stem.0.bias", 0, "values for what this network lacks, 1: net"),
+        (VMZ, "layer1.0.conv2.0.0.weight", 0, "what this network lacks, 1: layer1"),  # ip-CSN
+        (MMACTION2, "backbone.layer1.0.conv2.1.conv.weight", 0, "network lacks, 1: "),  # ip-CSN
+        (PYSLOWFAST, "s4.pathway0_nonlocal6.conv_theta.weight", 0, "network lacks, 1: s4"),
         (MMACTION2, "conv1.conv.weight", 0, r"two values of net\.blocks\.0\.conv\.weight"),
     ],
 )

@@ -6,8 +6,10 @@ Nothing that a file leaves out is guessed, and nothing that a pickle names is ru
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,8 @@ import pandas as pd
 import polars as pl
 
 from stadlib.base import InputError, written_whole
-from stadlib.data.rows import COLUMNS, NO_LABEL, Form, read_rows
+from stadlib.data.layout import BOX_SUFFIXES
+from stadlib.data.rows import BOX, COLUMNS, NO_LABEL, Form, read_rows
 
 BOX_COLUMNS = tuple(name for name in COLUMNS if name != "action_id")
 _CSV = Form(widths=(8,), area=True, actions=(NO_LABEL,))
@@ -51,12 +54,45 @@ def read_person_boxes(path: Path) -> pd.DataFrame:
     suffix = path.suffix.lower()
     if suffix == ".csv":
         boxes = read_rows(path, _CSV)[list(BOX_COLUMNS)]
-    elif suffix in (".json", ".pkl"):
+    elif suffix in BOX_SUFFIXES:
         rows = _read_coco(path) if suffix == ".json" else _read_proposals(path)
         boxes = pd.DataFrame(rows, columns=list(BOX_COLUMNS))
     else:
         raise InputError(f"{path}: person boxes are a .csv of AVA's, a COCO .json or a .pkl")
     return boxes.astype({"video": str, **dict.fromkeys(BOX_COLUMNS[1:], np.float64)})
+
+
+class PersonBoxes:
+    """A file of person boxes where a detector is expected, such as FAIR's of AVA."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, rows = path, read_person_boxes(path)
+        rows[list(BOX)] = rows[list(BOX)].clip(0, 1)
+        sound = (rows["x2"] - rows["x1"] > 1e-5) & (rows["y2"] - rows["y1"] > 1e-5)
+        rows = rows[sound].round({"timestamp": 3})
+        key = ["video", "timestamp"]
+        rows = rows.sort_values([*key, "score"], ascending=[True, True, False])
+        starts = np.flatnonzero((rows[key] != rows[key].shift()).any(axis=1))
+        parts = np.split(rows[list(BOX_COLUMNS[2:])].to_numpy().round(6), starts[1:])
+        moments = rows[key].iloc[starts].itertuples(index=False, name=None)
+        self._boxes = dict(zip(moments, parts, strict=False))  # no row: a part, no moment
+
+    def at(self, video: str, second: float) -> np.ndarray:
+        """Boxes of a moment, the surest first: x1, y1, x2, y2 as fractions, and score; (N, 5)."""
+        return self._boxes.get((video, round(second, 3)), np.empty((0, 5)))
+
+    def require(self, videos: Collection[str], duration: float = math.inf) -> None:
+        """Refuse videos of which none has boxes, or has them after its ``duration`` in seconds."""
+        seconds = [second for video, second in self._boxes if video in videos]
+        if not seconds:
+            names = ", ".join(list(dict.fromkeys(name for name, _ in self._boxes))[:3]) or "nothing"
+            remedy = "give the video's file the name that it has there"
+            lacks = ", ".join(list(videos)[:3])
+            raise InputError(f"{self.path}: no boxes of {lacks}, but of {names}; {remedy}")
+        if max(seconds) > duration:
+            found = f"boxes at seconds {min(seconds):g} to {max(seconds):g}"
+            remedy = "count seconds from its first frame, or give the whole video"
+            raise InputError(f"{self.path}: {found} of a video of {duration:.1f} s; {remedy}")
 
 
 def write_person_boxes(boxes: pd.DataFrame, path: Path) -> None:

@@ -44,7 +44,8 @@ class Sampling:
 class Batch:
     """Clips of a common size and the persons in them, those of clip 0 first; N may be 0."""
 
-    clips_BCTHW: torch.Tensor  # uint8, padded at the right and the bottom to divisible sides
+    clips_BCTHW: torch.Tensor  # uint8 or, resized as pytorchvideo does, float32 of 0 to 255
+    # They are padded at the right and the bottom to divisible sides.
     boxes_N4: torch.Tensor  # float32, x1 y1 x2 y2 in pixels of the padded clip
     counts_B: torch.Tensor  # int64, persons a clip; 0 is allowed
     actions_NA: torch.Tensor  # float32, 1 where the person does the action; 0 if not annotated
@@ -150,7 +151,7 @@ def collate(clips: Sequence[Batch], multiple: int = 32) -> Batch:
     sizes = [tuple(-(-x // multiple) * multiple for x in clip.sizes[0]) for clip in clips]
     largest = [max(sides) for sides in zip(*sizes, strict=True)]
     shape = (len(clips), *clips[0].clips_BCTHW.shape[1:3], *largest)
-    clips_BCTHW = torch.empty(shape, dtype=torch.uint8)
+    clips_BCTHW = torch.empty(shape, dtype=clips[0].clips_BCTHW.dtype)
     if get_worker_info():  # a worker's batch travels in shared memory: write it there at once
         clips_BCTHW.share_memory_()
     for padded_CTHW, clip in zip(clips_BCTHW, clips, strict=True):

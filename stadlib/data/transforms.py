@@ -50,6 +50,35 @@ def resize(video, boxes, short_side: int, long_side: int) -> Both:
     return F.resize(video, size, antialias=True), F.resize(boxes, size)
 
 
+def resize_as_pytorchvideo(video, boxes, short_side: int = 256) -> Both:
+    """Scale as pytorchvideo's detection tutorial does, whose numbers its detectors learned on.
+
+    Frames become floats from 0 to 255: bilinear, the long side rounded down, not smoothed. Boxes
+    end within the last pixel, before and after.
+    """
+    (height, width), boxes_N4 = video.shape[-2:], boxes.as_subclass(torch.Tensor)
+    short, long = sorted((height, width))
+    grown = int(np.floor(long / short * short_side))
+    size = (grown, short_side) if width < height else (short_side, grown)
+    frames = video.as_subclass(torch.Tensor).float()
+    frames = torch.nn.functional.interpolate(frames, size, mode="bilinear", align_corners=False)
+    boxes_N4 = torch.minimum(boxes_N4, boxes_N4.new_tensor([width, height] * 2) - 1) * grown / long
+    boxes_N4 = torch.minimum(boxes_N4, boxes_N4.new_tensor([*size[::-1]] * 2) - 1)
+    box = tv_tensors.BoundingBoxes(boxes_N4, format="XYXY", canvas_size=size)
+    return tv_tensors.Video(frames), box
+
+
+def resize_as_mmaction2(video, boxes, short_side: int = 256) -> Both:
+    """Scale as mmaction2's ``Resize(scale=(-1, 256))`` does: OpenCV's bilinear, bytes, rounded."""
+    height, width = video.shape[-2:]
+    scale = short_side / min(height, width)
+    size = int(width * scale + 0.5), int(height * scale + 0.5)
+    frames_THWC = video.as_subclass(torch.Tensor).permute(0, 2, 3, 1).numpy()
+    frames = [cv2.resize(np.ascontiguousarray(frame), size) for frame in frames_THWC]
+    sized = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+    return tv_tensors.Video(sized), F.resize(boxes, list(size[::-1]))
+
+
 def extend_boxes(video, boxes, fractions: tuple[float, float]) -> Both:
     """Grow boxes by fractions of their width and height, half of it on each side (AIA)."""
     return video, _grown(boxes, boxes.new_tensor([*fractions] * 2) / 2)

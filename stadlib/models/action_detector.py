@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from stadlib.models.heads import Head, MemoryTokens
 from stadlib.models.networks import Backbone
-from stadlib.models.roi_fusion import Fusion, RoIAlign3d, Unfused, clip_index
+from stadlib.models.roi_fusion import Fusion, RoIAlign3d, TimePooled, Unfused, clip_index
 
 
 class ActionDetector(nn.Module):
     """Backbone, RoIAlign, fusion and head in a row (paper section 2.1)."""
 
     def __init__(
-        self, backbone: Backbone, roi: RoIAlign3d, fusion: Fusion | Unfused, head: Head
+        self, backbone: Backbone, roi: RoIAlign3d, fusion: Fusion | Unfused | TimePooled, head: Head
     ) -> None:
         super().__init__()
         self.backbone = backbone

@@ -24,7 +24,12 @@ from stadlib.models.heads import PersonDropout
 with warnings.catch_warnings():  # pytorchvideo 0.1.5 is older than what torch deprecates
     warnings.simplefilter("ignore")
     from pytorchvideo.models.net import Net
-    from pytorchvideo.models.resnet import ResBlock, create_bottleneck_block, create_res_stage
+    from pytorchvideo.models.resnet import (
+        ResBlock,
+        create_bottleneck_block,
+        create_res_stage,
+        create_resnet,
+    )
     from pytorchvideo.models.slowfast import create_slowfast
     from pytorchvideo.models.stem import create_res_basic_stem
 
@@ -166,14 +171,43 @@ class SlowFast(Backbone):
         return torch.linspace(0, num_frames - 1, count, device="cpu").long().tolist()
 
 
+class Slow(Backbone):
+    """SlowFast's slow path alone, of public detectors: few frames far apart, 1/16 in space.
+
+    ``dilated``: the last stage, as pytorchvideo's detectors have it; mmaction2's do not.
+    """
+
+    def __init__(self, depth: int, *, dilated: bool) -> None:
+        super().__init__()
+        self.net = create_resnet(
+            model_depth=depth,
+            stem_conv_kernel_size=(1, 7, 7),
+            stage_spatial_h_stride=(1, 2, 2, 1),
+            stage_spatial_w_stride=(1, 2, 2, 1),
+            stage_conv_b_dilation=tuple((1, d, d) for d in (1, 1, 1, 1 + dilated)),
+            activation=_RELU,
+            head=None,
+        )
+        self.out_channels, self.spatial_stride, self.temporal_stride = 2048, 16, 1
+        self.to(memory_format=torch.channels_last_3d)
+
+    def features(self, x_BCTHW: Tensor) -> Tensor:
+        """Normalised frames to features."""
+        return self.net(x_BCTHW)
+
+
 def backbone(name: str, *, detection: bool = True) -> Backbone:
     """The paper's network of a name such as ``slowfast-101`` or ``ir-csn-152``.
+
+    ``slow-50`` and ``slowonly-50`` are public detectors', pytorchvideo's and mmaction2's.
 
     For detection its features are 1/16 in space (SlowFast's AVA configurations, VMZ, TubeR). To
     classify Kinetics, SlowFast's are 1/32, its last stage strides and does not dilate; ir-CSN's are
     1/16 there, too (paper section 3.2). The weights fit both.
     """
     family, depth = name.rsplit("-", 1)
+    if family in ("slow", "slowonly"):
+        return Slow(int(depth), dilated=family == "slow")
     if family != "slowfast":
         return CSN(STAGE_DEPTHS[int(depth)])
     strides, dilations = ((1, 2, 2, 1), (1, 1, 1, 2)) if detection else ((1, 2, 2, 2), (1, 1, 1, 1))

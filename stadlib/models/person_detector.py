@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import detection
+from torchvision.models import detection, get_model_weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -366,7 +366,7 @@ def torchvision_detector(name: str) -> nn.Module:
     try:
         return getattr(detection, name)(weights="DEFAULT", **{threshold: SCORE})
     except OSError as error:
-        folder = f"{torch.hub.get_dir()}/checkpoints"
+        folder, url = f"{torch.hub.get_dir()}/checkpoints", get_model_weights(name).DEFAULT.url
         raise InputError(
-            f"{name}: weights cannot be fetched ({error}); put torchvision's file into {folder}"
+            f"{name}: weights cannot be fetched ({error}); put the file of {url} into {folder}"
         ) from error

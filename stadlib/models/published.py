@@ -1,8 +1,9 @@
-"""Public backbone weights: the table of files, and fetching one of them, resumable and verified.
+"""Public weights of backbones and of whole detectors: the table of files, and fetching one.
 
-``published.csv`` was written down from the publishers' own lists: pytorchvideo's ``models/hub``,
-mmaction2's ``configs/recognition/csn``, VMZ's ``pt/vmz/models/utils.py`` (the digits behind ``f``
-in its file names are no hash). Each file comes under its publisher's licence.
+``published.csv`` was written down from the publishers' own lists: pytorchvideo's ``models/hub`` and
+model zoo, mmaction2's ``configs/recognition/csn`` and ``configs/detection/slowonly``, VMZ's
+``pt/vmz/models/utils.py`` (the digits behind ``f`` in its file names are no hash). Each file comes
+under its publisher's licence. A download resumes and is verified as far as a hash is published.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Published:
     sha256: str  # the first digits, as far as published; empty: not published
     inputs: str  # mean and standard deviation of bytes / 255 that it saw, a channel or for all
     publisher: str  # and licence
+    frames: str  # of a whole detector of AVA's actions: its input, such as ``32x2``; else empty
+    mAP: str  # of such a detector on AVA v2.2, in %, as published
 
     @property
     def path(self) -> Path:
@@ -51,6 +54,10 @@ _TABLE = Path(__file__).with_suffix(".csv").read_text().splitlines()
 PUBLISHED = tuple(Published(**row) for row in csv.DictReader(_TABLE))
 
 
+DETECTORS = {row.name: row for row in PUBLISHED if row.frames}
+"""The whole detectors of AVA's actions, by name."""
+
+
 def find(name: str) -> Published:
     """The row of a name; an unknown one is an InputError that lists the names."""
     rows = {row.name: row for row in PUBLISHED}
@@ -65,6 +72,8 @@ def table() -> list[str]:
     for row in PUBLISHED:
         sha = f"sha256 {row.sha256}..." if row.sha256 else "sha256 not published"
         facts = f"{row.backbone}, {row.pretraining}; inputs {row.inputs}; {sha}; {row.publisher}"
+        if row.frames:
+            facts = f"detects AVA's actions from {row.frames}, {row.mAP} mAP on AVA v2.2; {facts}"
         here = "here" if row.path.is_file() else "not here"
         lines += [f"{row.name}: {facts}", f"  {row.url}", f"  {here}: {row.path}"]
     return lines
@@ -96,8 +105,10 @@ def fetch(row: Published, progress: Progress) -> Report:
     """
     import torch  # noqa: PLC0415  (the table is read without it)
 
-    from stadlib.models import networks, weights  # noqa: PLC0415
+    from stadlib.models import networks, public_detectors, weights  # noqa: PLC0415
 
+    if row.frames:
+        return public_detectors.load(row, range(1, 81), progress)[1]
     if not row.path.is_file():
         download(row.url, row.path, row.sha256, progress)
     with torch.device("meta"):

@@ -121,6 +121,32 @@ class Fusion(nn.Module):
         return self.second(fused)  # (N, width, T, h, w)
 
 
+class TimePooled(nn.Module):
+    """Persons out of a map pooled over time before RoIAlign, as in public detectors.
+
+    ``context`` puts the scene, averaged down to the person's grid, behind the person's channels
+    (mmaction2's ``with_global``).
+    """
+
+    def __init__(self, in_channels: int, pool: Literal["mean", "max"], context: bool) -> None:
+        super().__init__()
+        self.width = in_channels * (1 + context)
+        self.pool, self.context = {"mean": torch.mean, "max": torch.amax}[pool], context
+
+    def project(self, scene_BCTHW: Tensor) -> Tensor:
+        """The map over time, (B, C, 1, H, W)."""
+        return self.pool(scene_BCTHW, dim=2, keepdim=True)
+
+    def forward(self, persons_NCTHW: Tensor, scene_BCTHW: Tensor, counts_B: Tensor) -> Tensor:
+        """Take RoIs of ``project(scene_BCTHW)`` and return (N, width, 1, h, w)."""
+        if not self.context:
+            return persons_NCTHW
+        grid = persons_NCTHW.shape[2:]
+        scene = F.adaptive_avg_pool3d(self.project(scene_BCTHW), grid)  # (B, C, 1, h, w)
+        clips_N = clip_index(counts_B).to(scene.device)
+        return torch.cat((persons_NCTHW, scene.index_select(0, clips_N)), dim=1)
+
+
 class Unfused(nn.Module):
     """Persons alone, in the backbone's channels: what the field's linear heads read."""
 

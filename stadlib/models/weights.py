@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stadlib.base import InputError, written_whole
-from stadlib.models.networks import Normalize
+from stadlib.models.networks import CSN, Normalize
 
 _REMEDY = (
     "nothing in it was run; where you trust it, open it with the library that wrote it and "
@@ -124,6 +124,8 @@ class Naming:
     trunk: str  # what the names of a backbone, ours or another, begin with
     left_over: str  # what names that belong to no backbone begin with, such as a classifier's
     eps: float | None = None  # of the batch norms in channel-separated networks; None: as here
+    head: tuple[str, str] | None = None  # a layer of a detector's head there, and here
+    first_action: int = 1  # AVA's id of the head's first output
 
     def ours(self, name: str) -> str | None:
         """The name here of a weight there; None if it is left over or no rule knows it."""
@@ -182,6 +184,7 @@ NAMINGS = (
         trunk=r"(model\.)?blocks\.",
         left_over=r"(model\.)?blocks\.[56]\.proj\.|detection_head\.",
         eps=1e-5,
+        head=(r"detection_head\.proj", "classifier"),
     ),
     # facebookresearch/VMZ, pt/vmz/models/csn.py and utils.py.
     Naming(
@@ -199,6 +202,8 @@ NAMINGS = (
         trunk=r"(backbone\.)?(conv1|layer\d)\.",
         left_over=r"cls_head\.|roi_head\.",
         eps=1e-3,
+        head=(r"roi_head\.bbox_head\.fc_cls(\.\d)?", r"classifier\1"),
+        first_action=0,  # stands for the background
     ),
     # facebookresearch/SlowFast, slowfast/models/video_model_builder.py, resnet_helper.py.
     Naming(
@@ -223,11 +228,14 @@ class Report:
     widened: tuple[str, ...]  # kernels that were shorter in time
     eps: float | None  # of the file's batch norms if another than the backbone's
     without_count: int  # batch norms whose ``num_batches_tracked`` the file lacks
+    head: int = 0  # values of a detector's head that came from the file
 
     def lines(self) -> list[str]:
         """The report in words, a line a fact."""
         lines = [f"{self.path}: {self.loaded} values of the backbone in {self.naming}'s names"]
         lines.append(f"  frames are normalised by {self.inputs}")
+        if self.head:
+            lines.append(f"  {self.head} values of the head, which scores AVA's actions")
         if self.left_over:
             lines.append(f"  left over on purpose: {_some(self.left_over)}")
         if self.unexpected:
@@ -252,7 +260,13 @@ def read_backbone(
     same: kernels that are shorter in time (the zoo's SlowFast-101), and another eps of the norms.
     ``inputs`` are mean and deviation of the frames that it learned on, where the file lacks them.
     """
-    tensors, others = read_state(path)
+    return _backbone_state(model, path, *read_state(path), inputs)[:2]
+
+
+def _backbone_state(
+    model: nn.Module, path: Path, tensors: dict, others: list, inputs: tuple[Sequence[float], ...]
+) -> tuple[dict[str, Tensor], Report, Naming]:
+    """Do as :func:`read_backbone` does, with what lies in the file; also whose names it has."""
     known = {naming: sum(map(bool, map(naming.ours, tensors))) for naming in NAMINGS}
     naming = max(NAMINGS, key=known.get)
     if not known[naming]:
@@ -282,10 +296,10 @@ def read_backbone(
     state = Normalize(*inputs).state_dict(prefix="normalize.") | state
     widened = _fit(state, wanted, path, naming)
     # A batch norm divides by variance + eps: the variance makes up for another eps.
-    moved = None
+    moved, eps = None, naming.eps if isinstance(model, CSN) else None
     for name, norm in model.named_modules():
-        if isinstance(norm, nn.BatchNorm3d) and naming.eps not in (None, norm.eps):
-            moved, key = naming.eps, f"{name}.running_var"
+        if isinstance(norm, nn.BatchNorm3d) and eps not in (None, norm.eps):
+            moved, key = eps, f"{name}.running_var"
             state[key] = state[key] + (moved - norm.eps)
     report = Report(
         path=path,
@@ -298,7 +312,36 @@ def read_backbone(
         eps=moved,
         without_count=len(counts),
     )
-    return state, report
+    return state, report, naming
+
+
+def read_detector(
+    model: nn.Module, path: Path, inputs: tuple[Sequence[float], ...], actions: Sequence[int]
+) -> tuple[dict[str, Tensor], Report]:
+    """A whole state dict for a public detector's network, backbone and head, and the report.
+
+    Of AVA's 80 outputs those of ``actions``, AVA's ids, are kept in this order. Every name and
+    shape of the head has to fit, too.
+    """
+    tensors, others = read_state(path)
+    state, report, naming = _backbone_state(model.backbone, path, tensors, others, inputs)
+    head, left_over = {}, []
+    for name in report.left_over:
+        module, _, leaf = name.rpartition(".")
+        if naming.head and (match := re.fullmatch(naming.head[0], module)):
+            head[f"{match.expand(naming.head[1])}.{leaf}"] = tensors[name]
+        else:
+            left_over.append(name)
+    wanted, outputs = model.head.state_dict(), 81 - naming.first_action
+    for name in set(list(wanted)[-2:]) & set(head):  # the last layer's weight and bias
+        if len(head[name]) != outputs:
+            found = f"{len(head[name])} outputs, not {outputs}"
+            raise InputError(f"{path}: {name} has {found}; give a detector of AVA's 80 actions")
+        head[name] = head[name][torch.tensor(actions) - naming.first_action]
+    _fit(head, wanted, path, naming)
+    state = {f"backbone.{name}": tensor for name, tensor in state.items()}
+    state |= {f"head.{name}": tensor for name, tensor in head.items()}
+    return state, replace(report, left_over=tuple(left_over), head=len(head))
 
 
 # Convolutions over time with stride-centred padding: zeros around a shorter kernel are no change.
@@ -312,7 +355,7 @@ def _fit(state: dict, wanted: dict, path: Path, naming: Naming) -> list[str]:
     if missing := [name for name in wanted if name not in state]:
         problems.append(f"no value for {_some(missing)}")
     if foreign := [name for name in state if name not in wanted]:
-        problems.append(f"values for what this backbone lacks, {_some(foreign)}")
+        problems.append(f"values for what this network lacks, {_some(foreign)}")
     if problems:
         raise InputError(
             f"{path}: {' and '.join(problems)} ({read_as}); "

@@ -104,6 +104,9 @@ DETECTORS: dict[str, tuple[DetectorStage, ...]] = {
 }
 
 
+OTHER_DETECTORS = ("torchvision:NAME", "FILE.pt", "BOXES.csv, .json or .pkl")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DetectorScale:
     """Numbers of the detectors' training; the defaults are those of ``mini``."""

@@ -22,20 +22,21 @@ from stadlib import base
 from stadlib.base import InputError, MakeProgress, Report, check_word, data_dir, write_whole
 from stadlib.data import clips
 from stadlib.data.batches import GlobalBatches, InTurns
-from stadlib.data.boxes import BOX_COLUMNS, write_person_boxes
+from stadlib.data.boxes import BOX_COLUMNS, PersonBoxes, write_person_boxes
 from stadlib.data.coco import read_coco
 from stadlib.data.keyframes import moments, read_keyframes
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import BOX_SUFFIXES, AvaLayout
 from stadlib.data.video import probe, read_frames
 from stadlib.models import person_detector
 from stadlib.models.person_detector import PERSON, GFocalV2
 from stadlib.recipes.experiment import Experiment
-from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS, detector_digest
+from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS, OTHER_DETECTORS, detector_digest
 from stadlib.training import processes
 from stadlib.training.loop import Schedule, fit
 from stadlib.training.pretraining import prepare_data, render
 
 BATCH = 16  # frames at a time
+Detector = nn.Module | PersonBoxes  # pictures to boxes, scores and labels; or boxes of a file
 
 
 def build_detector(scale: str) -> GFocalV2:
@@ -114,19 +115,22 @@ def _pictures(name: str, world: Experiment, progress: MakeProgress) -> list[clip
     return clips.of_stills([still for still in stills if len(still.boxes) or not paper])
 
 
-def open_detector(word: str, scale: str, progress: MakeProgress) -> tuple[nn.Module, str]:
+def open_detector(word: str, scale: str, progress: MakeProgress) -> tuple[Detector, str]:
     """A detector ready for use, and its name in files.
 
-    ``word`` is ``v1``, ``v2`` or ``v3``, which are trained if need be; ``torchvision:NAME``; or
-    the path of a checkpoint that this package wrote.
+    ``word`` is ``v1``, ``v2`` or ``v3``, which are trained if need be; ``torchvision:NAME``; the
+    path of a checkpoint that this package wrote; or that of a file of boxes.
     """
+    if (path := Path(word)).suffix.lower() in BOX_SUFFIXES:
+        boxes = PersonBoxes(path)
+        return boxes, f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
     if word.startswith("torchvision:"):
         model = person_detector.torchvision_detector(word.removeprefix("torchvision:"))
         return model.to(processes.device()), word
     if not word.endswith(".pt"):
-        check_word("detector", word, (*DETECTORS, "torchvision:NAME", "FILE.pt"))
+        check_word("detector", word, (*DETECTORS, *OTHER_DETECTORS))
         return trained_detector(word, scale, progress), f"{word}-{detector_digest(word, scale)}"
-    path, model = Path(word), build_detector(scale)
+    model = build_detector(scale)
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a checkpoint.pt of a detector")
     try:
@@ -168,7 +172,7 @@ def frames_of_videos(paths: Sequence[Path], every: float) -> list[Frame]:
 
 
 def detect_persons(
-    model: nn.Module, frames: Sequence[Frame], path: Path, made_by: str, *, progress: Report
+    model: Detector, frames: Sequence[Frame], path: Path, made_by: str, *, progress: Report
 ) -> None:
     """Write the persons on all frames to ``path``: ``video,timestamp,x1,y1,x2,y2,,score``.
 
@@ -185,7 +189,10 @@ def detect_persons(
     boxes = {(line["video"], line["timestamp"]): line["boxes"] for line in lines[1:]}
     left = [frame for frame in frames if frame[:2] not in boxes]
     done = len(frames) - len(left)
-    model.eval()
+    if isinstance(model, PersonBoxes):
+        model.require({frame.video for frame in frames})
+    else:
+        model.eval()
     with open(partial, "a") as file:
         for _, group in groupby(left, key=lambda frame: frame.path):  # opened once a batch
             of_video = list(group)
@@ -204,8 +211,10 @@ def detect_persons(
 
 
 @torch.inference_mode()
-def _look(model: nn.Module, frames: Sequence[Frame]) -> list[list[list[float]]]:
+def _look(model: Detector, frames: Sequence[Frame]) -> list[list[list[float]]]:
     """Persons of each frame of a video: corners in [0, 1] and score, the highest first."""
+    if isinstance(model, PersonBoxes):
+        return [model.at(frame.video, frame.timestamp).tolist() for frame in frames]
     device = next(model.parameters()).device
     pictures = read_frames(frames[0].path, [frame.time for frame in frames]).to(device)
     height, width = pictures.shape[2:]

@@ -18,8 +18,10 @@ from IPython.display import Video
 
 from stadlib import base, study
 from stadlib.base import ConfigError, MakeProgress, Progress
+from stadlib.data.boxes import PersonBoxes
+from stadlib.data.layout import BOX_SUFFIXES
 from stadlib.data.stream import Stream, around, picture_at
-from stadlib.recipes.scales import DETECTORS
+from stadlib.recipes.scales import DETECTORS, OTHER_DETECTORS
 from stadlib.report.frames import Frame, Line, frame_grid, person_mark
 from stadlib.report.style import NotebookFigure, shortened
 from stadlib.video import time_line
@@ -116,6 +118,7 @@ class Prediction:
 
 
 MINIATURE = "miniature"  # instead of a video's path, or of a run's name
+DEFAULT = "default"  # weights, detector: what suits the video and what lies on this machine
 EVERY = 1.0  # seconds from one that is scored to the next
 SHORT_SIDES = (360, 720)  # pixels of the drawn video: text must be legible, 4K need not be
 PARAMETERS = ("video", "weights", "detector", "every", "scale")
@@ -131,8 +134,9 @@ def _check(video: str, detector: str, every: float, scale: str) -> None:
     if type(every) not in (int, float) or not 0 < every < math.inf:
         raise ConfigError(f"every={every!r}; give seconds, more than 0")
     base.check_word("scale", scale, ("smoke", "mini"))
-    if not (detector.startswith("torchvision:") or detector.endswith(".pt")):
-        base.check_word("detector", detector, (*DETECTORS, "torchvision:NAME", "FILE.pt"))
+    path = detector.lower().endswith((".pt", *BOX_SUFFIXES))
+    if not (detector.startswith("torchvision:") or path):
+        base.check_word("detector", detector, (*DETECTORS, *OTHER_DETECTORS, DEFAULT))
     if video != MINIATURE:
         Stream(Path(video))
 
@@ -141,8 +145,8 @@ def predict(
     video: str = MINIATURE,
     *,
     out: Path | None = None,
-    weights: str = MINIATURE,
-    detector: str = "v3",
+    weights: str = DEFAULT,
+    detector: str = DEFAULT,
     every: float = EVERY,
     scale: str = "mini",
     progress: MakeProgress = Progress,
@@ -152,9 +156,14 @@ def predict(
     Args:
         video: path of a file; ``miniature`` for a validation movie of the miniature world.
         out: folder of the results; by default one under ``results/predictions``.
-        weights: a run's folder, its name or part of it; ``miniature`` for the study's t-only row,
-            which is trained if need be.
-        detector: ``v1``, ``v2``, ``v3`` of the run's scale, ``torchvision:NAME``, or a ``FILE.pt``.
+        weights: a run's folder, its name or part of it; a published detector of ``stadlib
+            weights``, which is downloaded if need be; ``miniature`` for the study's t-only row,
+            which is trained if need be. ``default``: of a real video the best published detector
+            that lies on this machine, else ``miniature``.
+        detector: ``v1``, ``v2``, ``v3`` of the run's scale, ``torchvision:NAME``, a ``FILE.pt``, or
+            a file of boxes (``.csv``, ``.json``, ``.pkl``), of which those of the video's name, of
+            the scored seconds and of a score of 0.8 or more are used. ``default``: ``v3``, with a
+            published detector ``torchvision:fasterrcnn_resnet50_fpn_v2``.
         every: seconds from one that is scored to the next.
         scale: of the miniature model and movie: ``smoke`` or ``mini``.
         progress: makes the progress of a named task.
@@ -177,6 +186,8 @@ def watch(
     from stadlib.video.scorer import Scorer  # noqa: PLC0415  (torch)
 
     stream = Stream(path, largest=SHORT_SIDES[1])
+    if isinstance(networks.detector, PersonBoxes):
+        networks.detector.require([path.stem], stream.duration)
     names = {action: networks.labels.name(action) for action in networks.labels.ids}
     made_by = {"video": path.name, "bytes": path.stat().st_size, "every": every}
     made_by |= networks.made_by | {"actions": {str(action): names[action] for action in names}}
@@ -188,7 +199,8 @@ def watch(
     annotated = folder / "annotated.mp4"
     if not sightings.complete:
         annotated.unlink(missing_ok=True)
-        _score_rest(stream, sightings, Scorer(networks, every), progress(f"watch {path.name}"))
+        scorer = Scorer(networks, every, path.stem)
+        _score_rest(stream, sightings, scorer, progress(f"watch {path.name}"))
     write_tables(
         sightings, path.stem, list(names), folder / "detections.csv", folder / "tracks.csv"
     )

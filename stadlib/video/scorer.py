@@ -12,23 +12,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stadlib import recipes, study
 from stadlib.base import InputError, MakeProgress, data_dir
+from stadlib.data.boxes import PersonBoxes
 from stadlib.data.clips import Batch, Sampling, Transform, collate, one_clip
-from stadlib.data.labels import LabelMap
+from stadlib.data.labels import AVA_ACTIONS, LabelMap
 from stadlib.data.stream import Moment
+from stadlib.data.transforms import resize_as_mmaction2, resize_as_pytorchvideo
+from stadlib.models import public_detectors, published
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import MemoryTokens, no_memory
 from stadlib.models.losses import ActionLoss
 from stadlib.models.person_detector import PERSON
-from stadlib.models.published import PUBLISHED
 from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.recipes.scales import DETECTORS
-from stadlib.training import build, stages
+from stadlib.training import build, processes, stages
 from stadlib.training.bank import second_of
-from stadlib.training.detector import open_detector
+from stadlib.training.detector import Detector, open_detector
 from stadlib.training.memory import weights_digest
 from stadlib.training.pretraining import prepare_data
 from stadlib.video.sightings import Look, Sighting
@@ -64,9 +66,11 @@ class Past:
         return MemoryTokens(torch.cat(tokens)[None], mask_BM, seconds_BM, torch.cat(boxes)[None])
 
 
-MINIATURE = "miniature"  # instead of a run's name
-# Least score of a person: AlphAction's for torchvision's detectors; for ours, which score lower,
-# where v3's precision and recall meet at mini. A model that was scored on their boxes has its own.
+DEFAULT, MINIATURE = "default", "miniature"  # instead of a run's name
+DETECTOR = "torchvision:fasterrcnn_resnet50_fpn_v2"  # of public weights, unless another is given
+# Least score of a person: AlphAction's and SlowFast's for torchvision's detectors and for files of
+# boxes, FAIR's of AVA among them. For ours, which score lower, where v3's precision and recall meet
+# at mini. A model that was scored on their boxes has its own.
 SURE, SURE_OURS = 0.8, 0.35
 _WORDS = {"backbone": "ir-csn-152", "pretrain": "K700", "frames": "32x2", "head": "t-only"}
 _FILES = (".pt", ".pth", ".pyth", ".pkl", ".safetensors")
@@ -75,16 +79,22 @@ _FILES = (".pt", ".pth", ".pyth", ".pkl", ".safetensors")
 def open_networks(
     weights: str, detector: str, scale: str, video: Path, progress: MakeProgress
 ) -> Networks:
-    """Load the networks of a run, with the arguments of :func:`stadlib.video.predict.predict`."""
+    """Load the networks of a run or published ones; arguments as in :func:`.predict.predict`."""
+    if weights == DEFAULT:
+        here = [row for row in published.DETECTORS.values() if row.path.is_file()]
+        best = max(here, key=lambda row: float(row.mAP), default=None)
+        weights = best.name if best and not _is_drawn(video) else MINIATURE
+    if weights in published.DETECTORS:
+        return _published(published.DETECTORS[weights], detector, scale, video, progress)
     experiment, folder = _run(weights, scale)
     run = stages.open_run(experiment, folder, progress)
     beside = [folder.parent / "stages" / stage.name for stage in run.stage_folders]
     model = stages.trained_model(replace(run, stage_folders=tuple(beside)))
+    detector = "v3" if detector == DEFAULT else detector
     finder, name = open_detector(detector, experiment.scale, progress)
     memory = bool(experiment.stages[-1].memory)
     same = experiment.detected and detector == experiment.detector
-    usual = SURE if detector.startswith("torchvision:") else SURE_OURS
-    threshold = run.threshold if same else usual
+    threshold = run.threshold if same else _usual(detector)
     made_by = {"model": folder.name, "weights": weights_digest(model)}
     return Networks(
         detector=finder,
@@ -103,15 +113,50 @@ def open_networks(
     )
 
 
+def _published(
+    row: published.Published, detector: str, scale: str, video: Path, progress: MakeProgress
+) -> Networks:
+    """The networks of public weights, which see a clip as their publisher shows it.
+
+    Clips are of frames at 30 a second, AVA's rate. Of the 80 outputs the 60 evaluated ones are
+    kept; mmaction2's were trained on these alone.
+    """
+    detector = DETECTOR if detector == DEFAULT else detector
+    labels = LabelMap(AVA_ACTIONS)
+    model, _ = public_detectors.load(row, labels.ids, progress(f"download {row.name}"))
+    finder, name = open_detector(detector, scale, progress)
+    num_frames, stride = map(int, row.frames.split("x"))
+    digest, threshold = weights_digest(model), _usual(detector)
+    made_by = {"model": f"{row.name}-{digest[:12]}", "weights": digest}
+    return Networks(
+        detector=finder,
+        threshold=threshold,
+        model=model.to(processes.device()),
+        labels=labels,
+        sampling=Sampling(num_frames, stride / 30),
+        view=resize_as_mmaction2 if "mmaction2" in row.publisher else resize_as_pytorchvideo,
+        multiple=1,  # they are not padded
+        loss=ActionLoss(),
+        made_by=made_by | {"detector": name, "threshold": threshold},
+        warning=warning(None, detector, video),
+    )
+
+
+def _usual(detector: str) -> float:
+    """The least score of a person where the model has none of its own."""
+    return SURE_OURS if detector in DETECTORS or detector.endswith(".pt") else SURE
+
+
 def _run(weights: str, scale: str) -> tuple[Experiment, Path]:
     if weights == MINIATURE:
         (row,) = recipes.table1(scale=scale, memory="no", **_WORDS)
         return row, study.run(row).folder
-    public = [source.name for source in PUBLISHED]
+    public = [source.name for source in published.PUBLISHED]
     if weights in public or Path(weights).suffix in _FILES or Path(weights).is_file():
         raise InputError(
             f"{weights}: a file of weights is read as a backbone alone, which scores no actions; "
-            "give a run that was trained here: its folder or part of its name"
+            "give a run that was trained here (its folder or part of its name), or one of "
+            + ", ".join(published.DETECTORS)
         )
     folder = study.find_run(weights)
     if not (folder / "record.json").is_file():
@@ -125,21 +170,31 @@ def a_movie(scale: str, progress: MakeProgress) -> Path:
     return layout.video_file("ava", layout.videos("ava", "val")[0])
 
 
-def warning(experiment: Experiment, detector: str, video: Path) -> str:
-    """What stands wherever the results of a model and a detector on a video are shown."""
-    home = data_dir().resolve()
-    folders = [part for part in video.resolve().parents if part.parent == home]
-    miniature = any(folder.name.startswith("miniature-") for folder in folders)
-    drawn = experiment.scale != "paper" and not experiment.dataset
-    finds_drawn = detector in DETECTORS and experiment.scale != "paper"
+def warning(experiment: Experiment | None, detector: str, video: Path) -> str:
+    """What stands wherever the results of a model and a detector on a video are shown.
+
+    Public weights have no experiment.
+    """
+    miniature, public = _is_drawn(video), experiment is None
+    if public and miniature:
+        return "MODEL OF REAL PEOPLE ON DRAWN FIGURES: its actions mean nothing here."
+    drawn = not public and experiment.scale != "paper" and not experiment.dataset
+    finds_drawn = detector in DETECTORS and (public or experiment.scale != "paper")
     if not miniature and (drawn or finds_drawn):
         name, results = ("MODEL", "Its actions") if drawn else ("DETECTOR", "Its boxes")
         results = "Boxes and actions" if drawn and finds_drawn else results
         text = "it knows only drawn figures."
         return f"MINIATURE {name} ON REAL VIDEO: {text} {results} mean nothing here."
-    if experiment.scale == "smoke":
+    if not public and experiment.scale == "smoke":
         return "SMOKE SCALE: trained for seconds, to try things out. The results mean nothing."
     return ""
+
+
+def _is_drawn(video: Path) -> bool:
+    """Whether a video is a movie of the miniature world."""
+    home = data_dir().resolve()
+    folders = [part for part in video.resolve().parents if part.parent == home]
+    return any(folder.name.startswith("miniature-") for folder in folders)
 
 
 LOOK = 0.25  # seconds from a look for persons to the next: they must overlap to be followed
@@ -149,7 +204,7 @@ LOOK = 0.25  # seconds from a look for persons to the next: they must overlap to
 class Networks:
     """The networks that score a video, and how they are used."""
 
-    detector: nn.Module  # pictures to boxes, scores and labels
+    detector: Detector
     threshold: float  # the least score of a person
     model: ActionDetector
     labels: LabelMap  # in the model's order
@@ -167,17 +222,20 @@ class Networks:
 class Scorer:
     """Scores one second after the other of one video, ``every`` so many seconds.
 
-    It needs pictures at ``offsets`` (seconds) around each.
+    It needs pictures at ``offsets`` (seconds) around each. Boxes of a file are those of ``video``
+    and of the scored seconds, without any between them.
     """
 
-    def __init__(self, networks: Networks, every: float) -> None:
-        self.networks, self.every = networks, every
-        count = max(1, round(every / LOOK))
+    def __init__(self, networks: Networks, every: float, video: str = "") -> None:
+        self.networks, self.every, self.video = networks, every, video
+        of_file = isinstance(networks.detector, PersonBoxes)
+        count = 1 if of_file else max(1, round(every / LOOK))
         self._looks = [round(i * every / count, 6) for i in range(count)]
         self.offsets = [*self._looks, *networks.sampling.times(0.0)]
         self.tracks = Tracks()
         self.past = Past(networks.span, networks.remembered, networks.model.fusion.width)
-        networks.detector.eval()
+        if not of_file:
+            networks.detector.eval()
         networks.model.eval()
 
     @torch.inference_mode()
@@ -185,7 +243,7 @@ class Scorer:
         """Find, follow and score the persons of the next second."""
         second, end = moment.time, moment.end
         times = [second + offset for offset in self._looks if offset == 0 or second + offset <= end]
-        persons = self._persons(moment.pictures[: len(times)])
+        persons = self._persons(moment.pictures[: len(times)], times)
         looks = [
             Look(round(time, 6), self.tracks.update(time, boxes), boxes)
             for time, (boxes, _) in zip(times, persons, strict=True)
@@ -214,8 +272,14 @@ class Scorer:
         if len(sighting.numbers):
             self._tokens(moment, self._clip(moment, sighting.looks[0].boxes))
 
-    def _persons(self, pictures: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _persons(
+        self, pictures: Sequence[np.ndarray], times: Sequence[float]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Boxes (N, 4) as fractions of the frame and scores (N,), the surest first."""
+        if isinstance(self.networks.detector, PersonBoxes):
+            rows = [self.networks.detector.at(self.video, time) for time in times]
+            sure = [row_N5[row_N5[:, 4] >= self.networks.threshold] for row_N5 in rows]
+            return [(row_N5[:, :4], row_N5[:, 4]) for row_N5 in sure]
         device = next(self.networks.detector.parameters()).device
         images = [_channels_first(picture[None])[0].to(device) / 255 for picture in pictures]
         persons = []
