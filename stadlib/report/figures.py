@@ -268,6 +268,8 @@ def class_frequencies(table: pd.DataFrame) -> NotebookFigure:
         right.text(0.02 + 0.28 * place, 1.01, f"● {name}", transform=right.transAxes, color=color)
     right.set(xscale="log", xlabel="draws that show the class, %")
     right.xaxis.set_major_formatter("{x:g}")
+    for axes in (left, right):
+        axes.xaxis.set_minor_formatter("")  # else a short range has many, on top of each other
     _name_rows(left, map(style.shortened, table["name"]), colors)
     return figure
 

@@ -57,7 +57,8 @@ def dataset(source: str, tool: str, scale: str) -> Path:
     content = b"".join(file.read_bytes() for file in files)
     out = folder / f"{path.stem}-{hashlib.sha256(content).hexdigest()[:12]}"
     if not out.is_dir():
-        print(*annotation_tools.import_annotations(tool, path, out, videos=videos), sep="\n")
+        lines = annotation_tools.import_annotations(tool, path, out, videos=videos)
+        print("\n".join(lines).removeprefix(f"{out}: "))
     return out
 
 
@@ -136,7 +137,7 @@ def evaluation(record: Record) -> pd.DataFrame:
     )
     counts = size(run.experiment).instances["val"]
     names = [labels.name(action) for action in labels.ids]
-    aps = [scores.percent(report["AP"].get(action)) for action in labels.ids]
+    aps = [scores.percent(report["AP"][str(action)]) for action in labels.ids]
     table = pd.DataFrame({"AP": aps, "instances": [counts[name] for name in names]}, names)
     table = table.dropna().sort_values("instances", ascending=False)
     interval = report.get("interval", {})
