@@ -21,7 +21,8 @@ _FOLDER = Path(tempfile.gettempdir()) / f"stadlib-tests-{_RUN}"
 # Files are dealt to the workers in this order, so that no slow one is left for last. Those that run
 # the same experiments stay on one worker, which trains each of them once.
 _SLOWEST_FIRST = (
-    "01_main", "test_papermill", "02_memory", "03_decoupled", "04_detector", "05_your_video", "06_your_data",
+    "01_main", "test_papermill", "02_memory", "03_decoupled", "04_detector", "05_your_video",
+    "06_your_data",
     "00_tour", "test_readme", "test_jupyterlab",
     "test_processes", "test_stages", "test_detectors", "test_pretraining",
 )  # fmt: skip

@@ -18,8 +18,9 @@ from stadlib.base import runs_dir
 from stadlib.cli import main
 from stadlib.recipes import CHOICES, MEMORY_CHOICES
 from stadlib.recipes.experiment import Detections, Experiment, Stage
+from stadlib.recipes.own_data import Size
 from stadlib.recipes.scales import Scale
-from stadlib.report import readme
+from stadlib.report import own_data, readme
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = ("README.md", "results/table1.md", "results/claims.md", "results/claims.csv")
@@ -59,6 +60,9 @@ def test_a_command_is_understood(command, monkeypatch):
 
         monkeypatch.setattr(study, "run", run)
         monkeypatch.setattr(cli, "_measure_detectors", lambda *words: None)
+        numbers = {"train": 5_000, "val": 500}
+        size = Size(numbers, dict.fromkeys(numbers, {"walk": 90}), 4)
+        monkeypatch.setattr(own_data, "size", lambda row: size)  # of a folder that is not there
         call()
         assert rows
 
