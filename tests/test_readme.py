@@ -48,7 +48,7 @@ def test_there_are_commands():
 
 
 @pytest.mark.parametrize("command", commands())
-def test_a_command_is_understood(command, monkeypatch):
+def test_a_command_is_understood(command, monkeypatch, tmp_path):
     call = cli.parse(shlex.split(command))
     if call.func is cli.train:  # its words select rows
         rows: list[Experiment] = []
@@ -61,8 +61,10 @@ def test_a_command_is_understood(command, monkeypatch):
         monkeypatch.setattr(study, "run", run)
         monkeypatch.setattr(cli, "_measure_detectors", lambda *words: None)
         numbers = {"train": 5_000, "val": 500}
-        size = Size(numbers, dict.fromkeys(numbers, {"walk": 90}), 4)
-        monkeypatch.setattr(own_data, "size", lambda row: size)  # of a folder that is not there
+        size = Size(numbers, {split: {"walk": 90} for split in numbers}, 4)
+        monkeypatch.setattr(own_data, "size", lambda row: size)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "DIR").mkdir()
         call()
         assert rows
 
