@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stadlib import recipes, study
+from stadlib.base import ConfigError, InputError
 from stadlib.cli import main
 from stadlib.recipes.own_data import FEW, LEAST, PASSES, SMALL, Size, fitted, lines
 from stadlib.recipes.scales import SCALES
+from stadlib.report import own_data
 from stadlib.training import pretraining
 
 
@@ -72,3 +76,37 @@ def test_a_frozen_backbone_stays_and_all_else_is_trained(
     moved = [not torch.equal(backbones["pretrained"][name], w) for name, w in weights.items()]
     assert any(moved)
     assert any(not torch.equal(heads["pretrained"][n], heads["frozen"][n]) for n in heads["frozen"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tool": "labelme"}, "tool='labelme'; choose from none, cvat, via, coco-video"),
+        ({"source": "nowhere.xml"}, "nowhere.xml: no such file or folder"),
+        ({"head": "x-only"}, "head='x-only'"),
+        ({"iterations": 3}, "unknown parameter 'iterations'"),
+    ],
+)
+def test_a_wrong_parameter_of_the_notebook_is_refused(change, words):
+    given = {"source": "miniature", "tool": "none", "head": "linear", "scale": "smoke"}
+    with pytest.raises((ConfigError, InputError), match=re.escape(words)):
+        own_data.check_parameters(given | change)
+
+
+def test_a_dataset_is_imported_once_and_again_when_its_file_changes(
+    tmp_path, monkeypatch, smoke_record, capsys
+):
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    first = own_data.dataset("miniature", "none", "smoke")
+    said = capsys.readouterr().out
+    assert "12 of 12 videos, 2 of them for validation" in said and str(tmp_path) not in said
+    assert own_data.dataset("miniature", "none", "smoke") == first
+    assert "videos" not in capsys.readouterr().out
+    assert own_data.problems(first) == ["no problem found"]
+    changed = json.loads((tmp_path / "datasets" / "smoke.json").read_text())
+    changed["annotations"] = changed["annotations"][1:]
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(changed))
+    for video in (first / "videos" / "ava").iterdir():
+        shutil.copyfile(video, tmp_path / video.name)
+    assert own_data.dataset(str(file), "coco-video", "smoke") != first
