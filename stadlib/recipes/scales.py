@@ -117,8 +117,8 @@ class DetectorScale:
     long_side: int = 144
     iterations: int = 700  # of a stage whose share is 1
     batch: int = 8
-    lr: float = 0.01
-    drop: float = 0.3  # at each of the schedule's four drops
+    lr: float = 0.03
+    drop: float = 0.5  # at each of the schedule's four drops
     weight_decay: float = 1e-4
 
 
@@ -133,6 +133,8 @@ DETECTOR_SCALES: dict[str, DetectorScale] = {
         long_side=1333,
         iterations=90_000,
         batch=16,
+        lr=0.01,
+        drop=0.3,
     ),
 }
 
