@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
 import shutil
 from pathlib import Path
 
@@ -57,6 +59,37 @@ def test_own_clips_are_checked_trained_on_and_evaluated(
     assert found["4"] is not None
     assert found["9"] is None  # nobody fences in the validation clip
     assert "mAP@0.5" in capsys.readouterr().out
+
+
+@pytest.fixture
+def fights(shared: Path, tmp_path: Path) -> Path:
+    """Some clips of real people in the official layout: 16 to train on, 4 of validation."""
+    root = tmp_path / "fights"
+    shutil.copytree(shared / "data" / "fights" / "annotations", root / "annotations")
+    (root / "videos" / "ava").mkdir(parents=True)
+    for split, count in (("train", 16), ("val", 4)):
+        path = root / "annotations" / f"ava_{split}_v2.2.csv"
+        lines = path.read_text().splitlines()
+        videos = [*dict.fromkeys(line.split(",")[0] for line in lines)][:count]
+        kept = [line for line in lines if line.split(",")[0] in videos]
+        path.write_text("".join(f"{line}\n" for line in kept))
+        for video in videos:
+            clip = shared / "data" / "fights" / "videos" / "ava" / f"{video}.mp4"
+            (root / "videos" / "ava" / clip.name).symlink_to(clip)
+    return root
+
+
+@pytest.mark.parametrize("head", ["linear", "s-only", "t-only"])
+def test_a_head_trains_on_real_people_past_the_peak_of_the_rate(
+    head, fights, tmp_path, monkeypatch, smoke_record
+):
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path / "results"))
+    words = ["--scale", "smoke", "--data", str(fights), "--start", "pretrained"]
+    assert main(["train", "--head", head, "--iterations", "24", *words]) == 0
+    (log,) = (tmp_path / "results" / "runs" / "stages").glob("*/log.jsonl")
+    losses = [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+    assert all(map(math.isfinite, losses))
+    assert sum(losses[-6:]) < sum(losses[:6])
 
 
 def test_every_real_ava_file_is_read_whole(shared, tmp_path):

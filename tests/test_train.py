@@ -64,6 +64,22 @@ def test_schedule_is_the_papers():
         assert lr(first) == lr(last) == pytest.approx(1e-2 * 0.66**drops)
 
 
+def test_the_backbone_learns_at_its_share_of_the_rate(tmp_path):
+    moved = {}
+    for share in (1.0, 0.25):
+        model = nn.ModuleDict({"backbone": nn.Linear(3, 2), "head": nn.Linear(3, 2)})
+        before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        schedule = Schedule(iterations=1, lr=0.1, backbone_lr=share, weight_decay=0.0)
+        options = {"batches": lambda start: [drawn(0, 4)][start:], "schedule": schedule}
+        options["objective"] = lambda m, x: (m["backbone"](x).sum() + m["head"](x).sum(), 1)
+        train(tmp_path / str(share), model, **options)
+        now = dict(model.named_parameters())
+        moved[share] = {name: (now[name] - old).detach() for name, old in before.items()}
+    for name, whole in moved[1.0].items():
+        share = 0.25 if name.startswith("backbone") else 1.0
+        torch.testing.assert_close(moved[0.25][name], share * whole)
+
+
 def test_interrupted_equals_uninterrupted_bit_for_bit(tmp_path):
     whole = train(tmp_path / "whole")
     with pytest.raises(Interrupted):
