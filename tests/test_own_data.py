@@ -96,14 +96,14 @@ def test_a_wrong_parameter_of_the_notebook_is_refused(change, words):
 def test_a_dataset_is_imported_once_and_again_when_its_file_changes(
     tmp_path, monkeypatch, smoke_record, capsys
 ):
-    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    monkeypatch.setattr(own_data, "imported_dir", lambda: tmp_path / "imported")
     first = own_data.dataset("miniature", "none", "smoke")
     said = capsys.readouterr().out
     assert "12 of 12 videos, 2 of them for validation" in said and str(tmp_path) not in said
     assert own_data.dataset("miniature", "none", "smoke") == first
     assert "videos" not in capsys.readouterr().out
     assert own_data.problems(first) == ["no problem found"]
-    changed = json.loads((tmp_path / "datasets" / "smoke.json").read_text())
+    changed = json.loads((tmp_path / "imported" / "smoke.json").read_text())
     changed["annotations"] = changed["annotations"][1:]
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(changed))

@@ -41,12 +41,17 @@ def check_parameters(namespace: dict[str, object]) -> None:
         raise InputError(f"{source}: no such file or folder; give annotations, or {MINIATURE}")
 
 
+def imported_dir() -> Path:
+    """Where datasets of annotation tools lie."""
+    return base.data_dir() / "imported"
+
+
 def dataset(source: str, tool: str, scale: str) -> Path:
     """The folder of a dataset in the official layout, imported if an annotation tool wrote it.
 
     What was imported before is found again by the content of the annotation files.
     """
-    path, videos, folder = Path(source), None, base.results_dir() / "datasets"
+    path, videos, folder = Path(source), None, imported_dir()
     if source == MINIATURE:
         layout = prepare_data(Experiment(scale=scale), Progress)
         path, tool, videos = folder / f"{scale}.json", "coco-video", layout.root / "videos" / "ava"
