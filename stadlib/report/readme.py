@@ -139,13 +139,14 @@ def gain_chart():
             axes.barh(place, gain, color=color, height=0.55)
             if not isnan(low):
                 axes.plot([low, high], [place, place], color="black", lw=1.2)
-            end = (max(gain, high), place)
+            end = (max(0.0, gain, high), place)
             offset = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-            axes.annotate(f"+{gain:.2f}", end, **offset)
+            axes.annotate("not run" if isnan(gain) else f"{gain:+.2f}", end, **offset)
         axes.set(yticks=range(len(bars)), yticklabels=list(bars), title=title)
         axes.set(xlabel="gain over the linear head, points of mAP@0.5")
-        axes.margins(x=0.2)
-        axes.set_xlim(left=0)
+        axes.axvline(0, color="black", lw=0.8)
+        axes.margins(x=0.25)
+        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]), right=max(0.5, axes.get_xlim()[1]))
         axes.grid(axis="y", visible=False)
     left.invert_yaxis()
     return figure
