@@ -270,7 +270,8 @@ def by_seed(
             value = scores.by_class(record.metrics, "ava").get(ACTIONS[measure])
         else:
             ap = scores.by_class(record.metrics, "ava")
-            value = fmean(ap[a] for a in tables.thirds(counts)[measure] if a in ap)
+            of_third = [ap[a] for a in tables.thirds(counts)[measure] if a in ap]
+            value = fmean(of_third) if of_third else None
         if value is not None:
             values[record.experiment.get("seed", 0)].append(value)  # a detector has no seed
     return {seed: fmean(those) for seed, those in values.items()}

@@ -103,6 +103,8 @@ def problems(root: Path) -> list[str]:
 
 def size(experiment: Experiment) -> Size:
     """What the dataset of an experiment has."""
+    if not Path(experiment.dataset).is_dir():
+        raise InputError(f"{experiment.dataset}: no such folder; name a dataset")
     layout = prepare_data(experiment, Progress)
     labels, keyframes, instances = layout.label_map(), {}, {}
     for split in ("train", "val"):
