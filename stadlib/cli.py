@@ -37,6 +37,7 @@ PublishOption = Annotated[bool, "copy to results/reference"]
 DetectorOption = Annotated[str, "v1, v2, v3; torchvision:NAME; FILE.pt; BOXES.csv, .json, .pkl"]
 LabelsOption = Annotated[Path | None, "label map (.pbtxt) of the evaluated actions"]
 ProcessesOption = Annotated[int, "started with torchrun, each on its own GPU if any"]
+WeightsOption = Annotated[Literal["reference", "anew"], "that a miniature run starts from"]
 Table1Option = Annotated[str, "of Table 1's runs"]
 
 
@@ -151,9 +152,7 @@ def train(
     recall: Annotated[str | None, "rows of Table 2: none (default), embedding, geometry"] = None,
     scale: ScaleName = "mini",
     seed: Annotated[Sequence[int], "one run for each"] = (0,),
-    weights: Annotated[
-        Literal["reference", "anew"], "that a miniature run starts from"
-    ] = "reference",
+    weights: WeightsOption = "reference",
     data: Annotated[str, "a folder with a dataset of your own"] = "",
     iterations: Annotated[int | None, "of each stage; default: by scale and size"] = None,
     lr: Annotated[float | None, "of each stage, instead of the scale's"] = None,
@@ -183,11 +182,7 @@ def train(
         raise InputError(f"--{wrong[0]} {numbers[wrong[0]]}: give more than 0")
     rows = [_with_numbers(row, numbers, start) for row in rows]
     if data and not experiment:
-        from stadlib.report import own_data as steps  # noqa: PLC0415  (torch, pandas)
-
-        size = steps.size(rows[0])
-        rows = [_with_numbers(own_data.fitted(row, size), numbers, start) for row in rows]
-        print(*own_data.lines(rows[0], size), sep="\n", flush=True)
+        rows = _by_size(rows, numbers, start)
     from stadlib.training.processes import group, rank  # noqa: PLC0415
 
     with group():
@@ -203,6 +198,16 @@ def train(
                     publish_record(record, "choices" if table == "choices" else "")
         for one in seed if table == "4" else ():
             _measure_detectors(scale, one, publish)
+
+
+def _by_size(rows: list[Experiment], numbers: dict, start: str | None) -> list[Experiment]:
+    """Rows on own data with numbers by its size, which are printed, unless others are given."""
+    from stadlib.report.own_data import size  # noqa: PLC0415  (torch, pandas)
+
+    found = size(rows[0])
+    rows = [_with_numbers(own_data.fitted(row, found), numbers, start) for row in rows]
+    print(*own_data.lines(rows[0], found), sep="\n", flush=True)
+    return rows
 
 
 def _with_numbers(row: Experiment, numbers: dict, start: str | None) -> Experiment:

@@ -52,7 +52,8 @@ def against_reference(record: Record) -> str:
     """A run beside the committed replicates of its experiment, source by source, in one line."""
     others = of_experiment(from_dict(record.experiment), read_records(published_dir("reference")))
     if len(others) < 2:
-        return f"the reference has {len(others)} replicates of this row; two would bound it"
+        count = f"{len(others)} replicate" + "s" * (len(others) != 1)
+        return f"the reference has {count} of this row; two would bound it"
     parts = []
     for source, header in SOURCES.items():
         low, high = predicted(percent(other.metrics[source]["mAP"]) for other in others)
