@@ -19,8 +19,8 @@ import numpy as np
 from stadlib.base import InputError, write_whole, written_whole
 from stadlib.data.annotation_tools import PERSON, AnnotatedVideo
 
-SHOWN = 0.25  # least score of an action that is shown: on the miniature world's validation movies
-# two of three such labels are right, and two of three that are right are such
+SHOWN = 0.25  # least score of an action that is shown: in the miniature world's first edition
+# two of three such labels were right, and two of three that are right are such
 MOST = 3  # actions that are shown of a person
 
 
