@@ -24,8 +24,8 @@ from stadlib.data.rows import BOX, Form, Problems, read, to_pandas
 from stadlib.data.video import probe
 
 # A box to train on scores this much (98 of 100 such boxes of v3 were persons in mini's first
-# edition; AlphAction's 0.9 is of a detector that scores higher), and overlaps a person by SAME (SlowFast's files) or all
-# persons by less than OTHER.
+# edition; AlphAction's 0.9 is of a detector that scores higher), and overlaps a person by SAME
+# (SlowFast's files) or all persons by less than OTHER.
 CONFIDENT, SAME, OTHER = 0.5, 0.75, 0.5
 MARGIN = 0.05  # of the frame, by which an annotated box may stick out of it
 NO_PERSON = -1  # the id of a person in a file without ids
