@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -14,11 +15,13 @@ import torch
 
 from stadlib import recipes, study
 from stadlib.base import ConfigError
+from stadlib.data import clips
 from stadlib.recipes.experiment import Experiment, Stage, from_dict
-from stadlib.training import build
+from stadlib.training import build, predictions, stages
 from stadlib.training.bank import WRITTEN, FeatureBank
 from stadlib.training.loop import read_weights
 from stadlib.training.memory import weights_digest
+from stadlib.training.stages import share_loss
 
 STRATEGIES = recipes.table2(scale="smoke", backbone="ir-csn-152", detector="ground-truth")
 EMPTY = STRATEGIES["A+K first, empty Kinetics bank"]
@@ -142,6 +145,47 @@ KEEPS_HEAD = Stage(memory=("ava",), start="previous", train="head")
 def test_stages_that_make_no_sense_are_refused(stages, words, answer):
     with pytest.raises(ConfigError, match=answer):
         Experiment(stages=stages, **words)
+
+
+def test_features_are_seen_once_and_train_every_head(smoke_record, tmp_path, monkeypatch):
+    """After ``extract`` no clip is read, whatever the head; a killed training gives the same."""
+    words = {"scale": "smoke", "detector": "ground-truth", "backbone": "ir-csn-152"}
+    words |= {"start": "features"}
+    rows = recipes.beyond(**words, head="linear")
+    rows |= recipes.beyond(**words, memory="yes", head="t-only")
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    linear, t_only = rows.values()
+    text = study.extract(linear)
+    assert re.fullmatch(r".*/stages/maps-[0-9a-f]{12}: [1-9]\d* MB", text)
+    monkeypatch.setattr(clips, "read_frames", None)
+    records = [study.run(row) for row in (linear, t_only)]
+    assert all(record.metrics["ava"]["mAP"] > 0 for record in records)
+    assert {path.name for path in (study.stage_folder(t_only, 1) / "online").iterdir()} >= {
+        "ava",
+        "kinetics",
+    }
+
+    folder, times = study.stage_folder(t_only, 1), []
+
+    def dies(*args, **options):
+        times.append(1)
+        if len(times) == 14:
+            raise KeyboardInterrupt
+        return share_loss(*args, **options)
+
+    for path in (folder, study.run_folder(t_only)):
+        path.rename(tmp_path / path.name)
+    monkeypatch.setattr(stages, "share_loss", dies)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(t_only)
+    monkeypatch.setattr(stages, "share_loss", share_loss)
+    assert study.run(t_only).metrics == records[1].metrics
+    first, again = (place / "checkpoint.pt" for place in (tmp_path / folder.name, folder))
+    for name, value in read_weights(first, t_only.stage_digest(1))["model"].items():
+        assert torch.equal(value, read_weights(again, t_only.stage_digest(1))["model"][name])
+    # A model that is opened again scores as the one that was trained.
+    opened = study.open_run(records[1])
+    assert predictions.predict(opened, stages.trained_model(opened)) == records[1].metrics
 
 
 def test_more_views_are_augmented_and_the_same_after_a_kill(smoke_record, monkeypatch):

@@ -21,7 +21,7 @@ HeadName = Literal["linear", "s-only", "t-only"]
 SourceName = Literal["ava", "kinetics"]
 SamplerName = Literal["instance", "class-balanced", "square-root", "repeat-factor"]
 StartName = Literal[
-    "pretrained", "frozen", "previous", "previous-backbone", "previous-but-classifier"
+    "pretrained", "frozen", "features", "previous", "previous-backbone", "previous-but-classifier"
 ]
 DetectorName = Literal["ground-truth", "v1", "v2", "v3"]
 ScaleName = Literal["smoke", "mini", "paper"]
@@ -61,7 +61,8 @@ class Stage(_Checked):
     first 1/20 of the iterations, and drops by 0.66 at 9/20, 12/20, 15/20 and 18/20 of them. The
     paper clips no gradients; the miniature scales do, since their rate is high.
 
-    ``start``: ``frozen`` is a pretrained backbone that this stage does not train.
+    ``start``: ``frozen`` is a pretrained backbone that this stage does not train; with ``features``
+    it sees every clip once, and fusion and head train on its maps of the persons.
 
     ``views``: a stage that trains on features has them of so many views of a keyframe: the plain
     one, and others with training's augmentation.
@@ -85,8 +86,13 @@ class Stage(_Checked):
         super().__post_init__()
         if type(self.views) is not int or self.views < 1:
             raise ConfigError(f"views={self.views!r}; give a whole number, 1 or more")
-        if self.views > 1 and self.train == "all":
+        if self.views > 1 and not self.on_features:
             raise ConfigError("views are of a stage on features; give train='head' or 'classifier'")
+
+    @property
+    def on_features(self) -> bool:
+        """Whether it trains on what was extracted once, and sees no clips."""
+        return self.train != "all" or self.start == "features"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +171,13 @@ class Experiment(_Checked):
             raise ConfigError("detections need a detector; choose from v1, v2, v3")
 
     def _check_stages(self) -> None:
-        for name, words in (("start", ("pretrained", "frozen")), ("train", ("all",))):
+        begin = ("pretrained", "frozen", "features")
+        for name, words in (("start", begin), ("train", ("all",))):
             if (value := getattr(self.stages[0], name)) not in words:
                 raise ConfigError(
                     f"the first stage has {name}={value!r}; say {' or '.join(map(repr, words))}"
                 )
-        if later := [s.start for s in self.stages[1:] if s.start in ("pretrained", "frozen")]:
+        if later := [s.start for s in self.stages[1:] if s.start in begin]:
             raise ConfigError(f"a later stage has start={later[0]!r}; say a word with 'previous'")
         for before, stage in pairwise(self.stages):
             keeps_head = stage.start in ("previous", "previous-but-classifier")

@@ -92,6 +92,12 @@ def token_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]
     return lengths[experiment.head], model.fusion.width
 
 
+def map_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]:
+    """L and C of the maps that a frozen backbone gives of a person."""
+    times = -(-sampling(experiment).num_frames // model.backbone.temporal_stride)
+    return times * numbers(experiment).roi_size ** 2, model.backbone.out_channels
+
+
 def train_dataset(
     experiment: Experiment, layout: AvaLayout, keyframes: Sequence[Keyframe]
 ) -> clips.ClipDataset:
