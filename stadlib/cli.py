@@ -212,7 +212,7 @@ def train(
 
                     print(scores.against_reference(record), flush=True)
                 if publish:
-                    publish_record(record, "choices" if table == "choices" else "")
+                    publish_record(record, table if table in ("choices", "beyond") else "")
         for one in seed if table == "4" else ():
             _measure_detectors(scale, one, publish)
 
