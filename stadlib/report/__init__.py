@@ -12,7 +12,8 @@ _TABLES = (
     "person_boxes", "provenance", "reference", "reference_counts", "reference_rows", "stages",
 )  # fmt: skip
 _MODULES = (
-    "claims", "figures", "frames", "own_data", "readme", "runs", "scores", "tables", "tour",
+    "beyond", "claims", "figures", "frames", "own_data", "readme", "runs", "scores", "tables",
+    "tour",
 )  # fmt: skip
 
 

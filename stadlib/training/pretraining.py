@@ -56,11 +56,15 @@ class Pretraining:
     def __init__(
         self, experiment: Experiment, root: Path | None = None, iterations: int | None = None
     ) -> None:
+        if own_backbone(experiment.backbone):
+            raise InputError(
+                f"{experiment.backbone}: its function returns its weights; train there"
+            )
         self.rendered, self.asked = root is None, iterations
         if self.rendered:
             name = experiment.backbone
             name = "slowfast-152" if name.startswith("slowfast") else name
-            frames = INPUTS.get(name, (experiment.frames,))[0]
+            frames = INPUTS[name][0]
             data = "K700" if experiment.pretrain == "K700" else "K400"  # none is for IG65M
             words = {"scale": experiment.scale, "seed": experiment.seed}
             experiment = Experiment(backbone=name, pretrain=data, frames=frames, **words)
@@ -69,8 +73,6 @@ class Pretraining:
         self.recipe = RECIPES[experiment.scale]
         content = {name: getattr(experiment, name) for name in WORDS}
         content |= {"recipe": asdict(self.recipe), "iterations": iterations, "networks": NETWORKS}
-        if own := own_backbone(experiment.backbone):
-            content["backbone"] = Path(own[0]).read_text()
         rendered = f"{root.parent.name}/{root.name}"
         content["lists"] = rendered if self.rendered else self.annotations.digest
         self.digest = digest(content)
@@ -341,7 +343,7 @@ def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> tuple
     where it was measured, ``top1``.
     """
     paper, inputs = experiment.scale == "paper", ()
-    if paper and own_backbone(experiment.backbone):
+    if own_backbone(experiment.backbone):
         weights = build.backbone(experiment).state_dict()
         return weights, {"backbone": state_digest(weights)}
     if paper:
