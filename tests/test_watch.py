@@ -127,7 +127,7 @@ def test_following_shows_what_changed_until_the_record_is_there(runs, capsys, mo
         log(stage, 40, until=10 * len(steps))
 
     monkeypatch.setattr("time.sleep", sleep)
-    assert main(["watch", folder.name, "--follow", "2"]) == 0
+    assert main(["watch", folder.name, "--follow"]) == 0
     text = capsys.readouterr().out
     assert [f"iteration {n} of 40" in text for n in (10, 20, 30)] == [True, True, False]
-    assert steps == [2] * 3
+    assert steps == [5] * 3
