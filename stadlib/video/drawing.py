@@ -5,13 +5,11 @@ Pictures are RGB. Text is set once and pasted as long as it stays the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from fractions import Fraction
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import takewhile
 from pathlib import Path
 
-import av
 import cv2
 import matplotlib
 import numpy as np
@@ -19,15 +17,14 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from stadlib.base import Report
 from stadlib.data.labels import LabelMap
-from stadlib.data.stream import Shown, Stream
-from stadlib.data.video import write_video
+from stadlib.data.stream import Shown, Stream, write_frames
 from stadlib.report.frames import person_color
 from stadlib.report.style import ALARM, action_colors, shortened
 from stadlib.video.sightings import Playback, Seen, Sighting
 
 DARK, LIGHT, FAINT = (24, 24, 24), (255, 255, 255), (150, 150, 150)
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-TICKS = 90_000  # a second; any frame rate's times are whole numbers of it, or nearly
+FAST = {"gop": None, "threads": 0, "index_first": True}  # of a drawn video
 
 
 class Overlay:
@@ -143,27 +140,12 @@ def write_annotated(
         progress(min(round(shown.time), total), total, "seconds")
         return overlay.draw(shown.picture(), shown.time, playback.at(shown.time))
 
-    _encode(path, stream.frames(), draw, stream.rate)
+    drawn = (Shown(shown.time, partial(draw, shown)) for shown in stream.frames())
+    write_frames(path, drawn, stream.rate, crf=23, **FAST)
 
 
 def write_clip(video: Path, path: Path, seconds: float) -> None:
     """Write the beginning of a video again in fewer bytes, to be embedded in a page."""
     stream = Stream(video)
     frames = takewhile(lambda shown: shown.time < seconds, stream.frames())
-    _encode(path, frames, lambda shown: shown.picture(), stream.rate, crf=28)
-
-
-def _encode(
-    path: Path, frames: Iterable[Shown], draw: Callable[[Shown], np.ndarray], rate: float, crf=23
-) -> None:
-    def timed() -> Iterator[av.VideoFrame]:
-        first = None
-        for shown in frames:
-            ticks = round(shown.time * TICKS)
-            first = ticks if first is None else first
-            frame = av.VideoFrame.from_ndarray(draw(shown), format="rgb24")
-            frame.pts, frame.time_base = ticks - first, Fraction(1, TICKS)
-            yield frame
-
-    nominal = Fraction(rate).limit_denominator(1001)
-    write_video(path, timed(), nominal, crf=crf, gop=None, threads=0, index_first=True)
+    write_frames(path, frames, stream.rate, crf=28, **FAST)

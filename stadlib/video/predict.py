@@ -1,13 +1,14 @@
 """Your own video: people found, followed and scored every second; files and figures that show it.
 
-Memory does not grow with the length of the video, and an interrupted call resumes. torch is
-imported after the words and the video were checked.
+Memory does not grow with the length of the video. torch is imported after the words and the video
+were checked.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -200,7 +201,7 @@ def watch(
     if not sightings.complete:
         annotated.unlink(missing_ok=True)
         scorer = Scorer(networks, every, path.stem)
-        _score_rest(stream, sightings, scorer, progress(f"watch {path.name}"))
+        sightings.write(_scored(stream, scorer, progress(f"watch {path.name}")))
     write_tables(
         sightings, path.stem, list(names), folder / "detections.csv", folder / "tracks.csv"
     )
@@ -213,25 +214,13 @@ def watch(
     return prediction
 
 
-def _score_rest(stream: Stream, sightings: SightingFile, scorer, report: base.Report) -> None:
-    """Score the seconds that no earlier call scored; the memory is filled from those before."""
-    span = scorer.networks.span
-    known, recent = 0, deque(maxlen=math.ceil(span / scorer.every) if span else 0)
-    for sighting in sightings:
-        scorer.follow(sighting)
-        recent.append(sighting)
-        known += 1
-    first, done = known - len(recent), known
-    total = int((stream.duration - 1e-6) / scorer.every) + 1
-    for number, moment in enumerate(around(stream, scorer.every, scorer.offsets, first), first):
-        if number < known:
-            scorer.remember(recent.popleft(), moment)
-            continue
-        sightings.append(scorer(moment))
-        done = number + 1
+def _scored(stream: Stream, scorer, report: base.Report) -> Iterator[Sighting]:
+    """Score one second after the other."""
+    done, total = 0, int((stream.duration - 1e-6) / scorer.every) + 1
+    for done, moment in enumerate(around(stream, scorer.every, scorer.offsets), 1):
+        yield scorer(moment)
         report(done, max(done, total), "moments")
     report(done, done, "moments")
-    sightings.finish()
     if done < 0.9 * total - 1:
         length = f"the file's header says {stream.duration:.0f} s; it may be damaged"
         print(f"{stream.path}: the picture ends at {moment.end:.0f} s; {length}", flush=True)

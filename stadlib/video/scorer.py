@@ -17,7 +17,7 @@ from torch import Tensor
 from stadlib import recipes, study
 from stadlib.base import InputError, MakeProgress, data_dir
 from stadlib.data.boxes import PersonBoxes
-from stadlib.data.clips import Batch, Sampling, Transform, collate, one_clip
+from stadlib.data.clips import Sampling, Transform, collate, one_clip
 from stadlib.data.labels import AVA_ACTIONS, LabelMap
 from stadlib.data.stream import Moment
 from stadlib.data.transforms import resize_as_mmaction2, resize_as_pytorchvideo
@@ -250,27 +250,21 @@ class Scorer:
         ]
         if not looks[0].numbers:
             return Sighting(looks, np.empty(0), np.empty((0, self.networks.labels.num_actions)))
-        batch, head = self._clip(moment, looks[0].boxes), self.networks.model.head
+        networks, model = self.networks, self.networks.model
+        # The clip as the model takes it, on its device.
+        frames_TCHW = _channels_first(np.stack(moment.pictures[len(self._looks) :]))
+        actions = np.zeros((len(looks[0].boxes), networks.labels.num_actions), np.float32)
+        key, boxes = ("", "", moment.time), looks[0].boxes.astype(np.float32)
+        clip = one_clip(frames_TCHW, boxes, actions, key, networks.view)
+        batch = collate([clip], networks.multiple).to(next(model.parameters()).device)
+        tokens_NLC = model.tokens(batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.sizes)
         second = second_of(moment.time)
-        memory = self.past.before(second)
-        tokens_NLC = self._tokens(moment, batch)
-        if self.networks.own_second:
-            memory = self.past.before(second, own=True)
-        logits_NA = head(tokens_NLC, batch.boxes_norm_N4, batch.counts_B, memory)
-        scores_NA = self.networks.loss.probabilities(logits_NA)
+        self.past.keep(second, tokens_NLC, batch.boxes_norm_N4)
+        memory = self.past.before(second, own=networks.own_second)
+        logits_NA = model.head(tokens_NLC, batch.boxes_norm_N4, batch.counts_B, memory)
+        scores_NA = networks.loss.probabilities(logits_NA)
         actions_NA = scores_NA.cpu().double().numpy().round(6)
         return Sighting(looks, persons[0][1], actions_NA)
-
-    def follow(self, sighting: Sighting) -> None:
-        """Number the persons of a second that an earlier call scored."""
-        for look in sighting.looks:
-            self.tracks.replay(look.time, look.numbers, look.boxes)
-
-    @torch.inference_mode()
-    def remember(self, sighting: Sighting, moment: Moment) -> None:
-        """Fill the memory with the persons of a second that an earlier call scored."""
-        if len(sighting.numbers):
-            self._tokens(moment, self._clip(moment, sighting.looks[0].boxes))
 
     def _persons(
         self, pictures: Sequence[np.ndarray], times: Sequence[float]
@@ -294,22 +288,6 @@ class Scorer:
             rows = (values[keep_N][order_N] for values in (boxes_N4, output["scores"]))
             persons.append(tuple(values.cpu().double().numpy().round(6) for values in rows))
         return persons
-
-    def _tokens(self, moment: Moment, batch: Batch) -> Tensor:
-        """The head's tokens of the persons, which the memory keeps."""
-        model = self.networks.model
-        tokens_NLC = model.tokens(batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.sizes)
-        self.past.keep(second_of(moment.time), tokens_NLC, batch.boxes_norm_N4)
-        return tokens_NLC
-
-    def _clip(self, moment: Moment, boxes: np.ndarray) -> Batch:
-        """The clip of a second as the model takes it, on its device."""
-        frames_TCHW = _channels_first(np.stack(moment.pictures[len(self._looks) :]))
-        actions = np.zeros((len(boxes), self.networks.labels.num_actions), np.float32)
-        key, view = ("", "", moment.time), self.networks.view
-        clip = one_clip(frames_TCHW, boxes.astype(np.float32), actions, key, view)
-        device = next(self.networks.model.parameters()).device
-        return collate([clip], self.networks.multiple).to(device)
 
 
 def _channels_first(pictures_THWC: np.ndarray) -> Tensor:

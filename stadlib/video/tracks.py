@@ -39,10 +39,6 @@ class Tracks:
         new = [place for place in range(len(boxes)) if place not in joined]
         joined |= {place: self.number + count for count, place in enumerate(new, 1)}
         numbers = [joined[place] for place in range(len(boxes))]
-        self.replay(time, numbers, boxes)
-        return numbers
-
-    def replay(self, time: float, numbers: list[int], boxes: np.ndarray) -> None:
-        """Store a look whose persons are known."""
         self.number = max([self.number, *numbers])
         self.known |= {n: (time, box) for n, box in zip(numbers, boxes, strict=True)}
+        return numbers
