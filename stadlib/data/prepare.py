@@ -34,28 +34,12 @@ ANNOTATED = (902.0, 1798.0)  # AVA's first and last keyframe
 _CLIP = re.compile(r"(?P<video>.+)_(?P<first>\d{6})_\d{6}")  # CVDF's name of a Kinetics clip
 _AVA = "https://s3.amazonaws.com/ava-dataset"
 _KINETICS = "https://storage.googleapis.com/deepmind-media/Datasets/ava_kinetics_v1_0.tar.gz"
-_CVDF = "https://s3.amazonaws.com/kinetics/700_2020"
-_BOXES = "https://dl.fbaipublicfiles.com/video-long-term-feature-banks/data/ava/annotations"
-_FETCH = f"""\
-AVA v2.2 annotations (research.google.com/ava): {_AVA}/annotations/ava_v2.2.zip -> \
-{{root}}/annotations
-AVA movies' names: {_AVA}/annotations/ava_file_names_trainval_v2.1.txt (.._test_..) -> \
-(tells which movies)
-AVA movies, one by one (CVDF): {_AVA}/trainval/<name>, {_AVA}/test/<name> -> {{root}}/videos/ava
-AVA-Kinetics v1.0 annotations (DeepMind): {_KINETICS} -> {{root}}/annotations
-Kinetics-700 clips (CVDF): https://github.com/cvdfoundation/kinetics-dataset -> \
-{{root}}/videos/kinetics
-their archives' lists: {_CVDF}/train/k700_2020_train_path.txt (../val/k700_2020_val_path.txt, \
-../test/..); these are of K700-2020, while AVA-Kinetics annotates K700 of 2019: some clips are not \
-among them
-AVA's person boxes (FAIR; use scores from 0.8 on): {_BOXES}/ava_train_predicted_boxes.csv \
-(ava_val_.., ava_test_..) -> {{root}}/boxes/v3_ava_train.csv (v3_ava_val.csv, v3_ava_test.csv)
-"""
 
 
 def what_to_fetch(layout: AvaLayout) -> list[str]:
     """Where everything is published and where it belongs, a line each."""
-    return _FETCH.format(root=layout.root).splitlines()
+    text = Path(__file__).with_name("published.txt").read_text(encoding="utf-8")
+    return text.format(root=layout.root).splitlines()
 
 
 def found_videos(layout: AvaLayout, source: str) -> dict[str, Path]:

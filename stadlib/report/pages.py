@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from html import escape
 from pathlib import Path
+from string import Template
 
 import nbformat
 from nbconvert import HTMLExporter
@@ -16,40 +17,6 @@ from stadlib.base import InputError, published_dir, whole_folder
 from stadlib.report import claims, readme
 
 NOTEBOOKS = published_dir("paper").parents[1] / "notebooks"
-_OPENING = """\
-# Relation Modeling in Spatio-Temporal Action Localization: a study that runs
-
-These pages were run at the scale `mini`, on a *miniature world* that the study renders itself. They
-show what this implementation does, **not** that the paper's claims hold on real video.
-
-"""
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ max-width: 80rem; margin: 0 auto; padding: 1rem; font-family: sans-serif; }}
-p, li, blockquote {{ max-width: 46rem; line-height: 1.5; }}
-img, video {{ max-width: 100%; height: auto; }}
-pre, .output_html, .rendered_html {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: 0.85rem; }}
-th, td {{ padding: 0.3rem 0.6rem; border-bottom: 1px solid #d9dfe5; text-align: left; }}
-.prompt, .anchor-link {{ display: none; }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
-_LEDGER = """\
-## The ledger of claims
-
-Every claim of the paper: its difference in points, ours with the 95 % interval over seeds, and a
-verdict."""
 
 
 def write_pages(out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
@@ -61,16 +28,21 @@ def write_pages(out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
         raise InputError(f"{notebooks}: no notebook; run this command from a checkout")
     titles = {name: page.cells[0].source.split("\n")[0][2:] for name, page in pages.items()}
     links = "\n".join(f"- [{title}]({name}.html)" for name, title in titles.items())
-    texts = (_OPENING + links, _LEDGER, claims.markdown(), "## Table 1", readme.full_table())
-    cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
+    parts = {"links": links, "ledger": claims.markdown(), "table": readme.full_table()}
+    cells = [nbformat.v4.new_markdown_cell(_filled("index.md", **parts))]
     pages = {"index": nbformat.v4.new_notebook(cells=cells), **pages}
     exporter = HTMLExporter(template_name="basic", embed_images=True)
     with whole_folder(out) as folder:
         for name, page in pages.items():
             body, _ = exporter.from_notebook_node(page)
-            html = _PAGE.format(title=escape(titles.get(name, "stadlib")), body=body)
+            html = _filled("page.html", title=escape(titles.get(name, "stadlib")), body=body)
             (folder / f"{name}.html").write_text(html, encoding="utf-8")
     return [out / f"{name}.html" for name in pages]
+
+
+def _filled(name: str, **parts: str) -> str:
+    """A text file beside this one with its ``$parts`` filled in."""
+    return Template(Path(__file__).with_name(name).read_text(encoding="utf-8")).substitute(parts)
 
 
 def _read(path: Path) -> nbformat.NotebookNode:
