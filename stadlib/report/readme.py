@@ -17,18 +17,19 @@ def update(root: Path) -> list[Path]:
     """Write every file that is made from ``results/`` below a checkout's root; returns them."""
     measured = claims.measured()
     results = root / "results"
-    for path, name, text in (
-        (root / "README.md", "fact", fact()),
-        (root / "README.md", "results", short_table()),
-        (results / "table1.md", "results", full_table()),
-        (results / "claims.md", "claims", claims.markdown(measured)),
-        (results / "paper" / "fidelity.md", "rows", fidelity()),
-    ):
-        rewrite(path, name, text)
+    sections = {
+        (root / "README.md", "fact"): fact(),
+        (root / "README.md", "results"): short_table(),
+        (results / "table1.md", "results"): full_table(),
+        (results / "claims.md", "claims"): claims.markdown(measured),
+        (results / "paper" / "fidelity.md", "rows"): fidelity(),
+    }
+    for place, text in sections.items():
+        rewrite(*place, text)
     write_whole(results / "claims.csv", claims.csv(measured))
     write_whole(results / "pictures" / "gain.png", gain_chart().png())
-    names = ("table1.md", "claims.md", "claims.csv", "paper/fidelity.md", "pictures/gain.png")
-    return [root / "README.md", *(results / name for name in names)]
+    paths = [path for path, _ in sections]
+    return [*dict.fromkeys(paths), results / "claims.csv", results / "pictures" / "gain.png"]
 
 
 def rewrite(path: Path, name: str, section: str) -> None:
