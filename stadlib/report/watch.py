@@ -1,4 +1,4 @@
-"""What a run is doing, read from its log lines, checkpoints' times and record.
+"""What a run is doing, read from its log lines and record.
 
 Nothing is opened for writing and no torch is loaded, so that watching never disturbs a run.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from pathlib import Path
 
 from stadlib.base import InputError
@@ -21,9 +22,8 @@ def status(folder: Path, now: float | None = None) -> list[str]:
         raise InputError(f"{folder}: no experiment.json; name the folder of a run")
     experiment = from_dict(json.loads(path.read_text()))
     lines = [folder.name]
-    for number, stage in enumerate(experiment.stages, 1):
-        clips = stage.batch if stage.train == "all" else None
-        first, *others = _stage_lines(stage_folder(experiment, number), clips, now)
+    for number in range(1, len(experiment.stages) + 1):
+        first, *others = _stage_lines(stage_folder(experiment, number), now)
         lines += [f"stage {number} of {len(experiment.stages)}: {first}", *others]
     if record.is_file():
         means = {name: found["mAP"] for name, found in read_record(record).metrics.items()}
@@ -32,23 +32,18 @@ def status(folder: Path, now: float | None = None) -> list[str]:
     return lines
 
 
-def _stage_lines(folder: Path, clips: int | None, now: float) -> list[str]:
-    """One stage: how far, how well, how fast; ``clips`` is the size of a batch of clips."""
-    path, checkpoint = folder / "log.jsonl", folder / "checkpoint.pt"
-    if not path.is_file():
-        return ["not begun"]
-    log = read_log(path)
+def _stage_lines(folder: Path, now: float) -> list[str]:
+    """One stage: how far, how well, how fast."""
+    path = folder / "log.jsonl"
+    log = read_log(path) if path.is_file() else []
     if not log:
-        return ["begun, nothing logged yet"]
+        return ["begun, nothing logged yet" if path.is_file() else "not begun"]
     last, loss = log[-1], log[0]["loss"]
     done, total = last["iteration"] + 1, last["iterations"]
     for line in log[1:]:
         loss += 0.2 * (line["loss"] - loss)  # smoothed over about ten lines
     words = f"iteration {done} of {total} ({done / total:.0%}), loss {loss:.4f} (smoothed)"
     words += f", lr {last['lr']:.3g}"
-    saved = _span(now - checkpoint.stat().st_mtime) if checkpoint.is_file() else ""
-    if done == total and saved:
-        return [words, f"  trained {saved} ago"]
     recent = [last]
     for line in reversed(log[-20:-1]):  # one process's: its clock starts at 0 after a restart
         if line["seconds"] > recent[-1]["seconds"]:
@@ -56,12 +51,9 @@ def _stage_lines(folder: Path, clips: int | None, now: float) -> list[str]:
         recent.append(line)
     seconds = last["seconds"] - recent[-1]["seconds"]
     details = [f"last line {_span(now - path.stat().st_mtime)} ago"]
-    details += [f"checkpoint {saved} ago"] if saved else []
-    if seconds > 0:
+    if seconds > 0 and done < total:
         speed = (last["iteration"] - recent[-1]["iteration"]) / seconds
-        words += f", {speed:.3g} iterations/s"
-        words += f" = {speed * clips:.3g} clips/s" if clips else ""
-        words += f", {_span((total - done) / speed)} left"
+        words += f", {speed:.3g} iterations/s, {_span((total - done) / speed)} left"
         if "data_seconds" in last:
             waited = sum(line["data_seconds"] for line in recent[:-1])
             details.append(f"waiting for data {waited / seconds:.0%}")
@@ -82,10 +74,4 @@ def read_log(path: Path) -> list[dict]:
 
 
 def _span(seconds: float) -> str:
-    """A span of time in its two largest units."""
-    whole = max(0, round(seconds))
-    units = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
-    for size, unit, smaller, name in units:
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // smaller} {name}"
-    return f"{whole} s"
+    return str(timedelta(seconds=max(0, round(seconds))))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import takewhile
 from pathlib import Path
+from textwrap import wrap
 
 import cv2
 import matplotlib
@@ -24,6 +25,7 @@ from stadlib.video.sightings import Playback, Seen, Sighting
 
 DARK, LIGHT, FAINT = (24, 24, 24), (255, 255, 255), (150, 150, 150)
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+WIDE = 0.7  # of a letter's height: as wide as a letter is at most, on average
 FAST = {"gop": None, "threads": 0, "index_first": True}  # of a drawn video
 
 
@@ -88,7 +90,9 @@ class Overlay:
             for action, score in actions[:most]:
                 bar = (left, y, left + score * (right - left), y + letter + 3)
                 draw.rectangle(bar, self._colors[action])
-                words = self._fitting(shortened(self._names[action]), right - left - 3 * letter)
+                fits = int((right - left - 3 * letter) / (WIDE * letter))
+                words = shortened(self._names[action])
+                words = words if len(words) <= fits else f"{words[: fits - 1].rstrip()}…"
                 draw.text((left + 3, y + 1), words, LIGHT, font)
                 text = f"{score:.2f}".removeprefix("0")
                 draw.text((right - 2, y + 1), text, LIGHT, font, anchor="ra")
@@ -97,20 +101,9 @@ class Overlay:
         draw.text((right, height - 2), clock, FAINT, font, "rd")
         return np.array(image)
 
-    def _fitting(self, words: str, width: float) -> str:
-        whole = words
-        while words and self._font.getlength(words if words is whole else words + "…") > width:
-            words = words[:-1]
-        return words if words is whole else words.rstrip() + "…"
-
     def _draw_warning(self, words: str, width: int) -> np.ndarray:
-        letter, lines = self._letter, []
-        for word in words.split():
-            longer = f"{lines[-1]} {word}" if lines else word
-            if lines and self._font.getlength(longer) <= width - letter:
-                lines[-1] = longer
-            else:
-                lines.append(word)
+        letter = self._letter
+        lines = wrap(words, int((width - letter) / (WIDE * letter)))
         height = (len(lines) * (letter + 4) + 8) // 2 * 2 if words else 0
         image = Image.new("RGB", (width, max(1, height)), ALARM)
         for number, line in enumerate(lines):
