@@ -292,7 +292,7 @@ def readme(*, root: Annotated[Path | None, "a checkout; default: this one"] = No
 
 def report(*, out: Annotated[Path, "a new folder"]) -> None:
     """Write the committed notebooks and the ledger of claims as web pages."""
-    from stadlib.report.pages import write_pages  # noqa: PLC0415  (nbconvert)
+    from stadlib.report.readme import write_pages  # noqa: PLC0415  (nbconvert)
 
     pages = write_pages(out)
     print(f"{pages[0]}: open it in a browser; {len(pages)} pages")

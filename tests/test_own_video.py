@@ -12,8 +12,8 @@ import pytest
 from stadlib.base import InputError
 from stadlib.data.stream import Stream, around
 from stadlib.data.video import read_frames
+from stadlib.video.scorer import GONE, Tracks
 from stadlib.video.sightings import Look, Sighting, SightingFile
-from stadlib.video.tracks import GONE, Tracks
 
 TICK = Fraction(1, 90_000)
 LEFT, RIGHT = [0.1, 0.2, 0.3, 0.9], [0.6, 0.2, 0.8, 0.9]

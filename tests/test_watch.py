@@ -11,7 +11,7 @@ import pytest
 from stadlib import recipes
 from stadlib.base import InputError, stage_dir
 from stadlib.cli import main
-from stadlib.report.watch import read_log, status
+from stadlib.run_commands import read_log, status
 from stadlib.study import find_run, make_record, write_record
 
 
