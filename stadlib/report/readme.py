@@ -110,21 +110,16 @@ def fidelity() -> str:
     tally = Counter(row["status"] for row in rows)
     numbers = ", ".join(f"{number} {status}" for status, number in tally.items())
     header = ["", "the paper", "code", "here", "status", "whose choice", "changed by", "at mini"]
-    effects = _choices_in_words()
+    effects = defaultdict(list)  # of other words, by field
+    for (field, word), effect in scores.choice_effects().xs("A+K", level="source").iterrows():
+        effects[field.split(":")[0]].append(f"{word}: {_in_words(*effect)}")
     table = []
     for row in rows:
         code = " ".join(f"`{name.removeprefix('stadlib.')}`" for name in row["code"])
         words = [row[key] for key in ("ours", "status", "origin", "change")]
-        table.append([row["section"], row["says"], code, *words, effects.get(row.get("mini"), "")])
+        mini = "; ".join(effects[row.get("mini")])
+        table.append([row["section"], row["says"], code, *words, mini])
     return f"Of {len(rows)} statements: {numbers}.\n\n{scores.markdown(header, table)}"
-
-
-def _choices_in_words() -> dict[str, str]:
-    """What other words are worth at mini, by field (:func:`.scores.choice_effects`)."""
-    texts, effects = defaultdict(list), scores.choice_effects().xs("A+K", level="source")
-    for (field, word), effect in effects.iterrows():
-        texts[field.split(":")[0]].append(f"{word}: {_in_words(*effect)}")
-    return {field: "; ".join(words) for field, words in texts.items()}
 
 
 @style.in_style

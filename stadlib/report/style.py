@@ -85,6 +85,13 @@ def name_groups(axes: Axes, apart: float = 0.15) -> None:
         axes.text(1 - (2 - place) * apart, 1.02, GROUP_NAMES[name], **style)
 
 
+def warn(figure: Figure, text: str) -> None:
+    """Write a warning in white on red at a figure's top."""
+    red = {"facecolor": ALARM, "edgecolor": "none", "boxstyle": "square,pad=0.3"}
+    look = {"color": "white", "weight": "bold", "fontsize": 7, "va": "top", "bbox": red}
+    figure.text(0.008, 1 - 0.05 / figure.get_figheight(), text, **look)
+
+
 @in_style
 def unrun() -> NotebookFigure:
     """A figure in the place of one whose numbers nobody has measured yet."""

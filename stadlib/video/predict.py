@@ -152,25 +152,17 @@ def predict(
     scale: str = "mini",
     progress: MakeProgress = Progress,
 ) -> Prediction:
-    """Watch a video and write what is seen.
+    """Watch a video (a path, or ``miniature``: a movie of that world) and write what is seen.
 
-    Args:
-        video: path of a file; ``miniature`` for a validation movie of the miniature world.
-        out: folder of the results; by default one under ``results/predictions``.
-        weights: a run's folder, its name or part of it; a published detector of ``stadlib
-            weights``, which is downloaded if need be; ``miniature`` for the study's t-only row,
-            which is trained if need be. ``default``: of a real video the best published detector
-            that lies on this machine, else ``miniature``.
-        detector: ``v1``, ``v2``, ``v3`` of the run's scale, ``torchvision:NAME``, a ``FILE.pt``, or
-            a file of boxes (``.csv``, ``.json``, ``.pkl``), of which those of the video's name, of
-            the scored seconds and of a score of 0.8 or more are used. ``default``: ``v3``, with a
-            published detector ``torchvision:fasterrcnn_resnet50_fpn_v2``.
-        every: seconds from one that is scored to the next.
-        scale: of the miniature model and movie: ``smoke`` or ``mini``.
-        progress: makes the progress of a named task.
+    ``out`` is the folder of the results. ``weights`` is a run (its folder, its name or part of it),
+    a published detector of ``stadlib weights``, or ``miniature``, the study's t-only row, which is
+    trained if need be; ``default`` takes the best published one that lies here for a real video.
+    ``detector`` is ``v1``, ``v2`` or ``v3`` of the run's scale, ``torchvision:NAME``, a ``FILE.pt``
+    or a file of boxes, of which those of the video's name, of the scored seconds, ``every`` so many
+    apart, and of a score of 0.8 or more are used. ``default`` is ``v3``, with a published detector
+    :data:`.scorer.DETECTOR`. ``scale`` is that of the miniature model and movie.
 
-    Raises:
-        ConfigError, InputError: one line that says what to do.
+    A ConfigError or an InputError says in one line what to do.
     """
     _check(video, detector, every, scale)
     from stadlib.video import scorer  # noqa: PLC0415  (torch)
