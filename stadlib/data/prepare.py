@@ -206,17 +206,23 @@ def encode(source: str, path: Path, target: Path, start: float, side: int = SIDE
     stream, first, last = Stream(path, largest=side), 0.0, math.inf
     if source == "ava":
         first, last = ANNOTATED[0] - MARGIN - start, ANNOTATED[1] + MARGIN - start
+    clock = probe(path).seconds
+    whole = int(((clock >= first) & (clock <= last)).sum())
     frames = dropwhile(lambda shown: shown.time < first, stream.frames(first))
     frames = takewhile(lambda shown: shown.time <= last, frames)
+    if not whole or (begin := next(frames, None)) is None:
+        raise InputError(
+            f"{path}: lasts from {start:g} to {start + clock[-1]:g} s: no frame near AVA's "
+            "keyframes, 902 to 1798 s; fetch the whole movie"
+        )
     try:
-        if (begin := next(frames, None)) is None:
-            raise InputError(
-                f"{path}: lasts from {start:g} to {start + stream.duration:g} s: no frame near "
-                "AVA's keyframes, 902 to 1798 s; fetch the whole movie"
-            )
         write_frames(target, chain([begin], frames), stream.rate, crf=20, gop=30)
     except av.FFmpegError as error:  # the encoder's: the decoder's are InputErrors
         if error.errno == errno.ENOSPC:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
         raise InputError(f"{path}: cannot be encoded ({error.strerror}); fetch it") from error
+    count = len(probe(target).pts)
+    if count < whole - 1:  # one frame, at an end, may be lost to rounding
+        target.unlink()
+        raise InputError(f"{path}: only {count} of {whole} frames can be decoded; fetch it")
     return start + begin.time
