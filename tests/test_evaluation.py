@@ -19,9 +19,9 @@ from stadlib.data.labels import AVA_ACTIONS, LabelMap, read_label_map, write_lab
 from stadlib.data.rows import COLUMNS, NO_LABEL, read_rows
 from stadlib.evaluation.average_precision import (
     Result,
-    _class_aps,
     bootstrap,
     bootstrap_classes,
+    class_aps,
     frame_map,
     result,
     tie_interval,
@@ -306,7 +306,7 @@ def test_a_video_of_weight_two_equals_two_copies() -> None:
 
     weights = np.array([drawn[video] for video in matches.videos], dtype=float)
     expected = frame_map(copies(truth), copies(found), LABELS).mAP
-    assert np.nanmean(_class_aps(matches, weights)) == pytest.approx(expected, abs=1e-12)
+    assert np.nanmean(class_aps(matches, weights)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_bootstrap_brackets_its_estimate_and_pairs_its_difference() -> None:

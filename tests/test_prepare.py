@@ -159,7 +159,7 @@ def test_a_movie_without_the_annotated_time_or_room_for_it_is_told(tmp_path, mon
     def full(*args, **options) -> None:
         raise av.error.OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(prepare, "write_video", full)
+    monkeypatch.setattr(prepare, "write_frames", full)
     with pytest.raises(OSError, match=r"No space left.*o\.mp4"):
         encode("kinetics", path, tmp_path / "o.mp4", 0.0)
     assert not (tmp_path / "o.mp4").exists()

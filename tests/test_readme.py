@@ -13,7 +13,7 @@ from pkgutil import resolve_name
 
 import pytest
 
-from stadlib import cli, study
+from stadlib import cli, options, run_commands, study
 from stadlib.base import runs_dir
 from stadlib.cli import main
 from stadlib.recipes import CHOICES, MEMORY_CHOICES
@@ -49,8 +49,8 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("command", commands())
 def test_a_command_is_understood(command, monkeypatch, tmp_path):
-    call = cli.parse(shlex.split(command))
-    if call.func is cli.train:  # its words select rows
+    call = options.parse(cli.COMMANDS, shlex.split(command))
+    if call.func is run_commands.train:  # its words select rows
         rows: list[Experiment] = []
 
         def run(row: Experiment, **options):
@@ -59,7 +59,7 @@ def test_a_command_is_understood(command, monkeypatch, tmp_path):
             return study.make_record(row, metrics, {}, study.run_folder(row))
 
         monkeypatch.setattr(study, "run", run)
-        monkeypatch.setattr(cli, "_measure_detectors", lambda *words: None)
+        monkeypatch.setattr(run_commands, "_measure_detectors", lambda *words: None)
         numbers = {"train": 5_000, "val": 500}
         size = Size(numbers, {split: {"walk": 90} for split in numbers}, 4)
         monkeypatch.setattr(own_data, "size", lambda row: size)

@@ -16,6 +16,7 @@ from stadlib.data.labels import LASTING, group
 from stadlib.models.heads import MemoryTokens
 from stadlib.models.losses import ActionLoss
 from stadlib.recipes.experiment import from_dict
+from stadlib.report import journey as journey_of
 from stadlib.report import tour
 from stadlib.training import build, stages
 
@@ -46,7 +47,7 @@ def test_a_walk_ends_where_the_model_does(head):
         seconds_BM=torch.tensor([[-2, -1, 1, 2, 3], [-1, 1, 0, 0, 0]]),
         boxes_BM4=torch.rand(2, REMEMBERED, 2).sort().values.repeat(1, 1, 2),
     )
-    steps = tour.walk(model.train(), batch, memory)
+    steps = journey_of.walk(model.train(), batch, memory)
     inputs = stages.model_inputs(batch)
     with torch.inference_mode():
         assert torch.equal(steps["logits_NA"], model.eval()(*inputs, memory)[0])

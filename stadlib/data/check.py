@@ -119,8 +119,18 @@ def _durations(
     """Seconds of the sound videos, and a line for each of the others."""
     durations: dict[_Video, float] = {}
     broken: list[str] = []
+
+    def duration(video: _Video) -> float | str:
+        try:
+            path = layout.video_file(*video)
+            seconds = probe(path).duration
+            read_frames(path, [seconds])  # decodes the last group of pictures
+        except InputError as error:
+            return str(error)
+        return seconds
+
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        answers = pool.map(lambda video: _duration(layout, video), videos)
+        answers = pool.map(duration, videos)
         for done, (video, answer) in enumerate(zip(videos, answers, strict=True), 1):
             if isinstance(answer, str):
                 broken.append(f"{answer} (named in {videos[video][0]})")
@@ -129,17 +139,6 @@ def _durations(
             if progress:
                 progress(done, len(videos), "videos")
     return durations, broken
-
-
-def _duration(layout: AvaLayout, video: _Video) -> float | str:
-    """Seconds of a sound video, or what is wrong with it."""
-    try:
-        path = layout.video_file(*video)
-        seconds = probe(path).duration
-        read_frames(path, [seconds])  # decodes the last group of pictures
-    except InputError as error:
-        return str(error)
-    return seconds
 
 
 def _outside(layout: AvaLayout, tables: _Tables, durations: dict[_Video, float]) -> Iterator[str]:

@@ -11,21 +11,21 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from fractions import Fraction
-from itertools import product
+from itertools import chain, dropwhile, product, takewhile
 from pathlib import Path
 
 import av
-import numpy as np
 
 from stadlib.base import InputError, Report, write_whole
 from stadlib.data.layout import LABEL_MAP_FILE, SOURCES, SPLITS, VIDEO_SUFFIXES, AvaLayout
-from stadlib.data.video import VideoInfo, opened, probe, write_video
+from stadlib.data.stream import Stream, write_frames
+from stadlib.data.video import probe
 
 SAVE_EVERY = 100  # files; an interruption loses no more than these
 SIDE = 320  # pixels of the short side that training reads; smaller videos are not enlarged
@@ -34,28 +34,12 @@ ANNOTATED = (902.0, 1798.0)  # AVA's first and last keyframe
 _CLIP = re.compile(r"(?P<video>.+)_(?P<first>\d{6})_\d{6}")  # CVDF's name of a Kinetics clip
 _AVA = "https://s3.amazonaws.com/ava-dataset"
 _KINETICS = "https://storage.googleapis.com/deepmind-media/Datasets/ava_kinetics_v1_0.tar.gz"
-_CVDF = "https://s3.amazonaws.com/kinetics/700_2020"
-_BOXES = "https://dl.fbaipublicfiles.com/video-long-term-feature-banks/data/ava/annotations"
-_FETCH = f"""\
-AVA v2.2 annotations (research.google.com/ava): {_AVA}/annotations/ava_v2.2.zip -> \
-{{root}}/annotations
-AVA movies' names: {_AVA}/annotations/ava_file_names_trainval_v2.1.txt (.._test_..) -> \
-(tells which movies)
-AVA movies, one by one (CVDF): {_AVA}/trainval/<name>, {_AVA}/test/<name> -> {{root}}/videos/ava
-AVA-Kinetics v1.0 annotations (DeepMind): {_KINETICS} -> {{root}}/annotations
-Kinetics-700 clips (CVDF): https://github.com/cvdfoundation/kinetics-dataset -> \
-{{root}}/videos/kinetics
-their archives' lists: {_CVDF}/train/k700_2020_train_path.txt (../val/k700_2020_val_path.txt, \
-../test/..); these are of K700-2020, while AVA-Kinetics annotates K700 of 2019: some clips are not \
-among them
-AVA's person boxes (FAIR; use scores from 0.8 on): {_BOXES}/ava_train_predicted_boxes.csv \
-(ava_val_.., ava_test_..) -> {{root}}/boxes/v3_ava_train.csv (v3_ava_val.csv, v3_ava_test.csv)
-"""
 
 
 def what_to_fetch(layout: AvaLayout) -> list[str]:
     """Where everything is published and where it belongs, a line each."""
-    return _FETCH.format(root=layout.root).splitlines()
+    text = Path(__file__).with_name("published.txt").read_text(encoding="utf-8")
+    return text.format(root=layout.root).splitlines()
 
 
 def found_videos(layout: AvaLayout, source: str) -> dict[str, Path]:
@@ -219,54 +203,26 @@ def encode(source: str, path: Path, target: Path, start: float, side: int = SIDE
     ``start`` is that of ``path``. Raises InputError for a file that cannot be read or has no
     annotated frame, OSError if the disk is full.
     """
-    info = probe(path)
-    seconds = start + info.seconds
-    kept = np.arange(len(seconds))
+    stream, first, last = Stream(path, largest=side), 0.0, math.inf
     if source == "ava":
-        first, last = ANNOTATED[0] - MARGIN, ANNOTATED[1] + MARGIN
-        kept = np.flatnonzero((seconds >= first) & (seconds <= last))
-    if not len(kept):
+        first, last = ANNOTATED[0] - MARGIN - start, ANNOTATED[1] + MARGIN - start
+    clock = probe(path).seconds
+    whole = int(((clock >= first) & (clock <= last)).sum())
+    frames = dropwhile(lambda shown: shown.time < first, stream.frames(first))
+    frames = takewhile(lambda shown: shown.time <= last, frames)
+    if not whole or (begin := next(frames, None)) is None:
         raise InputError(
-            f"{path}: lasts from {seconds[0]:g} to {seconds[-1]:g} s: no frame near AVA's "
+            f"{path}: lasts from {start:g} to {start + clock[-1]:g} s: no frame near AVA's "
             "keyframes, 902 to 1798 s; fetch the whole movie"
         )
-    with opened(path) as (_, stream):
-        rate = stream.guessed_rate or stream.average_rate or Fraction(25)
-        names = ("color_range", "colorspace", "color_primaries", "color_trc")
-        colors = {name: getattr(stream.codec_context, name) for name in names}
     try:
-        frames = _small_frames(path, info, kept, side)
-        write_video(target, frames, rate, crf=20, gop=30, colors=colors)
+        write_frames(target, chain([begin], frames), stream.rate, crf=20, gop=30)
     except av.FFmpegError as error:  # the encoder's: the decoder's are InputErrors
         if error.errno == errno.ENOSPC:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
         raise InputError(f"{path}: cannot be encoded ({error.strerror}); fetch it") from error
-    return float(seconds[kept[0]])
-
-
-def _small_frames(path: Path, info: VideoInfo, kept: np.ndarray, side: int) -> Iterator:
-    """The kept frames, which follow each other, scaled and with the times they had."""
-    scale = min(1.0, side / min(info.width, info.height))
-    width, height = (max(2, 2 * round(n * scale / 2)) for n in (info.width, info.height))
-    count, position, counted = 0, -1, not len(info.keyframes)
-    with opened(path) as (container, stream):
-        base = stream.time_base or Fraction(1, 90_000)
-        unit = info.time_base / float(base)
-        start = np.searchsorted(info.keyframes[:, 0], info.pts[kept[0]], side="right") - 1
-        if start > 0:
-            container.seek(int(info.keyframes[start, 1]), backward=True, stream=stream)
-        for frame in container.decode(stream):
-            position += 1
-            if not counted and frame.pts is not None:
-                position = int(np.searchsorted(info.pts, frame.pts))
-            if position > kept[-1]:
-                break
-            if position >= kept[0]:
-                small = frame.reformat(width, height, "yuv420p", interpolation="AREA")
-                small.pict_type = av.video.frame.PictureType.NONE  # not the old file's keyframes
-                elapsed = int(info.pts[position] - info.pts[kept[0]])
-                small.pts, small.time_base = round(elapsed * unit), base
-                count += 1
-                yield small
-    if count != len(kept):
-        raise InputError(f"{path}: only {count} of {len(kept)} frames can be decoded; fetch it")
+    count = len(probe(target).pts)
+    if count < whole - 1:  # one frame, at an end, may be lost to rounding
+        target.unlink()
+        raise InputError(f"{path}: only {count} of {whole} frames can be decoded; fetch it")
+    return start + begin.time

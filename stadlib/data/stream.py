@@ -8,8 +8,9 @@ the decoder, so a large picture is never held in RGB. Time 0 is the first frame,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -19,8 +20,9 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from stadlib.base import InputError
-from stadlib.data.video import FALLBACK_RATE, TIME_SLACK, opened, require_whole
+from stadlib.data.video import FALLBACK_RATE, TIME_SLACK, opened, require_whole, write_video
 
+TICKS = 90_000  # a second; any frame rate's times are whole numbers of it, or nearly
 _BEFORE = 1.0  # seconds to seek ahead of what is wanted: decoders need some frames to get going
 
 
@@ -110,14 +112,12 @@ class Moment:
     end: float
 
 
-def around(
-    stream: Stream, every: float, offsets: Sequence[float], first: int = 0
-) -> Iterator[Moment]:
+def around(stream: Stream, every: float, offsets: Sequence[float]) -> Iterator[Moment]:
     """The pictures around every moment of a regular clock, while the video runs.
 
-    Moment ``k`` is at ``k * every`` seconds, from ``first`` on up to the last frame. Its pictures
-    are in the order of ``offsets``, in seconds from the moment, the largest 0 or more. Each is the
-    one that :func:`.video.read_frames` gives. Only pictures that a moment needs are made.
+    Moment ``k`` is at ``k * every`` seconds, up to the last frame. Its pictures are in the order of
+    ``offsets``, in seconds from the moment, the largest 0 or more. Each is the one that
+    :func:`.video.read_frames` gives. Only pictures that a moment needs are made.
     """
     wanted = np.asarray(offsets, np.float64)
     earliest, latest = wanted.min(), wanted.max()
@@ -127,8 +127,8 @@ def around(
         begun = [picture for begin, picture in kept if begin <= time + TIME_SLACK]
         return begun[-1] if begun else kept[0][1]
 
-    now = first * every
-    for shown, following in pairwise(chain(stream.frames(max(0.0, now + earliest)), [None])):
+    number, now = 0, 0.0
+    for shown, following in pairwise(chain(stream.frames(), [None])):
         until = following.time if following else np.inf
         # Does a moment ask for a time from the beginning of this frame up to the next frame?
         ticks = (np.array([[shown.time], [until]]) - TIME_SLACK - wanted) / every
@@ -138,8 +138,8 @@ def around(
         end = shown.time if until == np.inf else np.inf
         while now + latest < until - TIME_SLACK and now <= end + TIME_SLACK:
             yield Moment(now, [at(now + offset) for offset in wanted], end)
-            first += 1
-            now = first * every
+            number += 1
+            now = number * every
             while len(kept) > 1 and kept[1][0] <= now + earliest + TIME_SLACK:
                 kept.popleft()
 
@@ -152,3 +152,18 @@ def picture_at(stream: Stream, time: float) -> np.ndarray:
             break
         shown = following
     return shown.picture()
+
+
+def write_frames(path: Path, frames: Iterable[Shown], rate: float, **options: object) -> None:
+    """Write frames as :func:`.video.write_video` does, each at its time since the first of them."""
+
+    def timed() -> Iterator[av.VideoFrame]:
+        first = None
+        for shown in frames:
+            ticks = round(shown.time * TICKS)
+            first = ticks if first is None else first
+            frame = av.VideoFrame.from_ndarray(shown.picture(), format="rgb24")
+            frame.pts, frame.time_base = ticks - first, Fraction(1, TICKS)
+            yield frame
+
+    write_video(path, timed(), Fraction(rate).limit_denominator(1001), **options)

@@ -8,7 +8,7 @@ with B-frames) or wrong ones, the file is decoded once and its frames are counte
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -222,7 +222,6 @@ def write_video(
     gop: int | None = 8,
     threads: int = 1,
     index_first: bool = False,
-    colors: Mapping[str, int] | None = None,
 ) -> None:
     """Write H.264 in MP4 without B-frames, whole or not at all; equal frames give equal bytes.
 
@@ -230,7 +229,7 @@ def write_video(
     their own times. With ``qp`` instead of ``crf`` every frame is quantized alike, and bytes do not
     depend on the processor. ``gop``: frames from a keyframe to the next, small for cheap random
     access (None: x264's). With 0 ``threads``, one a core, bytes depend on their number. With
-    ``index_first`` a browser plays while it loads. ``colors``: PyAV's ``colorspace`` etc.
+    ``index_first`` a browser plays while it loads.
     """
     quality = {"crf": str(crf)}
     if qp is not None:
@@ -244,8 +243,6 @@ def write_video(
     ):
         stream = container.add_stream("libx264", rate=Fraction(fps), options=options)
         stream.pix_fmt = "yuv420p"
-        for name, value in (colors or {}).items():
-            setattr(stream.codec_context, name, value)
         for number, picture in enumerate(frames):
             frame = picture
             if isinstance(picture, np.ndarray):

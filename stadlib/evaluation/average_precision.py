@@ -53,21 +53,38 @@ def frame_map(
 
 def result(matches: Matches) -> Result:
     """The APs of matched predictions and their mean."""
-    num_truths = np.bincount(matches.truth_class, minlength=len(matches.ids))
-    ap: dict[int, float | None] = {}
-    for column, action in enumerate(matches.ids):
-        hits = matches.hits[matches.starts[column] : matches.starts[column + 1]]
-        counts = num_truths[column] and (len(hits) or matches.rules.undetected_count)
-        ap[action] = average_precision(hits, int(num_truths[column])) if counts else None
-    measured = [value for value in ap.values() if value is not None]
-    return Result(mAP=float(np.mean(measured)) if measured else nan, AP=ap)
+    aps = class_aps(matches)
+    measured = aps[~np.isnan(aps)]
+    ap = {a: None if isnan(v) else v for a, v in zip(matches.ids, aps.tolist(), strict=True)}
+    return Result(mAP=float(np.mean(measured)) if len(measured) else nan, AP=ap)
 
 
-def average_precision(hits: np.ndarray, num_truths: int) -> float:
-    """AP of predictions that stand from the highest score down, as a fraction."""
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+def average_precision(
+    hits: np.ndarray, num_truths: float, weights: np.ndarray | None = None
+) -> float:
+    """AP, a fraction, of predictions that stand from the highest score down.
+
+    With ``weights`` (D,), whole numbers, each counts so many times.
+    """
+    weights, at = np.ones(len(hits)) if weights is None else weights, np.flatnonzero(hits)
+    ranked, right = np.cumsum(weights)[at], np.cumsum(weights[at])
+    precision = right / np.maximum(ranked, 1.0)  # before the first that counts: 0
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(envelope[hits].sum() / num_truths)
+    return float((envelope * weights[at]).sum() / num_truths)
+
+
+def class_aps(matches: Matches, weight_V: np.ndarray | None = None) -> np.ndarray:
+    """AP of every class, NaN without ground truth; a video may count ``weight_V`` times."""
+    weight_V = np.ones(len(matches.videos)) if weight_V is None else weight_V
+    truth_weights, num_classes = weight_V[matches.truth_video], len(matches.ids)
+    truths = np.bincount(matches.truth_class, weights=truth_weights, minlength=num_classes)
+    weights, values = weight_V[matches.video], np.full(num_classes, np.nan)
+    for column in np.flatnonzero(truths):
+        mine = slice(matches.starts[column], matches.starts[column + 1])
+        if mine.stop > mine.start or matches.rules.undetected_count:
+            hits = matches.hits[mine]
+            values[column] = average_precision(hits, truths[column], weights[mine])
+    return values
 
 
 def tie_interval(matches: Matches) -> tuple[float, float]:
@@ -108,7 +125,7 @@ def bootstrap_classes(
     """The difference in AP of every class with ground truth, as :func:`bootstrap` gives it."""
     sides = [matches, minus]
     samples = np.array([np.subtract(*draw) for draw in _resamples(sides, num_resamples, None)])
-    estimates = np.subtract(*(_class_aps(side, np.ones(len(side.videos))) for side in sides))
+    estimates = np.subtract(*map(class_aps, sides))
     differences = {}
     for column, action in enumerate(matches.ids):
         if not np.isnan(estimates[column]):
@@ -130,27 +147,6 @@ def _resamples(
     for number in range(1, num_resamples + 1):
         weights = np.bincount(generator.integers(len(named), size=len(named)), minlength=len(named))
         weights = np.append(weights, 1).astype(np.float64)
-        yield [_class_aps(side, weights[at]) for side, at in zip(sides, positions, strict=True)]
+        yield [class_aps(side, weights[at]) for side, at in zip(sides, positions, strict=True)]
         if progress is not None:
             progress(number, num_resamples, "resamples")
-
-
-def _class_aps(matches: Matches, weight_V: np.ndarray) -> np.ndarray:
-    """AP of every class where each video counts ``weight_V`` times; NaN without ground truth."""
-    num_classes = len(matches.ids)
-    truth_weights = weight_V[matches.truth_video]
-    truths = np.bincount(matches.truth_class, weights=truth_weights, minlength=num_classes)
-    weights = weight_V[matches.video]
-    values = np.full(num_classes, np.nan)
-    for column in np.flatnonzero(truths):
-        mine = slice(matches.starts[column], matches.starts[column + 1])
-        hits, weight = matches.hits[mine], weights[mine]
-        at = np.flatnonzero(hits)
-        if not (len(hits) or matches.rules.undetected_count):
-            continue
-        ranked = np.cumsum(weight)[at]
-        right = np.cumsum(weight[at])
-        precision = right / np.maximum(ranked, 1.0)  # nothing ranked yet: weights are whole numbers
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        values[column] = float((envelope * weight[at]).sum() / truths[column])
-    return values

@@ -5,22 +5,13 @@ that is slow to import.
 """
 
 from importlib import import_module
-
-_TABLES = (
-    "amount_effect", "beside_paper", "by_class", "by_detector", "by_threshold", "differences",
-    "experiments", "most_changed", "paired_difference", "paper", "paper_by_detector",
-    "person_boxes", "provenance", "reference", "reference_counts", "reference_rows", "stages",
-)  # fmt: skip
-_MODULES = (
-    "beyond", "claims", "figures", "frames", "own_data", "readme", "runs", "scores", "tables",
-    "tour",
-)  # fmt: skip
+from importlib.util import find_spec
 
 
 def __getattr__(name: str) -> object:
     """A submodule or a function of :mod:`stadlib.report.tables`, imported at its first use."""
-    if name in _TABLES:
-        return getattr(import_module("stadlib.report.tables"), name)
-    if name in _MODULES:
-        return import_module(f"stadlib.report.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if find_spec(f"{__name__}.{name}"):
+        return import_module(f"{__name__}.{name}")
+    return getattr(import_module(f"{__name__}.tables"), name)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
-from stadlib.report.style import ALARM, GREY, PERSON_COLORS, WIDTH, NotebookFigure, in_style, unrun
+from stadlib.report.style import GREY, PERSON_COLORS, WIDTH, NotebookFigure, in_style, unrun, warn
 
 LINE, GAP, HEAD = 0.135, 0.3, 0.25  # inches: a caption's line, a title and the air, the head
 FONT = 7
@@ -69,8 +69,7 @@ def frame_grid(
     figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, total), layout="none")
     top, style = 1 - 0.05 / total, {"fontsize": FONT, "weight": "bold", "va": "top"}
     if warning:
-        red = {"facecolor": ALARM, "edgecolor": "none", "boxstyle": "square,pad=0.3"}
-        figure.text(0.008, top, warning, color="white", bbox=red, **style)
+        warn(figure, warning)
     for place, (text, color) in enumerate(legend):
         figure.text(0.005 + place / len(legend), top, text, color=color, **style)
     for number, frame in enumerate(frames):

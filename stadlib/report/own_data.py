@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,17 +80,13 @@ def _as_coco(layout: AvaLayout) -> dict:
         for second, of_second in of_video.groupby("timestamp"):
             image = {"id": len(images), "video_id": number, "frame_id": int(second - start)}
             images.append(image | size)
-            boxes += _coco_boxes(of_second, image["id"], **size)
+            for row in of_second.dropna(subset="x1").itertuples():
+                corner = [row.x1 * facts.width, row.y1 * facts.height]
+                sides = [(row.x2 - row.x1) * facts.width, (row.y2 - row.y1) * facts.height]
+                names = {"category_id": int(row.action_id), "track_id": int(row.person)}
+                boxes.append({"image_id": image["id"], "bbox": corner + sides} | names)
     categories = [{"id": i, "name": labels.name(i)} for i in labels.ids]
     return {"videos": videos, "images": images, "annotations": boxes, "categories": categories}
-
-
-def _coco_boxes(table: pd.DataFrame, image: int, width: int, height: int) -> Iterator[dict]:
-    for row in table.dropna(subset="x1").itertuples():
-        corner = [row.x1 * width, row.y1 * height]
-        box = [*corner, (row.x2 - row.x1) * width, (row.y2 - row.y1) * height]
-        names = {"category_id": int(row.action_id), "track_id": int(row.person)}
-        yield {"image_id": image, "bbox": box} | names
 
 
 def problems(root: Path) -> list[str]:

@@ -1,15 +1,24 @@
-"""What ``stadlib readme`` writes from ``results/``: sections of Markdown files and a chart."""
+"""What is written from ``results/``: sections of Markdown files and a chart by ``stadlib readme``;
+by ``stadlib report`` the committed notebooks and the ledger as pages that ask for nothing online.
+"""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter, defaultdict
+from html import escape
 from math import isnan, nan
 from pathlib import Path
+from string import Template
 
-from stadlib.base import InputError, published_dir, write_whole
+import nbformat
+from nbconvert import HTMLExporter
+
+from stadlib.base import InputError, published_dir, whole_folder, write_whole
 from stadlib.report import claims, scores, style, tables
 
+NOTEBOOKS = published_dir("paper").parents[1] / "notebooks"
 BEST = ("ir-CSN-152", "K700")  # whose rows the README shows
 
 
@@ -17,18 +26,19 @@ def update(root: Path) -> list[Path]:
     """Write every file that is made from ``results/`` below a checkout's root; returns them."""
     measured = claims.measured()
     results = root / "results"
-    for path, name, text in (
-        (root / "README.md", "fact", fact()),
-        (root / "README.md", "results", short_table()),
-        (results / "table1.md", "results", full_table()),
-        (results / "claims.md", "claims", claims.markdown(measured)),
-        (results / "paper" / "fidelity.md", "rows", fidelity()),
-    ):
-        rewrite(path, name, text)
+    sections = {
+        (root / "README.md", "fact"): fact(),
+        (root / "README.md", "results"): short_table(),
+        (results / "table1.md", "results"): full_table(),
+        (results / "claims.md", "claims"): claims.markdown(measured),
+        (results / "paper" / "fidelity.md", "rows"): fidelity(),
+    }
+    for place, text in sections.items():
+        rewrite(*place, text)
     write_whole(results / "claims.csv", claims.csv(measured))
     write_whole(results / "pictures" / "gain.png", gain_chart().png())
-    names = ("table1.md", "claims.md", "claims.csv", "paper/fidelity.md", "pictures/gain.png")
-    return [root / "README.md", *(results / name for name in names)]
+    paths = [path for path, _ in sections]
+    return [*dict.fromkeys(paths), results / "claims.csv", results / "pictures" / "gain.png"]
 
 
 def rewrite(path: Path, name: str, section: str) -> None:
@@ -100,21 +110,16 @@ def fidelity() -> str:
     tally = Counter(row["status"] for row in rows)
     numbers = ", ".join(f"{number} {status}" for status, number in tally.items())
     header = ["", "the paper", "code", "here", "status", "whose choice", "changed by", "at mini"]
-    effects = _choices_in_words()
+    effects = defaultdict(list)  # of other words, by field
+    for (field, word), effect in scores.choice_effects().xs("A+K", level="source").iterrows():
+        effects[field.split(":")[0]].append(f"{word}: {_in_words(*effect)}")
     table = []
     for row in rows:
         code = " ".join(f"`{name.removeprefix('stadlib.')}`" for name in row["code"])
         words = [row[key] for key in ("ours", "status", "origin", "change")]
-        table.append([row["section"], row["says"], code, *words, effects.get(row.get("mini"), "")])
+        mini = "; ".join(effects[row.get("mini")])
+        table.append([row["section"], row["says"], code, *words, mini])
     return f"Of {len(rows)} statements: {numbers}.\n\n{scores.markdown(header, table)}"
-
-
-def _choices_in_words() -> dict[str, str]:
-    """What other words are worth at mini, by field (:func:`.scores.choice_effects`)."""
-    texts, effects = defaultdict(list), scores.choice_effects().xs("A+K", level="source")
-    for (field, word), effect in effects.iterrows():
-        texts[field.split(":")[0]].append(f"{word}: {_in_words(*effect)}")
-    return {field: "; ".join(words) for field, words in texts.items()}
 
 
 @style.in_style
@@ -150,3 +155,42 @@ def gain_chart():
         axes.grid(axis="y", visible=False)
     left.invert_yaxis()
     return figure
+
+
+def write_pages(out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
+    """Render the committed notebooks (two digits and a name) into the new folder ``out``."""
+    if out.exists():
+        raise InputError(f"{out}: exists already; name a new folder")
+    pages = {path.stem: _read(path) for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))}
+    if not pages:
+        raise InputError(f"{notebooks}: no notebook; run this command from a checkout")
+    titles = {name: page.cells[0].source.split("\n")[0][2:] for name, page in pages.items()}
+    links = "\n".join(f"- [{title}]({name}.html)" for name, title in titles.items())
+    parts = {"links": links, "ledger": claims.markdown(), "table": full_table()}
+    cells = [nbformat.v4.new_markdown_cell(_filled("index.md", **parts))]
+    pages = {"index": nbformat.v4.new_notebook(cells=cells), **pages}
+    exporter = HTMLExporter(template_name="basic", embed_images=True)
+    with whole_folder(out) as folder:
+        for name, page in pages.items():
+            body, _ = exporter.from_notebook_node(page)
+            html = _filled("page.html", title=escape(titles.get(name, "stadlib")), body=body)
+            (folder / f"{name}.html").write_text(html, encoding="utf-8")
+    return [out / f"{name}.html" for name in pages]
+
+
+def _filled(name: str, **parts: str) -> str:
+    """A text file beside this one with its ``$parts`` filled in."""
+    return Template(Path(__file__).with_name(name).read_text(encoding="utf-8")).substitute(parts)
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    """A notebook whose links to other notebooks lead to pages, and whose links to code are text."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (ValueError, nbformat.ValidationError, AttributeError) as error:
+        raise InputError(f"{path}: not a notebook ({error}); restore it") from error
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\]\(([\w./-]+)\.ipynb", r"](\1.html", cell.source)
+            cell.source = re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", cell.source)
+    return notebook

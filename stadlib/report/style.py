@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -22,17 +23,7 @@ COLORS = {"pose": "#0072B2", "object": "#C04A00", "person": "#007A5A"}  # AVA's 
 OTHER = "#5B4B8A"  # of actions that are not AVA's
 GROUP_NAMES = {"pose": "pose", "object": "person-object", "person": "person-person"}
 PERSON_COLORS = ("#E69F00", "#56B4E9", "#CC79A7", "#F0E442", "#2BB58A", "#FF7F50")
-_STYLE = {
-    "figure.dpi": 100,
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#E5E5E5",
-    "grid.linewidth": 0.6,
-    "figure.constrained_layout.use": True,
-}
+_STYLE = Path(__file__).with_name("study.mplstyle")
 
 
 def short_name(action_id: int) -> str:
@@ -69,7 +60,7 @@ def in_style(draw: Callable[..., NotebookFigure]) -> Callable[..., NotebookFigur
 
     @wraps(draw)
     def styled(*args: object, **kwargs: object) -> NotebookFigure:
-        with plt.rc_context(_STYLE):
+        with plt.style.context(_STYLE):
             figure = draw(*args, **kwargs)
         plt.close(figure)
         if (ipython := sys.modules.get("IPython")) and (shell := ipython.get_ipython()):
@@ -92,6 +83,13 @@ def name_groups(axes: Axes, apart: float = 0.15) -> None:
     for place, (name, color) in enumerate(COLORS.items()):
         style = {"transform": axes.transAxes, "ha": "right", "weight": "bold", "color": color}
         axes.text(1 - (2 - place) * apart, 1.02, GROUP_NAMES[name], **style)
+
+
+def warn(figure: Figure, text: str) -> None:
+    """Write a warning in white on red at a figure's top."""
+    red = {"facecolor": ALARM, "edgecolor": "none", "boxstyle": "square,pad=0.3"}
+    look = {"color": "white", "weight": "bold", "fontsize": 7, "va": "top", "bbox": red}
+    figure.text(0.008, 1 - 0.05 / figure.get_figheight(), text, **look)
 
 
 @in_style

@@ -75,12 +75,11 @@ def paper(table: int) -> pd.DataFrame:
 def paper_by_detector() -> pd.DataFrame:
     """Table 4 in the form of :func:`by_detector`; the paper gives no intervals."""
     printed = paper(4).replace("-", "100").astype(float).set_axis([*DETECTORS, "GT"])
-    titles = [
-        f"{place} {measure}" for place in PLACES.values() for measure in (PERSON_AP, ACTION_AP)
-    ]
-    columns = pd.MultiIndex.from_product([PLACES.values(), ["AP", "mAP"]])
-    curve = printed[titles].set_axis(columns, axis=1)
-    tables = {place: curve[place] for place in PLACES.values()}
+    names = {PERSON_AP: "AP", ACTION_AP: "mAP"}
+    tables = {
+        place: printed[[f"{place} {name}" for name in names]].set_axis(names.values(), axis=1)
+        for place in PLACES.values()
+    }
     return pd.concat(tables, names=["source", "detector"]).assign(low=nan, high=nan)
 
 
@@ -268,9 +267,10 @@ def _on_rows(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("detector")
 
 
-def _box_aps(boxes: Mapping[str, list[Record]], *of: str) -> list[float]:
-    """Of a version, a source and a measure: one number a seed."""
-    version, source, name = of
+def _box_aps(
+    boxes: Mapping[str, list[Record]], version: str, source: str, name: str
+) -> list[float]:
+    """A measure of a version's boxes, one number a seed."""
     return [percent(record.metrics[source][name]) for record in boxes.get(version, [])]
 
 

@@ -5,13 +5,12 @@ Pictures are RGB. Text is set once and pasted as long as it stays the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from fractions import Fraction
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import takewhile
 from pathlib import Path
+from textwrap import wrap
 
-import av
 import cv2
 import matplotlib
 import numpy as np
@@ -19,15 +18,15 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from stadlib.base import Report
 from stadlib.data.labels import LabelMap
-from stadlib.data.stream import Shown, Stream
-from stadlib.data.video import write_video
+from stadlib.data.stream import Shown, Stream, write_frames
 from stadlib.report.frames import person_color
 from stadlib.report.style import ALARM, action_colors, shortened
 from stadlib.video.sightings import Playback, Seen, Sighting
 
 DARK, LIGHT, FAINT = (24, 24, 24), (255, 255, 255), (150, 150, 150)
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-TICKS = 90_000  # a second; any frame rate's times are whole numbers of it, or nearly
+WIDE = 0.7  # of a letter's height: as wide as a letter is at most, on average
+FAST = {"gop": None, "threads": 0, "index_first": True}  # of a drawn video
 
 
 class Overlay:
@@ -91,7 +90,9 @@ class Overlay:
             for action, score in actions[:most]:
                 bar = (left, y, left + score * (right - left), y + letter + 3)
                 draw.rectangle(bar, self._colors[action])
-                words = self._fitting(shortened(self._names[action]), right - left - 3 * letter)
+                fits = int((right - left - 3 * letter) / (WIDE * letter))
+                words = shortened(self._names[action])
+                words = words if len(words) <= fits else f"{words[: fits - 1].rstrip()}…"
                 draw.text((left + 3, y + 1), words, LIGHT, font)
                 text = f"{score:.2f}".removeprefix("0")
                 draw.text((right - 2, y + 1), text, LIGHT, font, anchor="ra")
@@ -100,20 +101,9 @@ class Overlay:
         draw.text((right, height - 2), clock, FAINT, font, "rd")
         return np.array(image)
 
-    def _fitting(self, words: str, width: float) -> str:
-        whole = words
-        while words and self._font.getlength(words if words is whole else words + "…") > width:
-            words = words[:-1]
-        return words if words is whole else words.rstrip() + "…"
-
     def _draw_warning(self, words: str, width: int) -> np.ndarray:
-        letter, lines = self._letter, []
-        for word in words.split():
-            longer = f"{lines[-1]} {word}" if lines else word
-            if lines and self._font.getlength(longer) <= width - letter:
-                lines[-1] = longer
-            else:
-                lines.append(word)
+        letter = self._letter
+        lines = wrap(words, int((width - letter) / (WIDE * letter)))
         height = (len(lines) * (letter + 4) + 8) // 2 * 2 if words else 0
         image = Image.new("RGB", (width, max(1, height)), ALARM)
         for number, line in enumerate(lines):
@@ -143,27 +133,12 @@ def write_annotated(
         progress(min(round(shown.time), total), total, "seconds")
         return overlay.draw(shown.picture(), shown.time, playback.at(shown.time))
 
-    _encode(path, stream.frames(), draw, stream.rate)
+    drawn = (Shown(shown.time, partial(draw, shown)) for shown in stream.frames())
+    write_frames(path, drawn, stream.rate, crf=23, **FAST)
 
 
 def write_clip(video: Path, path: Path, seconds: float) -> None:
     """Write the beginning of a video again in fewer bytes, to be embedded in a page."""
     stream = Stream(video)
     frames = takewhile(lambda shown: shown.time < seconds, stream.frames())
-    _encode(path, frames, lambda shown: shown.picture(), stream.rate, crf=28)
-
-
-def _encode(
-    path: Path, frames: Iterable[Shown], draw: Callable[[Shown], np.ndarray], rate: float, crf=23
-) -> None:
-    def timed() -> Iterator[av.VideoFrame]:
-        first = None
-        for shown in frames:
-            ticks = round(shown.time * TICKS)
-            first = ticks if first is None else first
-            frame = av.VideoFrame.from_ndarray(draw(shown), format="rgb24")
-            frame.pts, frame.time_base = ticks - first, Fraction(1, TICKS)
-            yield frame
-
-    nominal = Fraction(rate).limit_denominator(1001)
-    write_video(path, timed(), nominal, crf=crf, gop=None, threads=0, index_first=True)
+    write_frames(path, frames, stream.rate, crf=28, **FAST)

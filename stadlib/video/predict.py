@@ -1,13 +1,14 @@
 """Your own video: people found, followed and scored every second; files and figures that show it.
 
-Memory does not grow with the length of the video, and an interrupted call resumes. torch is
-imported after the words and the video were checked.
+Memory does not grow with the length of the video. torch is imported after the words and the video
+were checked.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -151,25 +152,17 @@ def predict(
     scale: str = "mini",
     progress: MakeProgress = Progress,
 ) -> Prediction:
-    """Watch a video and write what is seen.
+    """Watch a video (a path, or ``miniature``: a movie of that world) and write what is seen.
 
-    Args:
-        video: path of a file; ``miniature`` for a validation movie of the miniature world.
-        out: folder of the results; by default one under ``results/predictions``.
-        weights: a run's folder, its name or part of it; a published detector of ``stadlib
-            weights``, which is downloaded if need be; ``miniature`` for the study's t-only row,
-            which is trained if need be. ``default``: of a real video the best published detector
-            that lies on this machine, else ``miniature``.
-        detector: ``v1``, ``v2``, ``v3`` of the run's scale, ``torchvision:NAME``, a ``FILE.pt``, or
-            a file of boxes (``.csv``, ``.json``, ``.pkl``), of which those of the video's name, of
-            the scored seconds and of a score of 0.8 or more are used. ``default``: ``v3``, with a
-            published detector ``torchvision:fasterrcnn_resnet50_fpn_v2``.
-        every: seconds from one that is scored to the next.
-        scale: of the miniature model and movie: ``smoke`` or ``mini``.
-        progress: makes the progress of a named task.
+    ``out`` is the folder of the results. ``weights`` is a run (its folder, its name or part of it),
+    a published detector of ``stadlib weights``, or ``miniature``, the study's t-only row, which is
+    trained if need be; ``default`` takes the best published one that lies here for a real video.
+    ``detector`` is ``v1``, ``v2`` or ``v3`` of the run's scale, ``torchvision:NAME``, a ``FILE.pt``
+    or a file of boxes, of which those of the video's name, of the scored seconds, ``every`` so many
+    apart, and of a score of 0.8 or more are used. ``default`` is ``v3``, with a published detector
+    :data:`.scorer.DETECTOR`. ``scale`` is that of the miniature model and movie.
 
-    Raises:
-        ConfigError, InputError: one line that says what to do.
+    A ConfigError or an InputError says in one line what to do.
     """
     _check(video, detector, every, scale)
     from stadlib.video import scorer  # noqa: PLC0415  (torch)
@@ -200,7 +193,7 @@ def watch(
     if not sightings.complete:
         annotated.unlink(missing_ok=True)
         scorer = Scorer(networks, every, path.stem)
-        _score_rest(stream, sightings, scorer, progress(f"watch {path.name}"))
+        sightings.write(_scored(stream, scorer, progress(f"watch {path.name}")))
     write_tables(
         sightings, path.stem, list(names), folder / "detections.csv", folder / "tracks.csv"
     )
@@ -213,25 +206,13 @@ def watch(
     return prediction
 
 
-def _score_rest(stream: Stream, sightings: SightingFile, scorer, report: base.Report) -> None:
-    """Score the seconds that no earlier call scored; the memory is filled from those before."""
-    span = scorer.networks.span
-    known, recent = 0, deque(maxlen=math.ceil(span / scorer.every) if span else 0)
-    for sighting in sightings:
-        scorer.follow(sighting)
-        recent.append(sighting)
-        known += 1
-    first, done = known - len(recent), known
-    total = int((stream.duration - 1e-6) / scorer.every) + 1
-    for number, moment in enumerate(around(stream, scorer.every, scorer.offsets, first), first):
-        if number < known:
-            scorer.remember(recent.popleft(), moment)
-            continue
-        sightings.append(scorer(moment))
-        done = number + 1
+def _scored(stream: Stream, scorer, report: base.Report) -> Iterator[Sighting]:
+    """Score one second after the other."""
+    done, total = 0, int((stream.duration - 1e-6) / scorer.every) + 1
+    for done, moment in enumerate(around(stream, scorer.every, scorer.offsets), 1):
+        yield scorer(moment)
         report(done, max(done, total), "moments")
     report(done, done, "moments")
-    sightings.finish()
     if done < 0.9 * total - 1:
         length = f"the file's header says {stream.duration:.0f} s; it may be damaged"
         print(f"{stream.path}: the picture ends at {moment.end:.0f} s; {length}", flush=True)

@@ -13,7 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from stadlib.data.labels import LabelMap
 from stadlib.report import style
 from stadlib.report.frames import person_color
-from stadlib.report.style import ALARM, GREY, WIDTH, NotebookFigure, shortened
+from stadlib.report.style import GREY, WIDTH, NotebookFigure, shortened
 from stadlib.video.sightings import SHOWN, Sighting
 
 PERSONS, ACTIONS = 6, 4  # rows at most: persons, and actions of each
@@ -56,15 +56,17 @@ def time_line(
     """
     ids, colors = list(names), style.action_colors(LabelMap(dict(names)))
     scores, others, size = read_scores(sightings, len(ids))
-    rows = {number: _columns(own) for number, own in scores.items()}
+    rows = {}  # by person: the actions that it does most, if they are shown at least once
+    for number, own in scores.items():
+        there = own[~np.isnan(own).all(axis=1)]
+        ranked = np.argsort(-there.mean(axis=0), kind="stable")
+        rows[number] = [c for c in ranked.tolist() if there[:, c].max() >= SHOWN][:ACTIONS]
     total = sum(1.4 + len(columns) for columns in rows.values()) or 2
     head = 0.3 if warning else 0.05
     high = total * ROW + 0.75 + head
     figure = plt.figure(FigureClass=NotebookFigure, figsize=(WIDTH, high), layout="none")
     if warning:
-        plate = {"facecolor": ALARM, "edgecolor": "none", "boxstyle": "square,pad=0.3"}
-        white = {"va": "top", "color": "white", "weight": "bold", "fontsize": 7}
-        figure.text(0.008, 1 - 0.05 / high, warning, bbox=plate, **white)
+        style.warn(figure, warning)
     room = (1.6 / WIDTH, 0.42 / high, (WIDTH - 1.7) / WIDTH, total * ROW / high)
     axes = figure.add_axes(room, ylim=(total, 0))
     axes.grid(False)
@@ -98,13 +100,6 @@ def time_line(
         text = f"and {others} more people, seen for less long"
         figure.text(0.99, 0.02, text, ha="right", color=GREY)
     return figure
-
-
-def _columns(scores: np.ndarray) -> list[int]:
-    """The actions that a person does most, of those whose score is shown at least once."""
-    there = scores[~np.isnan(scores).all(axis=1)]
-    ranked = np.argsort(-there.mean(axis=0), kind="stable")
-    return [int(column) for column in ranked if there[:, column].max() >= SHOWN][:ACTIONS]
 
 
 def _strip(

@@ -151,12 +151,6 @@ def _colour(rng: np.random.Generator, low: int | Colour, high: int | Colour) -> 
     return tuple(int(v) for v in rng.integers(low, high, 3))  # type: ignore[return-value]
 
 
-def _pale(colour: Colour) -> Colour:
-    """Walls and floors are less colourful than clothes."""
-    grey = sum(colour) / 3
-    return tuple(int(0.55 * c + 0.45 * grey) for c in colour)  # type: ignore[return-value]
-
-
 def _box(canvas: np.ndarray, corners: tuple[float, ...], colour: Colour) -> None:
     x1, y1, x2, y2 = corners
     polygon(canvas, [(x1, y1), (x2, y1), (x2, y2), (x1, y2)], colour)
@@ -244,10 +238,12 @@ def background(width: int, height: int, setting: str, rng: np.random.Generator) 
     canvas = np.empty((h * SUPERSAMPLE, w * SUPERSAMPLE, 3), np.uint8)
     # wall or sky, and the floor
     floor = MARGIN + height * u(0.58, 0.72)
-    top, low = (_pale(_colour(rng, *place[part])) for part in ("wall", "floor"))
+    colours = np.array([_colour(rng, *place[part]) for part in ("wall", "floor")])
+    # walls and floors are less colourful than clothes
+    top, low = (0.55 * colours + 0.45 * (colours.sum(axis=1, keepdims=True) / 3)).astype(int)
     rows = np.linspace(1.06, 0.9, canvas.shape[0])[:, None, None]
-    canvas[:] = np.clip(np.array(top) * rows, 0, 255)
-    _box(canvas, (0, floor, w, h), low)
+    canvas[:] = np.clip(top * rows, 0, 255)
+    _box(canvas, (0, floor, w, h), tuple(low.tolist()))
     # two to four things at the wall or far away, two to four on the floor
     for part in ("far", "near"):
         things = place[part]
@@ -265,7 +261,6 @@ def background(width: int, height: int, setting: str, rng: np.random.Generator) 
     for most, cell in ((12, 16), (7, 3)):
         noise = rng.integers(128 - most, 128 + most, (rows // cell + 2, columns // cell + 2))
         image = Image.fromarray(noise.astype(np.uint8))
-        texture += np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR)) - np.int16(
-            128
-        )
+        texture += np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
+    texture -= 2 * 128
     return Image.fromarray(np.clip(canvas + texture[..., None], 0, 255).astype(np.uint8))

@@ -95,11 +95,12 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
         for cards in plan.cards:
             kinds = [decks[size].pop() for size in plan.units]
             likely = WORLD["settings"][plan.setting]["likely"]
-            what = [
-                _fitting(performances, likely, rng) if kind in _NEEDS_PERFORMANCE else ""
-                for kind in kinds
-            ]
-            cards.extend(zip(kinds, what, strict=True))
+            for kind in kinds:  # more often a performance that is likely where the video is set
+                what = ""
+                if kind in _NEEDS_PERFORMANCE:
+                    fits = [k for k, what in enumerate(performances) if what in likely]
+                    what = performances.pop(fits[-1] if fits and rng.random() < LIKELY else -1)
+                cards.append((kind, what))
     # every event to the next video in turn that has room and, for pair events, a pair
     rates = {k: rate[split != "train"] for k, rate in WORLD["event_rates"][source].items()}
     events = [kind for kind, rate in rates.items() for _ in range(round(rate * len(plans)))]
@@ -111,12 +112,6 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
         if (place := next(fits, None)) is not None:
             order.pop(place).events.append(kind)
     return plans
-
-
-def _fitting(cards: list[str], likely: list[str], rng: np.random.Generator) -> str:
-    """Take a card, more often one that is likely where the video is set."""
-    fits = [k for k, what in enumerate(cards) if what in likely]
-    return cards.pop(fits[-1] if fits and rng.random() < LIKELY else -1)
 
 
 def write_script(spec: WorldSpec, plan: Plan) -> Script:

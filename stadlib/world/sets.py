@@ -8,9 +8,10 @@ import multiprocessing
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from itertools import product
@@ -60,6 +61,8 @@ def render(root: Path, part: str, spec: WorldSpec, *, workers: int | None = None
             for path, lines in lists.items():
                 files[path] += lines
         write(folder, files)
+        if part in PART_SPLITS:
+            write_label_map(AvaLayout(folder).annotation_folder / LABEL_MAP_FILE, LabelMap(NAMES))
         content = {str(path.relative_to(folder)): lines for path, lines in sorted(files.items())}
         made = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
         text = json.dumps(seal | {"sha256": made}, indent=1)
@@ -91,28 +94,26 @@ def in_parallel(task: Callable, jobs: Sequence, workers: int | None,
     cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
     workers = workers or min(8, cores)
 
-    def collect(results: Iterable) -> list:
-        collected = []
-        for result in results:
-            collected.append(result)
-            if progress is not None:
-                progress(len(collected), len(jobs))
-        return collected
-
-    if workers == 1:
-        return collect(map(task, jobs))
-    context, chunk = (
-        multiprocessing.get_context("spawn"),
-        max(1, min(8, len(jobs) // (4 * workers))),
-    )
-    try:
-        with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
-            return collect(pool.map(task, jobs, chunksize=chunk))
-    except BrokenProcessPool:
-        raise InputError(
-            "a rendering process ended early; free some memory and run again, and put a script's "
-            'calls below `if __name__ == "__main__":`, because each process runs the script anew'
-        ) from None
+    results = []
+    with ExitStack() as stack:
+        run = map
+        if workers > 1:
+            spawn = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,))
+            chunk = max(1, min(8, len(jobs) // (4 * workers)))
+            run = partial(stack.enter_context(pool).map, chunksize=chunk)
+        try:
+            for result in run(task, jobs):
+                results.append(result)
+                if progress is not None:
+                    progress(len(results), len(jobs))
+        except BrokenProcessPool:
+            raise InputError(
+                "a rendering process ended early; free some memory and run again, and put a "
+                'script\'s calls below `if __name__ == "__main__":`, because each process runs the '
+                "script anew"
+            ) from None
+    return results
 
 
 def _write_lists(_: Path, files: dict[Path, list]) -> None:
@@ -134,8 +135,9 @@ def _draw_video(spec: WorldSpec, path: Path, script: Script) -> str:
     return seen.hexdigest()
 
 
-def _deal_world(splits: Sequence[str], spec: WorldSpec) -> list[Plan]:
-    return [plan for group in product(SOURCES, splits) for plan in plan_split(spec, *group)]
+def _deal_world(part: str, spec: WorldSpec) -> list[Plan]:
+    groups = product(SOURCES, PART_SPLITS[part])
+    return [plan for group in groups for plan in plan_split(spec, *group)]
 
 
 def _draw_movie(spec: WorldSpec, folder: Path, plan: Plan) -> dict[Path, list]:
@@ -152,11 +154,6 @@ def _draw_movie(spec: WorldSpec, folder: Path, plan: Plan) -> dict[Path, list]:
     if script.source == "ava":
         lists[layout.excluded_file(*group)] = [clock(script, t) for t in script.excluded]
     return lists
-
-
-def _write_world(folder: Path, files: dict[Path, list]) -> None:
-    _write_lists(folder, files)
-    write_label_map(AvaLayout(folder).annotation_folder / LABEL_MAP_FILE, LabelMap(NAMES))
 
 
 def write_person_boxes(root: Path, part: str, spec: WorldSpec) -> None:
@@ -183,8 +180,8 @@ def _draw_clip(spec: WorldSpec, folder: Path, clip: close_ups.Clip) -> dict[Path
 
 # how a part's jobs are dealt (clips of so many classes), one is drawn, all rows are written
 _PARTS: dict[str, tuple[Callable, Callable, Callable]] = {
-    "world": (partial(_deal_world, PART_SPLITS["world"]), _draw_movie, _write_world),
-    "test": (partial(_deal_world, PART_SPLITS["test"]), _draw_movie, _write_world),
+    "world": (partial(_deal_world, "world"), _draw_movie, _write_lists),
+    "test": (partial(_deal_world, "test"), _draw_movie, _write_lists),
     "kinetics-400": (partial(close_ups.deal_clips, 20), _draw_clip, _write_lists),
     "kinetics-700": (partial(close_ups.deal_clips, 40), _draw_clip, _write_lists),
     "coco": (close_ups.deal_stills, close_ups.draw_still, close_ups.write_instances),

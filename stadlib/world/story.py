@@ -73,20 +73,15 @@ def perform(person: Person, span: Span, what: str, side: int, rng: np.random.Gen
     if what in WORLD["bursts"]:
         burst, gap = (rng.uniform(*seconds) for seconds in WORLD["bursts"][what])
     phase = rng.uniform(0, 6)
-    if what in ("dance", "martial", "cut", "fight") or (what == "touch" and posture == "sit"):
-        posture = "stand"
-    elif what in ("crouch", "lie"):
-        posture, action = what, "quiet"
-        if what == "crouch" and rng.random() < 0.4:
-            action = "touch"
-    elif what == "computer":
-        posture = "sit"
+    if not (what == "touch" and posture != "sit"):
+        posture = WORLD["posture_of"].get(what, posture)
+    if what in ("crouch", "lie"):
+        action = "touch" if what == "crouch" and rng.random() < 0.4 else "quiet"
     elif what == "hold":
         item = str(rng.choice(ITEMS))
     if steady or (what == "hold" and rng.random() < 0.5):
         gap = 0.0
-    sideways = what in (*_PROPS, "instrument", "crouch")
-    if sideways and side not in (LEFT, RIGHT):
+    if what in (*_PROPS, "instrument", "crouch") and side not in (LEFT, RIGHT):
         side = int(rng.choice([LEFT, RIGHT]))
     evidence = {"burst": burst, "gap": gap, "phase": phase}
     person.do(*span, action, posture=posture, facing=side, item=item, **evidence)
