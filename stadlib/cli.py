@@ -150,6 +150,7 @@ def train(
     memory: Annotated[str | None, "rows of Table 1: no (default), yes, all"] = None,
     detector: Annotated[str | None, "ground-truth (default with --data), v1, v2, v3"] = None,
     recall: Annotated[str | None, "rows of Table 2: none (default), embedding, geometry"] = None,
+    loss: Annotated[str | None, "bce (the tables'), pose-softmax, softmax: one action each"] = None,
     scale: ScaleName = "mini",
     seed: Annotated[Sequence[int], "one run for each"] = (0,),
     weights: WeightsOption = "reference",
@@ -172,6 +173,8 @@ def train(
         words |= {"memory": memory, "detector": detector, "recall": recall}
         words = {name: word for name, word in words.items() if word is not None}
         rows = [row for one in seed for row in _rows(table, words, scale, one)]
+    if loss:
+        rows = [replace(row, loss=loss) for row in rows]
     if weights == "anew":
         rows = [replace(row, weights=weights) for row in rows]
     if data:

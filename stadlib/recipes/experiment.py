@@ -26,7 +26,7 @@ DetectorName = Literal["ground-truth", "v1", "v2", "v3"]
 ScaleName = Literal["smoke", "mini", "paper"]
 FusionName = Literal["tiled", "mean", "grid"]
 RecallName = Literal["none", "embedding", "geometry"]
-LossName = Literal["bce", "pose-softmax"]
+LossName = Literal["bce", "pose-softmax", "softmax"]
 MEMORY_FIELDS = ("span", "remembered", "recall", "own_second", "chosen")  # of an experiment
 
 
