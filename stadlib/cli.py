@@ -30,7 +30,9 @@ from stadlib.recipes.scales import DETECTORS
 
 KINETICS = {"K400": ("kinetics-400", 400), "K700": ("kinetics-700", 700)}  # folder, classes
 # Words and options of several commands.
-Protocol = Literal["official", "acar", "slowfast", "mmaction2"]  # as in evaluation.matching
+Protocol = Literal[
+    "official", "acar", "slowfast", "mmaction2", "multisports"
+]  # as in evaluation.matching
 Split = Literal["val", "test"]
 TableName = Literal["1", "2", "3", "4", "amounts", "uses", "choices"]
 PublishOption = Annotated[bool, "copy to results/reference"]
@@ -377,9 +379,10 @@ def evaluate(
     bootstrap: Annotated[int, "resamples of the videos, for an interval"] = 0,
     compare: Annotated[list[Path] | None, "other detections: a paired difference"] = None,
     diagnose: Annotated[bool, "where AP is lost, by class"] = False,
+    tubes: Annotated[int, "video mAP, too; a number leaves out shorter tubes (ACT: 15)", 1] = 0,
     json_: Annotated[Path | None, "write the numbers into this file"] = None,
 ) -> None:
-    """Measure frame mAP of prediction files, of any system."""
+    """Measure frame mAP and video mAP of prediction files, of any system."""
     if labels is None and not persons:
         raise InputError("--labels is missing: name the label map, or ask for --persons")
     from stadlib.evaluation import files  # noqa: PLC0415  (pandas)
@@ -390,6 +393,7 @@ def evaluate(
     else:
         options = {"exclude": exclude, "compare": compare, "diagnose": diagnose, "ties": ties}
         options |= {"protocol": protocol, "iou": iou, "num_resamples": bootstrap}
+        options |= {"shortest_tube": tubes}
         report = files.measure(groundtruth, detections, labels, **options, progress=Progress)
         lines = files.lines(report)
     print("\n".join(lines))
