@@ -127,7 +127,8 @@ def _corrected(content: dict, fold: int) -> Annotations:
             boxes = np.asarray(one["boxes"], np.float64).reshape(-1, 4)
             boxes[:, 2:] += boxes[:, :2]
             tubes[video].append(Tube(int(one["label"]), np.arange(one["sf"], one["ef"]), boxes))
-    splits = {"train": sorted(train), "val": sorted({*videos} - {*train})}
+    # Its list of training videos has some that were not annotated again.
+    splits = {"train": sorted({*videos} & {*train}), "val": sorted({*videos} - {*train})}
     frames = {video: int(entry["numf"]) for video, entry in videos.items()}
     return Annotations(content["classes"], tubes, frames, {}, splits)
 
