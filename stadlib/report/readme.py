@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import tomllib
 from collections import Counter, defaultdict
 from math import isnan, nan
@@ -23,11 +24,13 @@ def update(root: Path) -> list[Path]:
         (results / "table1.md", "results", full_table()),
         (results / "claims.md", "claims", claims.markdown(measured)),
         (results / "paper" / "fidelity.md", "rows", fidelity()),
+        (results / "guide.md", "rungs", rungs()),
     ):
         rewrite(path, name, text)
     write_whole(results / "claims.csv", claims.csv(measured))
     write_whole(results / "pictures" / "gain.png", gain_chart().png())
     names = ("table1.md", "claims.md", "claims.csv", "paper/fidelity.md", "pictures/gain.png")
+    names += ("guide.md",)
     return [root / "README.md", *(results / name for name in names)]
 
 
@@ -86,6 +89,14 @@ def full_table() -> str:
     alone = (f"{name} {scores.mean_text(runs, 'ava+kinetics')}" for name, runs in groups.items())
     text = f"Our ensemble averages {len(groups)} models of one seed, alone (A+K): "
     return scores.markdown(header, rows) + "\n\n" + text + ", ".join(alone) + "."
+
+
+def rungs() -> str:
+    """What others published on UCF101-24, JHMDB-21 and MultiSports, beside what was run here."""
+    path = published_dir("paper") / "rungs.csv"
+    header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+    header = [name.replace("_", " ") for name in header]
+    return scores.markdown([*header, "stadlib"], ([*row, "not run"] for row in rows))
 
 
 def fidelity_rows() -> list[dict]:
