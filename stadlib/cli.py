@@ -21,7 +21,8 @@ from stadlib.recipes.experiment import ScaleName
 from stadlib.run_commands import ensemble, extract, pretrain_command, score, train, watch
 
 # Words and options of several commands.
-Protocol = Literal["official", "acar", "slowfast", "mmaction2"]  # as in evaluation.matching
+# As in evaluation.matching.
+Protocol = Literal["official", "acar", "slowfast", "mmaction2", "multisports"]
 DetectorOption = Annotated[str, "v1, v2, v3; torchvision:NAME; FILE.pt; BOXES.csv, .json, .pkl"]
 LabelsOption = Annotated[Path | None, "label map (.pbtxt) of the evaluated actions"]
 
@@ -90,9 +91,10 @@ def evaluate(
     bootstrap: Annotated[int, "resamples of the videos, for an interval"] = 0,
     compare: Annotated[list[Path] | None, "other detections: a paired difference"] = None,
     diagnose: Annotated[bool, "where AP is lost, by class"] = False,
+    tubes: Annotated[int, "video mAP, too; a number leaves out shorter tubes (ACT: 15)", 1] = 0,
     json_: Annotated[Path | None, "write the numbers into this file"] = None,
 ) -> None:
-    """Measure frame mAP of prediction files, of any system."""
+    """Measure frame mAP and video mAP of prediction files, of any system."""
     if labels is None and not persons:
         raise InputError("--labels is missing: name the label map, or ask for --persons")
     from stadlib.evaluation import files  # noqa: PLC0415  (pandas)
@@ -103,6 +105,7 @@ def evaluate(
     else:
         options = {"exclude": exclude, "compare": compare, "diagnose": diagnose, "ties": ties}
         options |= {"protocol": protocol, "iou": iou, "num_resamples": bootstrap}
+        options |= {"shortest_tube": tubes}
         report = files.measure(groundtruth, detections, labels, **options, progress=Progress)
         lines = files.lines(report)
     print("\n".join(lines))
@@ -198,20 +201,27 @@ def weights(
 
 
 def prepare(
-    dataset: Literal["ava-kinetics"],
+    dataset: Literal["ava-kinetics", "ucf101-24", "jhmdb-21", "multisports"],
     *,
-    root: Annotated[Path | None, "default: where paper scale looks"] = None,
+    root: Annotated[Path | None, "of what was fetched; default: below the data folder"] = None,
+    out: Annotated[Path | None, "new folder, not of ava-kinetics; default: ROOT/dataset"] = None,
+    every: Annotated[int, "frames from a keyframe to the next, not of ava-kinetics"] = 1,
+    fold: Annotated[int, "which of the published splits, not of ava-kinetics"] = 1,
     checksums: Annotated[bool, "SHA-256 into the manifest; once all are there: compare"] = False,
     reencode: Annotated[Path | None, "write small videos, AVA's cut, into this folder"] = None,
     workers: Annotated[int, "processes; default: one a core"] = 0,
 ) -> None:
-    """Say what of AVA-Kinetics is there, and what is missing."""
+    """Say what of a published dataset is missing; write those of tubes in the official layout."""
+    root = root or base.data_dir() / dataset
+    if dataset != "ava-kinetics":
+        _prepare_tubes(dataset, root, out or root / "dataset", every, fold)
+        return
     if workers < 0:
         raise InputError(f"--workers {workers}: give 0 or more")
     from stadlib.data import prepare as steps  # noqa: PLC0415
     from stadlib.data.layout import AvaLayout  # noqa: PLC0415
 
-    layout = AvaLayout(root or base.data_dir() / "ava-kinetics")
+    layout = AvaLayout(root)
     problems = [*steps.missing_files(layout), *steps.missing_videos(layout)]
     if problems:
         print("\n".join(["published at:", *steps.what_to_fetch(layout)]))
@@ -224,6 +234,20 @@ def prepare(
         problems += steps.unusable_names(layout)
     problems = list(dict.fromkeys(problems))  # an unreadable video is found twice
     _list(problems, layout.root, f"complete; now stadlib check {reencode or layout.root}")
+
+
+def _prepare_tubes(dataset: str, root: Path, out: Path, every: int, fold: int) -> None:
+    if every < 1:
+        raise InputError(f"--every {every}: give 1 or more")
+    from stadlib.data import tubes  # noqa: PLC0415  (pandas)
+
+    options = {"every": every, "fold": fold, "progress": Progress("prepare")}
+    try:
+        lines = tubes.prepare(dataset, root, out, **options)
+    except InputError:
+        print("published at:", tubes.DATASETS[dataset].fetch, sep="\n")
+        raise
+    print(*lines, f"now stadlib check {out}", sep="\n")
 
 
 def submit(

@@ -75,6 +75,8 @@ def _add(parser: argparse.ArgumentParser, option: inspect.Parameter) -> None:
     if get_origin(kind) in (list, Sequence):
         kind = get_args(kind)[0]
         settings["nargs"] = "+"
+    if texts and not isinstance(texts[-1], str):  # what an option means that stands alone
+        settings |= {"nargs": "?", "const": texts.pop()}
     settings["help"] = ": ".join(texts).replace("%", "%%")
     if kind is bool:
         settings["action"] = "store_true"

@@ -51,6 +51,7 @@ def train(
     memory: Annotated[str | None, "rows of Table 1: no (default), yes, all"] = None,
     detector: DetectorOption = None,
     recall: Annotated[str | None, "rows of Table 2: none (default), embedding, geometry"] = None,
+    loss: Annotated[str | None, "bce (the tables'), pose-softmax, softmax: one action each"] = None,
     scale: ScaleName = "mini",
     seed: Annotated[Sequence[int], "one run for each"] = (0,),
     weights: WeightsOption = "reference",
@@ -72,14 +73,12 @@ def train(
         words = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "head": head}
         words |= {"memory": memory, "detector": detector, "recall": recall}
         words = {name: word for name, word in words.items() if word is not None}
-        if table == "beyond" or backbone not in (None, "all", *get_args(BackboneName)):
-            table = "beyond"
-            words |= {"start": start or "pretrained"} if start or backbone else {}
-        rows = [row for one in seed for row in _rows(table, words, scale, one)]
-    if weights == "anew":
-        rows = [replace(row, weights=weights) for row in rows]
-    if data:
-        rows = [replace(row, dataset=str(Path(data).resolve())) for row in rows]
+        table = table if backbone in (None, "all", *get_args(BackboneName)) else "beyond"
+        rows = [row for one in seed for row in _rows(table, words, scale, one, start)]
+    given = {"loss": loss, "dataset": data and str(Path(data).resolve())}
+    given |= {"weights": "anew"} if weights == "anew" else {}
+    given = {name: word for name, word in given.items() if word}
+    rows = [replace(row, **given) for row in rows]
     numbers = {"iterations": iterations, "lr": lr, "batch": batch}
     numbers = {name: number for name, number in numbers.items() if number is not None}
     for name, number in numbers.items():
@@ -116,13 +115,17 @@ def _with_numbers(row: Experiment, numbers: dict, start: str | None) -> Experime
     return replace(row, stages=(first, *later))
 
 
-def _rows(table: str, words: dict, scale: str, seed: int) -> list[Experiment]:
+def _rows(
+    table: str, words: dict, scale: str, seed: int, start: str | None = None
+) -> list[Experiment]:
     """The rows of a table that match the words; a word that it does not have is refused."""
     if table == "1":
         usual = {"backbone": "ir-csn-152", "pretrain": "K700", "head": "t-only", "memory": "no"}
         words = usual | words
         frames = "32x2" if words["backbone"] == "ir-csn-152" else "all"
         return list(recipes.table1(scale=scale, seed=seed, **{"frames": frames} | words))
+    if table == "beyond" and (start or "backbone" in words):
+        words = words | {"start": start or "pretrained"}
     rows = {"2": recipes.table2, "3": recipes.table3, "4": recipes.table4}
     rows |= {"amounts": recipes.memory_ablation, "uses": recipes.box_uses}
     rows = (rows | {"choices": recipes.choices_compared, "beyond": recipes.beyond})[table]

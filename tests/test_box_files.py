@@ -270,7 +270,7 @@ def test_a_malicious_pickle_is_refused_and_has_not_run(tmp_path, protocol):
         named = name.replace("builtins", "__builtin__") if protocol < 3 else name
         for content in (Calls(*call), {"v,0902": Calls(*call)}, {Calls(*call): [[0, 0, 1, 1]]}):
             path = written(tmp_path / "boxes.pkl", pickle.dumps(content, protocol=protocol))
-            expected = f": refused, it names {named}, which no box file needs (it was not run)"
+            expected = f": refused, it names {named}, which no file of boxes needs (it was not run)"
             assert refusal(path).startswith(expected)
             assert not marker.exists()
         pickle.loads(pickle.dumps(Calls(*call), protocol=protocol))
@@ -305,7 +305,7 @@ def test_a_name_is_refused_without_an_import(tmp_path):
         (pickle.dumps(PROPOSALS)[:200], ""),
         (pickle.dumps({"v,1": np.array([[None]])}), "its dtype is no array of numbers"),
         (pickle.dumps({"v,1": np.zeros(1, "f8,i4")}), "its dtype is no array of numbers"),
-        (pickle.dumps({"v,1": np.array(["x"])}), "its dtype is no array of numbers"),
+        (pickle.dumps({"v,1": np.array(["x"])}), "its _reconstruct is no array of numbers"),
         (pickle.dumps({"v,1": pd.DataFrame({"x": [1]})}), "it names pandas."),
     ],
 )

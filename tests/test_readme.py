@@ -24,7 +24,7 @@ from stadlib.report import own_data, readme
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = ("README.md", "results/table1.md", "results/claims.md", "results/claims.csv")
-WRITTEN += ("results/paper/fidelity.md",)
+WRITTEN += ("results/paper/fidelity.md", "results/guide.md")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "results").glob("*.md"))]
 TEXT = "\n".join(path.read_text() for path in PAGES)
 

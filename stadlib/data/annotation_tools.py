@@ -206,15 +206,9 @@ def import_annotations(tool: str, source: Path, out: Path, *, videos: Path | Non
     if not chosen < {*choices}:
         raise InputError(f"--val {' '.join(val)}: choose some of {', '.join(choices)}, not all")
     chosen = chosen or {*choices[4::5]} or {*choices[1:][-1:]}
-    with whole_folder(out) as folder:
-        layout = AvaLayout(folder)
-        for part in (layout.annotation_folder, folder / "videos" / "ava"):
-            part.mkdir(parents=True)
-        write_label_map(layout.annotation_folder / LABEL_MAP_FILE, label_map)
-        for split, members in (("train", {*choices} - chosen), ("val", chosen)):
-            if members:
-                part, of = table[table["video"].isin(members)], [found[name] for name in members]
-                _write_split(layout, split, part, of, copy)
+    members = {"train": {*choices} - chosen, "val": chosen}
+    splits = {split: [found[name] for name in sorted(names)] for split, names in members.items()}
+    write_dataset(out, label_map, table, splits, copy)
     counts = f"{len(choices)} of {len(found)} videos, {len(chosen)} of them for validation"
     kept = f"{len(table.groupby(table.index))} of {boxes['x1'].count()} boxes, by second"
     return [f"{out}: {counts}; {kept}", f"actions: {', '.join(names)}"]
@@ -254,15 +248,39 @@ def _at_seconds(boxes: pd.DataFrame, found: Mapping[str, AnnotatedVideo]) -> pd.
     return near.sort_values(["video", "timestamp", "person"], kind="stable")
 
 
+def write_dataset(out: Path, label_map: LabelMap, table: pd.DataFrame,
+                  splits: Mapping[str, Sequence[AnnotatedVideo]],
+                  copy: bool = False) -> None:  # fmt: skip
+    """Write a new dataset in the layout of :mod:`.layout`, whole or not at all.
+
+    A row of ``table`` is ``video``, ``timestamp`` (seconds), a box in fractions of the frame,
+    ``person``, ``actions`` (a name) and ``id`` of the action, NaN without an evaluated one. A row
+    without a box names a keyframe without a label. Videos are linked or copied.
+    """
+    with whole_folder(out) as folder:
+        layout = AvaLayout(folder)
+        for part in (layout.annotation_folder, folder / "videos" / "ava"):
+            part.mkdir(parents=True)
+        write_label_map(layout.annotation_folder / LABEL_MAP_FILE, label_map)
+        for split, videos in splits.items():
+            if videos:
+                members = table["video"].isin([video.name for video in videos])
+                _write_split(layout, split, table[members], videos, copy)
+
+
 def _write_split(layout: AvaLayout, split: str, table: pd.DataFrame,
-                 videos: Iterable[AnnotatedVideo], copy: bool) -> None:  # fmt: skip
+                 videos: Sequence[AnnotatedVideo], copy: bool) -> None:  # fmt: skip
+    names = "".join(f"{video.name}\n" for video in videos)
+    layout.video_list("ava", split).write_text(names, encoding="utf-8")
     labelled, columns = table.dropna(subset="id").astype({"id": int}), ["video", "timestamp"]
     excluded = table.loc[table["actions"] == UNDECIDED, columns].drop_duplicates()
     labelled = labelled[[*columns, *BOX, "id", "person"]].drop_duplicates()
     options = {"header": False, "index": False, "quoting": csv.QUOTE_NONE, "float_format": "%.6f"}
     labelled.to_csv(layout.annotations("ava", split), **options)
+    empty = table.loc[table["x1"].isna(), columns].drop_duplicates()
+    empty.to_csv(layout.annotations("ava", split), mode="a", **options)
     excluded.to_csv(layout.excluded_file("ava", split), **options)
-    boxes = table.assign(score=1.0)[list(BOX_COLUMNS)].drop_duplicates()
+    boxes = table.dropna(subset="x1").assign(score=1.0)[list(BOX_COLUMNS)].drop_duplicates()
     write_person_boxes(boxes, layout.person_boxes("ground-truth", "ava", split))
     for video in videos:
         path = layout.root / "videos" / "ava" / (video.name + video.path.suffix.lower())

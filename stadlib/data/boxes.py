@@ -9,8 +9,9 @@ import json
 import math
 import pickle
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ _NAME = re.compile(r"([^/\\]+)[,/]((?!0\d{4})\d+(?:\.\d+)?)(?:\.(?:jpg|jpeg|png)
 _KEY = re.compile(r"(.+),(\d+(?:\.\d+)?)")  # of a dict of proposals
 _NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 _PLAIN = "save a plain dict of 'video,0902': array of x1 y1 x2 y2 score, or write AVA's .csv"
+_Form = TypeVar("_Form")
 _PICKLED = re.compile(  # the names by which numpy 1 and 2 pickle arrays, in every protocol
     r"numpy\.(ndarray|dtype)|_codecs\.encode|__builtin__\.bytes"
     r"|numpy\._?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer)"
@@ -169,16 +171,12 @@ def _coco_row(entry: dict) -> tuple:
 
 def _read_proposals(path: Path) -> list[tuple]:
     """The boxes of a pickle of proposals, rows of :data:`BOX_COLUMNS`."""
-    try:
-        with path.open("rb") as file:
-            content = _Unpickler(file).load()
-        arrays = [np.asarray(_decoded(value), np.float64) for value in content.values()]
-    # By Python's documentation, what is no sound pickle may end in nearly any exception.
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{path}: refused, {reason}; {_PLAIN}") from None
+
+    def arrays(content: dict) -> dict:
+        return {key: np.asarray(value, np.float64) for key, value in content.items()}
+
     rows = []
-    for key, boxes in zip(content, arrays, strict=True):
+    for key, boxes in read_pickle(path, arrays, _PLAIN).items():
         match = _KEY.fullmatch(str(key))
         shaped = not boxes.size or (boxes.ndim == 2 and boxes.shape[1] in (4, 5))
         if match is None or not shaped:
@@ -192,6 +190,22 @@ def _read_proposals(path: Path) -> list[tuple]:
                 raise InputError(f"{path}: key {key!r}: {problem}; divide pixels by its size")
             rows.append((match[1], float(match[2]), x1, y1, x2, y2, score))
     return rows
+
+
+def read_pickle(path: Path, form: Callable[[object], _Form], remedy: str) -> _Form:
+    """What ``form`` makes of a pickle of lists, dicts, texts, numbers and arrays of numbers.
+
+    Nothing of the pickle is run. Python 2's are read, too. Whatever is wrong with it, or with its
+    form, is one InputError that ends with the ``remedy``.
+    """
+    try:
+        with path.open("rb") as file:
+            return form(_decoded(_Unpickler(file, encoding="latin1").load()))
+    # By Python's documentation, what is no sound pickle may end in nearly any exception.
+    except Exception as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        reason = reason or type(error).__name__
+        raise InputError(f"{path}: refused, {reason}; {remedy}") from None
 
 
 class _Noted:
@@ -215,7 +229,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> _Noted:
         if not _PICKLED.fullmatch(f"{module}.{name}"):
-            reason = f"it names {module}.{name}, which no box file needs (it was not run)"
+            reason = f"it names {module}.{name}, which no file of boxes needs (it was not run)"
             raise pickle.UnpicklingError(reason)
         return _Noted(name)
 
@@ -224,25 +238,37 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _decoded(value: object) -> object:
-    """Arrays, numbers and bytes from a pickle's notes; never more values than it has bytes."""
+    """Lists and dicts with arrays, numbers and bytes in the place of a pickle's notes."""
     if isinstance(value, list | tuple):
         return [_decoded(part) for part in value]
-    if not isinstance(value, _Noted):
-        return value
+    if isinstance(value, dict):
+        keys = (_decoded(key) if isinstance(key, _Noted) else key for key in value)
+        return dict(zip(keys, map(_decoded, value.values()), strict=True))
+    return _made(value) if isinstance(value, _Noted) else value
+
+
+def _made(value: _Noted) -> object:
+    """What a note stands for; never more values than it has bytes."""
     arguments = None if value.name == "_reconstruct" else value.arguments  # of an empty array
     match value.name, _decoded(arguments), _decoded(value.state):
         case "encode", [str() as text, "latin1"], _:
             return text.encode("latin-1")
         case "bytes", [], _:
             return b""
-        case "dtype", [word, *_], state if word in _NUMBERS:
+        case "dtype", [word, *_], state if word in _NUMBERS or re.fullmatch(r"U\d+", word):
             return np.dtype(word).newbyteorder(state[1] if state else "=")
         case "scalar", [np.dtype() as dtype, data], _:
-            shape, order = (), "C"
-        case "_frombuffer", [data, np.dtype() as dtype, shape, order], _:
+            return np.frombuffer(_bytes(data), dtype=dtype).reshape(()).item()
+        case "_frombuffer", [data, np.dtype() as dtype, shape, order], _ if dtype.kind != "U":
             pass
-        case "_reconstruct", _, [_, shape, np.dtype() as dtype, by_columns, data]:
+        case "_reconstruct", _, [_, shape, np.dtype() as dtype, by_columns, data] if (
+            dtype.kind != "U"
+        ):
             order = "F" if by_columns else "C"
         case _:
             raise pickle.UnpicklingError(f"its {value.name} is no array of numbers")
-    return np.frombuffer(data, dtype=dtype).reshape(shape, order=order)
+    return np.frombuffer(_bytes(data), dtype=dtype).reshape(shape, order=order)
+
+
+def _bytes(data: bytes | str) -> bytes:  # Python 2's are read as text
+    return data.encode("latin-1") if isinstance(data, str) else data

@@ -73,7 +73,8 @@ class AvaLayout:
         """Video ids of a split, in file order: its list, or else the videos of its annotations."""
         listing, annotations = self.video_list(source, split), self.annotations(source, split)
         if listing.is_file():
-            videos = listing.read_text(encoding="utf-8-sig").split()
+            lines = listing.read_text(encoding="utf-8-sig").splitlines()
+            videos = [line.strip() for line in lines if line.strip()]
         elif annotations.is_file():
             lines = annotations.read_text(encoding="utf-8-sig").splitlines()
             videos = [line.split(",", 1)[0] for line in lines if line]

@@ -12,7 +12,7 @@ from stadlib.base import ConfigError, InputError
 from stadlib.data import rows
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.labels import LabelMap, read_label_map
-from stadlib.evaluation import average_precision, diagnosis, matching, persons
+from stadlib.evaluation import average_precision, diagnosis, matching, persons, tubes
 
 LONG = 20_000_000  # bytes of files that take seconds to read
 
@@ -29,6 +29,7 @@ def measure(
     ties: str = "file",
     num_resamples: int = 0,
     diagnose: bool = False,
+    shortest_tube: int = 0,
     progress: Callable[[str], Callable[[int, int, str], None]],
 ) -> dict:
     """Evaluate predictions jointly on all ground-truth files.
@@ -36,10 +37,11 @@ def measure(
     Arguments are those of :mod:`stadlib.evaluation.matching`; ``exclude`` are files of keyframes.
     ``compare`` are other predictions, whose paired difference is added; ``num_resamples`` 0 leaves
     out intervals; ``diagnose`` adds what AP is lost to each kind of error (official rules only).
+    ``shortest_tube`` above 0 adds video mAP (:func:`.tubes.video_map`).
 
     Returns ``mAP`` and ``AP`` by action id (fractions; None without ground truth), ``ties`` (the
     ends of what other orders of equal scores give), with several ground-truth files ``datasets``,
-    and where asked for ``interval``, ``difference`` and ``lost``.
+    and where asked for ``interval``, ``difference``, ``lost`` and ``tubes``.
     """
     matching.protocol(protocol)  # refuses a wrong word before long files are read
     if diagnose and protocol != "official":
@@ -52,10 +54,11 @@ def measure(
     excluded = rows.read_excluded(exclude)
     tell(1, 2, f"reading and matching {size / 1e6:.0f} MB")
     options = {"iou": iou, "ties": ties, "excluded": excluded}
-    matches = matching.match(truth, detections, label_map, protocol, **options)
+    found = rows.table(detections)
+    matches = matching.match(truth, found, label_map, protocol, **options)
     tell(2, 2, "matched")
     report = _measured(matches, label_map) | {"protocol": protocol, "iou": iou}
-    if not len(matches.scores) and (note := _elsewhere(truth, rows.table(detections))):
+    if not len(matches.scores) and (note := _elsewhere(truth, found)):
         report["note"] = note
     if report["mAP"] is None:
         return report
@@ -64,8 +67,11 @@ def measure(
         for path in groundtruth:
             part = matches.of_videos(set(rows.read_rows(path)["video"].unique()))
             report["datasets"][path.name] = average_precision.result(part).to_json()["mAP"]
+    if shortest_tube:
+        options_of_tubes = {"shortest": shortest_tube, "excluded": excluded}
+        report["tubes"] = tubes.video_map(truth, found, label_map, **options_of_tubes)
     if diagnose:
-        lost = diagnosis.diagnose(truth, detections, label_map, iou, excluded)
+        lost = diagnosis.diagnose(truth, found, label_map, iou, excluded)
         report["lost"] = json.loads(lost.drop(columns="AP").to_json(orient="index"))
     if num_resamples and report["counts"]["videos"] < 2:
         report["note"] = "an interval is over videos, and a single one bounds nothing"
@@ -143,6 +149,11 @@ def lines(report: dict) -> list[str]:
     low, high = (100 * report["ties"][end] for end in ("low", "high"))
     if high - low > 5e-5:
         texts.append(f"ties: other orders of equal scores give {low:.4f} to {high:.4f}")
+    if made := report.get("tubes"):
+        texts.append(f"{made['tubes']} tubes linked, {made['annotated']} annotated")
+        for area in ("voc", "act"):
+            means = (f"@{name} {100 * mean:.2f}" for name, mean in made[area].items())
+            texts.append(f"video mAP, %: {', '.join(means)} ({area})")
     if "lost" in report:  # the largest loss first
         table = pd.DataFrame.from_dict(report["lost"], orient="index").rename(report["names"])
         points = (100 * table[list(diagnosis.KINDS)].astype(float)).round(2)

@@ -1,4 +1,4 @@
-"""Which predictions are right, by the rules of the official evaluator or of three others.
+"""Which predictions are right, by the rules of the official evaluator or of four others.
 
 The rules of ActivityNet's ``get_ava_performance.py`` (HEAD), the challenge's:
 
@@ -54,6 +54,8 @@ PROTOCOLS: dict[str, Protocol] = {
     "slowfast": Protocol(cap=None, whole_seconds=True, unnamed_are_wrong=True),
     # Releases 1.0 to 1.2; those before had slowfast's rules.
     "mmaction2": Protocol(cap=None, whole_seconds=True, undetected_count=False),
+    # Of evaluate_multisports.py: keyframes are single frames, all their rows count.
+    "multisports": Protocol(cap=None),
 }
 
 
@@ -254,7 +256,7 @@ def match(
 
     ``groundtruth`` and ``detections`` (with a score in the last column) are CSV files in AVA's
     layout, frames with the same columns, or sequences of either for one joint evaluation. ``rules``
-    are ``official``, ``acar``, ``slowfast`` or ``mmaction2``; ``iou`` is the least IoU of a match;
+    are a word of :data:`PROTOCOLS`; ``iou`` is the least IoU of a match;
     ``ties`` orders equal scores, ``file`` or ``official`` (see the module); ``excluded`` keyframes
     (video, ``%.6f`` of the timestamp) are not scored.
     """

@@ -1,4 +1,4 @@
-"""From logits to losses and to probabilities: the two that the field uses. The paper names none.
+"""From logits to losses and to probabilities, as the field has them. The paper names none.
 
 Legend: N persons, A actions.
 """
@@ -17,14 +17,15 @@ class ActionLoss:
 
     ``poses`` are columns of the actions that exclude each other: sitting, standing and so on. Their
     binary cross-entropies are then one cross-entropy of their softmax, and a person without any of
-    them has none. SlowFast and LFB take binary cross-entropy alone.
+    them has none. SlowFast and LFB take binary cross-entropy alone. Where ``poses`` are all actions
+    the loss is the usual cross-entropy, as ACT and MOC take it on UCF101-24: one action a person.
     """
 
     def __init__(self, poses: Sequence[int] = ()) -> None:
         self.poses = list(poses)
 
     def __call__(self, logits_NA: Tensor, actions_NA: Tensor) -> Tensor:
-        """The loss of each person, (N,), as a mean over the A actions."""
+        """The loss of each person, (N,): a mean over the A actions, or over the one choice."""
         losses_NA = F.binary_cross_entropy_with_logits(logits_NA, actions_NA, reduction="none")
         if not self.poses:
             return losses_NA.mean(dim=1)
@@ -32,7 +33,8 @@ class ActionLoss:
         target_NP = actions_NA[:, self.poses]
         target_NP = target_NP / target_NP.sum(dim=1, keepdim=True).clamp(min=1)
         pose_N = -(target_NP * logits_NA[:, self.poses].log_softmax(dim=1)).sum(dim=1)
-        return (others_N + pose_N) / logits_NA.shape[1]
+        num_actions = logits_NA.shape[1]
+        return pose_N if len(self.poses) == num_actions else (others_N + pose_N) / num_actions
 
     def probabilities(self, logits_NA: Tensor) -> Tensor:
         """What a person is scored by, (N, A)."""

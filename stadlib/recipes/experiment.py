@@ -27,7 +27,7 @@ DetectorName = Literal["ground-truth", "v1", "v2", "v3"]
 ScaleName = Literal["smoke", "mini", "paper"]
 FusionName = Literal["tiled", "mean", "grid"]
 RecallName = Literal["none", "embedding", "geometry"]
-LossName = Literal["bce", "pose-softmax"]
+LossName = Literal["bce", "pose-softmax", "softmax"]
 _SLOWFAST: tuple[InputName, ...] = ("8x8+32x2", "16x4+64x1")
 INPUTS: dict[str, tuple[InputName, ...]] = {  # that a backbone takes
     "slowfast-101": _SLOWFAST,

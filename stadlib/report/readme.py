@@ -4,6 +4,7 @@ by ``stadlib report`` the committed notebooks and the ledger as pages that ask f
 
 from __future__ import annotations
 
+import csv
 import re
 import tomllib
 from collections import Counter, defaultdict
@@ -32,6 +33,7 @@ def update(root: Path) -> list[Path]:
         (results / "table1.md", "results"): full_table(),
         (results / "claims.md", "claims"): claims.markdown(measured),
         (results / "paper" / "fidelity.md", "rows"): fidelity(),
+        (results / "guide.md", "rungs"): rungs(),
     }
     for place, text in sections.items():
         rewrite(*place, text)
@@ -96,6 +98,14 @@ def full_table() -> str:
     alone = (f"{name} {scores.mean_text(runs, 'ava+kinetics')}" for name, runs in groups.items())
     text = f"Our ensemble averages {len(groups)} models of one seed, alone (A+K): "
     return scores.markdown(header, rows) + "\n\n" + text + ", ".join(alone) + "."
+
+
+def rungs() -> str:
+    """What others published on UCF101-24, JHMDB-21 and MultiSports, beside what was run here."""
+    path = published_dir("paper") / "rungs.csv"
+    header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+    header = [name.replace("_", " ") for name in header]
+    return scores.markdown([*header, "stadlib"], ([*row, "not run"] for row in rows))
 
 
 def fidelity_rows() -> list[dict]:

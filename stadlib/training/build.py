@@ -77,6 +77,8 @@ def action_detector(
 
 def action_loss(experiment: Experiment, label_map: LabelMap) -> ActionLoss:
     """The loss by its word; poses are AVA's."""
+    if experiment.loss == "softmax":
+        return ActionLoss(range(label_map.num_actions))
     poses = [action for action in label_map.ids if label_map.group(action) == "pose"]
     chosen = experiment.loss == "pose-softmax"
     if chosen and not poses:
@@ -117,6 +119,12 @@ def order(
     accumulate: int = 1,
 ) -> GlobalBatches:
     """Which keyframe comes when in a stage, from iteration ``start`` on, in how many turns."""
+    several = (k for k in keyframes if (k.actions.sum(axis=1) > 1).any())
+    if experiment.loss == "softmax" and (first := next(several, None)):
+        problem = (
+            f"{first.source}'s training annotations: {first.key}: a person has several actions"
+        )
+        raise InputError(f"{problem}, and loss='softmax' is for one; keep one, or say bce")
     contains_KA = np.array([keyframe.actions.any(axis=0) for keyframe in keyframes])
     names = [label_map.name(action) for action in label_map.ids]
     return GlobalBatches(
