@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
@@ -138,10 +139,7 @@ def _whole_lines(path: Path) -> Iterator[str]:
     """Lines up to one that a kill cut short."""
     if path.exists():
         with path.open() as file:
-            for line in file:
-                if not line.endswith("\n"):
-                    return
-                yield line
+            yield from takewhile(lambda line: line.endswith("\n"), file)
 
 
 class Playback:
