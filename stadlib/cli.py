@@ -18,7 +18,7 @@ from stadlib import base
 from stadlib.base import InputError, Progress
 from stadlib.options import parse
 from stadlib.recipes.experiment import ScaleName
-from stadlib.run_commands import ensemble, pretrain_command, score, train, watch
+from stadlib.run_commands import ensemble, extract, pretrain_command, score, train, watch
 
 # Words and options of several commands.
 Protocol = Literal["official", "acar", "slowfast", "mmaction2"]  # as in evaluation.matching
@@ -299,6 +299,19 @@ def report(*, out: Annotated[Path, "a new folder"]) -> None:
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(train, detect, evaluate, check, classes, weights, prepare, ensemble, score, submit, watch),
+    *(
+        train,
+        extract,
+        detect,
+        evaluate,
+        check,
+        classes,
+        weights,
+        prepare,
+        ensemble,
+        score,
+        submit,
+        watch,
+    ),
     *(predict_command, pretrain_command, import_command, export, readme, report),
 )

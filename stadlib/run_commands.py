@@ -9,19 +9,33 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from stadlib import base, recipes, study
 from stadlib.base import InputError, Progress
 from stadlib.publish import publish as publish_record
 from stadlib.recipes import own_data
-from stadlib.recipes.experiment import USUAL, Execution, Experiment, ScaleName, from_dict
+from stadlib.recipes.experiment import (
+    INPUTS,
+    USUAL,
+    BackboneName,
+    Execution,
+    Experiment,
+    ScaleName,
+    from_dict,
+)
 from stadlib.recipes.scales import DETECTORS
 
 KINETICS = {"K400": ("kinetics-400", 400), "K700": ("kinetics-700", 700)}  # folder, classes
 LOOK = 5  # seconds from one look at a run to the next
 Split = Literal["val", "test"]
-TableName = Literal["1", "2", "3", "4", "amounts", "uses", "choices"]
+BackboneOption = Annotated[
+    str | None, "slowfast-101, slowfast-152, ir-csn-152, all; beyond the paper: swin3d-t, ..."
+]
+DetectorOption = Annotated[str | None, "ground-truth (default with --data), v1, v2, v3"]
+DataOption = Annotated[str, "a folder with a dataset of your own"]
+ExperimentOption = Annotated[str | None, "an experiment as JSON (what torchrun is given)"]
+TableName = Literal["1", "2", "3", "4", "amounts", "uses", "choices", "beyond"]
 PublishOption = Annotated[bool, "copy to results/reference"]
 ProcessesOption = Annotated[int, "started with torchrun, each on its own GPU if any"]
 WeightsOption = Annotated[Literal["reference", "anew"], "that a miniature run starts from"]
@@ -30,25 +44,25 @@ WeightsOption = Annotated[Literal["reference", "anew"], "that a miniature run st
 def train(
     *,
     table: Annotated[TableName, "of the paper; or what it leaves open"] = "1",
-    backbone: Annotated[str | None, "slowfast-101, slowfast-152, ir-csn-152, all"] = None,
+    backbone: BackboneOption = None,
     pretrain: Annotated[str | None, "K400, K400+IG65M, K700, all"] = None,
     frames: Annotated[str | None, "8x8+32x2, 16x4+64x1, 32x2, 64x1, all"] = None,
     head: Annotated[str | None, "linear, s-only, t-only, all"] = None,
     memory: Annotated[str | None, "rows of Table 1: no (default), yes, all"] = None,
-    detector: Annotated[str | None, "ground-truth (default with --data), v1, v2, v3"] = None,
+    detector: DetectorOption = None,
     recall: Annotated[str | None, "rows of Table 2: none (default), embedding, geometry"] = None,
     scale: ScaleName = "mini",
     seed: Annotated[Sequence[int], "one run for each"] = (0,),
     weights: WeightsOption = "reference",
-    data: Annotated[str, "a folder with a dataset of your own"] = "",
+    data: DataOption = "",
     iterations: Annotated[int | None, "of each stage; default: by scale and size"] = None,
     lr: Annotated[float | None, "of each stage, instead of the scale's"] = None,
     batch: Annotated[int | None, "keyframes at a time, instead of the scale's"] = None,
-    start: Annotated[str | None, "the backbone's: pretrained, frozen; by size of --data"] = None,
+    start: Annotated[str | None, "pretrained, frozen, features; by size of --data"] = None,
     processes: ProcessesOption = 0,
     execution: Execution = USUAL,
     publish: PublishOption = False,
-    experiment: Annotated[str | None, "an experiment as JSON (what torchrun is given)"] = None,
+    experiment: ExperimentOption = None,
 ) -> None:
     """Train and evaluate rows of a table."""
     if experiment:
@@ -57,13 +71,14 @@ def train(
         detector = detector or ("ground-truth" if data and table not in ("4", "uses") else None)
         words = _given(backbone=backbone, pretrain=pretrain, frames=frames, head=head)
         words |= _given(memory=memory, detector=detector, recall=recall)
+        if table == "beyond" or backbone not in (None, "all", *get_args(BackboneName)):
+            table = "beyond"
+            words |= {"start": start or "pretrained"} if start or backbone else {}
         rows = [row for one in seed for row in _rows(table, words, scale, one)]
-    if weights == "anew":
-        rows = [replace(row, weights=weights) for row in rows]
-    if data:
-        rows = [replace(row, dataset=str(Path(data).resolve())) for row in rows]
+    changes = {"weights": weights} if weights == "anew" else {}
+    changes |= {"dataset": str(Path(data).resolve())} if data else {}
     numbers = _given(iterations=iterations, lr=lr, batch=batch)
-    rows = [_with_numbers(row, numbers, start) for row in rows]
+    rows = [_with_numbers(replace(row, **changes), numbers, start) for row in rows]
     if data and not experiment:  # numbers by the size of the data, unless others are given
         from stadlib.report.own_data import size  # noqa: PLC0415  (torch, pandas)
 
@@ -82,7 +97,7 @@ def train(
 
                     print(scores.against_reference(record), flush=True)
                 if publish:
-                    publish_record(record, "choices" if table == "choices" else "")
+                    publish_record(record, table if table in ("choices", "beyond") else "")
         for one in seed if table == "4" else ():
             _measure_detectors(scale, one, publish)
 
@@ -111,13 +126,40 @@ def _rows(table: str, words: dict, scale: str, seed: int) -> list[Experiment]:
         return list(recipes.table1(scale=scale, seed=seed, **{"frames": frames} | words))
     rows = {"2": recipes.table2, "3": recipes.table3, "4": recipes.table4}
     rows |= {"amounts": recipes.memory_ablation, "uses": recipes.box_uses}
-    rows = (rows | {"choices": recipes.choices_compared})[table]
+    rows = (rows | {"choices": recipes.choices_compared, "beyond": recipes.beyond})[table]
     return list(dict.fromkeys(rows(scale=scale, seed=seed, **words).values()))
 
 
 def _values(record: study.Record, measure: str = "mAP") -> str:
     """A measure of every source, in %."""
     return ", ".join(f"{name} {100 * of[measure]:.2f}" for name, of in record.metrics.items())
+
+
+def extract(
+    *,
+    backbone: BackboneOption = None,
+    pretrain: Annotated[str, "what it learned on; default: what is public"] = "",
+    detector: DetectorOption = None,
+    scale: ScaleName = "mini",
+    seed: Annotated[int, "of a miniature world and backbone"] = 0,
+    data: DataOption = "",
+    processes: ProcessesOption = 0,
+    execution: Execution = USUAL,
+    experiment: ExperimentOption = None,
+) -> None:
+    """Have a backbone see every second of a dataset once, for train --start features."""
+    words = {"backbone": backbone or "ir-csn-152", "pretrain": pretrain, "head": "linear"}
+    words |= {"detector": detector or ("ground-truth" if data else "v3")}
+    (row,) = recipes.beyond(scale=scale, seed=seed, start="features", **words).values()
+    row = from_dict(json.loads(experiment)) if experiment else row
+    if data:
+        row = replace(row, dataset=str(Path(data).resolve()))
+    from stadlib.training.processes import group, rank  # noqa: PLC0415
+
+    with group():
+        made = study.extract(row, num_processes=processes, execution=execution)
+        if rank() == 0:
+            print(made, flush=True)
 
 
 def _measure_detectors(scale: str, seed: int, publish: bool) -> None:
@@ -132,9 +174,9 @@ def _measure_detectors(scale: str, seed: int, publish: bool) -> None:
 
 def pretrain_command(
     *,
-    backbone: Annotated[str, "slowfast-152, slowfast-101, ir-csn-152"] = "ir-csn-152",
+    backbone: Annotated[str, "slowfast-152, slowfast-101, ir-csn-152, ..."] = "ir-csn-152",
     pretrain: Literal["K400", "K700"] = "K700",
-    frames: Annotated[str | None, "default: 8x8+32x2 of SlowFast, 32x2 of ir-CSN"] = None,
+    frames: Annotated[str | None, "default: a backbone's first, such as 32x2"] = None,
     data: Annotated[Path | None, "Kinetics; default: where the data folder has it"] = None,
     scale: ScaleName = "paper",
     iterations: Annotated[int | None, "instead of the recipe's epochs"] = None,
@@ -147,7 +189,7 @@ def pretrain_command(
     for name, number in _given(iterations=iterations, seed=seed, processes=processes).items():
         if number < (least := least_of[name]):
             raise InputError(f"--{name} {number}: give {least} or more")
-    frames = frames or ("8x8+32x2" if backbone.startswith("slowfast") else "32x2")
+    frames = frames or INPUTS.get(backbone, ("32x2",))[0]
     words = {"backbone": backbone, "pretrain": pretrain, "frames": frames}
     words |= {"scale": scale, "seed": seed}
     experiment = Experiment(**words)

@@ -187,6 +187,22 @@ def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution 
     return record
 
 
+def extract(experiment: Experiment, *, num_processes: int = 0, execution: Execution = USUAL) -> str:
+    """Extract what stages that start from features train on; returns where it lies, how large.
+
+    An interrupted extraction resumes.
+    """
+    if num_processes:
+        words = ["extract", "--experiment", json.dumps(experiment.to_dict()), *execution.words()]
+        torchrun(words, num_processes, experiment.name)
+    from stadlib.training import stages  # noqa: PLC0415  (torch)
+
+    opened = stages.open_run(experiment, run_folder(experiment), Progress, execution)
+    folder = stages.extract(opened)
+    megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    return f"{folder}: {megabytes:.0f} MB"
+
+
 def _hashes(opened: Run, split: str) -> dict:
     """Of the rendered world and of the detected boxes that a split was scored on."""
     from stadlib.data.layout import SOURCES  # noqa: PLC0415

@@ -22,11 +22,11 @@ _FOLDER = Path(tempfile.gettempdir()) / f"stadlib-tests-{_RUN}"
 # the same experiments stay on one worker, which trains each of them once.
 _SLOWEST_FIRST = (
     "01_main", "test_papermill", "02_memory", "03_decoupled", "04_detector", "05_your_video",
-    "06_your_data",
+    "06_your_data", "07_beyond",
     "00_tour", "test_readme", "test_jupyterlab",
     "test_processes", "test_stages", "test_detectors", "test_pretraining",
 )  # fmt: skip
-_SAME_EXPERIMENTS = _SLOWEST_FIRST[:10]
+_SAME_EXPERIMENTS = _SLOWEST_FIRST[:11]
 _SKIPPED = {
     "nightly": "an expensive repetition: pytest --nightly",
     "very_slow": "minutes of paper-size networks: pytest --very-slow",

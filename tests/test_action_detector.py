@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from stadlib import recipes
-from stadlib.models.action_detector import ActionDetector
+from stadlib.models import backbones
+from stadlib.models.action_detector import ActionDetector, OnMaps
 from stadlib.models.heads import LinearHead, RelationHead, no_memory
 from stadlib.models.networks import csn_mini, freeze_batchnorm, slowfast_mini
 from stadlib.models.roi_fusion import Fusion, RoIAlign3d, Unfused
@@ -180,3 +181,23 @@ def test_portrait_beside_landscape_at_paper_size(backbone):
         alone = clips[one, :, :, :height, :width], persons[clip], counts[one], sizes[one]
         logits, _ = detector(*alone, persons[clip] / 96, no_memory(1, 512))
         torch.testing.assert_close(together.split(counts.tolist())[clip], logits, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make_backbone", backbones.MINIATURE.values(), ids=backbones.MINIATURE)
+@pytest.mark.parametrize("beside", ["tiled", "grid"])
+@pytest.mark.parametrize("kind", ["raw", "linear", "s-only", "t-only"])
+def test_maps_give_the_tokens_that_clips_give(make_backbone, kind, beside):
+    """Of clips of two sizes, one without a person."""
+    detector, sizes = make_detector(make_backbone, kind, beside), [(48, 48), (48, 40), (48, 48)]
+    logits, tokens = forward(detector, sizes=sizes)
+    maps = detector.maps(CLIPS, BOXES, COUNTS, sizes)
+    assert maps.shape == (len(BOXES) + len(COUNTS), 4 * 16, detector.backbone.out_channels)
+    on_maps = OnMaps(detector)
+    from_maps = on_maps(maps, BOXES / 48, COUNTS, no_memory(len(COUNTS), WIDTH))
+    torch.testing.assert_close(from_maps, (logits, tokens), rtol=1e-4, atol=1e-5)
+    assert {name.split(".")[0] for name, _ in on_maps.named_parameters()} <= {"fusion", "head"}
+    stranger = maps.clone()
+    stranger[-2:] += 1  # the last clip's scene and person
+    changed = on_maps(stranger, BOXES / 48, COUNTS, no_memory(len(COUNTS), WIDTH))[0]
+    assert torch.equal(changed[:2], from_maps[0][:2]) and not torch.equal(changed, from_maps[0])

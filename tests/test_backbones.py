@@ -1,13 +1,16 @@
+import sys
 import warnings
 
 import pytest
 import torch
 from torch import nn
 
-from stadlib.models import networks
+from stadlib.base import ConfigError, InputError
+from stadlib.models import backbones
 from stadlib.models.networks import (
     CSN,
     STAGE_DEPTHS,
+    Backbone,
     Classifier,
     Normalize,
     SlowFast,
@@ -15,8 +18,10 @@ from stadlib.models.networks import (
     freeze_batchnorm,
     slowfast_mini,
 )
+from stadlib.models.weights import read_backbone
+from stadlib.recipes.experiment import Experiment
 
-MINI = [csn_mini, slowfast_mini]
+MINI = list(backbones.MINIATURE.values())
 
 
 def shaken(backbone: nn.Module) -> nn.Module:
@@ -77,7 +82,7 @@ def test_slowfast_concatenates_the_slow_path_and_the_averaged_fast_one():
     torch.testing.assert_close(features[:, slow.shape[1] :], averaged)
 
 
-@pytest.mark.parametrize("make", MINI)
+@pytest.mark.parametrize("make", [csn_mini, slowfast_mini])
 def test_frozen_batchnorms_stay_through_training(make):
     backbone = shaken(make())
     x = clips()
@@ -203,19 +208,21 @@ def test_csn_is_pytorchvideos_csn_without_its_head():
         ("ir-csn-152", 29.70, 2048, 8),
         ("slowfast-101", 62.91, 2304, 4),
         ("slowfast-152", 85.74, 2304, 4),
+        ("swin3d-t", 28.16, 768, 2),
     ],
 )
 def test_paper_size(name, millions, channels, temporal_stride):
-    classifier = Classifier(networks.backbone(name), num_classes=400)
+    classifier = Classifier(backbones.build(name), num_classes=400)
     parameters = sum(parameter.numel() for parameter in classifier.parameters())
     assert round(parameters / 1e6, 2) == millions
     backbone = classifier.backbone
     freeze_batchnorm(backbone)
     with torch.no_grad():
         features = backbone(clips(16, 64, 64)[:1])
-    assert (backbone.out_channels, backbone.spatial_stride) == (channels, 16)
+    stride = 32 if name == "swin3d-t" else 16
+    assert (backbone.out_channels, backbone.spatial_stride) == (channels, stride)
     assert backbone.temporal_stride == temporal_stride
-    assert features.shape == (1, channels, 16 // temporal_stride, 4, 4)
+    assert features.shape == (1, channels, 16 // temporal_stride, 64 // stride, 64 // stride)
     assert features.isfinite().all()
 
 
@@ -230,3 +237,96 @@ def test_slowfast_dilates_where_it_does_not_stride():
 def test_csn_has_the_eps_of_the_released_weights():
     norms = [m for m in csn_mini().modules() if isinstance(m, nn.BatchNorm3d)]
     assert norms and all(norm.eps == 1e-3 for norm in norms)
+
+
+def test_swin_is_torchvisions_and_reads_its_weights(tmp_path):
+    from torchvision.models.video.swin_transformer import SwinTransformer3d
+
+    options = {"window_size": [4, 4, 4], "stochastic_depth_prob": 0.0, "num_classes": 5}
+    theirs = SwinTransformer3d(
+        patch_size=[2, 4, 4], embed_dim=48, depths=[2, 2], num_heads=[3, 6], **options
+    )
+    torch.save(theirs.state_dict(), tmp_path / "swin.pth")
+    ours, pixels = (
+        backbones.build("swin3d-t", mini=True),
+        (255 * torch.rand(2, 3, 8, 64, 88)).byte(),
+    )
+    state, report = read_backbone(ours, tmp_path / "swin.pth")
+    ours.load_state_dict(state)
+    mean, std = (torch.tensor(x).reshape(3, 1, 1, 1) for x in backbones.IMAGENET.values())
+    with torch.no_grad():
+        logits = theirs.head(ours(pixels).mean(dim=(2, 3, 4)))
+        torch.testing.assert_close(logits, theirs.eval()((pixels / 255 - mean) / std))
+    assert report.naming == "torchvision" and set(report.left_over) == {"head.weight", "head.bias"}
+
+
+TINY = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_frames": 4}
+TINY |= {"num_spatial_layers": 1, "num_temporal_layers": 1, "image_size": 36}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_videoprism_is_transformers_and_reads_its_weights(whole, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="the optional extra transformers")
+    config = transformers.VideoPrismVisionConfig(**TINY)
+    torch.manual_seed(0)
+    theirs = transformers.VideoPrismVisionModel(config).eval()
+    model = theirs
+    if whole:  # the encoder is a part of a classifier
+        model = transformers.VideoPrismForVideoClassification(config)
+        model.vision_model = theirs
+    torch.save(model.state_dict(), tmp_path / "prism.pt")
+    ours = backbones.videoprism(**TINY)
+    state, report = read_backbone(ours, tmp_path / "prism.pt")
+    ours.load_state_dict(state)
+    pixels = (255 * torch.rand(2, 3, 4, 40, 60)).byte()
+    with torch.no_grad():
+        features = ours.eval()(pixels)
+        padded = nn.functional.pad(pixels / 255, (0, 12, 0, 14)).transpose(1, 2)
+        tokens = theirs(padded, interpolate_pos_encoding=True).last_hidden_state
+    assert report.naming == "transformers" and features.shape == (2, 32, 4, 3, 4)
+    torch.testing.assert_close(features.flatten(2).transpose(1, 2), tokens)
+
+
+def test_videoprism_without_its_extra_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(InputError, match=r"pip install 'stadlib\[transformers\]'"):
+        backbones.build("videoprism-b")
+
+
+def test_frames_are_padded_to_what_a_network_takes():
+    net = nn.Conv3d(3, 4, (1, 18, 18), stride=(1, 18, 18))
+    numbers = {"out_channels": 4, "spatial_stride": 18, "temporal_stride": 1}
+    backbone = Backbone(net, **numbers, multiple=18)
+    pixels = torch.randint(256, (1, 3, 2, 36, 50), dtype=torch.uint8)
+    features = backbone(pixels)
+    assert features.shape == (1, 4, 2, 2, 3)
+    whole = Backbone(net, **numbers)(pixels)  # what the padding does not touch
+    torch.testing.assert_close(features[..., :2], whole)
+
+
+OWN = """
+from torch import nn
+from torchvision.models.video import r3d_18
+from stadlib.models.networks import Backbone
+
+def r3d():
+    net = r3d_18()
+    parts = nn.Sequential(net.stem, net.layer1, net.layer2, net.layer3, net.layer4)
+    return Backbone(parts, out_channels=512, spatial_stride=16, temporal_stride=8)
+"""
+
+
+def test_a_backbone_of_ones_own_is_named_by_its_file(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    name = f"{tmp_path}/own.py:r3d"
+    row = Experiment(backbone=name, frames="32x2", pretrain="other")
+    assert row.name.startswith("own.r3d_other_32x2_t-only")
+    features = backbones.build(name)((255 * torch.rand(1, 3, 8, 40, 64)).byte())
+    assert features.shape == (1, 512, 1, 3, 4)
+    digest = row.digest
+    (tmp_path / "own.py").write_text(OWN + "#")
+    assert row.digest != digest  # another file is another experiment
+    with pytest.raises(InputError, match=r"own\.py: s3d\(\) gives no stadlib"):
+        backbones.build(f"{tmp_path}/own.py:s3d")
+    with pytest.raises(ConfigError, match=r"none\.py: no such file"):
+        Experiment(backbone="none.py:r3d")

@@ -20,6 +20,15 @@ from stadlib.recipes.experiment import Detections, Experiment, Stage, from_dict
         (lambda: Experiment(head="tonly"), r"^head='tonly'; choose from linear, s-only, t-only$"),
         (lambda: Stage(data=("ava", "charades")), "choose from ava, kinetics"),
         (lambda: Experiment(backbone="slowfast-152"), r"does not fit slowfast-152; .*8x8\+32x2"),
+        (lambda: Experiment(backbone="swin"), "choose from slowfast-101, .*, videoprism-l"),
+        (
+            lambda: Experiment(backbone="videoprism-b", frames="16x4"),
+            "start='frozen' or 'features'",
+        ),
+        (
+            lambda: Experiment(backbone="videoprism-b", frames="16x4", scale="mini"),
+            "has no miniature member; give scale='paper'",
+        ),
         (lambda: Experiment(stages=()), "at least one"),
         (lambda: Experiment(scales=()), "at least one"),
         (lambda: Experiment(stages=(Stage(start="previous"),)), "say 'pretrained'"),

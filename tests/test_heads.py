@@ -1,5 +1,10 @@
 """Properties of the heads; the oracle is the loop over clips in benchmarks/bench_heads."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from benchmarks.bench_heads import per_clip
@@ -269,3 +274,54 @@ def test_dropout_of_a_share_is_that_of_the_whole_batch():
         torch.manual_seed(4)
         assert torch.equal(dropout.train()(x_NC[list(rows)]), whole[list(rows)])
         assert torch.equal(dropout.eval()(x_NC[list(rows)]), x_NC[list(rows)])
+
+
+def test_the_guides_page_on_the_heads_alone_runs(tmp_path, monkeypatch, capsys):
+    """Its blocks are run as they stand, on a label map, a truth and scores of two persons."""
+    guide = (Path(__file__).parents[1] / "results" / "guide.md").read_text()
+    section = guide.split("## The heads alone")[1].split("\n## ")[0]
+    first, second = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    names: dict = {}
+    exec(first, names)
+    assert names["logits"].shape == (5, 80)
+    assert all(p.grad.any() for p in names["head"].classifier.parameters())
+    monkeypatch.chdir(tmp_path)
+    Path("actions.pbtxt").write_text('item {\n  name: "nod"\n  id: 1\n}\n')
+    Path("truth.csv").write_text("a,1,0.1,0.1,0.5,0.5,1,0\na,2,0.1,0.1,0.5,0.5,1,0\n")
+    Path("scores.csv").write_text("a,1,0.1,0.1,0.5,0.5,1,0.9\n")
+    exec(second, {})
+    assert capsys.readouterr().out == "0.5 {1: 0.5}\n"
+
+
+def test_a_head_learns_from_features_without_the_rest_of_the_package():
+    """Who has a marked person beside them: the relation head learns it, the linear one cannot."""
+    names = subprocess.run(
+        [sys.executable, "-c", LEARNS], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert names[:2] == ["True", "True"], names
+    assert not {name.split(".")[1] for name in names[2:]} - {"base", "models"}, names
+
+
+LEARNS = """
+import sys, torch
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from stadlib.models import LinearHead, RelationHead, no_memory
+torch.manual_seed(0)
+losses = {}
+for name in ("linear", "t-only"):
+    head = LinearHead(16, 1) if name == "linear" else RelationHead(16, 1, ("H", "W"))
+    optimizer = torch.optim.Adam(head.parameters(), 1e-2)
+    for _ in range(150):
+        features, counts = torch.randn(40, 16, 2, 3, 3), torch.full((20,), 2)
+        marked = torch.rand(40) < 0.5
+        features[marked, 0] += 4
+        actions = marked.reshape(20, 2).flip(1).reshape(40, 1).float()  # whether the other is
+        logits = head(head.tokens(features), torch.rand(40, 4), counts, no_memory(20, 16))
+        loss = bce(logits, actions)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    losses[name] = loss.item()
+print(losses["linear"] > 0.6, losses["t-only"] < 0.3)
+print(*[name for name in sys.modules if name.startswith("stadlib.")])
+"""

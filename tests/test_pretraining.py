@@ -18,7 +18,7 @@ from torch import nn
 from stadlib import base
 from stadlib.base import InputError
 from stadlib.cli import main
-from stadlib.models import networks
+from stadlib.models import backbones
 from stadlib.models.published import find_pretrained
 from stadlib.models.weights import (
     read_backbone,
@@ -295,8 +295,8 @@ def test_kinetics_networks_have_detections_weights():
     """Striding or dilating, the last stage has the same weights; ir-CSN does neither (3.2)."""
     with torch.device("meta"):
         for name, stride in (("slowfast-101", 32), ("ir-csn-152", 16)):
-            theirs = networks.backbone(name, detection=False)
-            detection = networks.backbone(name)
+            theirs = backbones.build(name, detection=False)
+            detection = backbones.build(name)
             assert theirs.spatial_stride == stride and detection.spatial_stride == 16
             shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in (theirs, detection)]
             assert shapes[0] == shapes[1]

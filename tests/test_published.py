@@ -17,9 +17,10 @@ import torch
 
 from stadlib.base import InputError
 from stadlib.cli import main
-from stadlib.models import networks, published
-from stadlib.models.networks import CSN, STAGE_DEPTHS
-from stadlib.recipes.experiment import BackboneName, PretrainName
+from stadlib.models import backbones, published
+from stadlib.models.backbones import FULL_SIZE
+from stadlib.models.networks import CSN
+from stadlib.recipes.experiment import INPUTS, PretrainName
 
 
 @pytest.fixture
@@ -34,17 +35,22 @@ def test_the_table_is_sound():
     rows = published.PUBLISHED
     assert len({row.name for row in rows}) == len(rows) == len({row.path for row in rows})
     for row in rows:
-        assert row.url.startswith("https://") and row.path.suffix in (".pth", ".pyth")
-        family, depth = row.backbone.rsplit("-", 1)
-        families = ("slowfast", "slow", "slowonly", "ir-csn")
-        assert family in families and int(depth) in STAGE_DEPTHS
+        assert row.url.startswith("https://") and row.path.suffix in (
+            ".pth",
+            ".pyth",
+            ".safetensors",
+        )
+        assert row.backbone in FULL_SIZE
         assert bool(row.frames) == bool(row.mAP) == (row.name in published.DETECTORS)
         assert not row.sha256 or row.path.name.endswith(f"-{row.sha256}.pth")
-    words = {(b, p) for b in get_args(BackboneName) for p in get_args(PretrainName)}
+    words = {(b, p) for b in INPUTS for p in get_args(PretrainName)}
     assert {(row.backbone, row.pretraining) for row in rows} & words == {
         ("slowfast-101", "K400"),
         ("ir-csn-152", "K400"),
         ("ir-csn-152", "K400+IG65M"),
+        ("swin3d-t", "K400"),
+        ("videoprism-b", "other"),
+        ("videoprism-l", "other"),
     }
 
 
@@ -180,7 +186,7 @@ def test_the_command_fetches_verifies_and_reports(server, folder, monkeypatch, c
     with pytest.raises(InputError, match=r"weights\.pth: no value for \d+: net\.blocks"):
         published.fetch(row, quiet)  # another network; the file stays
     monkeypatch.setattr(published, "PUBLISHED", (row,))
-    monkeypatch.setattr(networks, "backbone", lambda _: small)
+    monkeypatch.setattr(backbones, "build", lambda _: small)
     assert main(["weights", row.name]) == 0
     assert "values of the backbone in stadlib's names" in capsys.readouterr().out
     assert server.asked == [None]  # the second time it was there

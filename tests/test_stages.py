@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -13,12 +14,16 @@ import pytest
 import torch
 
 from stadlib import recipes, study
-from stadlib.base import ConfigError
+from stadlib.base import ConfigError, InputError
+from stadlib.data import clips
 from stadlib.recipes.experiment import Experiment, Stage, from_dict
-from stadlib.training import build
+from stadlib.training import build, predictions, stages
 from stadlib.training.bank import WRITTEN, FeatureBank
 from stadlib.training.loop import read_weights
 from stadlib.training.memory import weights_digest
+from stadlib.training.pretraining import Pretraining
+from stadlib.training.stages import share_loss
+from stadlib.video.predict import predict
 
 STRATEGIES = recipes.table2(scale="smoke", backbone="ir-csn-152", detector="ground-truth")
 EMPTY = STRATEGIES["A+K first, empty Kinetics bank"]
@@ -144,6 +149,47 @@ def test_stages_that_make_no_sense_are_refused(stages, words, answer):
         Experiment(stages=stages, **words)
 
 
+def test_features_are_seen_once_and_train_every_head(smoke_record, tmp_path, monkeypatch):
+    """After ``extract`` no clip is read, whatever the head; a killed training gives the same."""
+    words = {"scale": "smoke", "detector": "ground-truth", "backbone": "ir-csn-152"}
+    words |= {"start": "features"}
+    rows = recipes.beyond(**words, head="linear")
+    rows |= recipes.beyond(**words, memory="yes", head="t-only")
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    linear, t_only = rows.values()
+    text = study.extract(linear)
+    assert re.fullmatch(r".*/stages/maps-[0-9a-f]{12}: [1-9]\d* MB", text)
+    monkeypatch.setattr(clips, "read_frames", None)
+    records = [study.run(row) for row in (linear, t_only)]
+    assert all(record.metrics["ava"]["mAP"] > 0 for record in records)
+    assert {path.name for path in (study.stage_folder(t_only, 1) / "online").iterdir()} >= {
+        "ava",
+        "kinetics",
+    }
+
+    folder, times = study.stage_folder(t_only, 1), []
+
+    def dies(*args, **options):
+        times.append(1)
+        if len(times) == 14:
+            raise KeyboardInterrupt
+        return share_loss(*args, **options)
+
+    for path in (folder, study.run_folder(t_only)):
+        path.rename(tmp_path / path.name)
+    monkeypatch.setattr(stages, "share_loss", dies)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(t_only)
+    monkeypatch.setattr(stages, "share_loss", share_loss)
+    assert study.run(t_only).metrics == records[1].metrics
+    first, again = (place / "checkpoint.pt" for place in (tmp_path / folder.name, folder))
+    for name, value in read_weights(first, t_only.stage_digest(1))["model"].items():
+        assert torch.equal(value, read_weights(again, t_only.stage_digest(1))["model"][name])
+    # A model that is opened again scores as the one that was trained.
+    opened = study.open_run(records[1])
+    assert predictions.predict(opened, stages.trained_model(opened)) == records[1].metrics
+
+
 def test_more_views_are_augmented_and_the_same_after_a_kill(smoke_record, monkeypatch):
     """A second stage on the plain view and others; a bank that was cut short is filled the same."""
     rows = recipes.choices_compared(scale="smoke")
@@ -176,3 +222,32 @@ def shared_first(record) -> str:
 def bank_keys(bank: FeatureBank) -> list[tuple[str, int]]:
     videos = list(bank._videos)
     return [(videos[row["video"]], int(row["second"])) for row in bank.rows if row["count"]]
+
+
+OWN = """
+from torch import nn
+from stadlib.models.networks import Backbone
+
+def tiny():
+    return Backbone(nn.Conv3d(3, 12, (2, 8, 8), (2, 8, 8)), out_channels=12, spatial_stride=8,
+                    temporal_stride=2, mean=(0.4, 0.5, 0.6), multiple=8)
+"""
+
+
+@pytest.mark.parametrize(("head", "start"), [("s-only", "pretrained"), ("linear", "features")])
+def test_a_backbone_of_ones_own_trains_remembers_and_predicts(head, start, tmp_path, monkeypatch):
+    """With memory where the head has one, on three scales with flips, and on a video."""
+    monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
+    (tmp_path / "own.py").write_text(OWN)
+    words = {"scale": "smoke", "detector": "ground-truth", "head": head, "start": start}
+    words["memory"] = "no" if head == "linear" else "yes"
+    (row,) = recipes.beyond(backbone=f"{tmp_path}/own.py:tiny", **words).values()
+    record = study.run(row)
+    assert record.folder.name.startswith("own.tiny_k700_32x2")
+    assert record.metrics["ava+kinetics"]["mAP"] > 0 and len(build.views(row)) == 6
+    boxes = tmp_path / "boxes.csv"  # of the movie that is drawn for want of another
+    boxes.write_text("".join(f"ava_val_0000,{t},0.1,0.2,0.4,0.9,,0.9\n" for t in range(12)))
+    predict(weights=str(record.folder), detector=str(boxes), out=tmp_path / "seen", scale="smoke")
+    assert (tmp_path / "seen" / "detections.csv").stat().st_size
+    with pytest.raises(InputError, match="its function returns its weights; train there"):
+        Pretraining(row)

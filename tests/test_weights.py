@@ -13,14 +13,13 @@ from torch import nn
 from torchvision.models.video.resnet import Bottleneck, VideoResNet
 
 from stadlib.base import InputError
-from stadlib.models import published
+from stadlib.models import backbones, published
 from stadlib.models.networks import (
     CSN,
     STAGE_DEPTHS,
     Classifier,
     Normalize,
     SlowFast,
-    backbone,
     freeze_batchnorm,
 )
 from stadlib.models.weights import read_backbone, read_state, save_backbone, state_digest
@@ -501,7 +500,7 @@ def test_paper_scale_refuses_another_network(paper):
 )
 def test_paper_sizes(name, naming, tmp_path):
     with torch.device("meta"):
-        network = backbone(name)
+        network = backbones.build(name)
     wanted = network.state_dict()
     of_library = {n: t for n, t in wanted.items() if not n.startswith("normalize.")}
     zeros = {n: torch.zeros((), dtype=t.dtype).expand(t.shape) for n, t in of_library.items()}

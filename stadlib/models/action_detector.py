@@ -5,14 +5,23 @@ Legend: B clips, N persons of the batch, L sequences, C channels, A actions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stadlib.models.heads import Head, MemoryTokens
 from stadlib.models.networks import Backbone
-from stadlib.models.roi_fusion import Fusion, RoIAlign3d, TimePooled, Unfused, clip_index
+from stadlib.models.roi_fusion import (
+    Fusion,
+    RoIAlign3d,
+    TimePooled,
+    Unfused,
+    clip_index,
+    part_clips,
+    with_clips,
+)
 
 
 class ActionDetector(nn.Module):
@@ -34,22 +43,62 @@ class ActionDetector(nn.Module):
         counts_B: Tensor,
         sizes: Sequence[tuple[int, int]],
     ) -> Tensor:
-        """What the head reads of every person, (N, L, C): what a feature bank stores.
+        """What the head reads of every person, (N, L, C): what a feature bank stores."""
+
+        def read(scene_BCTHW: Tensor, boxes_N4: Tensor, counts_B: Tensor) -> Tensor:
+            persons_NCThw = self.roi(self.fusion.project(scene_BCTHW), boxes_N4, counts_B)
+            return self.head.tokens(self.fusion(persons_NCThw, scene_BCTHW, counts_B))
+
+        return self._by_size(read, clips_BCTHW, boxes_N4, counts_B, sizes)
+
+    def maps(
+        self,
+        clips_BCTHW: Tensor,
+        boxes_N4: Tensor,
+        counts_B: Tensor,
+        sizes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """What fusion reads of the backbone, (B + N, T*h*w, C): a clip's scene, then its persons.
+
+        The scene is averaged down to the persons' grid. Of a backbone that stays as it is, a bank
+        holds these in float16, and :class:`OnMaps` trains on them. A person of a paper-size clip
+        takes T * 49 * C * 2 bytes: ir-CSN-152 32x2 0.8 MB, SlowFast-152 8x8+32x2 1.8 MB, Swin3D-T
+        32x2 and VideoPrism-B 16x4 1.2 MB. (A projection to 512 channels, which is not built, would
+        make them 0.2, 0.4 and 0.8 MB.)
+        """
+        frames = [(0.0, 0.0, float(width), float(height)) for height, width in sizes]
+
+        def read(scene_BCTHW: Tensor, boxes_N4: Tensor, counts_B: Tensor) -> Tensor:
+            maps = self.roi(scene_BCTHW, boxes_N4, counts_B)
+            _, persons = part_clips(maps, counts_B - 1)
+            scenes = F.adaptive_avg_pool3d(scene_BCTHW, maps.shape[2:])
+            return with_clips(scenes, persons, counts_B - 1).flatten(2).transpose(1, 2)
+
+        boxes = with_clips(boxes_N4.new_tensor(frames), boxes_N4, counts_B)
+        return self._by_size(read, clips_BCTHW, boxes, counts_B + 1, sizes)
+
+    def _by_size(
+        self,
+        read: Callable[[Tensor, Tensor, Tensor], Tensor],
+        clips_BCTHW: Tensor,
+        boxes_N4: Tensor,
+        counts_B: Tensor,
+        sizes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """What ``read`` gives of every box, out of the features of clips, boxes and counts.
 
         Clips of each size pass the network without the padding that larger ones need. So a clip's
         features do not depend on what else is in the batch.
         """
-        clips_N, tokens, order = clip_index(counts_B), [], []
+        clips_N, parts, order = clip_index(counts_B), [], []
         for height, width in dict.fromkeys(sizes):
             alike = [clip for clip, size in enumerate(sizes) if size == (height, width)]
             alike_B = torch.tensor(alike, device=counts_B.device)
             own_N = torch.isin(clips_N, alike_B).nonzero()[:, 0]
-            boxes, counts = boxes_N4[own_N], counts_B[alike_B]
             scene_BCTHW = self.backbone(clips_BCTHW[alike_B, :, :, :height, :width])
-            persons_NCThw = self.roi(self.fusion.project(scene_BCTHW), boxes, counts)
-            tokens.append(self.head.tokens(self.fusion(persons_NCThw, scene_BCTHW, counts)))
+            parts.append(read(scene_BCTHW, boxes_N4[own_N], counts_B[alike_B]))
             order.append(own_N)
-        return torch.cat(tokens)[torch.cat(order).argsort()]
+        return torch.cat(parts)[torch.cat(order).argsort()]
 
     def forward(  # noqa: PLR0917  (what a batch holds, in its order)
         self,
@@ -68,4 +117,27 @@ class ActionDetector(nn.Module):
         boxes as fractions of the untransformed frame; the memory's width may be 0.
         """
         tokens_NLC = self.tokens(clips_BCTHW, boxes_N4, counts_B, sizes)
+        return self.head(tokens_NLC, boxes_norm_N4, counts_B, memory), tokens_NLC
+
+
+class OnMaps(nn.Module):
+    """Fusion and head of a detector, on maps that its backbone computed once."""
+
+    def __init__(self, detector: ActionDetector) -> None:
+        super().__init__()
+        self.fusion, self.head, self.size = detector.fusion, detector.head, detector.roi.size
+
+    def tokens(self, maps_NLC: Tensor, counts_B: Tensor) -> Tensor:
+        """The detector's tokens (N, L, C) from its :meth:`ActionDetector.maps`."""
+        maps = maps_NLC.transpose(1, 2).unflatten(
+            2, (-1, self.size, self.size)
+        )  # (B + N, C, T, h, w)
+        scenes, persons = part_clips(maps, counts_B)
+        return self.head.tokens(self.fusion(self.fusion.project(persons), scenes, counts_B))
+
+    def forward(
+        self, maps_NLC: Tensor, boxes_norm_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
+    ) -> tuple[Tensor, Tensor]:
+        """As the detector's: logits (N, A) and the persons' tokens (N, L, C)."""
+        tokens_NLC = self.tokens(maps_NLC, counts_B)
         return self.head(tokens_NLC, boxes_norm_N4, counts_B, memory), tokens_NLC

@@ -1,4 +1,4 @@
-"""Backbones: SlowFast and channel-separated networks, at the paper's size and mini.
+"""What a backbone is, and the paper's: SlowFast and channel-separated networks, also mini.
 
 Built of pytorchvideo's parts, without their heads. Inputs such as 8x8+32x2 and 16x4+64x1 differ
 in how frames are sampled, not in the network.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 
@@ -39,24 +38,40 @@ STAGE_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _RELU = partial(nn.ReLU, inplace=True)  # its input is not used again
 
 
-class Backbone(nn.Module, ABC):
-    """uint8 frames (B, 3, T, H, W) to features (B, C, T', H', W')."""
+class Backbone(nn.Module):
+    """uint8 frames (B, 3, T, H, W) to features (B, C, T', H', W'), T' = ceil(T / temporal stride).
 
-    out_channels: int  # C
-    spatial_stride: int  # pixels a cell of the features
-    temporal_stride: int  # frames a time step of the features
+    ``net`` takes normalised frames. What else is given here is all that RoIAlign, fusion, heads,
+    memory and pretraining ask of a network.
+    """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        out_channels: int,  # C
+        spatial_stride: int,  # pixels a cell of the features
+        temporal_stride: int,  # frames a time step of the features
+        mean: Sequence[float] = (0.45,),  # of bytes / 255, a channel or for all (see Normalize)
+        std: Sequence[float] = (0.225,),
+        multiple: int = 1,  # height and width that the network takes are divisible by it
+    ) -> None:
         super().__init__()
-        self.normalize = Normalize()
+        self.net, self.normalize, self.statistics = net, Normalize(mean, std), (mean, std)
+        self.out_channels, self.multiple = out_channels, multiple
+        self.spatial_stride, self.temporal_stride = spatial_stride, temporal_stride
+        self.to(memory_format=torch.channels_last_3d)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
-        """Frames to features."""
-        return self.features(self.normalize(clips_BCTHW))
+        """Frames to features; missing rows and columns are padded with the mean colour."""
+        height, width = clips_BCTHW.shape[3:]
+        bottom, right = -height % self.multiple, -width % self.multiple
+        x_BCTHW = self.normalize(clips_BCTHW)
+        return self.features(F.pad(x_BCTHW, (0, right, 0, bottom)) if right or bottom else x_BCTHW)
 
-    @abstractmethod
     def features(self, x_BCTHW: Tensor) -> Tensor:
         """Normalised frames to features."""
+        return self.net(x_BCTHW)
 
 
 class CSN(Backbone):
@@ -77,7 +92,6 @@ class CSN(Backbone):
         spatial_strides: tuple[int, ...] = (1, 2, 2, 1),  # of the first block
         temporal_strides: tuple[int, ...] = (1, 2, 2, 2),
     ) -> None:
-        super().__init__()
         stem = create_res_basic_stem(  # halves H and W twice
             in_channels=3,
             out_channels=stem_width,
@@ -105,15 +119,12 @@ class CSN(Backbone):
                 activation=_RELU,
             )
             blocks.append(stage)
-        self.net = Net(blocks=nn.ModuleList(blocks))
-        self.out_channels = out_widths[-1]
-        self.spatial_stride = 4 * math.prod(spatial_strides)
-        self.temporal_stride = math.prod(temporal_strides)
-        self.to(memory_format=torch.channels_last_3d)
-
-    def features(self, x_BCTHW: Tensor) -> Tensor:
-        """Normalised frames to features."""
-        return self.net(x_BCTHW)
+        super().__init__(
+            Net(blocks=nn.ModuleList(blocks)),
+            out_channels=out_widths[-1],
+            spatial_stride=4 * math.prod(spatial_strides),
+            temporal_stride=math.prod(temporal_strides),
+        )
 
 
 class SlowFast(Backbone):
@@ -137,8 +148,6 @@ class SlowFast(Backbone):
         dilations: tuple[int, ...] = (1, 1, 1, 2),  # in space, of each stage
         strided: bool = False,
     ) -> None:
-        super().__init__()
-        self.strided = strided
         net = create_slowfast(
             model_depth=depth,
             slowfast_channel_reduction_ratio=reduction,
@@ -151,11 +160,13 @@ class SlowFast(Backbone):
             activation=_RELU,
             head=None,
         )
-        self.net = nn.Sequential(*net.blocks[:-1])  # the last block pools for a head
-        self.out_channels = 32 * (slow_width + slow_width // reduction)
-        self.spatial_stride = 4 * math.prod(spatial_strides)
-        self.temporal_stride = alpha
-        self.to(memory_format=torch.channels_last_3d)
+        super().__init__(
+            nn.Sequential(*net.blocks[:-1]),  # the last block pools for a head
+            out_channels=32 * (slow_width + slow_width // reduction),
+            spatial_stride=4 * math.prod(spatial_strides),
+            temporal_stride=alpha,
+        )
+        self.strided = strided
 
     def features(self, x_BCTHW: Tensor) -> Tensor:
         """Normalised frames to features; T must be a multiple of alpha."""
@@ -171,47 +182,31 @@ class SlowFast(Backbone):
         return torch.linspace(0, num_frames - 1, count, device="cpu").long().tolist()
 
 
-class Slow(Backbone):
+def slow(depth: int, *, dilated: bool) -> Backbone:
     """SlowFast's slow path alone, of public detectors: few frames far apart, 1/16 in space.
 
     ``dilated``: the last stage, as pytorchvideo's detectors have it; mmaction2's do not.
     """
-
-    def __init__(self, depth: int, *, dilated: bool) -> None:
-        super().__init__()
-        self.net = create_resnet(
-            model_depth=depth,
-            stem_conv_kernel_size=(1, 7, 7),
-            stage_spatial_h_stride=(1, 2, 2, 1),
-            stage_spatial_w_stride=(1, 2, 2, 1),
-            stage_conv_b_dilation=tuple((1, d, d) for d in (1, 1, 1, 1 + dilated)),
-            activation=_RELU,
-            head=None,
-        )
-        self.out_channels, self.spatial_stride, self.temporal_stride = 2048, 16, 1
-        self.to(memory_format=torch.channels_last_3d)
-
-    def features(self, x_BCTHW: Tensor) -> Tensor:
-        """Normalised frames to features."""
-        return self.net(x_BCTHW)
+    net = create_resnet(
+        model_depth=depth,
+        stem_conv_kernel_size=(1, 7, 7),
+        stage_spatial_h_stride=(1, 2, 2, 1),
+        stage_spatial_w_stride=(1, 2, 2, 1),
+        stage_conv_b_dilation=tuple((1, d, d) for d in (1, 1, 1, 1 + dilated)),
+        activation=_RELU,
+        head=None,
+    )
+    return Backbone(net, out_channels=2048, spatial_stride=16, temporal_stride=1)
 
 
-def backbone(name: str, *, detection: bool = True) -> Backbone:
-    """The paper's network of a name such as ``slowfast-101`` or ``ir-csn-152``.
+def slowfast(depth: int, detection: bool = True) -> SlowFast:
+    """A SlowFast of the paper's size.
 
-    ``slow-50`` and ``slowonly-50`` are public detectors', pytorchvideo's and mmaction2's.
-
-    For detection its features are 1/16 in space (SlowFast's AVA configurations, VMZ, TubeR). To
-    classify Kinetics, SlowFast's are 1/32, its last stage strides and does not dilate; ir-CSN's are
-    1/16 there, too (paper section 3.2). The weights fit both.
+    For detection its features are 1/16 in space (SlowFast's AVA configurations). To classify
+    Kinetics they are 1/32: its last stage strides and does not dilate. The weights fit both.
     """
-    family, depth = name.rsplit("-", 1)
-    if family in ("slow", "slowonly"):
-        return Slow(int(depth), dilated=family == "slow")
-    if family != "slowfast":
-        return CSN(STAGE_DEPTHS[int(depth)])
     strides, dilations = ((1, 2, 2, 1), (1, 1, 1, 2)) if detection else ((1, 2, 2, 2), (1, 1, 1, 1))
-    return SlowFast(int(depth), spatial_strides=strides, dilations=dilations)
+    return SlowFast(depth, spatial_strides=strides, dilations=dilations)
 
 
 def slowfast_mini() -> SlowFast:

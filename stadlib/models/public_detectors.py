@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from stadlib.base import Report as Progress
-from stadlib.models import networks, published, weights
+from stadlib.models import backbones, networks, published, weights
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import LinearHead
 from stadlib.models.roi_fusion import RoIAlign3d, TimePooled
@@ -22,7 +22,7 @@ from stadlib.models.roi_fusion import RoIAlign3d, TimePooled
 
 def build(backbone: str, num_actions: int) -> ActionDetector:
     """The untrained network of a published detector's backbone, such as ``slowfast-50``."""
-    body = networks.backbone(backbone)
+    body = backbones.build(backbone)
     mmaction2 = backbone.startswith("slowonly")
     fusion = TimePooled(body.out_channels, "max" if mmaction2 else "mean", context=mmaction2)
     roi = RoIAlign3d(8 if mmaction2 else 7, 1 / body.spatial_stride, aligned=mmaction2)

@@ -2,7 +2,8 @@
 
 ``published.csv`` was written down from the publishers' own lists: pytorchvideo's ``models/hub`` and
 model zoo, mmaction2's ``configs/recognition/csn`` and ``configs/detection/slowonly``, VMZ's
-``pt/vmz/models/utils.py`` (the digits behind ``f`` in its file names are no hash). Each file comes
+``pt/vmz/models/utils.py`` (the digits behind ``f`` in its file names are no hash), torchvision's
+``swin_transformer.py``, transformers' VideoPrism. Each file comes
 under its publisher's licence. A download resumes and is verified as far as a hash is published.
 """
 
@@ -41,8 +42,10 @@ class Published:
 
     @property
     def path(self) -> Path:
-        """Where the file lies once fetched, under its published name."""
-        return pretrained_dir() / self.url.rsplit("/", 1)[-1]
+        """Where the file lies once fetched, under its published name if that says what it is."""
+        name = self.url.rsplit("/", 1)[-1]
+        name = f"{self.name}.safetensors" if name == "model.safetensors" else name
+        return pretrained_dir() / name
 
     @property
     def statistics(self) -> tuple[list[float], ...]:
@@ -105,14 +108,14 @@ def fetch(row: Published, progress: Progress) -> Report:
     """
     import torch  # noqa: PLC0415  (the table is read without it)
 
-    from stadlib.models import networks, public_detectors, weights  # noqa: PLC0415
+    from stadlib.models import backbones, public_detectors, weights  # noqa: PLC0415
 
     if row.frames:
         return public_detectors.load(row, range(1, 81), progress)[1]
     if not row.path.is_file():
         download(row.url, row.path, row.sha256, progress)
     with torch.device("meta"):
-        network = networks.backbone(row.backbone)
+        network = backbones.build(row.backbone)
     return weights.read_backbone(network, row.path, row.statistics)[1]
 
 

@@ -42,6 +42,20 @@ def unpad(x_BP: Tensor, counts_B: Tensor) -> Tensor:
     return x_BP[mask(counts_B, x_BP.shape[1]).to(x_BP.device)]
 
 
+def with_clips(x_B: Tensor, x_N: Tensor, counts_B: Tensor) -> Tensor:
+    """A row of each clip (B, ...) before those of its persons (N, ...): (B + N, ...)."""
+    clips = torch.cat((torch.arange(len(x_B), device=counts_B.device), clip_index(counts_B)))
+    return torch.cat((x_B, x_N))[clips.argsort(stable=True)]
+
+
+def part_clips(x_BN: Tensor, counts_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of the clips and those of the persons: the inverse of ``with_clips``."""
+    first_B = (counts_B + 1).cumsum(0) - counts_B - 1
+    of_clip = torch.zeros(len(x_BN), dtype=torch.bool, device=x_BN.device)
+    of_clip[first_B.to(x_BN.device)] = True
+    return x_BN[of_clip], x_BN[~of_clip]
+
+
 class RoIAlign3d(nn.Module):
     """Inflate each box along time and pool it out of every frame's map (Mask R-CNN's RoIAlign).
 
@@ -58,7 +72,7 @@ class RoIAlign3d(nn.Module):
         sampling_ratio: int = -1,
     ) -> None:
         super().__init__()
-        self.options = (output_size, spatial_scale, sampling_ratio, aligned)
+        self.size, self.options = output_size, (output_size, spatial_scale, sampling_ratio, aligned)
 
     def forward(self, features_BCTHW: Tensor, boxes_N4: Tensor, counts_B: Tensor) -> Tensor:
         """Pool each person's box (pixels of the clip) out of the map: (N, C, T, size, size)."""

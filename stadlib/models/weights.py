@@ -165,6 +165,7 @@ def _slowfast_rules():
             yield rf"{theirs}branch2\.([abc]){end}", rf"{ours}branch2.{kind}_\3"
 
 
+_VIDEO = r"(?:video_model\.)?(?:vision_model\.)?"  # of transformers' models with more parts
 NAMINGS = (
     # A backbone alone, a pretrained classifier or a whole model of this package.
     Naming(
@@ -204,6 +205,20 @@ NAMINGS = (
         eps=1e-3,
         head=(r"roi_head\.bbox_head\.fc_cls(\.\d)?", r"classifier\1"),
         first_action=0,  # stands for the background
+    ),
+    # pytorch/vision, torchvision/models/video/swin_transformer.py.
+    Naming(
+        "torchvision",
+        rules=((r"((?:patch_embed|features|norm).*)", r"net.\1"),),
+        trunk=r"(patch_embed|features|norm)\.",
+        left_over=r"head\.",
+    ),
+    # huggingface/transformers, models/videoprism/modeling_videoprism.py; also as part of a model.
+    Naming(
+        "transformers",
+        rules=((rf"{_VIDEO}((?:spatial_|temporal_|layernorm).*)", r"net.model.\1"),),
+        trunk=rf"{_VIDEO}(spatial_|temporal_|layernorm)",
+        left_over=r"(video_model\.)?(head|classifier|auxiliary_layers|text_model)",
     ),
     # facebookresearch/SlowFast, slowfast/models/video_model_builder.py, resnet_helper.py.
     Naming(
@@ -292,8 +307,8 @@ def _backbone_state(
     counts = [n for n in wanted if n.endswith(".num_batches_tracked") and n not in state]
     state |= {name: torch.zeros((), dtype=wanted[name].dtype) for name in counts}
     own = "the file's mean and deviation" if "normalize.mean" in state else ""
-    published = "the published mean and deviation" if inputs else "0.45 and 0.225: it names none"
-    state = Normalize(*inputs).state_dict(prefix="normalize.") | state
+    published = "the published mean and deviation" if inputs else "the network's usual numbers"
+    state = Normalize(*(inputs or model.statistics)).state_dict(prefix="normalize.") | state
     widened = _fit(state, wanted, path, naming)
     # A batch norm divides by variance + eps: the variance makes up for another eps.
     moved, eps = None, naming.eps if isinstance(model, CSN) else None

@@ -14,6 +14,7 @@ from stadlib.recipes.tables import (  # noqa: F401
     WITH_MEMORY,
     WORDS,
     at,
+    beyond,
     box_uses,
     choices_compared,
     ensemble1,

@@ -8,25 +8,36 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
+from pathlib import Path
 from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from stadlib.base import ConfigError, check_word, dataset_digest, digest
 from stadlib.recipes.scales import RECIPES, SCALES, detector_digest, made_of
 
-BackboneName = Literal["slowfast-101", "slowfast-152", "ir-csn-152"]
-PretrainName = Literal["K400", "K400+IG65M", "K700"]
-InputName = Literal["8x8+32x2", "16x4+64x1", "32x2", "64x1"]
+BackboneName = Literal["slowfast-101", "slowfast-152", "ir-csn-152"]  # the paper's
+PretrainName = Literal["K400", "K400+IG65M", "K700", "other"]  # other: what the publisher says
+InputName = Literal["8x8+32x2", "16x4+64x1", "32x2", "64x1", "16x4", "8x8"]
 HeadName = Literal["linear", "s-only", "t-only"]
 SourceName = Literal["ava", "kinetics"]
 SamplerName = Literal["instance", "class-balanced", "square-root", "repeat-factor"]
 StartName = Literal[
-    "pretrained", "frozen", "previous", "previous-backbone", "previous-but-classifier"
+    "pretrained", "frozen", "features", "previous", "previous-backbone", "previous-but-classifier"
 ]
 DetectorName = Literal["ground-truth", "v1", "v2", "v3"]
 ScaleName = Literal["smoke", "mini", "paper"]
 FusionName = Literal["tiled", "mean", "grid"]
 RecallName = Literal["none", "embedding", "geometry"]
 LossName = Literal["bce", "pose-softmax"]
+_SLOWFAST: tuple[InputName, ...] = ("8x8+32x2", "16x4+64x1")
+INPUTS: dict[str, tuple[InputName, ...]] = {  # that a backbone takes
+    "slowfast-101": _SLOWFAST,
+    "slowfast-152": _SLOWFAST,
+    "ir-csn-152": ("32x2", "64x1"),
+    "swin3d-t": ("32x2",),
+    "videoprism-b": ("16x4",),
+    "videoprism-l": ("8x8",),
+}
+ALWAYS_FROZEN = ("videoprism-b", "videoprism-l")  # published so; they have no miniature member
 MEMORY_FIELDS = ("span", "remembered", "recall", "own_second", "chosen")  # of an experiment
 
 
@@ -50,7 +61,8 @@ class Stage(_Checked):
     first 1/20 of the iterations, and drops by 0.66 at 9/20, 12/20, 15/20 and 18/20 of them. The
     paper clips no gradients; the miniature scales do, since their rate is high.
 
-    ``start``: ``frozen`` is a pretrained backbone that this stage does not train.
+    ``start``: ``frozen`` is a pretrained backbone that this stage does not train; with ``features``
+    it sees every clip once, and fusion and head train on its maps of the persons.
 
     ``views``: a stage that trains on features has them of so many views of a keyframe: the plain
     one, and others with training's augmentation.
@@ -74,8 +86,13 @@ class Stage(_Checked):
         super().__post_init__()
         if type(self.views) is not int or self.views < 1:
             raise ConfigError(f"views={self.views!r}; give a whole number, 1 or more")
-        if self.views > 1 and self.train == "all":
+        if self.views > 1 and not self.on_features:
             raise ConfigError("views are of a stage on features; give train='head' or 'classifier'")
+
+    @property
+    def on_features(self) -> bool:
+        """Whether it trains on what was extracted once, and sees no clips."""
+        return self.train != "all" or self.start == "features"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +122,7 @@ class Experiment(_Checked):
     is the miniature member of the same family (see :class:`stadlib.recipes.scales.Scale`).
     """
 
-    backbone: BackboneName = "ir-csn-152"
+    backbone: str = "ir-csn-152"  # a name of INPUTS, or FILE.py:FUNCTION (models.backbones)
     pretrain: PretrainName = "K700"
     frames: InputName = "32x2"
     head: HeadName = "t-only"
@@ -132,26 +149,35 @@ class Experiment(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        slowfast = self.backbone.startswith("slowfast")
-        inputs = [word for word in get_args(InputName) if ("+" in word) == slowfast]
+        own = own_backbone(self.backbone)
+        if not own:
+            check_word("backbone", self.backbone, tuple(INPUTS))
+        single = tuple(word for word in get_args(InputName) if "+" not in word)
+        inputs = single if own else INPUTS[self.backbone]
         if self.frames not in inputs:
             fitting = f"does not fit {self.backbone}; choose from {', '.join(inputs)}"
             raise ConfigError(f"frames={self.frames!r} {fitting}")
         if not self.stages or not self.scales:
             raise ConfigError("an experiment needs at least one stage and one test scale")
         self._check_stages()
+        if self.backbone in ALWAYS_FROZEN:
+            if self.scale != "paper":
+                raise ConfigError(f"{self.backbone} has no miniature member; give scale='paper'")
+            if self.stages[0].start not in ("frozen", "features"):
+                raise ConfigError(f"{self.backbone} is not trained; start='frozen' or 'features'")
         if self.detected and self.detections is None:
             object.__setattr__(self, "detections", Detections())
         if self.detections and not self.detected:
             raise ConfigError("detections need a detector; choose from v1, v2, v3")
 
     def _check_stages(self) -> None:
-        for name, words in (("start", ("pretrained", "frozen")), ("train", ("all",))):
+        begin = ("pretrained", "frozen", "features")
+        for name, words in (("start", begin), ("train", ("all",))):
             if (value := getattr(self.stages[0], name)) not in words:
                 raise ConfigError(
                     f"the first stage has {name}={value!r}; say {' or '.join(map(repr, words))}"
                 )
-        if later := [s.start for s in self.stages[1:] if s.start in ("pretrained", "frozen")]:
+        if later := [s.start for s in self.stages[1:] if s.start in begin]:
             raise ConfigError(f"a later stage has start={later[0]!r}; say a word with 'previous'")
         for before, stage in pairwise(self.stages):
             keeps_head = stage.start in ("previous", "previous-but-classifier")
@@ -197,7 +223,7 @@ class Experiment(_Checked):
     @property
     def name(self) -> str:
         """Readable and unique enough for a folder: ``ir-csn-152_k700_32x2_t-only_mini_seed0``."""
-        words = [self.backbone, self.pretrain.lower(), self.frames, self.head]
+        words = [self.weights_name, self.frames, self.head]
         words += ["memory"] * self.memory + [self.detector] * self.detected
         words += [self.scale, f"seed{self.seed}"]
         return "_".join(words)
@@ -205,7 +231,9 @@ class Experiment(_Checked):
     @property
     def weights_name(self) -> str:
         """The name, before its ending, of a file of one's own with the pretrained weights."""
-        return f"{self.backbone}_{self.pretrain.lower()}"
+        own = own_backbone(self.backbone)
+        backbone = f"{Path(own[0]).stem}.{own[1]}" if own else self.backbone
+        return f"{backbone}_{self.pretrain.lower()}"
 
     @property
     def digest(self) -> str:
@@ -215,8 +243,10 @@ class Experiment(_Checked):
 
     def _digest(self, words: dict, made: dict) -> str:
         numbers = {"scale": asdict(SCALES[self.scale]), "pretraining": asdict(RECIPES[self.scale])}
-        # Other files in the user's own folder make another experiment.
+        # Other files in the user's own folder make another experiment, and so does its backbone.
         data = {"data": dataset_digest(self.dataset, self.detector)} if self.dataset else {}
+        if own := own_backbone(self.backbone):
+            data["backbone"] = Path(own[0]).read_text()
         return digest({"experiment": words} | numbers | made | data)
 
     def stage_digest(self, number: int) -> str:
@@ -250,7 +280,20 @@ class Experiment(_Checked):
 
 def choices(name: str) -> tuple[str, ...]:
     """The words that a field of :class:`Experiment` takes, in the paper's order."""
-    return get_args(get_type_hints(Experiment)[name])
+    return get_args(BackboneName if name == "backbone" else get_type_hints(Experiment)[name])
+
+
+def own_backbone(name: str) -> tuple[str, str] | None:
+    """File and function of a backbone of one's own, ``FILE.py:FUNCTION``; None of another name.
+
+    A file that is missing is a ConfigError.
+    """
+    path, _, function = name.rpartition(":")
+    if not path.endswith(".py"):
+        return None
+    if not Path(path).is_file():
+        raise ConfigError(f"backbone={name!r}: {path}: no such file")
+    return path, function
 
 
 def from_dict(content: dict) -> Experiment:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 from stadlib.base import check_word
-from stadlib.recipes.experiment import Experiment, Stage, choices
+from stadlib.recipes.experiment import INPUTS, Experiment, Stage, choices
 from stadlib.recipes.scales import SCALES
 
 BOTH = ("ava", "kinetics")
@@ -233,6 +234,36 @@ def ensemble1(*, scale: str = "mini", seed: int = 0, **words: str) -> tuple[Expe
     return (*rows, _table1_row(TABLE1[-1], scale, seed + 1, "v3"))
 
 
+def beyond(
+    *,
+    scale: str = "mini",
+    seed: int = 0,
+    detector: str = "v3",
+    **words: str,
+) -> dict[str, Experiment]:
+    """Rows that the paper does not have, by name: other backbones, and features seen once.
+
+    ``words`` are any of ``backbone`` (of ``INPUTS``, or ``FILE.py:FUNCTION``), ``head``, ``start``
+    (``pretrained``, ``frozen``, ``features``), ``pretrain``, ``frames`` and ``memory``. Without
+    them the rows are the paper's ir-CSN beside Swin3D, trained whole and on features.
+    """
+    for name in words:
+        check_word("field of this table", name, (*WORDS, "start", "memory"))
+    words = {name: word for name, word in words.items() if word != "all"}
+    kept = BOTH if words.get("memory") == "yes" else ()
+    backbones = (words["backbone"],) if "backbone" in words else ("ir-csn-152", "swin3d-t")
+    heads = (words["head"],) if "head" in words else choices("head")
+    starts = (words["start"],) if "start" in words else ("pretrained", "features")
+    rows = {}
+    for backbone, head, start in product(backbones, heads, starts):
+        public = {"ir-csn-152": "K700", "swin3d-t": "K400"}.get(backbone, "other")
+        pretrain = words.get("pretrain") or (public if scale == "paper" else "K700")
+        frames = words.get("frames") or INPUTS.get(backbone, ("32x2",))[0]
+        row, stage = (backbone, pretrain, frames, head), Stage(start=start, memory=kept)
+        rows[f"{backbone}, {head}, {start}"] = _experiment(row, scale, seed, (stage,), detector)
+    return rows
+
+
 def at(experiment: Experiment, scale: str) -> Experiment:
     """The same experiment at another scale: its words stay.
 
@@ -243,7 +274,7 @@ def at(experiment: Experiment, scale: str) -> Experiment:
     stages = []
     for stage in experiment.stages:
         share = there.iterations / here.iterations
-        if stage.train != "all":
+        if stage.on_features:
             share = HEAD_ITERATIONS[scale] / HEAD_ITERATIONS[experiment.scale]
         iterations = max(1, round(stage.iterations * share))
         numbers = {"batch": there.batch, "lr": stage.lr * there.lr / here.lr, "drop": there.drop}

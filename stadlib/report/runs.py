@@ -220,7 +220,7 @@ def training_ap(record: Record) -> pd.Series:
     model, labels = stages.trained_model(run), run.layout.label_map()
     annotated = memory.one_a_second(stages.annotated(run.layout, ["ava"], "train"))
     (bank,) = run.banks(len(run.experiment.stages)).trained_on(model, "ava", annotated, 1)
-    views = predictions.feature_views(annotated, [{"ava": bank}], memory.second_key)
+    views = memory.feature_views(annotated, [{"ava": bank}], memory.second_key)
     nothing = stages.remember_from(run, {})
     rows = predictions.score_persons(model.head, views, run.loss, nothing, labels)
     truth = predictions.groundtruth(run.layout, "ava", "train")

@@ -19,7 +19,7 @@ from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import LabelMap
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import test_transform, train_transform
-from stadlib.models import heads, networks
+from stadlib.models import backbones, heads, networks
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.losses import ActionLoss
 from stadlib.models.roi_fusion import Fusion, RoIAlign3d, Unfused
@@ -44,10 +44,8 @@ def sampling(experiment: Experiment) -> clips.Sampling:
 
 def backbone(experiment: Experiment, detection: bool = True) -> networks.Backbone:
     """The backbone at its scale's size; the paper's strides as Kinetics' without ``detection``."""
-    if numbers(experiment).backbone == "paper":
-        return networks.backbone(experiment.backbone, detection=detection)
-    slowfast = experiment.backbone.startswith("slowfast")
-    return networks.slowfast_mini() if slowfast else networks.csn_mini()
+    mini = numbers(experiment).backbone == "mini"
+    return backbones.build(experiment.backbone, mini=mini, detection=detection)
 
 
 def classifier(experiment: Experiment, classes: int, dropout: float = 0.0) -> networks.Classifier:
@@ -92,6 +90,12 @@ def token_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]
     times = -(-sampling(experiment).num_frames // model.backbone.temporal_stride)
     lengths = {"linear": 1, "s-only": scale.roi_size**2, "t-only": times}
     return lengths[experiment.head], model.fusion.width
+
+
+def map_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]:
+    """L and C of the maps that a frozen backbone gives of a person."""
+    times = -(-sampling(experiment).num_frames // model.backbone.temporal_stride)
+    return times * numbers(experiment).roi_size ** 2, model.backbone.out_channels
 
 
 def train_dataset(

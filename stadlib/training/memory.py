@@ -23,13 +23,16 @@ from torch import Tensor, nn
 
 from stadlib.base import MakeProgress, digest
 from stadlib.data.batches import GlobalBatches, Share
+from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe, detected_seconds, every_second
 from stadlib.data.layout import AvaLayout
-from stadlib.models.action_detector import ActionDetector
+from stadlib.models.action_detector import ActionDetector, OnMaps
+from stadlib.models.roi_fusion import with_clips
 from stadlib.recipes.experiment import Experiment
 from stadlib.training import build, processes
 from stadlib.training.bank import FeatureBank, Key, second_of
 
+FEATURE_BATCH = 64  # keyframes at a time where their features are known
 ClipKey = tuple[str, str, float]  # source, video, timestamp
 
 
@@ -67,11 +70,18 @@ def weights_digest(*modules: nn.Module) -> str:
 
 
 def _open_bank(
-    folder: Path, made_of: Mapping, size: tuple[int, int], keyframes: Mapping[Key, Keyframe]
+    folder: Path,
+    made_of: Mapping,
+    size: tuple[int, int],
+    keyframes: Mapping[Key, Keyframe],
+    scenes: int = 0,
 ) -> FeatureBank:
-    """The bank with room for the keyframes' persons, made by the first process, open in all."""
+    """The bank with room for the keyframes' persons, made by the first process, open in all.
+
+    ``scenes`` is how many slots a keyframe has before its persons'.
+    """
     if processes.rank() == 0:
-        seconds = [(*key, len(keyframe.boxes)) for key, keyframe in keyframes.items()]
+        seconds = [(*key, scenes + len(keyframe.boxes)) for key, keyframe in keyframes.items()]
         FeatureBank.create(folder, made_of, seconds, length=size[0], width=size[1])
     processes.barrier()
     return FeatureBank(folder, made_of, writable=True)
@@ -149,13 +159,20 @@ class OnlineMemory:
 
 @dataclass(frozen=True)
 class OfflineMemory:
-    """The features of a trained backbone, extracted at first use; ``folder`` is of its stage."""
+    """The features of a trained backbone, extracted at first use; ``folder`` is of its stage.
+
+    They are the head's tokens. Of a backbone that stays as it was pretrained they are its ``maps``
+    (:meth:`.ActionDetector.maps`), once for all fusions and heads; ``source`` has the maps from
+    which tokens are computed, instead of from clips.
+    """
 
     layout: AvaLayout
     experiment: Experiment
     folder: Path
     progress: MakeProgress
     threshold: float  # least score of a detected box
+    maps: bool = False
+    source: OfflineMemory | None = None
 
     def seconds(self, model: ActionDetector, source: str, split: str) -> FeatureBank:
         """The memory of a split: all its seconds in which persons are known, annotated or not."""
@@ -179,6 +196,8 @@ class OfflineMemory:
         of_source = {second_key(k): k for k in keyframes if k.source == source}
         mixed = experiment.detected and experiment.detections.training != "ground-truth"
         named = build.augmented_views(experiment, views - 1)
+        if self.maps:  # whose folder is of all seeds
+            named = {f"{name}-seed{experiment.seed}": view for name, view in named.items()}
         if experiment.detected:
             named = {"annotated": build.plain_view(experiment)} | named
         named = {f"{source}_{name}": view for name, view in named.items()}
@@ -203,17 +222,18 @@ class OfflineMemory:
         self, model: ActionDetector, views: dict, keyframes: dict[Key, Keyframe], detected: bool
     ) -> list[FeatureBank]:
         """A bank a view, by its name; a killed extraction resumes."""
-        experiment = self.experiment
+        experiment, given = self.experiment, views
         if detected:  # there may be several sets of boxes, each with banks of its own
             boxes = f"{experiment.boxes_name}-{digest(asdict(experiment.detections))}"
             views = {f"{name}_{boxes}": view for name, view in views.items()}
         made_of = {
-            "backbone": weights_digest(model.backbone, model.fusion),
-            "head": f"{experiment.head}, {experiment.aggregate}",
+            "backbone": weights_digest(model.backbone, *[model.fusion] * (not self.maps)),
+            "head": "maps" if self.maps else f"{experiment.head}, {experiment.aggregate}",
             "detector": experiment.boxes_name if detected else "ground-truth",
         }
-        size, folder = build.token_size(experiment, model), self.folder / "banks"
-        banks = [_open_bank(folder / name, made_of, size, keyframes) for name in views]
+        size = (build.map_size if self.maps else build.token_size)(experiment, model)
+        folder, extra = self.folder / "banks", int(self.maps)
+        banks = [_open_bank(folder / name, made_of, size, keyframes, extra) for name in views]
         held = np.all([bank.has(list(keyframes)) for bank in banks], axis=0)
         missing = np.flatnonzero(~held).tolist()
         processes.barrier()  # all processes share one list
@@ -223,17 +243,23 @@ class OfflineMemory:
         device = next(model.parameters()).device
         keys = {clip_key(keyframe): key for key, keyframe in keyframes.items()}
         every, seen = list(keyframes.values()), list(views.values())
-        batches = build.test_batches(experiment, self.layout, every, seen, missing)
-        done, total = 0, sum(map(len, batches.batch_sampler))
-        more = f" and {len(views) - 1} more views" if len(views) > 1 else ""
+        if self.source:
+            known = self.source._extracted(model, given, keyframes, detected)
+            some = [
+                every[place] for place in missing[processes.rank() :: processes.num_processes()]
+            ]
+            of = [{keyframe.source: bank for keyframe in some} for bank in known]
+            batches = feature_views(some, of, lambda keyframe: keys[clip_key(keyframe)])
+            total = len(some)
+        else:
+            batches = build.test_batches(experiment, self.layout, every, seen, missing)
+            total = sum(map(len, batches.batch_sampler))
+        done, more = 0, f" and {len(views) - 1} more views" if len(views) > 1 else ""
         progress = self.progress(f"extract {next(iter(views))}{more}")
         for of_views in batches:
             for batch, bank in zip(of_views, banks, strict=True):
-                moved = batch.to(device)
-                clip = moved.clips_BCTHW, moved.boxes_N4, moved.counts_B, moved.sizes
-                tokens_NLC = model.tokens(*clip)
                 clips = [keys[clip] for clip in batch.keys]
-                bank.write(clips, batch.counts_B, tokens_NLC, batch.boxes_norm_N4)
+                bank.write(clips, *self._read(model, batch.to(device)))
             done += len(of_views[0].keys)
             progress(done, total, "clips")
         for bank in banks:
@@ -241,9 +267,20 @@ class OfflineMemory:
         processes.barrier()
         return banks
 
+    def _read(self, model: ActionDetector, batch: Batch | FeatureBatch) -> tuple[Tensor, ...]:
+        """What a bank holds of a batch: numbers of slots (B,), features and boxes of the slots."""
+        counts_B, boxes_N4 = batch.counts_B, batch.boxes_norm_N4
+        if self.source:
+            return counts_B, OnMaps(model).tokens(batch.tokens_NLC, counts_B), boxes_N4
+        clip = batch.clips_BCTHW, batch.boxes_N4, counts_B, batch.sizes
+        if not self.maps:
+            return counts_B, model.tokens(*clip), boxes_N4
+        frames_B4 = boxes_N4.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand(len(counts_B), 4)
+        return counts_B + 1, model.maps(*clip), with_clips(frames_B4, boxes_N4, counts_B)
+
 
 class FeatureBatch(NamedTuple):
-    """Persons' tokens; the fields are named as those of a batch of clips."""
+    """Persons' tokens, or maps of scenes and persons; the fields are named as those of clips."""
 
     tokens_NLC: Tensor
     boxes_norm_N4: Tensor
@@ -281,10 +318,29 @@ def feature_batch(
 
 
 def feature_batches(
-    keyframes: Sequence[Keyframe], order: GlobalBatches, views: Sequence[Mapping[str, FeatureBank]]
+    keyframes: Sequence[Keyframe],
+    order: GlobalBatches,
+    views: Sequence[Mapping[str, FeatureBank]],
+    before: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[FeatureBatch, Share]]:
-    """This process's shares of the batches of a stage that trains on features of some views."""
+    """This process's shares of the batches of a stage that trains on features of some views.
+
+    ``before`` is called before each iteration.
+    """
     shares = order.shares([len(keyframe.boxes) for keyframe in keyframes])
-    for batch, share in zip(order, shares, strict=True):
+    for turn, (batch, share) in enumerate(zip(order, shares, strict=True)):
+        if turn % order.accumulate == 0:
+            before()
         drawn = [views[seed % len(views)] for _, seed in batch]
         yield feature_batch([keyframes[index] for index, _ in batch], drawn), share
+
+
+def feature_views(
+    keyframes: Sequence[Keyframe],
+    views: Sequence[Mapping[str, FeatureBank]],
+    key: Callable = view_key,
+) -> Iterator[list[FeatureBatch]]:
+    """Batches from the banks of each view, which keep keyframes by ``key``."""
+    for start in range(0, len(keyframes), FEATURE_BATCH):
+        some = keyframes[start : start + FEATURE_BATCH]
+        yield [feature_batch(some, [banks] * len(some), key) for banks in views]

@@ -5,7 +5,7 @@ Legend: N persons of a batch, A actions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,13 @@ from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import LabelMap
 from stadlib.data.layout import SOURCES, AvaLayout
 from stadlib.evaluation.average_precision import frame_map
-from stadlib.models.action_detector import ActionDetector
+from stadlib.models.action_detector import ActionDetector, OnMaps
 from stadlib.models.losses import ActionLoss
 from stadlib.training import build, memory, processes
-from stadlib.training.bank import FeatureBank
 from stadlib.training.memory import FeatureBatch
 from stadlib.training.stages import Remember, Run, annotated, model_inputs, remember_from
 
 BOX = list(data_rows.BOX)
-FEATURE_BATCH = 64  # keyframes that are scored at a time where their features are known
 
 
 def scored_keyframes(run: Run, split: str = "val") -> list[Keyframe]:
@@ -51,7 +49,7 @@ def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
     keyframes, labels = scored_keyframes(run, split), run.layout.label_map()
     with processes.autocast(run.half):
         remember = remember_from(run, run.memory(model, number, split))
-        if experiment.stages[-1].train == "all":
+        if not experiment.stages[-1].on_features:
             views = list(build.views(experiment).values())
             batches = build.test_batches(experiment, run.layout, keyframes, views)
             progress = run.progress(f"evaluate {experiment.head}")
@@ -60,8 +58,11 @@ def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
             rows = score_persons(model, batches, run.loss, remember, labels, **report)
         else:
             share = keyframes[processes.rank() :: processes.num_processes()]
-            batches = feature_views(share, run.banks(number).views(model, keyframes, split))
-            rows = score_persons(model.head, batches, run.loss, remember, labels)
+            banks, module = run.banks(number), model.head
+            if experiment.stages[-1].train == "all":
+                banks, module = run.maps(), OnMaps(model)
+            batches = memory.feature_views(share, banks.views(model, keyframes, split))
+            rows = score_persons(module, batches, run.loss, remember, labels)
     metrics = {}
     if processes.rank() == 0:
         # In the order of the keyframes, as one process and batches of one size would write them.
@@ -81,17 +82,6 @@ def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
             write_detections(of_source, path)
         metrics = measure(run.layout, files, split)
     return processes.gather([metrics])[0]
-
-
-def feature_views(
-    keyframes: Sequence[Keyframe],
-    views: Sequence[Mapping[str, FeatureBank]],
-    key: Callable = memory.view_key,
-) -> Iterator[list[FeatureBatch]]:
-    """Batches for :func:`score_persons` from the banks of each view, which keep them by ``key``."""
-    for start in range(0, len(keyframes), FEATURE_BATCH):
-        some = keyframes[start : start + FEATURE_BATCH]
-        yield [memory.feature_batch(some, [banks] * len(some), key) for banks in views]
 
 
 @torch.inference_mode()

@@ -32,7 +32,7 @@ from stadlib.models.heads import set_share
 from stadlib.models.networks import Classifier
 from stadlib.models.published import find_pretrained
 from stadlib.models.weights import read_backbone, round_weights, save_backbone, state_digest
-from stadlib.recipes.experiment import USUAL, Execution, Experiment
+from stadlib.recipes.experiment import INPUTS, USUAL, Execution, Experiment, own_backbone
 from stadlib.recipes.scales import RECIPES, SCALES
 from stadlib.training import build, processes
 from stadlib.training.loop import Schedule, fit
@@ -56,10 +56,15 @@ class Pretraining:
     def __init__(
         self, experiment: Experiment, root: Path | None = None, iterations: int | None = None
     ) -> None:
+        if own_backbone(experiment.backbone):
+            raise InputError(
+                f"{experiment.backbone}: its function returns its weights; train there"
+            )
         self.rendered, self.asked = root is None, iterations
         if self.rendered:
-            slowfast = experiment.backbone.startswith("slowfast")
-            name, frames = ("slowfast-152", "8x8+32x2") if slowfast else ("ir-csn-152", "32x2")
+            name = experiment.backbone
+            name = "slowfast-152" if name.startswith("slowfast") else name
+            frames = INPUTS[name][0]
             data = "K700" if experiment.pretrain == "K700" else "K400"  # none is for IG65M
             words = {"scale": experiment.scale, "seed": experiment.seed}
             experiment = Experiment(backbone=name, pretrain=data, frames=frames, **words)
@@ -334,9 +339,13 @@ def pretrained_backbone(experiment: Experiment, progress: MakeProgress) -> tuple
 
     At the miniature scales they are part of the study, or learned here, once for all rows that
     share them. At paper scale they are read from the data folder, under the names of any known
-    library. Known are the ``backbone``'s hash and, where it was measured, ``top1``.
+    library; a backbone of one's own brings its weights. Known are the ``backbone``'s hash and,
+    where it was measured, ``top1``.
     """
     paper, inputs = experiment.scale == "paper", ()
+    if own_backbone(experiment.backbone):
+        weights = build.backbone(experiment).state_dict()
+        return weights, {"backbone": state_digest(weights)}
     if paper:
         path, inputs = find_pretrained(experiment)
     else:

@@ -10,21 +10,21 @@ Legend: N persons of a batch, A actions, L sequences, C channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from stadlib.base import InputError, MakeProgress, stage_dir
+from stadlib.base import InputError, MakeProgress, dataset_digest, digest, stage_dir
 from stadlib.data import keyframes as data_keyframes
 from stadlib.data import rows as data_rows
 from stadlib.data.batches import Share
 from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.layout import SOURCES, AvaLayout
-from stadlib.models.action_detector import ActionDetector
+from stadlib.models.action_detector import ActionDetector, OnMaps
 from stadlib.models.heads import MemoryTokens, no_memory, set_share
 from stadlib.models.losses import ActionLoss
 from stadlib.models.networks import recompute_activations
@@ -35,7 +35,6 @@ from stadlib.training.memory import ClipKey, FeatureBatch
 from stadlib.training.pretraining import prepare_data, pretrained_backbone
 
 BOX = list(data_rows.BOX)
-FEATURE_BATCH = 64  # keyframes that are scored at a time where their features are known
 Remember = Callable[[Sequence[ClipKey]], MemoryTokens]  # the memory of the clips of a batch
 
 
@@ -84,10 +83,28 @@ class Run:
     def banks(self, number: int) -> memory.OfflineMemory:
         """Of the backbone as it is after a stage, counted from 1."""
         stages = self.experiment.stages[:number]
-        folder = self.stage_folders[max(i for i, s in enumerate(stages) if s.train == "all")]
-        return memory.OfflineMemory(
-            self.layout, self.experiment, folder, self.progress, self.threshold
-        )
+        last = max(i for i, s in enumerate(stages) if s.train == "all")
+        folder, source = self.stage_folders[last], None
+        if stages[last].start == "features":  # fusion may have changed since, not the backbone
+            source = self.maps()
+        return self._memory(folder, source=source)
+
+    def maps(self) -> memory.OfflineMemory:
+        """Of the pretrained backbone: what a stage that starts from features trains on.
+
+        The folder is of all heads and trainings that read the same clips with the same weights.
+        """
+        experiment, numbers = self.experiment, asdict(build.numbers(self.experiment))
+        sizes = ("short_side", "long_side", "frame_rate", "frame_divisor", "roi_size")
+        read = {name: numbers[name] for name in sizes} | {"frames": experiment.frames}
+        read |= {"data": str(self.layout.root), "backbone": self.inputs["backbone"]}
+        if experiment.dataset:
+            read["data"] = dataset_digest(experiment.dataset, experiment.detector)
+        return self._memory(stage_dir(f"maps-{digest(read)}"), maps=True)
+
+    def _memory(self, folder: Path, **options) -> memory.OfflineMemory:
+        known = self.layout, self.experiment, folder, self.progress, self.threshold
+        return memory.OfflineMemory(*known, **options)
 
     def memory(self, model: ActionDetector, number: int, split: str) -> dict[str, FeatureBank]:
         """The offline banks that a stage, counted from 1, remembers out of, by source."""
@@ -147,10 +164,7 @@ def run_stages(run: Run) -> ActionDetector:
     for source in SOURCES:
         data_keyframes.require_agreement(run.layout, source)
     _ = run.threshold  # a missing file of boxes shows now, not after hours of training
-    weights, made = pretrained_backbone(run.experiment, run.progress)
-    run.inputs.update(made)
-    model = _new_model(run, stages[0])
-    model.backbone.load_state_dict(weights)
+    model = pretrained_model(run)
     for number, stage in enumerate(stages, 1):
         if stage.start == "previous-backbone":  # and fusion, under a head that knows nothing yet
             old, model = model, _new_model(run, stage)
@@ -163,9 +177,40 @@ def run_stages(run: Run) -> ActionDetector:
     return model
 
 
+def pretrained_model(run: Run) -> ActionDetector:
+    """The model that the first stage begins with: a pretrained backbone, the rest untrained."""
+    weights, made = pretrained_backbone(run.experiment, run.progress)
+    run.inputs.update(made)
+    model = _new_model(run, run.experiment.stages[0])
+    model.backbone.load_state_dict(weights)
+    return model
+
+
+def extract(run: Run) -> Path:
+    """Have the backbone see every second once: what stages that start from features train on.
+
+    Training's seconds are seen in one view, those of validation also as they are tested. Returns
+    the folder.
+    """
+    from stadlib.training.predictions import scored_keyframes  # noqa: PLC0415
+
+    model, maps = pretrained_model(run), run.maps()
+    for split in ("train", "val"):
+        for source in filter(lambda source: run.has(source, split), SOURCES):
+            run.require_boxes(source, split)
+            maps.seconds(model, source, split)
+    keyframes = memory.one_a_second(annotated(run.layout, SOURCES, "train"))
+    for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
+        maps.trained_on(model, source, keyframes, run.experiment.stages[0].views)
+    maps.views(model, scored_keyframes(run), "val")
+    return maps.folder
+
+
 def trained_model(run: Run) -> ActionDetector:
     """The model of a run that is finished, with the weights of its last stage."""
     stages, model = run.experiment.stages, _new_model(run, run.experiment.stages[-1])
+    if stages[0].start == "features":  # its checkpoint has no backbone
+        model.backbone.load_state_dict(pretrained_model(run).backbone.state_dict())
     for number, stage in enumerate(stages, 1):
         path, last = run.stage_folders[number - 1] / "checkpoint.pt", number == len(stages)
         weights = loop.read_weights(path, run.experiment.stage_digest(number))["model"]
@@ -173,7 +218,7 @@ def trained_model(run: Run) -> ActionDetector:
             model.head.load_state_dict(weights)
         else:  # the heads of earlier stages may be other ones
             weights = {n: w for n, w in weights.items() if last or not n.startswith("head.")}
-            model.load_state_dict(weights, strict=last)
+            model.load_state_dict(weights, strict=last and stage.start != "features")
     return model
 
 
@@ -188,45 +233,56 @@ def _new_model(run: Run, stage: Stage) -> ActionDetector:
     return model.to(processes.device())
 
 
+def _training_keyframes(run: Run, stage: Stage) -> list[Keyframe]:
+    """The annotated ones; with ``Detections.training`` also confident detections in them."""
+    experiment, keyframes = run.experiment, annotated(run.layout, stage.data, "train")
+    if not experiment.detected or experiment.detections.training == "ground-truth":
+        return keyframes
+    both, options = [], ("train", experiment.boxes_name, data_keyframes.CONFIDENT)
+    for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
+        run.require_boxes(source, "train")
+        boxes = data_keyframes.detections(run.layout, source, *options)
+        of_source = [keyframe for keyframe in keyframes if keyframe.source == source]
+        both += data_keyframes.with_confident(of_source, boxes)
+    return both
+
+
 def _train(run: Run, number: int, model: ActionDetector) -> None:
     """Train a stage, counted from 1, or finish training it."""
     experiment, stage = run.experiment, run.experiment.stages[number - 1]
-    folder, digest = run.stage_folders[number - 1], experiment.stage_digest(number)
+    folder, name = run.stage_folders[number - 1], experiment.stage_digest(number)
     turns, online, see = run.execution.accumulate, None, lambda *_: None
-    keyframes = annotated(run.layout, stage.data, "train")
-    if experiment.detected and experiment.detections.training != "ground-truth":
-        persons, keyframes = keyframes, []  # annotated ones, and beside them confident detections
-        options = "train", experiment.boxes_name, data_keyframes.CONFIDENT
-        for source in dict.fromkeys(keyframe.source for keyframe in persons):
-            run.require_boxes(source, "train")
-            boxes = data_keyframes.detections(run.layout, source, *options)
-            of_source = [keyframe for keyframe in persons if keyframe.source == source]
-            keyframes += data_keyframes.with_confident(of_source, boxes)
-    if stage.train == "all":  # the whole network, on clips; they fill the online memory on the way
-        dataset = build.train_dataset(experiment, run.layout, keyframes)
-        shown = {source: [k for k in keyframes if k.source == source] for source in stage.memory}
-        size = build.token_size(experiment, model)
-        online = memory.OnlineMemory(folder / "online", {"stage": digest}, size, shown)
-        model.backbone.requires_grad_(stage.start != "frozen")
-        module, banks, see = model.train(), online.banks, online.update
-    else:  # the head, or its classifier, on features of a backbone that no longer changes
+    keyframes = _training_keyframes(run, stage)
+    if stage.on_features:  # of a backbone that no longer changes
         keyframes = memory.one_a_second(keyframes)
-        offline, sources = run.banks(number), dict.fromkeys(k.source for k in keyframes)
+        offline = run.maps() if stage.train == "all" else run.banks(number)
+        sources = dict.fromkeys(keyframe.source for keyframe in keyframes)
         views = [offline.trained_on(model, s, keyframes, stage.views) for s in sources]
         features = [dict(zip(sources, view, strict=True)) for view in zip(*views, strict=True)]
+    else:
+        dataset = build.train_dataset(experiment, run.layout, keyframes)
+    if stage.train == "all":  # the whole network, or fusion and head; memory fills on the way
+        shown = {source: [k for k in keyframes if k.source == source] for source in stage.memory}
+        size = build.token_size(experiment, model)
+        online = memory.OnlineMemory(folder / "online", {"stage": name}, size, shown)
+        model.backbone.requires_grad_(stage.start not in ("frozen", "features"))
+        module = OnMaps(model) if stage.on_features else model
+        banks, see = online.banks, online.update
+    else:  # the head, or its classifier
         banks = run.memory(model, number, "train")
         model.head.requires_grad_(stage.train == "head")
         model.head.classifier.requires_grad_(True)
-        module = model.head.train()
+        module = model.head
 
     def batches(start: int) -> Iterator[tuple[Batch | FeatureBatch, Share]]:
         labels = run.layout.label_map()
         order = build.order(experiment, stage, keyframes, labels, start, accumulate=turns)
-        if online is None:
-            return memory.feature_batches(keyframes, order, features)
-        online.restore(start)
-        # What an iteration saw is settled, and remembered, before the next one.
-        return build.train_batches(experiment, dataset, order, before=online.settle)
+        settle = online.settle if online else lambda: None
+        if online:  # what an iteration saw is settled, and remembered, before the next one
+            online.restore(start)
+        if stage.on_features:
+            return memory.feature_batches(keyframes, order, features, before=settle)
+        return build.train_batches(experiment, dataset, order, before=settle)
 
     names = ("iterations", "lr", "backbone_lr", "drop", "weight_decay", "clip")
     schedule = loop.Schedule(**{name: getattr(stage, name) for name in names}, seed=experiment.seed)
@@ -234,12 +290,12 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
     remember = remember_from(run, banks, drawn=experiment.chosen == "random")
     loss = partial(share_loss, loss=run.loss, remember=remember, see=see)
     loop.fit(
-        module,
+        module.train(),
         loss,
         batches,
         schedule,
         folder=folder,
-        digest=digest,
+        digest=name,
         progress=run.progress(title),
         accumulate=turns,
         half=run.half,
