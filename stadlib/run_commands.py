@@ -70,21 +70,14 @@ def train(
         rows = [from_dict(json.loads(experiment))]
     else:
         detector = detector or ("ground-truth" if data and table not in ("4", "uses") else None)
-        words = {"backbone": backbone, "pretrain": pretrain, "frames": frames, "head": head}
-        words |= {"memory": memory, "detector": detector, "recall": recall}
-        words = {name: word for name, word in words.items() if word is not None}
+        words = _given(backbone=backbone, pretrain=pretrain, frames=frames, head=head)
+        words |= _given(memory=memory, detector=detector, recall=recall)
         table = table if backbone in (None, "all", *get_args(BackboneName)) else "beyond"
         rows = [row for one in seed for row in _rows(table, words, scale, one, start)]
-    given = {"loss": loss, "dataset": data and str(Path(data).resolve())}
-    given |= {"weights": "anew"} if weights == "anew" else {}
-    given = {name: word for name, word in given.items() if word}
-    rows = [replace(row, **given) for row in rows]
-    numbers = {"iterations": iterations, "lr": lr, "batch": batch}
-    numbers = {name: number for name, number in numbers.items() if number is not None}
-    for name, number in numbers.items():
-        if number <= 0:
-            raise InputError(f"--{name} {number}: give more than 0")
-    rows = [_with_numbers(row, numbers, start) for row in rows]
+    changes = _given(loss=loss) | ({"weights": weights} if weights == "anew" else {})
+    changes |= {"dataset": str(Path(data).resolve())} if data else {}
+    numbers = _given(iterations=iterations, lr=lr, batch=batch)
+    rows = [_with_numbers(replace(row, **changes), numbers, start) for row in rows]
     if data and not experiment:  # numbers by the size of the data, unless others are given
         from stadlib.report.own_data import size  # noqa: PLC0415  (torch, pandas)
 
@@ -108,8 +101,16 @@ def train(
             _measure_detectors(scale, one, publish)
 
 
+def _given(**words: object) -> dict[str, object]:
+    """The options that were given."""
+    return {name: word for name, word in words.items() if word is not None}
+
+
 def _with_numbers(row: Experiment, numbers: dict, start: str | None) -> Experiment:
     """A row with other numbers in each stage, and another start of the first."""
+    for name, number in numbers.items():
+        if number <= 0:
+            raise InputError(f"--{name} {number}: give more than 0")
     first, *later = (replace(stage, **numbers) for stage in row.stages)
     first = replace(first, start=start or first.start)
     return replace(row, stages=(first, *later))
@@ -187,9 +188,9 @@ def pretrain_command(
     execution: Execution = Execution(save_every=1000),  # noqa: B008
 ) -> None:
     """Train a backbone to classify Kinetics' clips."""
-    numbers = {"iterations": (iterations, 1), "seed": (seed, 0), "processes": (processes, 0)}
-    for name, (number, least) in numbers.items():
-        if number is not None and number < least:
+    least_of = {"iterations": 1, "seed": 0, "processes": 0}
+    for name, number in _given(iterations=iterations, seed=seed, processes=processes).items():
+        if number < (least := least_of[name]):
             raise InputError(f"--{name} {number}: give {least} or more")
     frames = frames or INPUTS.get(backbone, ("32x2",))[0]
     words = {"backbone": backbone, "pretrain": pretrain, "frames": frames}
@@ -208,8 +209,8 @@ def pretrain_command(
     plan = pretraining.Pretraining(experiment, root, iterations)  # mistakes show at once
     if processes:
         plan.finished()
-        words |= {"data": data, "iterations": iterations}
-        options = [f"--{name}={word}" for name, word in words.items() if word is not None]
+        words |= _given(data=data, iterations=iterations)
+        options = [f"--{name}={word}" for name, word in words.items()]
         command = ["pretrain", *options, *execution.words()]
         study.torchrun(command, processes, f"pretrain {backbone}")
         return

@@ -449,7 +449,10 @@ def test_a_dataset_is_copied_where_links_cannot_be_made(clip, monkeypatch):
 def predictions(folder: Path, clip: Path, sightings: list[Sighting], **other) -> Path:
     names = {"12": "stand", "80": 'watch "TV" & co'}
     made_by = {"video": clip.name, "bytes": clip.stat().st_size, "every": 1.0, "actions": names}
-    SightingFile(folder / "seconds.jsonl", made_by | other).write(sightings)
+    file = SightingFile(folder / "seconds.jsonl", made_by | other)
+    for sighting in sightings:
+        file.append(sighting)
+    file.finish()
     return folder
 
 

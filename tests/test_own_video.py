@@ -45,6 +45,15 @@ def test_tracks_keep_numbers_in_any_order_of_boxes_until_a_person_is_gone_too_lo
     assert tracks.update(0.5 + 2 * GONE, np.array([LEFT])) == [3]
 
 
+def test_replayed_tracks_go_on_as_those_that_never_stopped():
+    boxes = [np.array([LEFT, RIGHT]), np.zeros((0, 4)), np.array([RIGHT])]
+    through, replayed = Tracks(), Tracks()
+    for i, found in enumerate(boxes):
+        replayed.replay(i / 4, through.update(i / 4, found), found)
+    last = np.array([LEFT, RIGHT, [0.4, 0.4, 0.5, 0.5]])
+    assert through.update(0.75, last) == replayed.update(0.75, last)
+
+
 @pytest.mark.parametrize(
     ("times", "options"),
     [
@@ -69,6 +78,14 @@ def test_streamed_pictures_are_those_read_by_time(tmp_path, times, options):
         np.testing.assert_allclose(found, expected, atol=1.5)
 
 
+def test_a_start_in_the_middle_gives_the_same_moments(tmp_path):
+    stream = Stream(write(tmp_path / "v.mp4", UNEVEN))
+    through = list(around(stream, 0.5, [0.0, -0.4, 0.2]))[3:]
+    for one, other in zip(through, around(stream, 0.5, [0.0, -0.4, 0.2], first=3), strict=True):
+        assert one.time == other.time
+        np.testing.assert_array_equal(one.pictures, other.pictures)
+
+
 def test_large_pictures_are_scaled_before_they_are_held(tmp_path):
     stream = Stream(write(tmp_path / "v.mp4", [0.0, 0.5], size=(640, 320)), largest=80)
     assert {shown.picture().shape for shown in stream.frames()} == {(80, 160, 3)}
@@ -85,13 +102,18 @@ def test_what_holds_no_video_is_refused_in_one_line(tmp_path):
         assert path.name in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_file_of_sightings_is_read_again_and_another_model_refused(tmp_path):
+def test_a_line_cut_short_is_taken_off_and_another_model_refused(tmp_path):
     path, made_by = tmp_path / "s.jsonl", {"model": "a"}
+    file = SightingFile(path, made_by)
     empty = Sighting([Look(0.0, [], np.zeros((0, 4)))], np.zeros(0), np.zeros((0, 3)))
     full = Sighting([Look(1.0, [4], np.array([LEFT]))], np.array([0.5]), np.array([[0.1, 0.2, 0]]))
-    SightingFile(path, made_by).write([empty, full])
+    for sighting in (empty, full):
+        file.append(sighting)
+    with file.partial.open("a") as partial:
+        partial.write('{"looks": [[2.0')
     first, second = SightingFile(path, made_by)
     assert (first.second, first.numbers, second.numbers) == (0.0, [], [4])
     np.testing.assert_array_equal(second.actions, full.actions)
+    assert file.partial.read_bytes().endswith(b"\n")
     with pytest.raises(InputError, match="another video, model or detector"):
         SightingFile(path, {"model": "b"})

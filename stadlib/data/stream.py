@@ -112,12 +112,14 @@ class Moment:
     end: float
 
 
-def around(stream: Stream, every: float, offsets: Sequence[float]) -> Iterator[Moment]:
+def around(
+    stream: Stream, every: float, offsets: Sequence[float], first: int = 0
+) -> Iterator[Moment]:
     """The pictures around every moment of a regular clock, while the video runs.
 
-    Moment ``k`` is at ``k * every`` seconds, up to the last frame. Its pictures are in the order of
-    ``offsets``, in seconds from the moment, the largest 0 or more. Each is the one that
-    :func:`.video.read_frames` gives. Only pictures that a moment needs are made.
+    Moment ``k`` is at ``k * every`` seconds, from ``first`` on up to the last frame. Its pictures
+    are in the order of ``offsets``, in seconds from the moment, the largest 0 or more. Each is the
+    one that :func:`.video.read_frames` gives. Only pictures that a moment needs are made.
     """
     wanted = np.asarray(offsets, np.float64)
     earliest, latest = wanted.min(), wanted.max()
@@ -127,8 +129,8 @@ def around(stream: Stream, every: float, offsets: Sequence[float]) -> Iterator[M
         begun = [picture for begin, picture in kept if begin <= time + TIME_SLACK]
         return begun[-1] if begun else kept[0][1]
 
-    number, now = 0, 0.0
-    for shown, following in pairwise(chain(stream.frames(), [None])):
+    now = first * every
+    for shown, following in pairwise(chain(stream.frames(max(0.0, now + earliest)), [None])):
         until = following.time if following else np.inf
         # Does a moment ask for a time from the beginning of this frame up to the next frame?
         ticks = (np.array([[shown.time], [until]]) - TIME_SLACK - wanted) / every
@@ -138,8 +140,8 @@ def around(stream: Stream, every: float, offsets: Sequence[float]) -> Iterator[M
         end = shown.time if until == np.inf else np.inf
         while now + latest < until - TIME_SLACK and now <= end + TIME_SLACK:
             yield Moment(now, [at(now + offset) for offset in wanted], end)
-            number += 1
-            now = number * every
+            first += 1
+            now = first * every
             while len(kept) > 1 and kept[1][0] <= now + earliest + TIME_SLACK:
                 kept.popleft()
 

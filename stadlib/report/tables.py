@@ -58,8 +58,6 @@ HEADERS = {  # of a table of the paper, by the columns of its file
     | {source: f"{place} {ACTION_AP}" for source, place in PLACES.items()},
 }
 
-# ----------------------------------------------------------------------------------- the paper's
-
 
 def paper(table: int) -> pd.DataFrame:
     """A table of the paper as printed, as text; "-" stands where the paper has no number."""
@@ -116,9 +114,6 @@ def provenance(records: Iterable[Record | None]) -> pd.DataFrame:
         if record is not None
     ]
     return pd.DataFrame(rows).set_index("digest").T if rows else pd.DataFrame()
-
-
-# -------------------------------------------------------------------------------- the reference
 
 
 def reference_records(folder: str = "") -> list[Record]:
@@ -272,9 +267,6 @@ def _box_aps(
 ) -> list[float]:
     """A measure of a version's boxes, one number a seed."""
     return [percent(record.metrics[source][name]) for record in boxes.get(version, [])]
-
-
-# ---------------------------------------------------------------------------------- differences
 
 
 def paired_difference(

@@ -1,14 +1,13 @@
 """Your own video: people found, followed and scored every second; files and figures that show it.
 
-Memory does not grow with the length of the video. torch is imported after the words and the video
-were checked.
+Memory does not grow with the length of the video, and an interrupted call resumes. torch is
+imported after the words and the video were checked.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -193,7 +192,7 @@ def watch(
     if not sightings.complete:
         annotated.unlink(missing_ok=True)
         scorer = Scorer(networks, every, path.stem)
-        sightings.write(_scored(stream, scorer, progress(f"watch {path.name}")))
+        _score_rest(stream, sightings, scorer, progress(f"watch {path.name}"))
     write_tables(
         sightings, path.stem, list(names), folder / "detections.csv", folder / "tracks.csv"
     )
@@ -206,13 +205,24 @@ def watch(
     return prediction
 
 
-def _scored(stream: Stream, scorer, report: base.Report) -> Iterator[Sighting]:
-    """Score one second after the other."""
-    done, total = 0, int((stream.duration - 1e-6) / scorer.every) + 1
-    for done, moment in enumerate(around(stream, scorer.every, scorer.offsets), 1):
-        yield scorer(moment)
+def _score_rest(stream: Stream, sightings: SightingFile, scorer, report: base.Report) -> None:
+    """Score the seconds that no earlier call scored; the memory is filled from those before."""
+    span = scorer.networks.span
+    done, recent = 0, deque(maxlen=math.ceil(span / scorer.every) if span else 0)
+    for done, sighting in enumerate(sightings, 1):  # noqa: B007
+        for look in sighting.looks:
+            scorer.tracks.replay(look.time, look.numbers, look.boxes)
+        recent.append(sighting)
+    total, first = int((stream.duration - 1e-6) / scorer.every) + 1, done - len(recent)
+    for moment in around(stream, scorer.every, scorer.offsets, first):
+        if recent:
+            scorer(moment, recent.popleft())
+            continue
+        sightings.append(scorer(moment))
+        done += 1
         report(done, max(done, total), "moments")
     report(done, done, "moments")
+    sightings.finish()
     if done < 0.9 * total - 1:
         length = f"the file's header says {stream.duration:.0f} s; it may be damaged"
         print(f"{stream.path}: the picture ends at {moment.end:.0f} s; {length}", flush=True)

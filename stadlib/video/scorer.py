@@ -67,9 +67,13 @@ class Tracks:
         new = [place for place in range(len(boxes)) if place not in joined]
         joined |= {place: self.number + count for count, place in enumerate(new, 1)}
         numbers = [joined[place] for place in range(len(boxes))]
+        self.replay(time, numbers, boxes)
+        return numbers
+
+    def replay(self, time: float, numbers: list[int], boxes: np.ndarray) -> None:
+        """Store a look whose persons are known."""
         self.number = max([self.number, *numbers])
         self.known |= {n: (time, box) for n, box in zip(numbers, boxes, strict=True)}
-        return numbers
 
 
 class Past:
@@ -274,15 +278,19 @@ class Scorer:
         networks.model.eval()
 
     @torch.inference_mode()
-    def __call__(self, moment: Moment) -> Sighting:
-        """Find, follow and score the persons of the next second."""
-        second, end = moment.time, moment.end
-        times = [second + offset for offset in self._looks if offset == 0 or second + offset <= end]
-        persons = self._persons(moment.pictures[: len(times)], times)
-        looks = [
-            Look(round(time, 6), self.tracks.update(time, boxes), boxes)
-            for time, (boxes, _) in zip(times, persons, strict=True)
-        ]
+    def __call__(self, moment: Moment, known: Sighting | None = None) -> Sighting:
+        """Find, follow and score the persons of the next second, or score those that are known."""
+        if known:
+            looks, confidence = known.looks, known.confidence
+        else:
+            times = [moment.time + offset for offset in self._looks]
+            times = [time for time in times if time <= max(moment.time, moment.end)]
+            persons = self._persons(moment.pictures[: len(times)], times)
+            confidence = persons[0][1]
+            looks = [
+                Look(round(time, 6), self.tracks.update(time, boxes), boxes)
+                for time, (boxes, _) in zip(times, persons, strict=True)
+            ]
         if not looks[0].numbers:
             return Sighting(looks, np.empty(0), np.empty((0, self.networks.labels.num_actions)))
         networks, model = self.networks, self.networks.model
@@ -299,7 +307,7 @@ class Scorer:
         logits_NA = model.head(tokens_NLC, batch.boxes_norm_N4, batch.counts_B, memory)
         scores_NA = networks.loss.probabilities(logits_NA)
         actions_NA = scores_NA.cpu().double().numpy().round(6)
-        return Sighting(looks, persons[0][1], actions_NA)
+        return Sighting(looks, confidence, actions_NA)
 
     def _persons(
         self, pictures: Sequence[np.ndarray], times: Sequence[float]

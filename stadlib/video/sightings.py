@@ -1,5 +1,7 @@
-"""What is seen in a video, second by second: JSON lines, of which the first holds what made the
-file, and CSV files.
+"""What is seen in a video, second by second: JSON lines while it is watched, CSV files at the end.
+
+The first line holds what made the file. Until the end of the video the file is called
+``.partial``; the same detector and model resume from it.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
@@ -90,39 +93,53 @@ def shown_actions(scores: np.ndarray, ids: Sequence[int]) -> list[tuple[int, flo
 class SightingFile:
     """The lines of one video; iterating reads them one after the other and holds none.
 
-    ``made_by`` are plain words and numbers that decide the content; a file that was made by others
-    is refused.
+    ``made_by`` are plain words and numbers that decide the content. A file that was made by others
+    is refused. ``complete`` means that the whole video was watched.
     """
 
     def __init__(self, path: Path, made_by: dict) -> None:
         self.path, self.made_by = path, made_by
-        if self.complete:
-            with path.open() as file:
-                first = file.readline()
-            if json.loads(first) != json.loads(json.dumps(made_by)):
-                raise InputError(f"{path}: of another video, model or detector; delete or move it")
-
-    @property
-    def complete(self) -> bool:
-        """Whether the whole video was watched."""
-        return self.path.exists()
+        self.partial = path.with_name(path.name + ".partial")
+        self.complete = path.exists()
+        file = path if self.complete else self.partial
+        lines = _whole_lines(file)
+        if (first := next(lines, None)) is None:
+            self.complete = False
+            write_whole(self.partial, json.dumps(made_by) + "\n")
+        elif json.loads(first) != json.loads(json.dumps(made_by)):
+            raise InputError(f"{file}: of another video, model or detector; delete it or move it")
+        elif not self.complete:  # take off a last line that a kill cut short
+            size = len(first.encode()) + sum(len(line.encode()) for line in lines)
+            with self.partial.open("r+b") as partial:
+                partial.truncate(size)
 
     def __iter__(self) -> Iterator[Sighting]:
         """The sightings in order."""
-        with self.path.open() as file:
-            for number, line in enumerate(file):
-                try:
-                    if number:
-                        yield Sighting.from_json(line)
-                except (ValueError, KeyError, IndexError) as error:
-                    why = f"damaged ({error}); delete it"
-                    raise InputError(f"{self.path}:{number + 1}: {why}") from error
+        path = self.path if self.complete else self.partial
+        for number, line in enumerate(_whole_lines(path)):
+            try:
+                if number:
+                    yield Sighting.from_json(line)
+            except (ValueError, KeyError, IndexError) as error:
+                raise InputError(f"{path}:{number + 1}: damaged ({error}); delete it") from error
 
-    def write(self, sightings: Iterable[Sighting]) -> None:
-        """Write them as they come; the file appears at the end of the video."""
-        with written_whole(self.path) as temporary, temporary.open("w") as file:
-            file.write(json.dumps(self.made_by) + "\n")
-            file.writelines(f"{sighting.to_json()}\n" for sighting in sightings)
+    def append(self, sighting: Sighting) -> None:
+        """Write a line, which survives a kill."""
+        with self.partial.open("a") as file:
+            file.write(sighting.to_json() + "\n")
+
+    def finish(self) -> None:
+        """Give the file its name: the video is at its end."""
+        if not self.complete:
+            self.partial.replace(self.path)
+            self.complete = True
+
+
+def _whole_lines(path: Path) -> Iterator[str]:
+    """Lines up to one that a kill cut short."""
+    if path.exists():
+        with path.open() as file:
+            yield from takewhile(lambda line: line.endswith("\n"), file)
 
 
 class Playback:
