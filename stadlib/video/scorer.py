@@ -256,6 +256,7 @@ class Scorer:
         tokens_NLC = self._tokens(moment, batch)
         if self.networks.own_second:
             memory = self.past.before(second, own=True)
+        memory = memory.to(tokens_NLC.device)  # at the beginning there is none, on the CPU
         logits_NA = head(tokens_NLC, batch.boxes_norm_N4, batch.counts_B, memory)
         scores_NA = self.networks.loss.probabilities(logits_NA)
         actions_NA = scores_NA.cpu().double().numpy().round(6)
