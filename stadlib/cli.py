@@ -14,11 +14,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from stadlib import base
+from stadlib import base, study
 from stadlib.base import InputError, Progress
 from stadlib.options import parse
 from stadlib.recipes.experiment import ScaleName
-from stadlib.run_commands import ensemble, extract, pretrain_command, score, train, watch
+from stadlib.run_commands import (
+    ProcessesOption,
+    ensemble,
+    extract,
+    pretrain_command,
+    score,
+    train,
+    watch,
+)
 
 # Words and options of several commands.
 # As in evaluation.matching.
@@ -56,6 +64,7 @@ def detect(
     as_: Annotated[str | None, "the dataset's box files get this name"] = None,
     every: Annotated[float, "seconds between frames of a video"] = 1.0,
     out: Annotated[Path | None, "of videos: write the boxes into this CSV"] = None,
+    processes: ProcessesOption = 0,
 ) -> None:
     """Find the people in videos or in a dataset."""
     if bool(videos) == bool(data):
@@ -66,16 +75,28 @@ def detect(
         raise InputError(f"--out {out}: person boxes are written as .csv; rename it")
     if not 0 < every < math.inf:
         raise InputError(f"--every {every:g}: give seconds, more than 0")
+    if processes:
+        lists = {"source": source, "split": split} if data else {}
+        words = {"data": data, "detector": detector, "scale": scale, "as": as_}
+        words |= {"every": every, "out": out}
+        command = [f"--{name}={word}" for name, word in words.items() if word is not None]
+        command += [word for name, of in lists.items() for word in (f"--{name}", *of)]
+        study.torchrun(["detect", *map(str, videos), *command], processes, "detect")
+        return
     from stadlib.training import detector as training  # noqa: PLC0415  (torch)
+    from stadlib.training.processes import group, rank  # noqa: PLC0415
 
     if videos:
         files = [(out, training.frames_of_videos(videos, every))]
     else:
         files = training.box_files(data, source, split, as_ or detector)
-    model, name = training.open_detector(detector, scale, Progress)
-    for path, frames in files:
-        training.detect_persons(model, frames, path, name, progress=Progress(f"detect {path.stem}"))
-        print(f"{path}: {len(frames)} frames")
+    with group():
+        model, name = training.open_detector(detector, scale, Progress)
+        for path, frames in files:
+            report = Progress(f"detect {path.stem}")
+            training.detect_persons(model, frames, path, name, progress=report)
+            if rank() == 0:
+                print(f"{path}: {len(frames)} frames")
 
 
 def evaluate(

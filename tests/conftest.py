@@ -35,6 +35,7 @@ _SKIPPED = {
 
 def pytest_addoption(parser):
     parser.addoption("--very-slow", action="store_true", help="minutes of paper-size networks too")
+    parser.addoption("--gpu", action="store_true", help="on this machine's GPU, if any")
     parser.addoption("--nightly", action="store_true", help="expensive repetitions too")
 
 
@@ -66,6 +67,8 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_configure(config):
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    if not config.getoption("--gpu"):  # two processes would need two, and numbers differ
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ["STADLIB_DATA"] = str(_FOLDER / "data")
     os.environ["STADLIB_RESULTS"] = str(_FOLDER / worker / "results")
     os.environ["STADLIB_SCALE"] = "smoke"

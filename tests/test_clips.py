@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 
 import cv2
@@ -13,7 +14,7 @@ from stadlib.base import InputError
 from stadlib.data import clips
 from stadlib.data.clips import ClipDataset, PictureDataset, Sampling, collate
 from stadlib.data.coco import Still
-from stadlib.data.keyframes import Keyframe, read_keyframes
+from stadlib.data.keyframes import Keyframe, KeyframeColumns, read_keyframes
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import test_transform, train_transform
 from stadlib.data.video import read_frames
@@ -195,3 +196,21 @@ def test_a_batch_of_pictures_is_two_lists_of_any_sizes():
     pictures, boxes = clips.as_lists([(torch.zeros(3, 4, n), torch.ones(n, 4)) for n in (3, 5)])
     assert [p.shape[2] for p in pictures] == [len(b) for b in boxes] == [3, 5]
     assert isinstance(pictures, list) and isinstance(boxes, list)
+
+
+def test_a_worker_holds_no_object_a_keyframe(tiny_dataset):
+    those = [keyframe("ab"[i % 2], 900.0 + i, persons=i % 3) for i in range(50)]
+    items = pickle.loads(pickle.dumps(dataset(tiny_dataset, those)))
+    assert len(items) == 50
+    for index in (0, 7, 49, -1):
+        ours, its = items.keyframes[index], those[index]
+        assert (ours.source, ours.moment) == (its.source, its.moment)
+        for name in ("boxes", "actions", "person_ids"):
+            a, b = getattr(ours, name), getattr(its, name)
+            assert a.dtype == b.dtype and np.array_equal(a, b)
+    del those, its, ours
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, Keyframe)]
+    with pytest.raises(IndexError):
+        items.keyframes[50]
+    assert not len(KeyframeColumns([]))

@@ -284,3 +284,42 @@ def test_a_file_that_holds_no_detector_is_refused(videos, weights, tmp_path, cap
     paths = (weights, tmp_path / "checkpoint.pt")
     names = {detector.open_detector(str(path), "smoke", None)[1] for path in paths}
     assert len(names) == 2 and all("checkpoint.pt" in name for name in names)
+
+
+def pictures_seen(frames, path) -> int:
+    model = BrightSpots(patience=1000)
+    look(frames, path, model)
+    return 1000 - model.patience
+
+
+def test_two_processes_look_at_a_video_each(frames, tmp_path, pair):
+    alone = look(frames, tmp_path / "alone.csv")
+    assert pair.run(pictures_seen, frames, tmp_path / "both.csv") == [LENGTH, LENGTH]
+    assert (tmp_path / "both.csv").read_bytes() == alone
+    assert {path.name for path in tmp_path.iterdir()} == {"alone.csv", "both.csv"}
+
+
+def test_what_any_process_found_before_a_kill_is_used(frames, tmp_path):
+    alone, path = look(frames, tmp_path / "alone.csv"), tmp_path / "both.csv"
+    with pytest.raises(Interrupted):
+        look(frames, path, BrightSpots(patience=50))
+    partial = path.with_name("both.csv.partial")
+    partial.rename(path.with_name("both.csv.partial1"))  # as if the second of two had written it
+    rest = BrightSpots(patience=LENGTH)
+    assert look(frames, path, rest) == alone and rest.patience < LENGTH
+    assert {path.name for path in tmp_path.iterdir()} == {"alone.csv", "both.csv"}
+
+
+def test_the_command_starts_processes_with_the_same_words(videos, tmp_path, monkeypatch):
+    from stadlib import study
+
+    started = []
+    monkeypatch.setattr(study, "torchrun", lambda *words: started.append(words))
+    names = [str(path) for path in videos]
+    out, find = f"--out={tmp_path}/b.csv", ["--detector=v1", "--scale=mini", "--every=2.0"]
+    assert main(["detect", *names, *find, out, "--processes", "2"]) == 0
+    assert started == [(["detect", *names, *find, out], 2, "detect")]
+    words = ["detect", "--data=d", "--detector=v1", "--scale=mini", "--as=x", "--every=1.0"]
+    words += ["--source", "ava", "kinetics", "--split", "val", "test"]
+    assert main([*words, "--processes=3"]) == 0
+    assert started[1] == (words, 3, "detect")

@@ -3,6 +3,8 @@ the checkpoint."""
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import subprocess
 import sys
@@ -13,12 +15,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from stadlib.base import InputError
+from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe
 from stadlib.models.heads import no_memory
+from stadlib.recipes.experiment import Experiment
+from stadlib.training import build, processes
 from stadlib.training.bank import WRITTEN, FeatureBank, second_of, windows
-from stadlib.training.memory import OnlineMemory, clip_key
+from stadlib.training.memory import OfflineMemory, OnlineMemory, clip_key
 
 L, C = 2, 3
 WHAT = {"backbone": "abc", "detector": "ground-truth", "threshold": 0.8}
@@ -180,6 +186,7 @@ def test_a_write_that_is_cut_short_is_masked(tmp_path, monkeypatch):
 
 WRITER = """
 import sys, torch
+from stadlib.training import build, processes
 from stadlib.training.bank import FeatureBank
 rows = [("v", second, 4) for second in range(500)]
 bank = FeatureBank.create(sys.argv[1], {}, rows, length=8, width=512)
@@ -240,6 +247,35 @@ def test_sources_remember_their_own_by_the_nearest_second(tmp_path):
     assert only.mask_BM.sum(dim=1).tolist() == [3, 0, 0]
     assert torch.equal(only.tokens_BMLC[0], both.tokens_BMLC[0])
     assert windows({}, keys, empty, **limits) is empty
+
+
+def test_a_bank_takes_its_room_at_once_and_says_when_there_is_none(tmp_path, monkeypatch):
+    bank = create(tmp_path / "new", {("a", 1): 3000})
+    size = (tmp_path / "new" / "tokens.f16").stat()
+    assert size.st_blocks * 512 >= size.st_size == bank.tokens.nbytes > 0
+
+    def full(file, start, count):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    line = (
+        r"^.*tokens\.f16: No space left on device: 3.6e-05 GB; free space or set STADLIB_RESULTS$"
+    )
+    with pytest.raises(InputError, match=line):
+        create(tmp_path / "none", {("a", 1): 3000})
+
+
+def test_a_bank_takes_what_another_has_and_it_lacks(tmp_path):
+    seconds = {("a", 1): 2, ("a", 2): 1, ("b", 1): 3}
+    one = filled(tmp_path / "one", seconds, skip={("a", 2), ("b", 1)})
+    other = filled(tmp_path / "other", seconds, skip={("b", 1)})
+    other.tokens[:2] = 9.0
+    one.take(other)
+    assert one.has(list(seconds)).tolist() == [True, True, False]
+    for key in (("a", 1), ("a", 2)):
+        expected, boxes = persons(*key, seconds[key])
+        assert torch.equal(one.read([key])[0], expected)
+    assert np.array_equal(one.boxes[2:3], boxes)
 
 
 # ------------------------------------------------------------------------------ the online memory
@@ -318,3 +354,92 @@ def test_the_first_of_two_keyframes_in_a_second_is_kept_and_only_of_sources_with
     update(online, AVA + KINETICS, 1.0)
     online.settle()
     assert num_written(online.banks["ava"]) == 3
+
+
+# -------------------------------------------------------------------------------- several machines
+
+
+def on_machine_of_its_own() -> None:
+    """Each of two processes is the first of its machine."""
+    os.environ |= {"GROUP_RANK": os.environ["RANK"], "LOCAL_RANK": "0"}
+
+
+def two_machines(folder) -> list[list[float]]:
+    """What each remembers of both processes' clips, and after a return to a copy."""
+    on_machine_of_its_own()
+    online, remembered = make_online(folder, ava=AVA), []
+    for iteration, value in enumerate((1.0, 2.0), 1):
+        update(online, [AVA[processes.rank()]], value + 10 * processes.rank())
+        online.keep(iteration)
+        remembered.append(seen(online, 902) + seen(online, 903))
+    online.restore(1)
+    return [*remembered, seen(online, 902) + seen(online, 903)]
+
+
+def test_machines_that_do_not_see_each_others_files_remember_the_same(tmp_path, pair):
+    expected = [[11.0, 1.0, 1.0], [12.0, 2.0, 2.0], [11.0, 1.0, 1.0]]
+    assert pair.run(two_machines, tmp_path) == [expected, expected]
+    # Neither writes into what the other has mapped.
+    assert {path.name for path in tmp_path.iterdir()} > {"ava", "ava@1"}
+
+
+class Constant(nn.Module):
+    """A network whose tokens are the number of its process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.fusion = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    def tokens(self, clips, boxes_N4, *_):
+        return torch.full((len(boxes_N4), L, C), float(processes.rank()))
+
+
+class Shares(list):
+    """Batches of a keyframe in one view each."""
+
+    @property
+    def batch_sampler(self):
+        return self
+
+
+def extracted(folder, lost: bool = False):
+    """The first tokens and the states of a bank of six seconds, of which each process sees some."""
+    if processes.num_processes() > 1:
+        on_machine_of_its_own()
+    keyframes = {("a", second): keyframe("ava", "a", float(second), 2) for second in range(6)}
+
+    def batches(experiment, layout, every, views, items, **options):
+        own = [] if lost else items[processes.rank() :: processes.num_processes()]
+        return Shares([clip_of(every[item])] for item in own)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "token_size", lambda *_: (L, C))
+        patch.setattr(build, "test_batches", batches)
+        memory = OfflineMemory(None, Experiment(), folder, lambda title: lambda *_: None, 0.0)
+        (bank,) = memory._extracted(Constant(), {"view": None}, keyframes, False)
+    return bank.tokens[::2, 0, 0].tolist(), bank.states.tolist()
+
+
+def clip_of(keyframe: Keyframe) -> Batch:
+    boxes, counts = torch.from_numpy(keyframe.boxes), torch.tensor([len(keyframe.boxes)])
+    clip, actions = torch.zeros(1, 3, 1, 8, 8), torch.zeros(len(boxes), 1)
+    return Batch(clip, boxes, counts, actions, boxes, [(8, 8)], [clip_key(keyframe)])
+
+
+def test_machines_extract_into_files_of_their_own_which_are_joined(tmp_path, pair):
+    expected = [0.0, 1.0, 0.0, 1.0, 0.0, 1.0], [WRITTEN] * 12
+    assert pair.run(extracted, tmp_path) == [expected, expected]
+    assert [path.name for path in (tmp_path / "banks").iterdir()] == ["view"]
+
+
+def test_what_a_machine_extracted_before_a_kill_is_used(tmp_path):
+    kept = tmp_path / "banks" / "view@1"
+    extracted(tmp_path)
+    (tmp_path / "banks" / "view").rename(kept)
+    FeatureBank(kept, writable=True).tokens[:] = 5.0
+    assert extracted(tmp_path) == ([5.0] * 6, [WRITTEN] * 12) and not kept.exists()
+
+
+def test_a_bank_that_stays_empty_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"not all that was written is there; .*on one machine"):
+        extracted(tmp_path, lost=True)

@@ -8,11 +8,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from pretended_gpu import Pretended, on_gpu
+from untrained_networks import networks
 
 from stadlib.base import InputError
-from stadlib.data.stream import Stream, around
+from stadlib.data.stream import Moment, Stream, around
 from stadlib.data.video import read_frames
-from stadlib.video.scorer import GONE, Tracks
+from stadlib.video.scorer import GONE, Scorer, Tracks
 from stadlib.video.sightings import Look, Sighting, SightingFile
 
 TICK = Fraction(1, 90_000)
@@ -117,3 +120,33 @@ def test_a_line_cut_short_is_taken_off_and_another_model_refused(tmp_path):
     assert file.partial.read_bytes().endswith(b"\n")
     with pytest.raises(InputError, match="another video, model or detector"):
         SightingFile(path, {"model": "b"})
+
+
+class Scored(Exception):
+    pass
+
+
+@pytest.mark.parametrize("span", [0, 2])
+def test_a_video_is_scored_on_the_device_of_the_model(span):
+    """The first second has no memory yet."""
+    mode = Pretended()
+    own = networks(span=span)
+    scorer = Scorer(own, every=1.0)
+    count = len(scorer.offsets)
+    pictures = [np.zeros((48, 64, 3), np.uint8)] * count
+    boxes = own.detector.boxes.detach().double().numpy()
+    clip, seen = scorer._clip(Moment(0.0, pictures, 9.0), boxes), []
+    on_gpu(own.model, mode)
+
+    def probabilities(logits_NA):
+        seen.append(logits_NA.device.type)
+        raise Scored
+
+    own.loss.probabilities = probabilities
+    scorer._persons = lambda pictures, times: [(boxes, np.array([0.9, 0.8]))] * len(times)
+    scorer._clip = lambda moment, boxes: clip.to("cuda")
+    with mode, torch.no_grad():
+        for second in range(2):
+            with pytest.raises(Scored):
+                Scorer.__call__.__wrapped__(scorer, Moment(float(second), pictures, 9.0))
+    assert seen == ["cuda"] * 2

@@ -25,15 +25,17 @@ def train(folder) -> dict[str, torch.Tensor]:
     """A few steps on ragged units: item i of the data has i % 3 of them, some have none."""
     torch.manual_seed(1)
     model = nn.Linear(3, 2)
-    share = {"rank": processes.rank(), "num_processes": processes.num_processes()}
+    ranks = {"rank": processes.rank(), "num_processes": processes.num_processes()}
 
     def batches(start):
-        order = GlobalBatches(11, BATCH, seed=2, start=start, stop=ITERATIONS, **share)
-        for items in order:
-            yield torch.cat([torch.full((index % 3, 3), index / 10.0) for index, _ in items])
+        order = GlobalBatches(11, BATCH, seed=2, start=start, stop=ITERATIONS, **ranks)
+        for items, share in zip(order, order.shares([i % 3 for i in range(11)]), strict=True):
+            x = torch.cat([torch.full((index % 3, 3), index / 10.0) for index, _ in items])
+            yield x, share.total
 
-    def objective(model, x):
-        return (model(x) - 1).square().sum(), len(x)
+    def objective(model, part):
+        x, total = part
+        return (model(x) - 1).square().sum(), total
 
     schedule = Schedule(iterations=ITERATIONS, lr=0.1)
     fit(model, objective, batches, schedule, folder=folder, digest="d", progress=lambda *_: None)
@@ -42,7 +44,7 @@ def train(folder) -> dict[str, torch.Tensor]:
 
 def exchange() -> tuple[list[int], float]:
     number = processes.rank()
-    return processes.gather([number]), processes.total(1 + number, torch.device("cpu"))
+    return processes.gather([number]), processes.total(1 + number)
 
 
 def test_two_processes_equal_one(tmp_path, pair):

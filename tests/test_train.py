@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import pytest
 import torch
@@ -138,10 +139,13 @@ def test_parts_of_a_batch_one_after_the_other_give_its_gradient(tmp_path, accumu
         for _ in range(start, SCHEDULE.iterations):
             yield torch.cat([next(turns) for _ in range(accumulate)])
 
+    def of_all(model, x):
+        return objective(model, x)[0], 5
+
     trained = {}
     for name, batches_of, turns in (("parts", parts, accumulate), ("whole", whole, 1)):
         model = network().eval()  # no dropout: its noise is a matter of PersonDropout
-        train(tmp_path / name, model, batches=batches_of, accumulate=turns)
+        train(tmp_path / name, model, batches=batches_of, accumulate=turns, objective=of_all)
         trained[name] = model.state_dict(), [line["loss"] for line in log(tmp_path / name)]
     torch.testing.assert_close(trained["parts"][0], trained["whole"][0], rtol=1e-5, atol=1e-6)
     assert trained["parts"][1] == pytest.approx(trained["whole"][1], rel=1e-5)
@@ -171,3 +175,33 @@ def test_half_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path)
     model = train(tmp_path, objective=loss, half=True)
     assert set(seen) == {torch.bfloat16}
     assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32}
+
+
+def test_a_checkpoint_of_which_a_bit_has_changed_is_refused(tmp_path):
+    train(tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    whole, good = path.read_bytes(), read_weights(path, "a")
+    refused = 0
+    for place in range(30, len(whole), 97):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:  # a byte of the archive may say nothing
+            torch.testing.assert_close(read_weights(path, "a"), good, rtol=0, atol=0)
+        except InputError:
+            refused += 1
+    assert refused > 10
+
+
+def test_a_disk_that_is_full_is_one_line_and_the_last_checkpoint_stays(tmp_path):
+    """A limit on the size of files stands for the disk."""
+    train(tmp_path, schedule=Schedule(iterations=2, lr=0.05))
+    path = tmp_path / "checkpoint.pt"
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    path.rename(tmp_path / "kept.pt")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be written .*free space"):
+            train(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [file.name for file in tmp_path.glob("*.pt")] == ["kept.pt"]
+    assert not [*tmp_path.glob(".checkpoint*")]

@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 
 from stadlib.base import InputError
 from stadlib.data.coco import Still
-from stadlib.data.keyframes import Keyframe
+from stadlib.data.keyframes import Keyframe, KeyframeColumns
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import HSVJitter
 from stadlib.data.video import opened, read_frames
@@ -54,8 +54,9 @@ class Batch:
     keys: list[tuple[str, str, float]]  # (source, video, timestamp) a clip
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on ``device``."""
-        return self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
+        """The same batch with its tensors on ``device``; ``counts_B`` stay, the host reads them."""
+        moved = self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(moved, counts_B=self.counts_B)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, from which a GPU copies beside its work."""
@@ -83,6 +84,7 @@ class ClipDataset(Dataset):
 
     def __post_init__(self) -> None:
         self._videos = _videos_of(self.layout, self.keyframes)
+        self.keyframes = KeyframeColumns(self.keyframes)
 
     def __len__(self) -> int:
         return len(self.keyframes)

@@ -7,7 +7,7 @@ Other keyframes hold detected persons, or all seconds of a video.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,6 +52,29 @@ class Keyframe:
     def key(self) -> str:
         """The official evaluator's name of it: ``video,%.6f``."""
         return ",".join(self.moment)
+
+
+class KeyframeColumns(Sequence[Keyframe]):
+    """Keyframes as a few tensors, which a loader's workers share instead of copying objects."""
+
+    def __init__(self, keyframes: Sequence[Keyframe]) -> None:
+        numbers: dict[tuple[str, str], int] = {}
+        videos = [numbers.setdefault((k.source, k.video), len(numbers)) for k in keyframes]
+        self._names = list(numbers)
+        self._videos = torch.tensor(videos, dtype=torch.int32)
+        self._times = torch.tensor([k.timestamp for k in keyframes], dtype=torch.float64)
+        self._ends = torch.tensor([0, *(len(k.boxes) for k in keyframes)]).cumsum(0)
+        columns = zip(*((k.boxes, k.actions, k.person_ids) for k in keyframes), strict=True)
+        self._persons = [torch.from_numpy(np.concatenate(column)) for column in columns]
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def __getitem__(self, index: int) -> Keyframe:
+        index = range(len(self))[index]
+        rows = slice(*self._ends[index : index + 2].tolist())
+        persons = (column[rows].numpy() for column in self._persons)
+        return Keyframe(*self._names[self._videos[index]], self._times[index].item(), *persons)
 
 
 def read_annotations(

@@ -20,6 +20,7 @@ from stadlib.models.roi_fusion import (
     Unfused,
     clip_index,
     part_clips,
+    to_device,
     with_clips,
 )
 
@@ -95,10 +96,11 @@ class ActionDetector(nn.Module):
             alike = [clip for clip, size in enumerate(sizes) if size == (height, width)]
             alike_B = torch.tensor(alike, device=counts_B.device)
             own_N = torch.isin(clips_N, alike_B).nonzero()[:, 0]
-            scene_BCTHW = self.backbone(clips_BCTHW[alike_B, :, :, :height, :width])
-            parts.append(read(scene_BCTHW, boxes_N4[own_N], counts_B[alike_B]))
+            clips, persons = (to_device(x, clips_BCTHW.device) for x in (alike_B, own_N))
+            scene_BCTHW = self.backbone(clips_BCTHW[clips, :, :, :height, :width])
+            parts.append(read(scene_BCTHW, boxes_N4[persons], counts_B[alike_B]))
             order.append(own_N)
-        return torch.cat(parts)[torch.cat(order).argsort()]
+        return torch.cat(parts)[to_device(torch.cat(order).argsort(), clips_BCTHW.device)]
 
     def forward(  # noqa: PLR0917  (what a batch holds, in its order)
         self,
@@ -113,8 +115,9 @@ class ActionDetector(nn.Module):
 
         ``clips_BCTHW`` are uint8 frames, padded to a common size at the right and the bottom;
         ``boxes_N4`` are x1, y1, x2, y2 in their pixels, persons of clip 0 first; ``counts_B`` are
-        the persons of each clip; ``sizes`` each clip's own height and width; ``boxes_norm_N4`` the
-        boxes as fractions of the untransformed frame; the memory's width may be 0.
+        the persons of each clip, on the CPU; ``sizes`` each clip's own height and width;
+        ``boxes_norm_N4`` the boxes as fractions of the untransformed frame; the memory's width may
+        be 0.
         """
         tokens_NLC = self.tokens(clips_BCTHW, boxes_N4, counts_B, sizes)
         return self.head(tokens_NLC, boxes_norm_N4, counts_B, memory), tokens_NLC

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stadlib.models.roi_fusion import pad, unpad
+from stadlib.models.roi_fusion import pad, to_device, unpad
 
 DROPOUT = 0.2
 PRIOR = 0.05  # probability of an action before training
@@ -35,7 +35,7 @@ class MemoryTokens(NamedTuple):
 
     def to(self, device: torch.device | str) -> MemoryTokens:
         """Move every tensor to ``device``."""
-        return MemoryTokens(*(tensor.to(device) for tensor in self))
+        return MemoryTokens(*(to_device(tensor, device) for tensor in self))
 
 
 def no_memory(num_clips: int, width: int, device: torch.device | None = None) -> MemoryTokens:
@@ -297,7 +297,7 @@ class PersonDropout(nn.Dropout):
         if self.rows_N is None or not self.training:
             return super().forward(x_N)
         noise = F.dropout(x_N.new_ones(self.total, *x_N.shape[1:]), self.p)
-        return x_N * noise[self.rows_N.to(x_N.device)]
+        return x_N * noise[to_device(self.rows_N, x_N.device)]
 
 
 def set_share(module: nn.Module, rows: tuple[int, ...], total: int) -> None:

@@ -309,7 +309,8 @@ class FoldedConv3d(nn.Conv3d):
 
     def __init__(self, conv: nn.Conv3d, norm: FrozenBatchNorm3d) -> None:
         shape = (conv.in_channels, conv.out_channels, conv.kernel_size)
-        options = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        # pytorchvideo strides by NumPy's integers, which torch.compile does not know.
+        options = (tuple(map(int, conv.stride)), conv.padding, conv.dilation, conv.groups)
         super().__init__(*shape, *options, bias=False, device="meta")
         self.weight = conv.weight
         self._norm = (norm,)  # a tuple, since the norm stays registered in its own place
@@ -319,7 +320,12 @@ class FoldedConv3d(nn.Conv3d):
         (norm,) = self._norm
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (C,)
         shift = norm.bias - norm.running_mean * scale
-        return self._conv_forward(x_BCTHW, self.weight * scale[:, None, None, None, None], shift)
+        weight = self.weight * scale[:, None, None, None, None]
+        if self.groups == 1 or not x_BCTHW.is_cuda:
+            return self._conv_forward(x_BCTHW, weight, shift)
+        # torch's own kernel of depthwise convolutions reads rows of pixels, and cuDNN's is slower.
+        x_BCTHW = self._conv_forward(x_BCTHW.contiguous(), weight.contiguous(), shift)
+        return x_BCTHW.contiguous(memory_format=torch.channels_last_3d)
 
 
 # How pytorchvideo names a convolution and the batch norm behind it.

@@ -14,6 +14,13 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 
+def to_device(x: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on a device. A GPU copies it beside its work, and nobody waits for that."""
+    if x.device.type == "cpu" and torch.device(device).type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
 def mask(counts_B: Tensor, width: int | None = None) -> Tensor:
     """True where a padded row holds a person: (B, P), P the largest count or ``width``."""
     if width is None:
@@ -30,30 +37,36 @@ def clip_index(counts_B: Tensor) -> Tensor:
 def pad(x_N: Tensor, counts_B: Tensor) -> tuple[Tensor, Tensor]:
     """Lay the persons (N, ...) of each clip in a row of its own, with zeros behind them.
 
-    Returns the rows (B, P, ...) and their mask (B, P), P the largest of ``counts_B``.
+    Returns the rows (B, P, ...) and their mask (B, P), P the largest of ``counts_B``, which lies
+    on the CPU, so that nothing here waits for a GPU.
     """
-    mask_BP = mask(counts_B).to(x_N.device)
+    mask_BP = mask(counts_B)
     rows = x_N.new_zeros(*mask_BP.shape, *x_N.shape[1:])
-    return rows.index_put(mask_BP.nonzero(as_tuple=True), x_N), mask_BP
+    return rows.index_put(_places(mask_BP, x_N), x_N), to_device(mask_BP, x_N.device)
 
 
 def unpad(x_BP: Tensor, counts_B: Tensor) -> Tensor:
     """The persons of (B, P, ...) rows without the padding, (N, ...): the inverse of ``pad``."""
-    return x_BP[mask(counts_B, x_BP.shape[1]).to(x_BP.device)]
+    return x_BP[_places(mask(counts_B, x_BP.shape[1]), x_BP)]
+
+
+def _places(mask_BP: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+    """Row and column of every person, on the device of ``x``."""
+    return tuple(to_device(index, x.device) for index in mask_BP.nonzero(as_tuple=True))
 
 
 def with_clips(x_B: Tensor, x_N: Tensor, counts_B: Tensor) -> Tensor:
     """A row of each clip (B, ...) before those of its persons (N, ...): (B + N, ...)."""
-    clips = torch.cat((torch.arange(len(x_B), device=counts_B.device), clip_index(counts_B)))
-    return torch.cat((x_B, x_N))[clips.argsort(stable=True)]
+    clips_BN = torch.cat((torch.arange(len(x_B)), clip_index(counts_B)))
+    return torch.cat((x_B, x_N))[to_device(clips_BN.argsort(stable=True), x_N.device)]
 
 
 def part_clips(x_BN: Tensor, counts_B: Tensor) -> tuple[Tensor, Tensor]:
     """The rows of the clips and those of the persons: the inverse of ``with_clips``."""
-    first_B = (counts_B + 1).cumsum(0) - counts_B - 1
-    of_clip = torch.zeros(len(x_BN), dtype=torch.bool, device=x_BN.device)
-    of_clip[first_B.to(x_BN.device)] = True
-    return x_BN[of_clip], x_BN[~of_clip]
+    of_clip = torch.zeros(len(x_BN), dtype=torch.bool)
+    of_clip[(counts_B + 1).cumsum(0) - counts_B - 1] = True
+    parts = (places.nonzero()[:, 0] for places in (of_clip, ~of_clip))
+    return tuple(x_BN[to_device(places, x_BN.device)] for places in parts)
 
 
 class RoIAlign3d(nn.Module):
@@ -79,7 +92,7 @@ class RoIAlign3d(nn.Module):
         B, C, T, H, W = features_BCTHW.shape
         # In bfloat16 (autocast) a coordinate of 301.3 pixels would become 302.
         dtype = torch.promote_types(features_BCTHW.dtype, torch.float32)
-        clips_N = clip_index(counts_B).to(boxes_N4)
+        clips_N = to_device(clip_index(counts_B), boxes_N4.device).to(boxes_N4.dtype)
         rois_N5 = torch.cat((clips_N[:, None], boxes_N4), dim=1).to(dtype)
         # The box is the same in every frame. With time among the channels, RoIAlign computes its
         # sampling points once a box instead of once a box and frame.
@@ -130,7 +143,7 @@ class Fusion(nn.Module):
         scene = self.scene(F.adaptive_avg_pool3d(scene_BCTHW, (T, *grid)))  # (B, width, T, h, w)
         if self.beside == "tiled":
             persons_NCTHW = persons_NCTHW.mean(dim=(3, 4), keepdim=True)
-        clips_N = clip_index(counts_B).to(scene.device)
+        clips_N = to_device(clip_index(counts_B), scene.device)
         fused = F.relu(self.norm(persons_NCTHW + scene.index_select(0, clips_N)))
         return self.second(fused)  # (N, width, T, h, w)
 
@@ -157,7 +170,7 @@ class TimePooled(nn.Module):
             return persons_NCTHW
         grid = persons_NCTHW.shape[2:]
         scene = F.adaptive_avg_pool3d(self.project(scene_BCTHW), grid)  # (B, C, 1, h, w)
-        clips_N = clip_index(counts_B).to(scene.device)
+        clips_N = to_device(clip_index(counts_B), scene.device)
         return torch.cat((persons_NCTHW, scene.index_select(0, clips_N)), dim=1)
 
 

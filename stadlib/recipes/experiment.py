@@ -317,7 +317,7 @@ def from_dict(content: dict) -> Experiment:
 class Execution(_Checked):
     """What a machine decides about a run (``HELP``); its numbers stay the same up to rounding.
 
-    ``auto``: bfloat16 (autocast) on a GPU, and recompute with 64 frames.
+    ``auto``: bfloat16 (autocast) on a GPU, and recompute where its memory is too small.
     """
 
     accumulate: int = 1
@@ -325,17 +325,19 @@ class Execution(_Checked):
     recompute: Literal["auto", "yes", "no"] = "auto"
     compile: bool = False
     save_every: int = 0
+    workers: int = 0
     HELP: ClassVar[dict[str, str]] = {
         "accumulate": "take a process's part of a batch in N turns: the same batch, less memory",
         "precision": "of the forward pass: auto, float32, bfloat16",
         "recompute": "compute activations again instead of keeping them: auto, yes, no",
         "compile": "torch.compile the backbone",
         "save_every": "iterations between checkpoints; 0: a tenth of the stage",
+        "workers": "that decode for a process; 0: by scale and cores",
     }
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("accumulate", 1), ("save_every", 0)):
+        for name, least in (("accumulate", 1), ("save_every", 0), ("workers", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)}; give {least} or more")
 

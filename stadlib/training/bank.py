@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -122,6 +123,14 @@ class FeatureBank:
         self.boxes[slots] = boxes.cpu().numpy()
         self.states[slots] = WRITTEN
 
+    def take(self, other: FeatureBank) -> None:
+        """Write what another bank of the same seconds and persons has and this one lacks."""
+        slots = np.flatnonzero((other.states == WRITTEN) & (self.states != WRITTEN))
+        for some in np.array_split(slots, len(slots) // 65536 + 1):
+            self.tokens[some], self.boxes[some] = other.tokens[some], other.boxes[some]
+            self.states[some] = WRITTEN
+        self.flush()
+
     def has(self, keys: Sequence[Key]) -> np.ndarray:
         """(B,) whether all persons of a second are written; of a second without room, no."""
         numbers = self._find(keys)[:, 0]
@@ -198,10 +207,20 @@ class FeatureBank:
         shutil.rmtree(old, ignore_errors=True)
 
     def _map(self, name: str, kind: type, shape: tuple[int, ...]) -> np.ndarray:
-        """Map an array; a new one is zeros: unwritten."""
-        path = self.folder / name
-        if not math.prod(shape):
+        """Map an array; a new one is zeros: unwritten. Its room is taken at once.
+
+        On a full disk a write into a mapped file kills the process.
+        """
+        path, size = self.folder / name, math.prod(shape) * np.dtype(kind).itemsize
+        if not size:
             return np.zeros(shape, kind)
+        if self.writable and hasattr(os, "posix_fallocate"):
+            try:
+                with open(path, "ab") as file:
+                    os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                remedy = f"{error.strerror}: {size / 1e9:.3g} GB; free space or set STADLIB_RESULTS"
+                raise InputError(f"{path}: {remedy}") from error
         try:
             if self.writable:
                 path.touch()  # numpy extends it

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
@@ -27,6 +28,7 @@ from stadlib.recipes.experiment import Experiment, Stage
 from stadlib.recipes.scales import SCALES, Scale
 from stadlib.training import processes
 
+TEST_BATCH = 8  # clips at a time in testing, each in several views; more do not fit a GPU
 AVERAGED = {"s-only": ("T",), "t-only": ("H", "W")}  # paper section 2.2
 
 
@@ -145,6 +147,7 @@ def train_batches(
     dataset: clips.ClipDataset,
     batches: GlobalBatches,
     before: Callable[[], None],
+    workers: int = 0,
 ) -> Iterator[tuple[clips.Batch, Share]]:
     """This process's shares of a stage's batches, and whose persons they have.
 
@@ -153,7 +156,7 @@ def train_batches(
     scale = numbers(experiment)
     padded = partial(clips.collate, multiple=scale.pad_multiple)
     shares = batches.shares([min(len(k.boxes), scale.max_persons) for k in dataset.keyframes])
-    loaded = iter(loader(dataset, experiment, batch_sampler=batches, collate_fn=padded))
+    loaded = iter(loader(dataset, experiment, workers, batch_sampler=batches, collate_fn=padded))
     while turns := list(islice(loaded, batches.accumulate)):
         before()
         yield from zip(turns, shares, strict=False)
@@ -200,6 +203,8 @@ def test_batches(
     keyframes: Sequence[Keyframe],
     transforms: Sequence[v2.Transform],
     items: Sequence[int] | None = None,  # noqa: PT028
+    *,
+    workers: int = 0,  # noqa: PT028
 ) -> DataLoader:
     """This process's share of the views of keyframes, batch by batch, a list of views each.
 
@@ -209,18 +214,26 @@ def test_batches(
     scale = numbers(experiment)
     dataset = clips.ClipDataset(layout, keyframes, sampling(experiment), list(transforms))
     items, sizes = range(len(keyframes)) if items is None else items, dataset.sizes()
-    batches = batches_by_size([sizes[item] for item in items], scale.batch)
+    batches = batches_by_size([sizes[item] for item in items], min(scale.batch, TEST_BATCH))
     batches = [[(items[place], experiment.seed) for place in batch] for batch in batches]
     batches = batches[processes.rank() :: processes.num_processes()]
     padded = partial(clips.collate_views, multiple=scale.pad_multiple)
-    return loader(dataset, experiment, batch_sampler=batches, collate_fn=padded)
+    options = {"batch_sampler": batches, "collate_fn": padded, "prefetch_factor": 1}
+    return loader(dataset, experiment, workers, **options)
 
 
-def loader(dataset, experiment: Experiment, **options) -> DataLoader:
-    """A loader with the scale's number of workers; ``options`` are DataLoader's."""
-    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    options |= {"num_workers": min(numbers(experiment).num_workers, max(1, cores))}
-    if options["num_workers"]:
+def loader(dataset, experiment: Experiment, workers: int = 0, **options) -> DataLoader:
+    """A loader with so many workers; ``options`` are DataLoader's.
+
+    Without a number it is the scale's, as far as this process has cores.
+    """
+    # Those that this process may use, of a machine that others use too; macOS does not tell.
+    affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    cores = len(affinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    options["num_workers"] = workers or min(numbers(experiment).num_workers, max(1, cores))
+    if not options["num_workers"]:
+        options.pop("prefetch_factor", None)
+    else:
         # Spawned, since a process that has run threads (torch, a kernel) must not be forked. On few
         # cores a worker that takes one stalls all of the model's threads: workers yield to them.
         context = torch.multiprocessing.get_context("spawn")
@@ -230,3 +243,4 @@ def loader(dataset, experiment: Experiment, **options) -> DataLoader:
 
 def _yield_to_training(worker: int) -> None:
     os.nice(10)
+    cv2.setNumThreads(0)  # else each worker takes every core

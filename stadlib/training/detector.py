@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, groupby, product
@@ -16,7 +19,6 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
-from torch.utils.data import DataLoader
 
 from stadlib import base
 from stadlib.base import InputError, MakeProgress, Report, check_word, data_dir, write_whole
@@ -31,11 +33,11 @@ from stadlib.models import person_detector
 from stadlib.models.person_detector import PERSON, GFocalV2
 from stadlib.recipes.experiment import Experiment
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS, OTHER_DETECTORS, detector_digest
-from stadlib.training import processes
+from stadlib.training import build, processes
 from stadlib.training.loop import Schedule, fit
 from stadlib.training.pretraining import prepare_data, render
 
-BATCH = 16  # frames at a time
+BATCH, AHEAD = 16, 4  # frames at a time, batches that are read ahead
 Detector = nn.Module | PersonBoxes  # pictures to boxes, scores and labels; or boxes of a file
 
 
@@ -87,17 +89,18 @@ def _batches(
     options |= {"rank": processes.rank(), "num_processes": processes.num_processes()}
     batch = DETECTOR_SCALES[world.scale].batch
     order = GlobalBatches(len(dataset), batch, start=start, stop=stop, **options)
-    yield from DataLoader(dataset, batch_sampler=order, collate_fn=clips.as_lists)
+    yield from build.loader(dataset, world, batch_sampler=order, collate_fn=clips.as_lists)
 
 
 def detection_loss(model: nn.Module, batch: tuple[list, list]) -> tuple[torch.Tensor, int]:
-    """The loss of a batch, divided by the persons and weights of all processes."""
+    """The loss of a batch, divided by the persons and weights of all processes; a unit each."""
     device = next(model.parameters()).device
     images = [picture.to(device).float() / 255 for picture in batch[0]]
     sums = model(images, [{"boxes": boxes.to(device)} for boxes in batch[1]])
-    positives, weights = (processes.total(v, device) for v in (sums.positives, sums.weights))
+    positives, weights = (processes.total(v) for v in (sums.positives, sums.weights))
     # ``fit`` averages over processes; the divisors are of all of them, so each one's share counts.
-    return sums.total(positives, weights) * processes.num_processes(), 1
+    copies = processes.num_processes()
+    return sums.total(positives, weights) * copies, copies
 
 
 def _pictures(name: str, world: Experiment, progress: MakeProgress) -> list[clips.Picture]:
@@ -178,45 +181,81 @@ def detect_persons(
 
     The file appears when all is done. Until then ``path.partial`` holds a line a frame, and the
     next call of the same detector (``made_by``) resumes from it. Frames are sorted by video.
+    Processes take videos in turns; those after the first add their number to ``path.partial``.
     """
-    partial = path.with_name(path.name + ".partial")
-    lines = [{"made_by": made_by}]
-    if partial.exists():  # its last line may be cut short by a kill
-        lines = [json.loads(line) for line in partial.read_text().split("\n")[:-1]] or lines
-    if (other := lines[0].get("made_by")) != made_by:
-        raise InputError(f"{partial}: begun with {other}; delete it")
-    write_whole(partial, "".join(json.dumps(line) + "\n" for line in lines))
-    boxes = {(line["video"], line["timestamp"]): line["boxes"] for line in lines[1:]}
+    own = path.with_name(f"{path.name}.partial{processes.rank() or ''}")
+    boxes = _begun(path, made_by)
     left = [frame for frame in frames if frame[:2] not in boxes]
-    done = len(frames) - len(left)
+    videos = dict.fromkeys(frame.path for frame in left)
+    mine = {*list(videos)[processes.rank() :: processes.num_processes()]}
+    left = [frame for frame in left if frame.path in mine]
+    done, total = 0, len(left)
+    processes.barrier()  # all have read what was begun
+    lines = own.read_text().split("\n")[:-1] if own.exists() else []
+    lines = lines or [json.dumps({"made_by": made_by})]
+    write_whole(own, "".join(f"{line}\n" for line in lines))  # without one that a kill cut short
     if isinstance(model, PersonBoxes):
         model.require({frame.video for frame in frames})
     else:
         model.eval()
-    with open(partial, "a") as file:
-        for _, group in groupby(left, key=lambda frame: frame.path):  # opened once a batch
-            of_video = list(group)
-            for start in range(0, len(of_video), BATCH):
-                batch = of_video[start : start + BATCH]
-                for frame, persons in zip(batch, _look(model, batch), strict=True):
-                    boxes[frame[:2]] = persons
-                    line = {"video": frame.video, "timestamp": frame.timestamp, "boxes": persons}
-                    file.write(json.dumps(line) + "\n")
-                file.flush()
-                done += len(batch)
-                progress(done, len(frames), "frames")
-    rows = [(*frame[:2], *box) for frame in frames for box in boxes[frame[:2]]]
-    write_person_boxes(pd.DataFrame(rows, columns=BOX_COLUMNS), path)
-    partial.unlink()
+    with open(own, "a") as file:
+        for batch, found in _found(model, left):
+            for frame, persons in zip(batch, found, strict=True):
+                line = {"video": frame.video, "timestamp": frame.timestamp, "boxes": persons}
+                file.write(json.dumps(line) + "\n")
+            file.flush()
+            done += len(batch)
+            progress(len(frames) - total + done, len(frames), "frames")
+    processes.barrier()
+    if processes.rank() == 0:
+        boxes = _begun(path, made_by)
+        rows = [(*frame[:2], *box) for frame in frames for box in boxes[frame[:2]]]
+        write_person_boxes(pd.DataFrame(rows, columns=BOX_COLUMNS), path)
+        for part in _partial(path):
+            part.unlink()
+    processes.barrier()
+
+
+def _partial(path: Path) -> list[Path]:
+    """Of all processes of this call and of earlier ones."""
+    return sorted(path.parent.glob(f"{glob.escape(path.name)}.partial*"))
+
+
+def _begun(path: Path, made_by: str) -> dict[tuple[str, float], list]:
+    """The boxes that are known already, by video and timestamp."""
+    boxes = {}
+    for part in _partial(path):  # the last line may be cut short by a kill
+        for line in map(json.loads, part.read_text().split("\n")[:-1]):
+            if "video" in line:
+                boxes[line["video"], line["timestamp"]] = line["boxes"]
+            elif line.get("made_by") != made_by:
+                raise InputError(f"{part}: begun with {line.get('made_by')}; delete it")
+    return boxes
+
+
+def _found(model: Detector, frames: Sequence[Frame]) -> Iterator[tuple[list[Frame], list]]:
+    """Batches of frames of one video with their persons; threads read the next ones meanwhile."""
+    groups = (list(group) for _, group in groupby(frames, key=lambda frame: frame.path))
+    batches = (of[i : i + BATCH] for of in groups for i in range(0, len(of), BATCH))
+    if isinstance(model, PersonBoxes):
+        for batch in batches:
+            yield batch, [model.at(frame.video, frame.timestamp).tolist() for frame in batch]
+        return
+    waiting: deque = deque()
+    with ThreadPoolExecutor(AHEAD) as threads:
+        for batch in chain(batches, [None] * AHEAD):
+            if batch:
+                times = [frame.time for frame in batch]
+                waiting.append((batch, threads.submit(read_frames, batch[0].path, times)))
+            if waiting and (not batch or len(waiting) > AHEAD):
+                first, pictures = waiting.popleft()
+                yield first, _look(model, pictures.result())
 
 
 @torch.inference_mode()
-def _look(model: Detector, frames: Sequence[Frame]) -> list[list[list[float]]]:
-    """Persons of each frame of a video: corners in [0, 1] and score, the highest first."""
-    if isinstance(model, PersonBoxes):
-        return [model.at(frame.video, frame.timestamp).tolist() for frame in frames]
-    device = next(model.parameters()).device
-    pictures = read_frames(frames[0].path, [frame.time for frame in frames]).to(device)
+def _look(model: nn.Module, pictures: torch.Tensor) -> list[list[list[float]]]:
+    """Persons of each picture (T, 3, H, W): corners in [0, 1] and score, the highest first."""
+    pictures = pictures.to(next(model.parameters()).device)
     height, width = pictures.shape[2:]
     size_4 = pictures.new_tensor([width, height, width, height], dtype=torch.float32)
     persons = []
@@ -256,10 +295,8 @@ def make_boxes(
             return
         words = experiment.detector, experiment.scale
         model = trained_detector(*words, progress, experiment.seed)
-        if processes.rank() == 0:
-            frames = frames_of_dataset(layout, source, split)
-            detect_persons(model, frames, path, name, progress=progress(f"detect {source}_{split}"))
-        processes.barrier()
+        frames = frames_of_dataset(layout, source, split)
+        detect_persons(model, frames, path, name, progress=progress(f"detect {source}_{split}"))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from zipfile import ZipFile
 
 import torch
 from torch import nn
@@ -53,8 +54,8 @@ class Schedule:
         return self.lr * factor
 
 
-# Takes the model and a batch; returns the loss summed over the batch's units (persons, clips) and
-# their number on this process.
+# Takes the model and a batch; returns the loss summed over the batch's units (persons, clips), and
+# the number of units of the whole iteration: of all its batches in all processes.
 Objective = Callable[[nn.Module, object], tuple[torch.Tensor, int]]
 
 
@@ -78,8 +79,7 @@ def fit(
         start = content["iteration"]
     if first:
         _cut_back(log, start)
-    several, iterations = processes.num_processes() > 1, schedule.iterations
-    network = DistributedDataParallel(model, gradient_as_bucket_view=True) if several else model
+    network, iterations = _shared(model), schedule.iterations
     save_every = save_every or max(1, iterations // SAVES)
     stream, started, waited = iter(batches(start)), time.monotonic(), 0.0
     for iteration in range(start, iterations):
@@ -90,31 +90,31 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = lr * group["share"]
         optimizer.zero_grad(set_to_none=True)
-        loss = _add_gradients(network, objective, turns, seed, half)
+        part = _add_gradients(network, objective, turns, seed, half)
         if schedule.clip:
             weights = [w for group in optimizer.param_groups for w in group["params"]]
             nn.utils.clip_grad_norm_(weights, schedule.clip)
+        logged = iteration % max(1, iterations // LOG_LINES) == 0
+        saved = done % save_every == 0 or done == iterations
+        # Reading it waits for a GPU, which then waits for its next batch.
+        if logged or saved or iteration == start or part.device.type == "cpu":
+            loss = _read(part)
         if not math.isfinite(loss):
             raise InputError(
                 f"{folder}: the loss is {loss} at iteration {iteration}; a lower learning rate "
                 f"(--lr) than {schedule.lr:g} may help; the last checkpoint is kept"
             )
         optimizer.step()
-        if first and iteration % max(1, iterations // LOG_LINES) == 0:
+        if first and logged:
             seconds = round(time.monotonic() - started, 2)
             line = {"iteration": iteration, "loss": round(loss, 6), "lr": lr, "seconds": seconds}
-            line |= {"iterations": iterations, "data_seconds": round(waited, 2)}
-            if torch.cuda.is_initialized():
-                line["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
-            with open(log, "a") as file:
-                file.write(json.dumps(line) + "\n")
+            _log(log, line | {"iterations": iterations, "data_seconds": round(waited, 2)})
             waited = 0.0  # for batches, since the last line
-        if done % save_every == 0 or done == iterations:
+        if saved:
             keep(done)
             if first:
                 content = {"digest": digest, "iteration": done, "model": model.state_dict()}
-                with written_whole(path) as temporary:
-                    torch.save(content | {"optimizer": optimizer.state_dict()}, temporary)
+                _write_weights(path, content | {"optimizer": optimizer.state_dict()})
             processes.barrier()
         progress(done, iterations, f"loss {loss:.4f}")
 
@@ -131,33 +131,63 @@ def _optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum, fused=fused)
 
 
+def _shared(model: nn.Module) -> nn.Module:
+    """The model with gradients that several processes exchange."""
+    if processes.num_processes() == 1:
+        return model
+    norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    options = {"broadcast_buffers": any(m.training for m in norms)}  # frozen ones do not change
+    options |= {"gradient_as_bucket_view": True, "process_group": processes.gradient_group()}
+    return DistributedDataParallel(model, **options)
+
+
 def _add_gradients(
     network: nn.Module, objective: Objective, turns: list, seed: int, half: bool
-) -> float:
-    """Backpropagate the mean loss over the units of all turns and processes; returns it."""
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    device, size = weights[0].device, processes.num_processes()
-    total, units = 0.0, 0.0
-    for turn, batch in enumerate(turns, 1):
-        torch.manual_seed(seed)
-        # Processes exchange gradients once an iteration, with the last of its batches.
-        with network.no_sync() if size > 1 and turn < len(turns) else nullcontext():
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                loss, count = objective(network, batch)
-            before, units = units, max(1.0, units + processes.total(count, device))
-            # The gradient so far is a mean over fewer units: make it its part of the new mean.
-            for weight in weights:
-                if weight.grad is not None:
-                    weight.grad.mul_(before / units)
-            # DDP averages gradients over processes; the factor makes that a sum.
-            (loss * (size / units)).backward()
-        total += processes.total(loss.item(), device)
-    return torch.tensor(total / units).item()
+) -> torch.Tensor:
+    """Backpropagate the mean loss over the units of all turns and processes.
+
+    Returns this process's part of it, float64 on the network's device.
+    """
+    device, size = next(network.parameters()).device, processes.num_processes()
+    total, units = torch.zeros((), dtype=torch.float64, device=device), 1.0
+    try:
+        for turn, batch in enumerate(turns, 1):
+            torch.manual_seed(seed)
+            # Processes exchange gradients once an iteration, with the last of its batches.
+            with network.no_sync() if size > 1 and turn < len(turns) else nullcontext():
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                    loss, count = objective(network, batch)
+                units = max(1.0, count)
+                # DDP averages gradients over processes; the factor makes that a sum.
+                (loss * (size / units)).backward()
+            total += loss.detach()
+    except torch.OutOfMemoryError as error:
+        remedy = f"--accumulate {2 * len(turns)} takes a batch in more turns, or --recompute yes"
+        raise InputError(f"{device}: its memory is full; {remedy}") from error
+    return total / units
+
+
+def _read(part: torch.Tensor) -> float:
+    """The sum of a loss's parts over all processes, as float32 has it."""
+    return torch.tensor(processes.total(part.item())).item()
+
+
+def _write_weights(path: Path, content: dict) -> None:
+    try:
+        with written_whole(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch's, of a full disk
+        reason = getattr(error, "strerror", None) or "is the disk full?"
+        remedy = "free space; the same command goes on from the last checkpoint"
+        raise InputError(f"{path}: cannot be written ({reason}); {remedy}") from error
 
 
 def read_weights(path: Path, digest: str) -> dict:
     """Read a checkpoint that ``fit`` wrote, without executing pickles, if it is of ``digest``."""
     try:
+        with ZipFile(path) as file:
+            if damaged := file.testzip():  # torch compares no checksum
+                raise ValueError(f"{damaged} has changed")
         content = torch.load(path, map_location="cpu", weights_only=True)
         made_of = content["digest"]
     except Exception as error:  # torch raises many types for a damaged file
@@ -169,6 +199,13 @@ def read_weights(path: Path, digest: str) -> dict:
             f"{path}: checkpoint of another experiment ({made_of}, not {digest}); {remedy}"
         )
     return content
+
+
+def _log(path: Path, line: dict) -> None:
+    if torch.cuda.is_initialized():
+        line["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
+    with open(path, "a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def _cut_back(log: Path, start: int) -> None:

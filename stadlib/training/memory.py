@@ -13,6 +13,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -21,13 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stadlib.base import MakeProgress, digest
+from stadlib.base import InputError, MakeProgress, digest
 from stadlib.data.batches import GlobalBatches, Share
 from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe, detected_seconds, every_second
 from stadlib.data.layout import AvaLayout
 from stadlib.models.action_detector import ActionDetector, OnMaps
-from stadlib.models.roi_fusion import with_clips
+from stadlib.models.roi_fusion import to_device, with_clips
 from stadlib.recipes.experiment import Experiment
 from stadlib.training import build, processes
 from stadlib.training.bank import FeatureBank, Key, second_of
@@ -69,22 +70,35 @@ def weights_digest(*modules: nn.Module) -> str:
     return sha.hexdigest()[:16]
 
 
+def _of_node(folder: Path) -> Path:
+    """The folder as this machine has it; the first one has it as it is."""
+    return folder.with_name(f"{folder.name}@{processes.node()}") if processes.node() else folder
+
+
 def _open_bank(
     folder: Path,
     made_of: Mapping,
     size: tuple[int, int],
     keyframes: Mapping[Key, Keyframe],
+    *,
+    own: bool,
     scenes: int = 0,
 ) -> FeatureBank:
-    """The bank with room for the keyframes' persons, made by the first process, open in all.
+    """A bank with room for the keyframes' persons, made if need be, open in all processes.
 
+    Every machine writes into its ``own``: on some shared file systems another does not see what is
+    written into a mapped file. The one for all takes what these have, and they are deleted.
     ``scenes`` is how many slots a keyframe has before its persons'.
     """
-    if processes.rank() == 0:
+    if processes.first_of_node() if own else processes.rank() == 0:
         seconds = [(*key, scenes + len(keyframe.boxes)) for key, keyframe in keyframes.items()]
-        FeatureBank.create(folder, made_of, seconds, length=size[0], width=size[1])
+        words = {"length": size[0], "width": size[1]}
+        bank = FeatureBank.create(_of_node(folder), made_of, seconds, **words)
+        for part in [] if own else sorted(folder.parent.glob(f"{folder.name}@*")):
+            bank.take(FeatureBank(part, made_of))
+            shutil.rmtree(part)
     processes.barrier()
-    return FeatureBank(folder, made_of, writable=True)
+    return FeatureBank(_of_node(folder) if own else folder, made_of, writable=True)
 
 
 class OnlineMemory:
@@ -111,13 +125,14 @@ class OnlineMemory:
         self.banks.clear()
         self.seen.clear()
         for source, keyframes in self.keyframes.items():
-            live = self.folder / source
-            if processes.rank() == 0:
+            live = _of_node(self.folder / source)
+            if processes.first_of_node():
                 shutil.rmtree(live, ignore_errors=True)
                 if iteration:
                     copy = self.folder / f"{source}-{iteration:08d}"
                     FeatureBank(copy, self.made_of).copy(live)
-            self.banks[source] = _open_bank(live, self.made_of, self.size, keyframes)
+            of = self.made_of, self.size, keyframes
+            self.banks[source] = _open_bank(self.folder / source, *of, own=True)
 
     def keep(self, iteration: int) -> None:
         """Store a copy, before the checkpoint of that iteration is written.
@@ -139,7 +154,7 @@ class OnlineMemory:
         if self.banks:
             counts = counts_B.tolist()
             tokens, boxes = (x.detach().cpu().split(counts) for x in (tokens_NLC, boxes_N4))
-            self.seen.append(tuple(zip(keys, counts_B.cpu(), tokens, boxes, strict=True)))
+            self.seen.append(tuple(zip(keys, counts_B, tokens, boxes, strict=True)))
 
     def settle(self) -> None:
         """Write the notes of all processes; the next iteration reads them."""
@@ -150,7 +165,7 @@ class OnlineMemory:
         shares = [clips for _, clips in sorted(shares, key=lambda share: share[0])]
         # Clip c of share s is number c * S + s of the global batch; of two the later one counts.
         for clip in chain.from_iterable(zip_longest(*shares)):
-            if processes.rank() == 0 and clip and clip[0] in self.kept:
+            if processes.first_of_node() and clip and clip[0] in self.kept:
                 (source, video, timestamp), count, tokens_LC, boxes_4 = clip
                 key = (video, second_of(timestamp))
                 self.banks[source].write([key], count[None], tokens_LC, boxes_4)
@@ -171,6 +186,7 @@ class OfflineMemory:
     folder: Path
     progress: MakeProgress
     threshold: float  # least score of a detected box
+    workers: int = 0  # that decode; 0: by scale and cores
     maps: bool = False
     source: OfflineMemory | None = None
 
@@ -232,13 +248,21 @@ class OfflineMemory:
             "detector": experiment.boxes_name if detected else "ground-truth",
         }
         size = (build.map_size if self.maps else build.token_size)(experiment, model)
-        folder, extra = self.folder / "banks", int(self.maps)
-        banks = [_open_bank(folder / name, made_of, size, keyframes, extra) for name in views]
+        opened = partial(
+            _open_bank,
+            made_of=made_of,
+            size=size,
+            keyframes=keyframes,
+            scenes=int(self.maps),
+        )
+        folders = [self.folder / "banks" / name for name in views]
+        banks = [opened(folder, own=False) for folder in folders]
         held = np.all([bank.has(list(keyframes)) for bank in banks], axis=0)
         missing = np.flatnonzero(~held).tolist()
         processes.barrier()  # all processes share one list
         if not missing:
             return banks
+        own = [opened(folder, own=True) for folder in folders]
         model.eval()
         device = next(model.parameters()).device
         keys = {clip_key(keyframe): key for key, keyframe in keyframes.items()}
@@ -252,19 +276,27 @@ class OfflineMemory:
             batches = feature_views(some, of, lambda keyframe: keys[clip_key(keyframe)])
             total = len(some)
         else:
-            batches = build.test_batches(experiment, self.layout, every, seen, missing)
+            batches = build.test_batches(
+                experiment, self.layout, every, seen, missing, workers=self.workers
+            )
             total = sum(map(len, batches.batch_sampler))
         done, more = 0, f" and {len(views) - 1} more views" if len(views) > 1 else ""
         progress = self.progress(f"extract {next(iter(views))}{more}")
         for of_views in batches:
-            for batch, bank in zip(of_views, banks, strict=True):
+            for batch, bank in zip(of_views, own, strict=True):
                 clips = [keys[clip] for clip in batch.keys]
                 bank.write(clips, *self._read(model, batch.to(device)))
             done += len(of_views[0].keys)
             progress(done, total, "clips")
-        for bank in banks:
+        for bank in own:
             bank.flush()
         processes.barrier()
+        banks = [opened(folder, own=False) for folder in folders]
+        if not np.all([bank.has(list(keyframes)) for bank in banks]):
+            raise InputError(
+                f"{folders[0]}: not all that was written is there; the processes do not share this "
+                "folder, so run them on one machine, or set STADLIB_RESULTS to a folder they share"
+            )
         return banks
 
     def _read(self, model: ActionDetector, batch: Batch | FeatureBatch) -> tuple[Tensor, ...]:
@@ -289,8 +321,9 @@ class FeatureBatch(NamedTuple):
     keys: list[ClipKey]
 
     def to(self, device: torch.device | str) -> FeatureBatch:
-        """The same batch with its tensors on ``device``."""
-        return FeatureBatch(*(tensor.to(device) for tensor in self[:-1]), self.keys)
+        """The same batch with its tensors on ``device``; ``counts_B`` stay, the host reads them."""
+        names = ("tokens_NLC", "boxes_norm_N4", "actions_NA")
+        return self._replace(**{name: to_device(getattr(self, name), device) for name in names})
 
 
 def feature_batch(

@@ -51,7 +51,8 @@ def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
         remember = remember_from(run, run.memory(model, number, split))
         if not experiment.stages[-1].on_features:
             views = list(build.views(experiment).values())
-            batches = build.test_batches(experiment, run.layout, keyframes, views)
+            options = {"workers": run.execution.workers}
+            batches = build.test_batches(experiment, run.layout, keyframes, views, **options)
             progress = run.progress(f"evaluate {experiment.head}")
             total = sum(map(len, batches.batch_sampler))
             report = {"total": total, "progress": progress}
@@ -109,7 +110,7 @@ def score_persons(
         first, remembered = views[0], remember(views[0].keys).to(device)
         scored = [module(*model_inputs(view.to(device)), remembered) for view in views]
         logits = [x[0] if isinstance(x, tuple) else x for x in scored]
-        scores_NA = torch.stack([loss.probabilities(x.float()).cpu() for x in logits]).mean(dim=0)
+        scores_NA = torch.stack([loss.probabilities(x.float()) for x in logits]).mean(dim=0).cpu()
         clips = zip(first.keys, first.counts_B.tolist(), strict=True)
         keys = [key for key, count in clips for _ in range(count)]
         persons = pd.DataFrame(keys, columns=columns[:3])

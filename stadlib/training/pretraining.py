@@ -169,8 +169,8 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
     _train(plan, model, half, execution, progress)
     if plan.rendered:  # the study keeps its weights in half precision; their numbers are of these
         round_weights(model.backbone)
-    _settle(plan, model, half, execution.accumulate)
-    accuracy = _measure(plan, model, half, progress(f"classify {plan.root.name}"))
+    _settle(plan, model, half, execution)
+    accuracy = _measure(plan, model, half, execution, progress(f"classify {plan.root.name}"))
     origin = base.provenance(str(device), time.monotonic() - started)
     record = {
         **{word: getattr(experiment, word) for word in WORDS},
@@ -191,20 +191,22 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
     return record
 
 
-def _clips(plan: Pretraining, start: int, stop: int, accumulate: int) -> tuple[Iterable, Iterable]:
+def _clips(
+    plan: Pretraining, start: int, stop: int, execution: Execution
+) -> tuple[Iterable, Iterable]:
     """This process's shares of batches: random clips (B, 3, T, H, W) and class ids (B,); its parts.
 
     The parts are those of the batch's dropout.
     """
     recipe, videos = plan.recipe, plan.videos["train"]
-    options = {"seed": plan.experiment.seed, "accumulate": accumulate}
+    options = {"seed": plan.experiment.seed, "accumulate": execution.accumulate}
     if not recipe.whole_batches:
         options |= {"rank": processes.rank(), "num_processes": processes.num_processes()}
     order = GlobalBatches(len(videos), recipe.batch, start=start, stop=stop, **options)
     sampling, unreadable = build.sampling(plan.experiment), Unreadable(plan.unreadable)
     sizes = recipe.short_sides, recipe.crop
     dataset = kinetics.RandomClips(videos, sampling, *sizes, unreadable, recipe.small)
-    loader = build.loader(dataset, plan.experiment, batch_sampler=order)
+    loader = build.loader(dataset, plan.experiment, execution.workers, batch_sampler=order)
     return loader, order.shares([1] * len(videos))
 
 
@@ -212,12 +214,13 @@ def _train(
     plan: Pretraining, model: Classifier, half: bool, execution: Execution, progress: MakeProgress
 ) -> None:
     def batches(start: int) -> Iterable:
-        return zip(*_clips(plan, start, plan.iterations, execution.accumulate), strict=True)
+        return zip(*_clips(plan, start, plan.iterations, execution), strict=True)
 
     def share_loss(model: nn.Module, part: tuple) -> tuple[torch.Tensor, int]:
         batch, share = part
         set_share(model, share.rows, share.total)
-        return classification_loss(model, batch)
+        copies = processes.num_processes() if plan.recipe.whole_batches else 1
+        return classification_loss(model, batch), copies * share.total
 
     names = ("lr", "warm_up", "warm_up_lr", "weight_decay", "clip")
     numbers = {name: getattr(plan.recipe, name) for name in names}
@@ -228,15 +231,15 @@ def _train(
     fit(model, share_loss, batches, schedule, folder=plan.folder, digest=plan.digest, **options)
 
 
-def classification_loss(model: nn.Module, batch: list) -> tuple[torch.Tensor, int]:
+def classification_loss(model: nn.Module, batch: list) -> torch.Tensor:
     """Cross-entropy summed over clips."""
     device = next(model.parameters()).device
     clips, labels = (part.to(device, non_blocking=True) for part in batch)
-    return F.cross_entropy(model(clips), labels, reduction="sum"), len(labels)
+    return F.cross_entropy(model(clips), labels, reduction="sum")
 
 
 @torch.no_grad()
-def _settle(plan: Pretraining, model: Classifier, half: bool, accumulate: int) -> None:
+def _settle(plan: Pretraining, model: Classifier, half: bool, execution: Execution) -> None:
     """Take batch norms' statistics over the batches that would come next, weights at rest.
 
     SlowFast does so (``BN.USE_PRECISE_STATS``): running averages lag behind training and are of one
@@ -245,18 +248,20 @@ def _settle(plan: Pretraining, model: Classifier, half: bool, accumulate: int) -
     set_share(model, (), 0)
     start, stop = plan.iterations, plan.iterations + plan.recipe.settling
     with processes.autocast(half):
-        update_bn(_clips(plan, start, stop, accumulate)[0], model, processes.device())
+        update_bn(_clips(plan, start, stop, execution)[0], model, processes.device())
     if processes.num_processes() == 1 or plan.recipe.whole_batches:
         return
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm3d):
             for statistic in (norm.running_mean, norm.running_var):
-                distributed.all_reduce(statistic)
+                distributed.all_reduce(statistic, group=processes.gradient_group())
                 statistic.div_(processes.num_processes())
 
 
 @torch.inference_mode()
-def _measure(plan: Pretraining, model: Classifier, half: bool, progress: Report) -> dict:
+def _measure(
+    plan: Pretraining, model: Classifier, half: bool, execution: Execution, progress: Report
+) -> dict:
     """How often the right class is among the first, by probabilities averaged over views."""
     recipe, videos, device = plan.recipe, plan.videos["val"], processes.device()
     sampling, unreadable = build.sampling(plan.experiment), Unreadable(plan.unreadable)
@@ -264,7 +269,8 @@ def _measure(plan: Pretraining, model: Classifier, half: bool, progress: Report)
     views = kinetics.TestViews(videos, sampling, *sizes, unreadable, recipe.small)
     share = range(processes.rank(), len(videos), processes.num_processes())
     items = [i * recipe.test_clips + k for i in share for k in range(recipe.test_clips)]
-    loader = build.loader(views, plan.experiment, batch_size=None, sampler=items)
+    options = {"batch_size": None, "sampler": items}
+    loader = build.loader(views, plan.experiment, execution.workers, **options)
     model.eval()
     counts, scores = Counter(), 0.0
     for done, (clips, label) in enumerate(loader, 1):
@@ -277,7 +283,7 @@ def _measure(plan: Pretraining, model: Classifier, half: bool, progress: Report)
             counts += Counter(videos=1, top1=best[0] == label, top5=label in best)
             scores = 0.0
         progress(done, len(items), "")
-    seen, *right = (processes.total(counts[n], device) for n in ("videos", "top1", "top5"))
+    seen, *right = (processes.total(counts[n]) for n in ("videos", "top1", "top5"))
     if not seen:
         raise InputError(f"{plan.unreadable}: no validation video can be read; reasons there")
     top1, top5 = (round(count / seen, 4) for count in right)

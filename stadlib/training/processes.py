@@ -12,6 +12,8 @@ from torch import distributed
 from stadlib.base import InputError
 
 PATIENCE = timedelta(hours=4)  # while the first process renders, measures or writes alone
+HANG = timedelta(minutes=10)  # an exchange of gradients that takes longer ends the run
+_NCCL: list[distributed.ProcessGroup] = []  # of GPUs, if each process has one of its own
 
 
 def rank() -> int:
@@ -30,10 +32,14 @@ def threads() -> int:
 
 
 def device() -> torch.device:
-    """The accelerator of this process if there is one, else the CPU."""
+    """The accelerator of this process if there is one, else the CPU.
+
+    The only one that a process sees is its own, as with Slurm, or shared with the others.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
     number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    number = 0 if count == 1 else number
     if number >= count:
         raise InputError(f"process {number} has no GPU: there are {count}; start one process a GPU")
     return torch.device("cuda", number)
@@ -46,17 +52,43 @@ def autocast(half: bool) -> torch.autocast:
 
 @contextmanager
 def group():
-    """Join the process group that ``torchrun`` announces; without torchrun, do nothing."""
+    """Join the process group that ``torchrun`` announces; without torchrun, do nothing.
+
+    Its CPUs talk through gloo, patiently; GPUs exchange gradients through NCCL, which knows no two
+    processes of one GPU.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    if gpu := device().type == "cuda":
-        torch.cuda.set_device(device())
-    distributed.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE)
+    own = device()
+    distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
+        if own.type == "cuda":
+            torch.cuda.set_device(own)
+            cards = gather([str(torch.cuda.get_device_properties(own).uuid)])
+            if len({*cards}) == len(cards):
+                _NCCL.append(distributed.new_group(backend="nccl", timeout=HANG))
+            elif rank() == 0:
+                print("processes share a GPU; start one a GPU for speed", flush=True)
         yield
     finally:
+        _NCCL.clear()
         distributed.destroy_process_group()
+
+
+def gradient_group() -> distributed.ProcessGroup | None:
+    """Through which tensors on the processes' devices are summed; None is the usual one."""
+    return _NCCL[0] if _NCCL else None
+
+
+def node() -> int:
+    """The number of this process's machine."""
+    return int(os.environ.get("GROUP_RANK", "0"))
+
+
+def first_of_node() -> bool:
+    """Whether this process writes what each machine keeps for itself."""
+    return rank() == 0 or (node() > 0 and os.environ.get("LOCAL_RANK") == "0")
 
 
 def barrier() -> None:
@@ -65,11 +97,11 @@ def barrier() -> None:
         distributed.barrier()
 
 
-def total(value: float, device: torch.device) -> float:
+def total(value: float) -> float:
     """The sum of ``value`` over all processes."""
     if num_processes() == 1:
         return value
-    tensor = torch.tensor(value, dtype=torch.float64, device=device)
+    tensor = torch.tensor(value, dtype=torch.float64)
     distributed.all_reduce(tensor)
     return tensor.item()
 

@@ -9,6 +9,7 @@ Legend: N persons of a batch, A actions, L sequences, C channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 
 from stadlib.base import InputError, MakeProgress, dataset_digest, digest, stage_dir
 from stadlib.data import keyframes as data_keyframes
-from stadlib.data import rows as data_rows
 from stadlib.data.batches import Share
 from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe
@@ -34,7 +34,9 @@ from stadlib.training.bank import FeatureBank, windows
 from stadlib.training.memory import ClipKey, FeatureBatch
 from stadlib.training.pretraining import prepare_data, pretrained_backbone
 
-BOX = list(data_rows.BOX)
+# Bytes that the backward pass needs of a frame of 256x480 pixels, in bfloat16: counted on
+# ir-CSN-152, of which SlowFast-152 needs six sevenths.
+KEPT = 57e6
 Remember = Callable[[Sequence[ClipKey]], MemoryTokens]  # the memory of the clips of a batch
 
 
@@ -58,8 +60,17 @@ class Run:
 
     @property
     def recompute(self) -> bool:
-        """Whether a backbone's activations are computed again in the backward pass."""
-        usual = self.experiment.scale == "paper" and "64x1" in self.experiment.frames
+        """Whether a backbone's activations are computed again in the backward pass.
+
+        By itself only where a GPU has no room for those of a process's clips of one turn.
+        """
+        experiment, device = self.experiment, processes.device()
+        usual = experiment.scale == "paper" and "64x1" in experiment.frames
+        if experiment.scale == "paper" and device.type == "cuda":
+            batch = max(stage.batch for stage in experiment.stages if stage.train == "all")
+            clips = math.ceil(batch / processes.num_processes() / self.execution.accumulate)
+            kept = clips * build.sampling(experiment).num_frames * KEPT * (2 - self.half)
+            usual = kept > 0.8 * torch.cuda.get_device_properties(device).total_memory
         return {"auto": usual, "yes": True, "no": False}[self.execution.recompute]
 
     @cached_property
@@ -103,8 +114,8 @@ class Run:
         return self._memory(stage_dir(f"maps-{digest(read)}"), maps=True)
 
     def _memory(self, folder: Path, **options) -> memory.OfflineMemory:
-        known = self.layout, self.experiment, folder, self.progress, self.threshold
-        return memory.OfflineMemory(*known, **options)
+        options |= {"workers": self.execution.workers, "threshold": self.threshold}
+        return memory.OfflineMemory(self.layout, self.experiment, folder, self.progress, **options)
 
     def memory(self, model: ActionDetector, number: int, split: str) -> dict[str, FeatureBank]:
         """The offline banks that a stage, counted from 1, remembers out of, by source."""
@@ -251,7 +262,8 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
     """Train a stage, counted from 1, or finish training it."""
     experiment, stage = run.experiment, run.experiment.stages[number - 1]
     folder, name = run.stage_folders[number - 1], experiment.stage_digest(number)
-    turns, online, see = run.execution.accumulate, None, lambda *_: None
+    turns, workers = run.execution.accumulate, run.execution.workers
+    online, see = None, lambda *_: None
     keyframes = _training_keyframes(run, stage)
     if stage.on_features:  # of a backbone that no longer changes
         keyframes = memory.one_a_second(keyframes)
@@ -282,7 +294,7 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
             online.restore(start)
         if stage.on_features:
             return memory.feature_batches(keyframes, order, features, before=settle)
-        return build.train_batches(experiment, dataset, order, before=settle)
+        return build.train_batches(experiment, dataset, order, settle, workers)
 
     names = ("iterations", "lr", "backbone_lr", "drop", "weight_decay", "clip")
     schedule = loop.Schedule(**{name: getattr(stage, name) for name in names}, seed=experiment.seed)
@@ -311,7 +323,10 @@ def share_loss(
     remember: Remember,
     see: Callable = lambda *_: None,
 ) -> tuple[Tensor, int]:
-    """The loss of a share of a batch, summed over persons, who are also given to ``see``."""
+    """The loss of a share of a batch, summed over persons, who are also given to ``see``.
+
+    Beside it the number of persons of all shares.
+    """
     batch, share = part
     set_share(module, share.rows, share.total)
     device = next(module.parameters()).device
@@ -319,7 +334,7 @@ def share_loss(
     scored = module(*model_inputs(moved), remembered)
     logits_NA, tokens_NLC = scored if isinstance(scored, tuple) else (scored, moved.tokens_NLC)
     see(batch.keys, batch.counts_B, tokens_NLC, batch.boxes_norm_N4)
-    return loss(logits_NA, moved.actions_NA).sum(), len(logits_NA)
+    return loss(logits_NA, moved.actions_NA).sum(), share.total
 
 
 def model_inputs(batch: Batch | FeatureBatch) -> tuple[Tensor, ...]:

@@ -304,6 +304,7 @@ class Scorer:
         second = second_of(moment.time)
         self.past.keep(second, tokens_NLC, batch.boxes_norm_N4)
         memory = self.past.before(second, own=networks.own_second)
+        memory = memory.to(tokens_NLC.device)  # at the beginning there is none, on the CPU
         logits_NA = model.head(tokens_NLC, batch.boxes_norm_N4, batch.counts_B, memory)
         scores_NA = networks.loss.probabilities(logits_NA)
         actions_NA = scores_NA.cpu().double().numpy().round(6)

@@ -8,9 +8,9 @@ bfloat16 as on every GPU, activations recomputed where the study does so, each r
 Rows that differ in memory alone train the same network; what a remembered person costs is in
 ``bench_memory_cost.py``.
 
-FLOPs are those of the eager model's forward and backward pass as torch counts them, recomputation
-not included; the share of peak needs the GPU's own number (``--peak``, in 1e12 a second, dense
-bfloat16). GPU-hours are of the paper's recipe: 30,000 iterations of 64 clips, training alone. From
+FLOPs are those of the eager model's forward and backward pass, recomputation not included; the
+share of peak needs the GPU's own number (``--peak``, in 1e12 a second, dense bfloat16). GPU-hours
+are of the paper's recipe: 30,000 iterations of 64 clips, training alone. From
 the root of a checkout:
 
     uv run python tests/benchmarks/bench_gpu.py [--peak TFLOPS]
@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from stadlib import recipes
-from stadlib.base import Progress
+from stadlib.base import InputError, Progress
 from stadlib.data.batches import Share
 from stadlib.data.clips import Batch, collate
 from stadlib.data.layout import AvaLayout
@@ -82,12 +83,20 @@ def rendered_batch(row: Experiment, layout: AvaLayout, clips: int) -> Batch:
     return replace(batch, clips_BCTHW=F.pad(batch.clips_BCTHW, more), sizes=sizes)
 
 
+def backward_flops(out: Sequence[int], _: object, weight: Sequence[int], *rest, **__) -> int:
+    """Of the gradients of a convolution's input and weight; torch's own takes groups for one."""
+    return 2 * math.prod(out) * math.prod(weight[1:]) * sum(rest[-1][:2])
+
+
+EXACT = {torch.ops.aten.convolution_backward: backward_flops}
+
+
 def count_flops(model: ActionDetector, batch: Batch) -> float:
     """FLOPs of a clip, forward and backward, in its eager form."""
     alone = batch.counts_B[:1]
     persons = int(alone.sum())
     boxes, truth = batch.boxes_norm_N4[:persons], batch.actions_NA[:persons]
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=EXACT) as counter:
         past = no_memory(1, model.fusion.width, alone.device)
         clip = batch.clips_BCTHW[:1]
         logits, _ = model(clip, batch.boxes_N4[:persons], alone, batch.sizes[:1], boxes, past)
@@ -100,10 +109,12 @@ def measure(row: Experiment, batch: Batch, compiled: bool, device: torch.device)
     """Train some iterations on one batch.
 
     Raises:
-        torch.OutOfMemoryError: the batch does not fit.
+        InputError: the batch does not fit.
     """
     model = build.action_detector(row, batch.actions_NA.shape[1]).to(device).train()
     flops = count_flops(model, batch.to(device))
+    stages = tuple(replace(stage, batch=len(batch.counts_B)) for stage in row.stages)
+    row = replace(row, stages=stages)  # what is recomputed depends on it
     run = Run(row, AvaLayout(Path()), Path(), (), Progress, Execution(precision="bfloat16"))
     if run.recompute:
         recompute_activations(model.backbone)
@@ -184,7 +195,7 @@ def main() -> None:
             while clips <= (2 if options.tiny else LARGEST):
                 try:
                     speed = measure(row, rendered_batch(row, layout, clips), compiled, device)
-                except torch.OutOfMemoryError:
+                except (torch.OutOfMemoryError, InputError):
                     break
                 print(line(row, clips, compiled, speed, options.peak), flush=True)
                 clips *= 2
