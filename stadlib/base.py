@@ -48,6 +48,11 @@ class InputError(OneLineError):
     """A file or row that cannot be used; the message names file, row, word and the remedy."""
 
 
+def some(names: list[str]) -> str:
+    """The first three names."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 def check_word(field: str, word: object, choices: tuple) -> None:
     """Refuse a word in one line: ``head='tonly'; choose from linear, s-only, t-only``."""
     if word not in choices:

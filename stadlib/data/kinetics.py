@@ -132,11 +132,6 @@ def missing_videos(annotations: Annotations, split: str, videos: LabelledVideos)
     return [clip for _, video, clip in rows if clip not in names and video not in names]
 
 
-def some(names: list[str]) -> str:
-    """The first three names."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
 class Unreadable(NamedTuple):
     """A list of files that could not be read, written by all workers and read at the end."""
 

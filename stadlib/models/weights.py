@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stadlib.base import InputError, written_whole
+from stadlib.base import InputError, some, written_whole
 from stadlib.models.networks import CSN, Normalize
 
 _REMEDY = (
@@ -167,7 +167,6 @@ def _slowfast_rules():
 
 _VIDEO = r"(?:video_model\.)?(?:vision_model\.)?"  # of transformers' models with more parts
 NAMINGS = (
-    # A backbone alone, a pretrained classifier or a whole model of this package.
     Naming(
         "stadlib",
         rules=((r"(?:backbone\.)?(net\..+|normalize)", r"\1"),),
@@ -213,7 +212,7 @@ NAMINGS = (
         trunk=r"(patch_embed|features|norm)\.",
         left_over=r"head\.",
     ),
-    # huggingface/transformers, models/videoprism/modeling_videoprism.py; also as part of a model.
+    # huggingface/transformers, models/videoprism/modeling_videoprism.py.
     Naming(
         "transformers",
         rules=((rf"{_VIDEO}((?:spatial_|temporal_|layernorm).*)", r"net.model.\1"),),
@@ -401,6 +400,5 @@ def _fit(state: dict, wanted: dict, path: Path, naming: Naming) -> list[str]:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first few names and how many there are."""
     names = list(names)
-    return f"{len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    return f"{len(names)}: {some(names)}"

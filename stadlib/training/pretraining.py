@@ -157,7 +157,7 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
     if processes.rank() == 0:
         for split, names in missing.items():
             write_whole(plan.folder / f"{split}_missing.txt", "".join(f"{n}\n" for n in names))
-            of, left_out = len(lists.rows[split]), f"; missing and left out: {kinetics.some(names)}"
+            of, left_out = len(lists.rows[split]), f"; missing and left out: {base.some(names)}"
             if not plan.rendered:
                 line = f"{plan.root}: {of - len(names)} of {of} {split} videos"
                 print(line + left_out * bool(names), flush=True)

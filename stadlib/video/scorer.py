@@ -17,7 +17,7 @@ from torch import Tensor
 from stadlib import recipes, study
 from stadlib.base import InputError, MakeProgress, data_dir
 from stadlib.data.boxes import PersonBoxes
-from stadlib.data.clips import Sampling, Transform, collate, one_clip
+from stadlib.data.clips import Batch, Sampling, Transform, collate, one_clip
 from stadlib.data.labels import AVA_ACTIONS, LabelMap
 from stadlib.data.stream import Moment
 from stadlib.data.transforms import resize_as_mmaction2, resize_as_pytorchvideo
@@ -294,12 +294,7 @@ class Scorer:
         if not looks[0].numbers:
             return Sighting(looks, np.empty(0), np.empty((0, self.networks.labels.num_actions)))
         networks, model = self.networks, self.networks.model
-        # The clip as the model takes it, on its device.
-        frames_TCHW = _channels_first(np.stack(moment.pictures[len(self._looks) :]))
-        actions = np.zeros((len(looks[0].boxes), networks.labels.num_actions), np.float32)
-        key, boxes = ("", "", moment.time), looks[0].boxes.astype(np.float32)
-        clip = one_clip(frames_TCHW, boxes, actions, key, networks.view)
-        batch = collate([clip], networks.multiple).to(next(model.parameters()).device)
+        batch = self._clip(moment, looks[0].boxes)
         tokens_NLC = model.tokens(batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.sizes)
         second = second_of(moment.time)
         self.past.keep(second, tokens_NLC, batch.boxes_norm_N4)
@@ -309,6 +304,15 @@ class Scorer:
         scores_NA = networks.loss.probabilities(logits_NA)
         actions_NA = scores_NA.cpu().double().numpy().round(6)
         return Sighting(looks, confidence, actions_NA)
+
+    def _clip(self, moment: Moment, boxes: np.ndarray) -> Batch:
+        """The clip as the model takes it, on its device."""
+        networks = self.networks
+        frames_TCHW = _channels_first(np.stack(moment.pictures[len(self._looks) :]))
+        actions = np.zeros((len(boxes), networks.labels.num_actions), np.float32)
+        key, boxes = ("", "", moment.time), boxes.astype(np.float32)
+        clip = one_clip(frames_TCHW, boxes, actions, key, networks.view)
+        return collate([clip], networks.multiple).to(next(networks.model.parameters()).device)
 
     def _persons(
         self, pictures: Sequence[np.ndarray], times: Sequence[float]
