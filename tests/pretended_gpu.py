@@ -6,6 +6,7 @@ Tensors of the CPU are real.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import torch
@@ -23,14 +24,15 @@ class Pretended(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.gpu = FakeTensorMode(allow_non_fake_inputs=True)
-        self.driver = patch.object(torch.cuda, "_lazy_init", lambda: None)  # there is none
+        self.absent = ExitStack()  # what asks for a driver
 
     def __enter__(self):
-        self.driver.start()
+        self.absent.enter_context(patch.object(torch.cuda, "_lazy_init", lambda: None))
+        self.absent.enter_context(patch.object(torch.Tensor, "pin_memory", lambda self: self))
         return super().__enter__()
 
     def __exit__(self, *error):
-        self.driver.stop()
+        self.absent.close()
         return super().__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -74,11 +74,11 @@ def step(tmp_path, monkeypatch):
 
     A loss that is read, a mixture of devices or a wait for a number raises.
     """
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr(loop, "_write_weights", lambda *_: None)
     monkeypatch.setattr(loop, "_read", lambda part: 0.5)
+    monkeypatch.setattr(torch, "_fused_sgd_", lambda weights, gradients, *_, **__: None)
     mode = Pretended()
 
     def take(experiment, sizes, counts, actions: int = 60, iterations: int = 1):
@@ -97,7 +97,7 @@ def step(tmp_path, monkeypatch):
         share = Share(tuple(range(0, total, 2)), total)
         objective = partial(
             stages.share_loss,
-            loss=ActionLoss(poses=[0, 1]),
+            loss=ActionLoss(),
             remember=lambda keys: remembered(experiment, model, len(keys)),
             see=lambda keys, counts_B, tokens_NLC, boxes_N4: seen.append(tokens_NLC),
         )

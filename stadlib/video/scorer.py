@@ -100,7 +100,7 @@ class Past:
             return no_memory(1, self.width)
         seconds, tokens, boxes = zip(*kept, strict=True)
         offsets = [s - second for s, own in zip(seconds, boxes, strict=True) for _ in own]
-        seconds_BM = torch.tensor([offsets], device=boxes[0].device)
+        seconds_BM = torch.tensor([offsets]).to(boxes[0].device)
         mask_BM = torch.ones_like(seconds_BM, dtype=torch.bool)
         return MemoryTokens(torch.cat(tokens)[None], mask_BM, seconds_BM, torch.cat(boxes)[None])
 
