@@ -57,28 +57,22 @@ def measure(
     found = rows.table(detections)
     matches = matching.match(truth, found, label_map, protocol, **options)
     tell(2, 2, "matched")
-    report = _measured(matches, label_map) | {"protocol": protocol, "iou": iou}
+    report = _measured(matches, label_map, groundtruth) | {"protocol": protocol, "iou": iou}
     if not len(matches.scores) and (note := _elsewhere(truth, found)):
         report["note"] = note
     if report["mAP"] is None:
         return report
-    if len(groundtruth) > 1:  # the classes of a dataset are those that it has
-        report["datasets"] = {}
-        for path in groundtruth:
-            part = matches.of_videos(set(rows.read_rows(path)["video"].unique()))
-            report["datasets"][path.name] = average_precision.result(part).to_json()["mAP"]
     if shortest_tube:
-        options_of_tubes = {"shortest": shortest_tube, "excluded": excluded}
-        report["tubes"] = tubes.video_map(truth, found, label_map, **options_of_tubes)
+        only = {"shortest": shortest_tube, "excluded": excluded}
+        report["tubes"] = tubes.video_map(truth, found, label_map, **only)
     if diagnose:
         lost = diagnosis.diagnose(truth, found, label_map, iou, excluded)
         report["lost"] = json.loads(lost.drop(columns="AP").to_json(orient="index"))
     if num_resamples and report["counts"]["videos"] < 2:
         report["note"] = "an interval is over videos, and a single one bounds nothing"
         num_resamples = 0
-    other = None
-    if compare is not None:
-        other = matching.match(truth, compare, label_map, protocol, **options)
+    other = matching.match(truth, compare, label_map, protocol, **options) if compare else None
+    if other is not None:
         report["difference"] = {"mAP": report["mAP"] - average_precision.result(other).mAP}
     if num_resamples:
         _bound(report, matches, other, num_resamples, progress)
@@ -117,7 +111,7 @@ def _elsewhere(truth: pd.DataFrame, found: pd.DataFrame) -> str:
     )
 
 
-def _measured(matches: matching.Matches, label_map: LabelMap) -> dict:
+def _measured(matches: matching.Matches, label_map: LabelMap, truth: Sequence[Path]) -> dict:
     result = average_precision.result(matches)
     report = result.to_json() | {
         "names": {str(action): label_map.name(action) for action in label_map.ids},
@@ -129,9 +123,16 @@ def _measured(matches: matching.Matches, label_map: LabelMap) -> dict:
             "videos": len(set(matches.truth_video.tolist())),
         },
     }
-    if report["mAP"] is not None:
-        low, high = average_precision.tie_interval(matches)
-        report["ties"] = {"low": low, "high": high}
+    if report["mAP"] is None:
+        return report
+    report["ties"] = dict(
+        zip(("low", "high"), average_precision.tie_interval(matches), strict=True)
+    )
+    if len(truth) > 1:  # the classes of a dataset are those that it has
+        videos = {path.name: set(rows.read_rows(path)["video"].unique()) for path in truth}
+        parts = {name: matches.of_videos(of_file) for name, of_file in videos.items()}
+        results = {name: average_precision.result(part) for name, part in parts.items()}
+        report["datasets"] = {name: found.to_json()["mAP"] for name, found in results.items()}
     return report
 
 
