@@ -193,6 +193,8 @@ def test_what_is_missing_is_said_with_where_it_is_published(tmp_path, capsys):
     assert not (tmp_path / "u" / "dataset").exists()
     assert main(["prepare", "ucf101-24", "--root", str(tmp_path), "--every", "0"]) == 1
     assert "--every 0: give 1 or more" in capsys.readouterr().err
+    assert main(["prepare", "ucf101-24", "--root", str(tmp_path), "--checksums"]) == 1
+    assert "--checksums and --reencode are of ava-kinetics" in capsys.readouterr().err
 
 
 class Touch:
