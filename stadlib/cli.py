@@ -30,9 +30,8 @@ from stadlib.recipes.scales import DETECTORS
 
 KINETICS = {"K400": ("kinetics-400", 400), "K700": ("kinetics-700", 700)}  # folder, classes
 # Words and options of several commands.
-Protocol = Literal[
-    "official", "acar", "slowfast", "mmaction2", "multisports"
-]  # as in evaluation.matching
+# The evaluators are those of evaluation.matching.
+Protocol = Literal["official", "acar", "slowfast", "mmaction2", "multisports"]
 Split = Literal["val", "test"]
 TableName = Literal["1", "2", "3", "4", "amounts", "uses", "choices"]
 PublishOption = Annotated[bool, "copy to results/reference"]
@@ -175,8 +174,7 @@ def train(
         words |= {"memory": memory, "detector": detector, "recall": recall}
         words = {name: word for name, word in words.items() if word is not None}
         rows = [row for one in seed for row in _rows(table, words, scale, one)]
-    if loss:
-        rows = [replace(row, loss=loss) for row in rows]
+    rows = [replace(row, loss=loss) for row in rows] if loss else rows
     if weights == "anew":
         rows = [replace(row, weights=weights) for row in rows]
     if data:

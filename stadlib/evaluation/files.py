@@ -53,8 +53,7 @@ def measure(
     truth = rows.table([_ordered(path) for path in groundtruth])
     excluded = rows.read_excluded(exclude)
     tell(1, 2, f"reading and matching {size / 1e6:.0f} MB")
-    options = {"iou": iou, "ties": ties, "excluded": excluded}
-    found = rows.table(detections)
+    found, options = rows.table(detections), {"iou": iou, "ties": ties, "excluded": excluded}
     matches = matching.match(truth, found, label_map, protocol, **options)
     tell(2, 2, "matched")
     report = _measured(matches, label_map) | {"protocol": protocol, "iou": iou}
@@ -62,14 +61,11 @@ def measure(
         report["note"] = note
     if report["mAP"] is None:
         return report
-    if len(groundtruth) > 1:  # the classes of a dataset are those that it has
-        report["datasets"] = {}
-        for path in groundtruth:
-            part = matches.of_videos(set(rows.read_rows(path)["video"].unique()))
-            report["datasets"][path.name] = average_precision.result(part).to_json()["mAP"]
+    if len(groundtruth) > 1:
+        report["datasets"] = {path.name: _of_dataset(matches, path) for path in groundtruth}
     if shortest_tube:
-        options_of_tubes = {"shortest": shortest_tube, "excluded": excluded}
-        report["tubes"] = tubes.video_map(truth, found, label_map, **options_of_tubes)
+        tube_options = {"shortest": shortest_tube, "excluded": excluded}
+        report["tubes"] = tubes.video_map(truth, found, label_map, **tube_options)
     if diagnose:
         lost = diagnosis.diagnose(truth, found, label_map, iou, excluded)
         report["lost"] = json.loads(lost.drop(columns="AP").to_json(orient="index"))
@@ -83,6 +79,12 @@ def measure(
     if num_resamples:
         _bound(report, matches, other, num_resamples, progress)
     return report
+
+
+def _of_dataset(matches: matching.Matches, path: Path) -> float | None:
+    """mAP on the videos of one ground-truth file; the classes of a dataset are those it has."""
+    part = matches.of_videos(set(rows.read_rows(path)["video"].unique()))
+    return average_precision.result(part).to_json()["mAP"]
 
 
 def _bound(report: dict, matches, other, num_resamples: int, progress: Callable) -> None:

@@ -15,7 +15,7 @@ at the annotated one of highest IoU, and is wrong if that is taken; the area is 
 envelope of precision. ``act``, of ACT and MOC: it looks at those not yet taken; the area is that
 under the straight lines between the points of precision and recall, from precision 1 on.
 
-Legend: R boxes, T tubes, D predicted tubes, G annotated tubes, Q pairs of the two.
+Legend: R boxes, T tubes, Q pairs of predicted and annotated tubes.
 """
 
 from __future__ import annotations
