@@ -36,8 +36,8 @@ def measure(
 
     Arguments are those of :mod:`stadlib.evaluation.matching`; ``exclude`` are files of keyframes.
     ``compare`` are other predictions, whose paired difference is added; ``num_resamples`` 0 leaves
-    out intervals; ``diagnose`` adds what AP is lost to each kind of error (official rules only).
-    ``shortest_tube`` above 0 adds video mAP (:func:`.tubes.video_map`).
+    out intervals; ``diagnose`` adds what AP is lost to each kind of error (official rules only);
+    ``shortest_tube`` above 0 adds video mAP.
 
     Returns ``mAP`` and ``AP`` by action id (fractions; None without ground truth), ``ties`` (the
     ends of what other orders of equal scores give), with several ground-truth files ``datasets``,
@@ -50,13 +50,12 @@ def measure(
     size = sum(path.stat().st_size for path in (*groundtruth, *detections) if path.is_file())
     tell = progress("evaluate") if size > LONG else lambda *_: None
     tell(0, 2, "reading ground truth")
-    truth = rows.table([_ordered(path) for path in groundtruth])
-    excluded = rows.read_excluded(exclude)
+    truth, excluded = rows.table(list(map(_ordered, groundtruth))), rows.read_excluded(exclude)
     tell(1, 2, f"reading and matching {size / 1e6:.0f} MB")
     found, options = rows.table(detections), {"iou": iou, "ties": ties, "excluded": excluded}
     matches = matching.match(truth, found, label_map, protocol, **options)
-    tell(2, 2, "matched")
     report = _measured(matches, label_map) | {"protocol": protocol, "iou": iou}
+    tell(2, 2, "matched")
     if not len(matches.scores) and (note := _elsewhere(truth, found)):
         report["note"] = note
     if report["mAP"] is None:
@@ -64,8 +63,7 @@ def measure(
     if len(groundtruth) > 1:
         report["datasets"] = {path.name: _of_dataset(matches, path) for path in groundtruth}
     if shortest_tube:
-        tube_options = {"shortest": shortest_tube, "excluded": excluded}
-        report["tubes"] = tubes.video_map(truth, found, label_map, **tube_options)
+        report["tubes"] = tubes.video_map(truth, found, label_map, shortest_tube, excluded)
     if diagnose:
         lost = diagnosis.diagnose(truth, found, label_map, iou, excluded)
         report["lost"] = json.loads(lost.drop(columns="AP").to_json(orient="index"))

@@ -51,7 +51,6 @@ def video_map(
     groundtruth: Rows,
     detections: Rows,
     label_map: LabelMap,
-    *,
     shortest: int = 1,
     excluded: AbstractSet[tuple[str, str]] = frozenset(),
 ) -> dict:
