@@ -235,6 +235,8 @@ def prepare(
     """Say what of a published dataset is missing; write those of tubes in the official layout."""
     root = root or base.data_dir() / dataset
     if dataset != "ava-kinetics":
+        if checksums or reencode:
+            raise InputError(f"--checksums and --reencode are of ava-kinetics, not of {dataset}")
         _prepare_tubes(dataset, root, out or root / "dataset", every, fold)
         return
     if workers < 0:

@@ -64,7 +64,7 @@ def test_a_command_is_understood(command, monkeypatch, tmp_path):
         size = Size(numbers, {split: {"walk": 90} for split in numbers}, 4)
         monkeypatch.setattr(own_data, "size", lambda row: size)
         monkeypatch.chdir(tmp_path)
-        (tmp_path / "DIR").mkdir()
+        (tmp_path / "DIR" / "dataset").mkdir(parents=True)
         call()
         assert rows
 

@@ -189,10 +189,12 @@ def test_what_is_missing_is_said_with_where_it_is_published(tmp_path, capsys):
         )
     (ucf(tmp_path / "u") / "UCF-101/Bike/v_Bike_g08.mp4").unlink()
     assert main(["prepare", "ucf101-24", "--root", str(tmp_path / "u")]) == 1
-    assert "1 of 2 videos missing: Bike/v_Bike_g08" in capsys.readouterr().err
+    assert "1 of 2 videos are missing: Bike/v_Bike_g08; fetch" in capsys.readouterr().err
     assert not (tmp_path / "u" / "dataset").exists()
     assert main(["prepare", "ucf101-24", "--root", str(tmp_path), "--every", "0"]) == 1
     assert "--every 0: give 1 or more" in capsys.readouterr().err
+    assert main(["prepare", "ucf101-24", "--root", str(tmp_path), "--checksums"]) == 1
+    assert "--checksums and --reencode are of ava-kinetics" in capsys.readouterr().err
 
 
 class Touch:
@@ -209,7 +211,7 @@ class Touch:
         ([], "refused"),
         (corrected(classes=["Bike"]), "'Dive/v_Dive_g01' has a tube without"),
         ({"db": {}}, "refused, no 'trainvideos'"),
-        (gttubes(nframes={}), None),
+        (gttubes(nframes={}), "refused, no 'b/second'"),
         (gttubes(gttubes={"a/first": {}}), "refused, no 'b/second'"),
         (gttubes(gttubes={"a/first": {}, "b/second": {1: [np.ones((2, 5))]}}), "has a tube"),
         (gttubes(gttubes={"a/first": {}, "b/second": {1: [np.ones((2, 3))]}}), "has a tube"),
@@ -221,9 +223,6 @@ class Touch:
 )
 def test_a_wrong_file_is_one_line(tmp_path, content, words):
     path = save(tmp_path / "file.pkl", content)
-    if words is None:
-        assert read_annotations(path).frames == {}
-        return
     with pytest.raises(InputError) as raised:
         read_annotations(path)
     line = str(raised.value)
@@ -256,7 +255,7 @@ def test_a_name_in_the_file_leads_nowhere_else(tmp_path):
     content |= {"test_videos": [["../secret"]], "train_videos": [["b/second"]]}
     save(root / "JHMDB-GT.pkl", content)
     film(root / "b" / "second.mp4")
-    with pytest.raises(InputError, match=r"1 of 2 videos missing: \.\./secret"):
+    with pytest.raises(InputError, match=r"1 of 2 videos are missing: \.\./secret"):
         prepare("jhmdb-21", root, root / "dataset", progress=silent)
 
 

@@ -76,12 +76,7 @@ DATASETS = {
 }
 
 
-class Tube(NamedTuple):
-    """The number of a label, frames (n,) from 0, corners (n, 4) in pixels."""
-
-    label: int
-    frames: np.ndarray
-    corners: np.ndarray
+Tube = tuple[int, np.ndarray, np.ndarray]  # label from 0, frames (n,) from 0, corners in pixels
 
 
 class Annotations(NamedTuple):
@@ -126,7 +121,7 @@ def _corrected(content: dict, fold: int) -> Annotations:
         for one in entry["annotations"]:
             boxes = np.asarray(one["boxes"], np.float64).reshape(-1, 4)
             boxes[:, 2:] += boxes[:, :2]
-            tubes[video].append(Tube(int(one["label"]), np.arange(one["sf"], one["ef"]), boxes))
+            tubes[video].append((int(one["label"]), np.arange(one["sf"], one["ef"]), boxes))
     # Its list of training videos has some that were not annotated again.
     splits = {"train": sorted({*videos} & {*train}), "val": sorted({*videos} - {*train})}
     frames = {video: int(entry["numf"]) for video, entry in videos.items()}
@@ -143,9 +138,10 @@ def _gttubes(content: dict, fold: int) -> Annotations:
     for video, found in tubes.items():
         for label, arrays in sorted(content["gttubes"][video].items()):
             for rows in (np.asarray(array, np.float64) for array in arrays):
-                found.append(Tube(int(label), rows[:, 0].astype(np.int64) - 1, rows[:, 1:5]))
+                found.append((int(label), rows[:, 0].astype(np.int64) - 1, rows[:, 1:5]))
+    frames = {video: int(content["nframes"][video]) for video in tubes}
     sizes = {video: tuple(map(float, content["resolution"][video][::-1])) for video in tubes}
-    return Annotations(content["labels"], tubes, content["nframes"], sizes, splits)
+    return Annotations(content["labels"], tubes, frames, sizes, splits)
 
 
 def found_videos(root: Path) -> dict[str, Path]:
@@ -182,7 +178,8 @@ def prepare(name: str, root: Path, out: Path, *, every: int = 1, fold: int = 1,
     }
     if missing := [video for video, place in places.items() if place is None]:
         names = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
-        raise InputError(f"{root}: {len(missing)} of {len(places)} videos missing: {names}; fetch")
+        text = f"{len(missing)} of {len(places)} videos are missing: {names}"
+        raise InputError(f"{root}: {text}; fetch them from the above")
     names = dict(enumerate(annotations.labels, 1))
     names = {i: label for i, label in names.items() if label not in published.left_out}
     splits: dict[str, list[AnnotatedVideo]] = {"train": [], "val": []}

@@ -36,8 +36,8 @@ def measure(
 
     Arguments are those of :mod:`stadlib.evaluation.matching`; ``exclude`` are files of keyframes.
     ``compare`` are other predictions, whose paired difference is added; ``num_resamples`` 0 leaves
-    out intervals; ``diagnose`` adds what AP is lost to each kind of error (official rules only).
-    ``shortest_tube`` above 0 adds video mAP (:func:`.tubes.video_map`).
+    out intervals; ``diagnose`` adds what AP is lost to each kind of error (official rules only);
+    ``shortest_tube`` above 0 adds video mAP.
 
     Returns ``mAP`` and ``AP`` by action id (fractions; None without ground truth), ``ties`` (the
     ends of what other orders of equal scores give), with several ground-truth files ``datasets``,
@@ -50,11 +50,9 @@ def measure(
     size = sum(path.stat().st_size for path in (*groundtruth, *detections) if path.is_file())
     tell = progress("evaluate") if size > LONG else lambda *_: None
     tell(0, 2, "reading ground truth")
-    truth = rows.table([_ordered(path) for path in groundtruth])
-    excluded = rows.read_excluded(exclude)
+    truth, excluded = rows.table(list(map(_ordered, groundtruth))), rows.read_excluded(exclude)
     tell(1, 2, f"reading and matching {size / 1e6:.0f} MB")
-    options = {"iou": iou, "ties": ties, "excluded": excluded}
-    found = rows.table(detections)
+    found, options = rows.table(detections), {"iou": iou, "ties": ties, "excluded": excluded}
     matches = matching.match(truth, found, label_map, protocol, **options)
     tell(2, 2, "matched")
     report = _measured(matches, label_map, groundtruth) | {"protocol": protocol, "iou": iou}
@@ -63,8 +61,7 @@ def measure(
     if report["mAP"] is None:
         return report
     if shortest_tube:
-        only = {"shortest": shortest_tube, "excluded": excluded}
-        report["tubes"] = tubes.video_map(truth, found, label_map, **only)
+        report["tubes"] = tubes.video_map(truth, found, label_map, shortest_tube, excluded)
     if diagnose:
         lost = diagnosis.diagnose(truth, found, label_map, iou, excluded)
         report["lost"] = json.loads(lost.drop(columns="AP").to_json(orient="index"))
@@ -77,6 +74,12 @@ def measure(
     if num_resamples:
         _bound(report, matches, other, num_resamples, progress)
     return report
+
+
+def _of_dataset(matches: matching.Matches, path: Path) -> float | None:
+    """mAP on the videos of one ground-truth file; the classes of a dataset are those it has."""
+    part = matches.of_videos(set(rows.read_rows(path)["video"].unique()))
+    return average_precision.result(part).to_json()["mAP"]
 
 
 def _bound(report: dict, matches, other, num_resamples: int, progress: Callable) -> None:

@@ -15,22 +15,22 @@ at the annotated one of highest IoU, and is wrong if that is taken; the area is 
 envelope of precision. ``act``, of ACT and MOC: it looks at those not yet taken; the area is that
 under the straight lines between the points of precision and recall, from precision 1 on.
 
-Legend: R boxes, T tubes, D predicted tubes, G annotated tubes, Q pairs of the two.
+Legend: R boxes, T tubes, Q pairs of predicted and annotated tubes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from stadlib.base import InputError
 from stadlib.data.labels import LabelMap
 from stadlib.data.rows import Rows, table
 from stadlib.evaluation.average_precision import average_precision
-from stadlib.evaluation.matching import Boxes, Protocol, evaluated_boxes, overlaps, pairs
+from stadlib.evaluation.matching import Protocol, evaluated_boxes, overlaps, pairs
 
 LINK_IOU, MOST, LEAST = 0.5, 10, 0.005  # of ACT's and MOC's code
 STRICT = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
@@ -41,10 +41,9 @@ class Tubes(NamedTuple):
     """Boxes as tubes; every tube is of one video and class, with a box a keyframe at most."""
 
     tube: np.ndarray  # (R,) which tube a box is of
-    moment: np.ndarray  # (R,) number of its keyframe; those of a video follow each other
+    moment: np.ndarray  # (R,) number of its keyframe
     corners: np.ndarray  # (R, 4)
-    column: np.ndarray  # (T,) class
-    video: np.ndarray  # (T,)
+    group: np.ndarray  # (T,) number of the video times that of classes, plus the class
     score: np.ndarray  # (T,)
 
 
@@ -52,7 +51,6 @@ def video_map(
     groundtruth: Rows,
     detections: Rows,
     label_map: LabelMap,
-    *,
     shortest: int = 1,
     excluded: AbstractSet[tuple[str, str]] = frozenset(),
 ) -> dict:
@@ -65,96 +63,75 @@ def video_map(
     numbers no tubes.
     """
     truth, found = table(groundtruth), table(detections)
-    found = found[found["score"] >= LEAST]
-    rules = Protocol(cap=None)
-    _, truths, boxes = evaluated_boxes(truth, found, label_map, rules, excluded)
-    # Ground truth's videos are numbered first, in the order of its categories.
-    video, second = truth["video"].cat.codes.to_numpy(), truth["timestamp"].to_numpy()
-    moments = np.unique(_moment(video, second))
-    annotated = annotated_tubes(
-        truths, np.searchsorted(moments, _moment(truths.video, second[truths.row]))
-    )
-    if (bad := _twice(annotated)) is not None:
-        row = truths.row[bad]
+    found, num_classes = found[found["score"] >= LEAST], label_map.num_actions
+    every_row = Protocol(cap=None)
+    _, truths, boxes = evaluated_boxes(truth, found, label_map, every_row, excluded)
+    times = [rows["timestamp"].to_numpy() for rows in (truth, found)]
+    # Complex numbers sort by video and, inside one, by second. Ground truth's videos come first.
+    moments = np.unique(truth["video"].cat.codes.to_numpy() + 1j * times[0].round(6))
+    numbers, groups = [], []
+    for rows, seconds in zip((truths, boxes), times, strict=True):
+        seconds_R = seconds[rows.row].round(6)
+        numbers.append(np.searchsorted(moments, rows.video + 1j * seconds_R))
+        groups.append(rows.video.astype(np.int64) * num_classes + rows.column)
+    tubes, tube = np.unique(groups[0] + 1j * truths.score, return_inverse=True)
+    key = numbers[0] + 1j * tube
+    if len(key) > len(np.unique(key)):
+        row = truths.row[pd.Series(key).duplicated().argmax()]
         name = f"{truth['video'].iloc[row]},{truth['timestamp'].iloc[row]:g}"
         remedy = "give every person of a video a number of its own in column 8"
         raise InputError(f"keyframe {name}: two boxes of one action and person; {remedy}")
-    times = found["timestamp"].to_numpy()[boxes.row]
-    at = np.searchsorted(moments, _moment(boxes.video, times))
-    step = at - np.searchsorted(moments.real, boxes.video)
-    linked = link(boxes, at, step, shortest)
-    areas = areas_of(linked, annotated, len(label_map.ids))
-    return areas | {"tubes": len(linked.score), "annotated": len(annotated.score)}
+    group = tubes.real.astype(np.int64)
+    annotated = Tubes(tube, numbers[0], truths.corners, group, tubes.imag)
+    step = numbers[1] - np.searchsorted(moments.real, boxes.video)
+    kept = places(numbers[1] * num_classes + boxes.column, -boxes.score) < MOST
+    rows = (groups[1], step, numbers[1], boxes.score, boxes.corners)
+    linked = link(*(values[kept] for values in rows), shortest=shortest)
+    areas = areas_of(linked, annotated, num_classes)
+    return areas | {"tubes": len(linked.score), "annotated": len(tubes)}
 
 
-def _moment(video: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Complex numbers, which sort by video and, inside one, by second at six decimals."""
-    return video + 1j * np.round(second, 6)
-
-
-def annotated_tubes(truths: Boxes, moment: np.ndarray) -> Tubes:
-    """The boxes of one video, class and person (column 8, read as the score) as a tube."""
-    width = 1 + int(truths.column.max(initial=0))
-    group = truths.video.astype(np.int64) * width + truths.column
-    tubes, tube = np.unique(group + 1j * truths.score, return_inverse=True)
-    video, column = np.divmod(tubes.real.astype(np.int64), width)
-    return Tubes(tube, moment, truths.corners, column, video, tubes.imag)
-
-
-def _twice(tubes: Tubes) -> int | None:
-    """A box whose tube has another box in its keyframe, if there is one."""
-    order = np.lexsort((tubes.moment, tubes.tube))
-    same = np.diff(tubes.tube[order]) + np.abs(np.diff(tubes.moment[order])) == 0
-    return int(order[same.argmax() + 1]) if same.any() else None
-
-
-def link(boxes: Boxes, moment: np.ndarray, step: np.ndarray, shortest: int = 1) -> Tubes:
+def link(group: np.ndarray, step: np.ndarray, moment: np.ndarray, score: np.ndarray,
+         corners: np.ndarray, *, shortest: int) -> Tubes:  # fmt: skip
     """Link boxes (R) of all videos and classes into tubes; ``step`` counts a video's keyframes.
 
     A tube of one video and class never meets those of others, so all are linked at once. Equal
     scores keep the file's order, equal means that of the tubes' beginning.
     """
-    group = boxes.video.astype(np.int64) * (1 + int(boxes.column.max(initial=0))) + boxes.column
-    order = np.lexsort((-boxes.score, group, step))
-    order = order[_ranks(step[order], group[order]) < MOST]
-    step, group, score, corners = (a[order] for a in (step, group, boxes.score, boxes.corners))
-    tube, count = np.full(len(order), -1), 0
+    order = np.lexsort((-score, group, step))
+    tube = np.full(len(order), -1)
+    count, last = 0, np.empty(0, np.int64)
     sums, sizes = np.zeros(len(order)), np.zeros(len(order), np.int64)
-    last = np.empty(0, np.int64)
-    ends = np.searchsorted(step, np.arange(int(step.max(initial=-1)) + 2))
-    for start, end in pairwise(ends):
-        now = np.arange(start, end)
-        ours, theirs = pairs(group[last], group[now])
-        near = overlaps(corners[last[ours]], corners[now[theirs]]) >= LINK_IOU
-        ours, theirs = ours[near], theirs[near]
-        of_last = tube[last]
-        by_mean = np.lexsort((of_last, -sums[of_last] / sizes[of_last], group[last]))
-        turn = np.empty(len(last), np.int64)
-        turn[by_mean] = _ranks(group[last[by_mean]])
-        taken = in_turn(turn[ours], ours, theirs)
-        tube[now[theirs[taken]]] = of_last[ours[taken]]
+    for now in np.split(
+        order, np.searchsorted(step[order], np.arange(1, 1 + int(step.max(initial=0))))
+    ):
+        mine, theirs = pairs(group[last], group[now])
+        near = overlaps(corners[last[mine]], corners[now[theirs]]) >= LINK_IOU
+        mine, theirs = mine[near], theirs[near]
+        reaching = tube[last]
+        turn = places(group[last], -sums[reaching] / sizes[reaching], reaching)
+        taken = in_turn(turn[mine], mine, theirs)
+        tube[now[theirs[taken]]] = reaching[mine[taken]]
         new = now[tube[now] < 0]
         tube[new] = count + np.arange(len(new))
-        count += len(new)
+        count, last = count + len(new), now
         sums[tube[now]] += score[now]  # a tube has one box of a keyframe
         sizes[tube[now]] += 1
-        last = now
-    sums, sizes = sums[:count], sizes[:count]
-    first = order[np.unique(tube, return_index=True)[1]]  # a box of each tube
-    kept = (sizes >= shortest) & (sums / np.maximum(sizes, 1) >= LEAST)
+    kept = sizes[:count] >= shortest
     inside = kept[tube]
-    number = np.cumsum(kept) - 1
-    rows, of_tube = order[inside], (boxes.column[first[kept]], boxes.video[first[kept]])
-    of_row = number[tube[inside]], moment[rows], boxes.corners[rows]
-    return Tubes(*of_row, *of_tube, (sums / np.maximum(sizes, 1))[kept])
+    group_of = np.empty(count, np.int64)
+    group_of[tube] = group
+    rows = (np.cumsum(kept) - 1)[tube[inside]], moment[inside], corners[inside]
+    return Tubes(*rows, group_of[kept], (sums[:count] / sizes[:count])[kept])
 
 
-def _ranks(*keys: np.ndarray) -> np.ndarray:
-    """Numbers from 0 inside each run of rows whose keys are equal."""
-    begins = np.ones(len(keys[0]), bool)
-    begins[1:] = np.any([np.diff(key) != 0 for key in keys], axis=0)
-    starts = np.flatnonzero(begins)
-    return np.arange(len(begins)) - np.repeat(starts, np.diff(starts, append=len(begins)))
+def places(group: np.ndarray, *by: np.ndarray) -> np.ndarray:
+    """(n,) the place of each in its group (0 or more), ordered by ``by``, then as it stands."""
+    order = np.lexsort((*reversed(by), group))
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    return place
 
 
 def in_turn(turn: np.ndarray, chooser: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -172,49 +149,44 @@ def in_turn(turn: np.ndarray, chooser: np.ndarray, chosen: np.ndarray) -> np.nda
     return np.concatenate(taken)
 
 
-def tube_overlaps(found: Tubes, truths: Tubes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(Q,) predicted tubes, annotated tubes and IoUs of those of one class that share a keyframe.
+def tube_overlaps(found: Tubes, truths: Tubes, num_classes: int) -> tuple[np.ndarray, ...]:
+    """(Q,) predicted and annotated tubes of a class that share a keyframe, and their IoUs.
 
-    In the order of the predicted tubes.
+    By predicted tube, the highest IoU first.
     """
-    width = 1 + int(max(found.column.max(initial=0), truths.column.max(initial=0)))
-    groups = (tubes.moment * width + tubes.column[tubes.tube] for tubes in (found, truths))
+    groups = (t.moment * num_classes + t.group[t.tube] % num_classes for t in (found, truths))
     box, truth = pairs(*groups)
     overlap = overlaps(found.corners[box], truths.corners[truth])
-    key = found.tube[box].astype(np.int64) * len(truths.score) + truths.tube[truth]
-    both, place = np.unique(key, return_inverse=True)
-    mine, theirs = np.divmod(both, max(1, len(truths.score)))
+    both, place = np.unique(found.tube[box] + 1j * truths.tube[truth], return_inverse=True)
+    mine, theirs = both.real.astype(np.int64), both.imag.astype(np.int64)
     shared, summed = np.bincount(place), np.bincount(place, weights=overlap)
     either = np.bincount(found.tube)[mine] + np.bincount(truths.tube)[theirs] - shared
-    return mine, theirs, summed / either
+    order = np.lexsort((-summed / either, mine))
+    return mine[order], theirs[order], (summed / either)[order]
 
 
 def areas_of(found: Tubes, truths: Tubes, num_classes: int) -> dict[str, dict[str, float | None]]:
     """Mean AP over the classes with annotated tubes, by convention and IoU."""
-    mine, theirs, iou = tube_overlaps(found, truths)
-    order = np.lexsort((-iou, mine))  # what a tube likes best first
-    mine, theirs, iou = mine[order], theirs[order], iou[order]
+    mine, theirs, iou = tube_overlaps(found, truths, num_classes)
     first = np.diff(mine, prepend=-1) != 0
-    # Equal scores by the tubes' beginning.
-    by_group = np.lexsort((-found.score, found.column, found.video))
-    turn = np.empty(len(by_group), np.int64)
-    turn[by_group] = _ranks(found.video[by_group], found.column[by_group])
-    ranking = np.lexsort((-found.score, found.column))
-    ends = np.searchsorted(found.column[ranking], np.arange(num_classes + 1))
-    counts = np.bincount(truths.column, minlength=num_classes)
+    turn = places(found.group, -found.score)  # equal scores by the tubes' beginning
+    column = found.group % num_classes
+    ranking = np.lexsort((-found.score, column))
+    ends = np.searchsorted(column[ranking], np.arange(num_classes + 1))
+    counts = np.bincount(truths.group % num_classes, minlength=num_classes)
     report: dict[str, dict[str, float | None]] = {}
     for area, choices, of_hits in (("voc", first, average_precision), ("act", True, area_of_lines)):
-        by_iou = {}
+        means = {}
         for least in (0.2, *STRICT):
             able = np.flatnonzero(choices & (iou >= least))
             taken = able[in_turn(turn[mine[able]], mine[able], theirs[able])]
-            hits = np.isin(ranking, mine[taken])
-            parts = [
-                of_hits(hits[ends[c] : ends[c + 1]], counts[c]) for c in np.flatnonzero(counts)
-            ]
-            by_iou[least] = np.mean(parts) if parts else np.nan
-        means = {name: float(np.mean([by_iou[i] for i in ious])) for name, ious in MEASURES.items()}
-        report[area] = {name: None if np.isnan(mean) else mean for name, mean in means.items()}
+            parts = np.split(np.isin(ranking, mine[taken]), ends[1:-1])
+            aps = [of_hits(part, n) for part, n in zip(parts, counts, strict=True) if n]
+            means[least] = np.mean(aps) if aps else np.nan
+        values = {
+            name: np.mean([means[least] for least in ious]) for name, ious in MEASURES.items()
+        }
+        report[area] = {n: None if np.isnan(v) else float(v) for n, v in values.items()}
     return report
 
 

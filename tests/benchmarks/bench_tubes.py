@@ -5,7 +5,8 @@ They and a false box are predicted in every frame, each with scores of 3 of the 
 makes 0.6 million annotated rows and 4.1 million predicted ones, in CSV files of 58 and 458 MB.
 
 Seen on two cores that other work shared (load 9): read, linked and measured at 11 IoUs by both
-conventions in 12.2 s of processor time (47 s on the clock), peak 1,442 MB.
+conventions in 12 and 18 s of processor time (47 and 76 s on the clock, both of one process), peak
+1,474 MB. Not yet timed on cores that do nothing else.
 
     python tests/benchmarks/bench_tubes.py [CLASSES A BOX]
 """
