@@ -76,12 +76,6 @@ def measure(
     return report
 
 
-def _of_dataset(matches: matching.Matches, path: Path) -> float | None:
-    """mAP on the videos of one ground-truth file; the classes of a dataset are those it has."""
-    part = matches.of_videos(set(rows.read_rows(path)["video"].unique()))
-    return average_precision.result(part).to_json()["mAP"]
-
-
 def _bound(report: dict, matches, other, num_resamples: int, progress: Callable) -> None:
     """Add the interval of mAP over videos, and that of the difference if there are ``other``s."""
     draws = {"num_resamples": num_resamples, "progress": progress("bootstrap")}
