@@ -171,18 +171,8 @@ class Measured:
 
     @property
     def text(self) -> str:
-        """``+5.92 (+3.76 to +8.07)``; of one seed its difference alone."""
-        mean, low, high = self.bounds
-        if not self.values:
-            return NOT_RUN
-        return f"{mean:+.2f}" + ("" if isnan(low) else f" ({low:+.2f} to {high:+.2f})")
-
-    @property
-    def printed(self) -> str:
-        """``+0.80 (“about 0.8”)``, the paper's; a height has no sign."""
-        sign = "" if self.claim.kind == "height" else "+"
-        number = "-" if isnan(self.paper) else f"{self.paper:{sign}.2f}"
-        return f"{number} (“{self.claim.words}”)" if self.claim.words else number
+        """Ours, as :func:`.scores.difference_text` has it."""
+        return scores.difference_text(*self.bounds) if self.values else NOT_RUN
 
     @property
     def reason(self) -> str:
@@ -337,9 +327,11 @@ def ledger(measurements: list[list[Measured]] | None = None) -> Ledger:
                 if one.verdict == word
             ]
             notes += [f"Elsewhere {word}: {'; '.join(names)}."] if names else []
+        sign = "" if lead.claim.kind == "height" else "+"
+        paper = "-" if isnan(lead.paper) else f"{lead.paper:{sign}.2f}"
         rows[lead.claim.text] = {
             "where": lead.where,
-            "paper": lead.printed,
+            "paper": paper + (f" (“{lead.claim.words}”)" if lead.claim.words else ""),
             "mini": lead.text,
             "share": lead.share,
             "seeds": len(lead.values),

@@ -66,9 +66,8 @@ def fact() -> str:
 
 def _in_words(gain: float, low: float, high: float, seeds: float) -> str:
     """A difference in points, its interval if there is one, and of how many seeds it is."""
-    between = "" if isnan(low) else f" ({low:+.2f} to {high:+.2f})"
-    plural = "" if seeds == 1 else "s"
-    return f"{gain:+.2f}{between}, {seeds:.0f} seed{plural}" if seeds else "not run"
+    text = f"{scores.difference_text(gain, low, high)}, {seeds:.0f} seed" + "s" * (seeds != 1)
+    return text if seeds else "not run"
 
 
 def short_table() -> str:

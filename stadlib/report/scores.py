@@ -84,6 +84,11 @@ def text_of(values: Iterable[float], form: str = ".2f") -> str:
     return f"{mean:{form}}" + ("" if isnan(half) else f" ± {half:.2f}")
 
 
+def difference_text(mean: float, low: float, high: float) -> str:
+    """``+5.92 (+3.76 to +8.07)``; without an interval the mean alone."""
+    return f"{mean:+.2f}" + ("" if isnan(low) else f" ({low:+.2f} to {high:+.2f})")
+
+
 def mean_text(records: Iterable[Record], source: str) -> str:
     """The mean mAP of some seeds in %, and half its interval, as text."""
     return text_of(percent(record.metrics[source]["mAP"]) for record in records)
