@@ -111,9 +111,8 @@ def _with_numbers(row: Experiment, numbers: dict, start: str | None) -> Experime
     for name, number in numbers.items():
         if number <= 0:
             raise InputError(f"--{name} {number}: give more than 0")
-    first, *later = (replace(stage, **numbers) for stage in row.stages)
-    first = replace(first, start=start or first.start)
-    return replace(row, stages=(first, *later))
+    row = recipes.started(row, start) if start else row
+    return replace(row, stages=tuple(replace(stage, **numbers) for stage in row.stages))
 
 
 def _rows(

@@ -129,6 +129,8 @@ def test_every_number_of_a_scale_is_in_the_digest(numbers, monkeypatch):
     experiment, own = Experiment(scale="mini", detector="v3"), numbers["mini"]
     before = experiment.digest
     for field in fields(own):
+        if field.name == "start":  # in the stages, which the scale gives it to
+            continue
         value = getattr(own, field.name)
         value = "other" if isinstance(value, str) else (1,) if isinstance(value, tuple) else 77
         monkeypatch.setitem(numbers, "mini", replace(own, **{field.name: value}))

@@ -92,7 +92,11 @@ def test_paper_scale_is_the_papers_recipe_and_another_scale_keeps_every_word():
         assert first.weight_decay == 1e-7 and paper.scales == (256, 288, 320) and paper.flip
         same = replace(mini, scale="paper", scales=paper.scales, stages=paper.stages)
         assert same == paper == recipes.at(mini, "paper")
-        assert mini.stages[0].iterations == SCALES["mini"].iterations
+        assert mini.stages[0].start == SCALES["mini"].start == "features"
+        assert mini.stages[0].iterations == 3_000  # of a stage on features
+        whole = recipes.started(mini, "pretrained")
+        assert whole.stages[0].iterations == SCALES["mini"].iterations
+        assert recipes.started(whole, "features") == mini
 
 
 def test_table_four_is_one_trained_model_on_four_sets_of_boxes():

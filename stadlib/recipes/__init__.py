@@ -19,6 +19,7 @@ from stadlib.recipes.tables import (  # noqa: F401
     choices_compared,
     ensemble1,
     memory_ablation,
+    started,
     strategy,
     table1,
     table2,

@@ -242,7 +242,8 @@ class Experiment(_Checked):
         return self._digest(self.to_dict(), made)
 
     def _digest(self, words: dict, made: dict) -> str:
-        numbers = {"scale": asdict(SCALES[self.scale]), "pretraining": asdict(RECIPES[self.scale])}
+        scale = {k: v for k, v in asdict(SCALES[self.scale]).items() if k != "start"}  # in stages
+        numbers = {"scale": scale, "pretraining": asdict(RECIPES[self.scale])}
         # Other files in the user's own folder make another experiment, and so does its backbone.
         data = {"data": dataset_digest(self.dataset, self.detector)} if self.dataset else {}
         if own := own_backbone(self.backbone):

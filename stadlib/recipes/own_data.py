@@ -32,7 +32,10 @@ def fitted(experiment: Experiment, size: Size) -> Experiment:
     wanted = max(LEAST, round(PASSES * keyframes / first.batch))
     share = min(1.0, wanted / SCALES[experiment.scale].iterations)
     first, *later = (replace(s, iterations=round(share * s.iterations)) for s in experiment.stages)
-    first = replace(first, start="frozen" if keyframes < SMALL else first.start)
+    start = "frozen" if keyframes < SMALL else "pretrained"
+    first = replace(
+        first, start=start, iterations=round(share * SCALES[experiment.scale].iterations)
+    )
     return replace(experiment, stages=(first, *later))
 
 

@@ -27,7 +27,9 @@ class Scale:
     long_side: int = 96
     test_sides: tuple[int, ...] = (56, 64, 72)
     pad_multiple: int = 8  # a batch's height and width are divisible by it
-    iterations: int = 1_000  # of a full stage
+    # Of a row's backbone: trained with the rest, or its features are extracted once.
+    start: Literal["pretrained", "features"] = "features"
+    iterations: int = 1_000  # of a full stage that sees clips
     batch: int = 8
     lr: float = 0.5
     backbone_lr: float = 0.1  # times lr; at 1 a short training spoils what was pretrained
@@ -47,8 +49,14 @@ class Scale:
 
 
 SCALES: dict[str, Scale] = {
-    "smoke": Scale(
-        worlds=1, iterations=12, batch=4, num_workers=0, pretrain_iterations=6, pretrain_batch=8
+    "smoke": Scale(  # where tests train whole networks
+        worlds=1,
+        start="pretrained",
+        iterations=12,
+        batch=4,
+        num_workers=0,
+        pretrain_iterations=6,
+        pretrain_batch=8,
     ),
     "mini": Scale(),
     "paper": Scale(
@@ -60,6 +68,7 @@ SCALES: dict[str, Scale] = {
         long_side=464,
         test_sides=(256, 288, 320),
         pad_multiple=32,
+        start="pretrained",
         iterations=30_000,
         batch=64,
         lr=1e-2,

@@ -33,6 +33,7 @@ WITH_MEMORY = TABLE2["A+K first, empty Kinetics bank"]  # "used in our final ver
 # its second stage was; at the miniature scales an iteration takes milliseconds, and a new head
 # needs this many.
 HEAD_ITERATIONS = {"smoke": 24, "mini": 3_000, "paper": 30_000}
+_ITERATIONS = {name: scale.iterations for name, scale in SCALES.items()}
 MEMORY_WORDS = ("no", "yes")
 WORDS = ("backbone", "pretrain", "frames", "head")  # of a row of Table 1, beside its memory
 # Table 1: backbone, pretraining, input, head, +M. Every row is tested with 3 scales and flips.
@@ -216,7 +217,10 @@ def strategy(experiment: Experiment) -> str | None:
     """The strategy of Table 2 that an experiment follows; None if it follows none of them."""
 
     def words(stages: tuple[Stage, ...]) -> list[tuple]:
-        return [(s.data, s.memory, s.start, s.train, s.sampler) for s in stages]
+        starts = [s.start if s.start.startswith("previous") else "" for s in stages]
+        return [
+            (s.data, s.memory, s.train, s.sampler, b) for s, b in zip(stages, starts, strict=True)
+        ]
 
     known = {tuple(words(stages)): name for name, stages in TABLE2.items()}
     return known.get(tuple(words(experiment.stages)))
@@ -259,28 +263,44 @@ def beyond(
         public = {"ir-csn-152": "K700", "swin3d-t": "K400"}.get(backbone, "other")
         pretrain = words.get("pretrain") or (public if scale == "paper" else "K700")
         frames = words.get("frames") or INPUTS.get(backbone, ("32x2",))[0]
-        row, stage = (backbone, pretrain, frames, head), Stage(start=start, memory=kept)
-        rows[f"{backbone}, {head}, {start}"] = _experiment(row, scale, seed, (stage,), detector)
+        row = backbone, pretrain, frames, head
+        stage = Stage(start="features" if start == "features" else "frozen", memory=kept)
+        row = _experiment(row, scale, seed, (stage,), detector)
+        rows[f"{backbone}, {head}, {start}"] = started(row, start)
     return rows
 
 
 def at(experiment: Experiment, scale: str) -> Experiment:
     """The same experiment at another scale: its words stay.
 
-    A stage keeps its share of a full stage's iterations and its ratio to the learning rate.
+    The scale says whether backbones are trained with the rest. A stage keeps its share of a full
+    stage's iterations and its ratio to the learning rate.
     """
     check_word("scale", scale, tuple(SCALES))
     here, there = SCALES[experiment.scale], SCALES[scale]
     stages = []
     for stage in experiment.stages:
-        share = there.iterations / here.iterations
-        if stage.on_features:
-            share = HEAD_ITERATIONS[scale] / HEAD_ITERATIONS[experiment.scale]
+        start = there.start if stage.start == here.start else stage.start
+        full = [
+            HEAD_ITERATIONS[name] if s.on_features else SCALES[name].iterations
+            for name, s in ((experiment.scale, stage), (scale, replace(stage, start=start)))
+        ]
+        share = full[1] / full[0]
         iterations = max(1, round(stage.iterations * share))
         numbers = {"batch": there.batch, "lr": stage.lr * there.lr / here.lr, "drop": there.drop}
-        numbers |= {"clip": there.clip, "backbone_lr": there.backbone_lr}
+        numbers |= {"clip": there.clip, "backbone_lr": there.backbone_lr, "start": start}
         stages.append(replace(stage, iterations=iterations, **numbers))
     return replace(experiment, scale=scale, stages=tuple(stages), scales=there.test_sides)
+
+
+def started(experiment: Experiment, start: str) -> Experiment:
+    """The same experiment with another start of its first stage, which has its usual length."""
+    first, *later = experiment.stages
+    after = replace(first, start=start)
+    if after.on_features != first.on_features:
+        full = HEAD_ITERATIONS if after.on_features else _ITERATIONS
+        after = replace(after, iterations=full[experiment.scale])
+    return replace(experiment, stages=(after, *later))
 
 
 def _usual(backbone: str, /, **words: str) -> tuple[str, ...]:

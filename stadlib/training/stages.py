@@ -74,6 +74,11 @@ class Run:
         return {"auto": usual, "yes": True, "no": False}[self.execution.recompute]
 
     @cached_property
+    def pretrained(self) -> tuple[dict[str, Tensor], dict]:
+        """The weights of the pretrained backbone, and what is known of them."""
+        return pretrained_backbone(self.experiment, self.progress)
+
+    @cached_property
     def threshold(self) -> float:
         """The least score of a detected box that is used (``Detections.threshold``)."""
         given = self.experiment.detections
@@ -108,7 +113,7 @@ class Run:
         experiment, numbers = self.experiment, asdict(build.numbers(self.experiment))
         sizes = ("short_side", "long_side", "frame_rate", "frame_divisor", "roi_size")
         read = {name: numbers[name] for name in sizes} | {"frames": experiment.frames}
-        read |= {"data": str(self.layout.root), "backbone": self.inputs["backbone"]}
+        read |= {"data": str(self.layout.root), "backbone": self.pretrained[1]["backbone"]}
         if experiment.dataset:
             read["data"] = dataset_digest(experiment.dataset, experiment.detector)
         return self._memory(stage_dir(f"maps-{digest(read)}"), maps=True)
@@ -190,7 +195,7 @@ def run_stages(run: Run) -> ActionDetector:
 
 def pretrained_model(run: Run) -> ActionDetector:
     """The model that the first stage begins with: a pretrained backbone, the rest untrained."""
-    weights, made = pretrained_backbone(run.experiment, run.progress)
+    weights, made = run.pretrained
     run.inputs.update(made)
     model = _new_model(run, run.experiment.stages[0])
     model.backbone.load_state_dict(weights)
