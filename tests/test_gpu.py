@@ -97,7 +97,7 @@ def step(tmp_path, monkeypatch):
         share = Share(tuple(range(0, total, 2)), total)
         objective = partial(
             stages.share_loss,
-            loss=ActionLoss(),
+            loss=ActionLoss(poses=[0, 1]),
             remember=lambda keys: remembered(experiment, model, len(keys)),
             see=lambda keys, counts_B, tokens_NLC, boxes_N4: seen.append(tokens_NLC),
         )

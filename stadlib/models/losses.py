@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stadlib.models.roi_fusion import to_device
+
 
 class ActionLoss:
     """Binary cross-entropy of every action, or ``poses``, if any, as one choice (ACAR, AlphAction).
@@ -29,10 +31,11 @@ class ActionLoss:
         losses_NA = F.binary_cross_entropy_with_logits(logits_NA, actions_NA, reduction="none")
         if not self.poses:
             return losses_NA.mean(dim=1)
-        others_N = losses_NA.sum(dim=1) - losses_NA[:, self.poses].sum(dim=1)
-        target_NP = actions_NA[:, self.poses]
+        poses = to_device(torch.tensor(self.poses), logits_NA.device)
+        others_N = losses_NA.sum(dim=1) - losses_NA[:, poses].sum(dim=1)
+        target_NP = actions_NA[:, poses]
         target_NP = target_NP / target_NP.sum(dim=1, keepdim=True).clamp(min=1)
-        pose_N = -(target_NP * logits_NA[:, self.poses].log_softmax(dim=1)).sum(dim=1)
+        pose_N = -(target_NP * logits_NA[:, poses].log_softmax(dim=1)).sum(dim=1)
         num_actions = logits_NA.shape[1]
         return pose_N if len(self.poses) == num_actions else (others_N + pose_N) / num_actions
 
@@ -41,6 +44,6 @@ class ActionLoss:
         scores_NA = logits_NA.sigmoid()
         if self.poses:
             softmax_NP = logits_NA[:, self.poses].softmax(dim=1)
-            columns = torch.tensor(self.poses, device=logits_NA.device)
+            columns = to_device(torch.tensor(self.poses), logits_NA.device)
             scores_NA = scores_NA.index_copy(1, columns, softmax_NP)
         return scores_NA

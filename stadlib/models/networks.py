@@ -171,7 +171,12 @@ class SlowFast(Backbone):
     def features(self, x_BCTHW: Tensor) -> Tensor:
         """Normalised frames to features; T must be a multiple of alpha."""
         # pytorchvideo puts its results into the list that it is given: always a fresh one.
-        slow, fast = self.net([x_BCTHW[:, :, self.slow_frames(x_BCTHW.shape[2])], x_BCTHW])
+        frames = self.slow_frames(x_BCTHW.shape[2])
+        if x_BCTHW.is_cuda:  # an index would be copied there, which waits
+            slow = torch.stack([x_BCTHW[:, :, frame] for frame in frames], dim=2)
+        else:
+            slow = x_BCTHW[:, :, frames]
+        slow, fast = self.net([slow, x_BCTHW])
         return torch.cat((slow, F.avg_pool3d(fast, (self.temporal_stride, 1, 1))), dim=1)
 
     def slow_frames(self, num_frames: int) -> list[int]:
