@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -116,7 +117,16 @@ def interrupt(monkeypatch) -> None:
     assert len(log()) < STEPS
 
 
-@pytest.mark.parametrize("way", ["two turns", "two processes", "resumed on two processes"])
+WAYS = ["two turns", "two processes", "two machines", "resumed on two processes"]
+
+
+def run_on_machines(execution: Execution) -> study.Record:
+    """Each process is the first of a machine of its own."""
+    os.environ |= {"GROUP_RANK": os.environ["RANK"], "LOCAL_RANK": "0"}
+    return run(execution)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_run_is_the_same_on_any_number_of_processes(alone, way, pair, tmp_path, monkeypatch):
     """The tolerance is a unit of the log's sixth decimal: sums are taken in another order."""
     monkeypatch.setenv("STADLIB_RESULTS", str(tmp_path))
@@ -125,7 +135,8 @@ def test_a_run_is_the_same_on_any_number_of_processes(alone, way, pair, tmp_path
     else:
         if way.startswith("resumed"):
             interrupt(monkeypatch)
-        record, other = pair.run(run, Execution())
+        machines = way == "two machines"
+        record, other = pair.run(run_on_machines if machines else run, Execution())
         assert record.metrics == other.metrics
         assert record.provenance["processes"] == 2
     whole, whole_losses, whole_predictions = alone
