@@ -27,6 +27,7 @@ from stadlib.data.transforms import test_transform as plain
 from stadlib.models import networks
 from stadlib.models.heads import MemoryTokens
 from stadlib.models.losses import ActionLoss
+from stadlib.options import parse
 from stadlib.recipes.experiment import Execution
 from stadlib.recipes.scales import SCALES
 from stadlib.training import build, loop, processes, stages
@@ -266,7 +267,7 @@ def test_testing_at_paper_scale_takes_few_clips_at_a_time(tiny_dataset):
 
 
 def test_workers_are_as_many_as_asked_for_or_as_this_process_has_cores(monkeypatch):
-    command = cli.parse(["train", "--workers", "3"])
+    command = parse(cli.COMMANDS, ["train", "--workers", "3"])
     assert command.keywords["execution"].workers == 3
     assert "--workers=3" in Execution(workers=3).words()
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(6)})

@@ -243,7 +243,7 @@ def test_top1_and_top5_average_over_views(tiny_kinetics):
     # of the last, class 1 is surer than class 0
     for logits in ([[0.0, 0, 9]], [[9.0, 0, 0]], [[0.0, 8, 0], [7.0, 0, 0]]):
         model = Opinions(*logits)
-        measured = pretraining._measure(made, model, False, silent(""))
+        measured = pretraining._measure(made, model, False, Execution(), silent(""))
         assert measured["top1"] == 0.3333 and model.calls == [3] * 6
 
 
@@ -255,7 +255,7 @@ def test_nothing_readable_is_one_line(tiny_kinetics, tmp_path):
         pretrain(plan(root), silent)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"unreadable\.txt: no validation video can be read"):
-        pretraining._measure(plan(root), Opinions([1.0, 0, 0]), False, silent(""))
+        pretraining._measure(plan(root), Opinions([1.0, 0, 0]), False, Execution(), silent(""))
 
 
 def command(*words) -> list[str]:

@@ -55,10 +55,12 @@ def test_a_command_is_understood(command, monkeypatch, tmp_path):
 
         def run(row: Experiment, **options):
             rows.append(row)
-            metrics = {"ava": {"mAP": 0.5}}
+            metrics = {key: {"mAP": 0.5} for key in ("ava", "kinetics", "ava+kinetics")}
             return study.make_record(row, metrics, {}, study.run_folder(row))
 
         monkeypatch.setattr(study, "run", run)
+        monkeypatch.chdir(tmp_path)  # where a backbone of one's own lies
+        Path("own.py").touch()
         monkeypatch.setattr(run_commands, "_measure_detectors", lambda *words: None)
         numbers = {"train": 5_000, "val": 500}
         size = Size(numbers, {split: {"walk": 90} for split in numbers}, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from stadlib.recipes.experiment import Experiment
+from stadlib.recipes.experiment import ALWAYS_FROZEN, Experiment
 from stadlib.recipes.scales import SCALES
 
 PASSES = 10  # over the training keyframes; the paper's 30,000 iterations are 5.5 of AVA-Kinetics
@@ -32,7 +32,8 @@ def fitted(experiment: Experiment, size: Size) -> Experiment:
     wanted = max(LEAST, round(PASSES * keyframes / first.batch))
     share = min(1.0, wanted / SCALES[experiment.scale].iterations)
     first, *later = (replace(s, iterations=round(share * s.iterations)) for s in experiment.stages)
-    start = "frozen" if keyframes < SMALL else "pretrained"
+    still = keyframes < SMALL or experiment.backbone in ALWAYS_FROZEN
+    start = "frozen" if still else "pretrained"
     first = replace(
         first, start=start, iterations=round(share * SCALES[experiment.scale].iterations)
     )

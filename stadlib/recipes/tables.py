@@ -33,7 +33,6 @@ WITH_MEMORY = TABLE2["A+K first, empty Kinetics bank"]  # "used in our final ver
 # its second stage was; at the miniature scales an iteration takes milliseconds, and a new head
 # needs this many.
 HEAD_ITERATIONS = {"smoke": 24, "mini": 3_000, "paper": 30_000}
-_ITERATIONS = {name: scale.iterations for name, scale in SCALES.items()}
 MEMORY_WORDS = ("no", "yes")
 WORDS = ("backbone", "pretrain", "frames", "head")  # of a row of Table 1, beside its memory
 # Table 1: backbone, pretraining, input, head, +M. Every row is tested with 3 scales and flips.
@@ -281,11 +280,8 @@ def at(experiment: Experiment, scale: str) -> Experiment:
     stages = []
     for stage in experiment.stages:
         start = there.start if stage.start == here.start else stage.start
-        full = [
-            HEAD_ITERATIONS[name] if s.on_features else SCALES[name].iterations
-            for name, s in ((experiment.scale, stage), (scale, replace(stage, start=start)))
-        ]
-        share = full[1] / full[0]
+        before = _full_length(stage, experiment.scale)
+        share = _full_length(replace(stage, start=start), scale) / before
         iterations = max(1, round(stage.iterations * share))
         numbers = {"batch": there.batch, "lr": stage.lr * there.lr / here.lr, "drop": there.drop}
         numbers |= {"clip": there.clip, "backbone_lr": there.backbone_lr, "start": start}
@@ -294,13 +290,19 @@ def at(experiment: Experiment, scale: str) -> Experiment:
 
 
 def started(experiment: Experiment, start: str) -> Experiment:
-    """The same experiment with another start of its first stage, which has its usual length."""
+    """The same experiment with another start of its first stage.
+
+    The stage keeps its share of a full one's length, which is another on features.
+    """
     first, *later = experiment.stages
     after = replace(first, start=start)
-    if after.on_features != first.on_features:
-        full = HEAD_ITERATIONS if after.on_features else _ITERATIONS
-        after = replace(after, iterations=full[experiment.scale])
+    before, full = (_full_length(stage, experiment.scale) for stage in (first, after))
+    after = replace(after, iterations=max(1, round(first.iterations * full / before)))
     return replace(experiment, stages=(after, *later))
+
+
+def _full_length(stage: Stage, scale: str) -> int:
+    return HEAD_ITERATIONS[scale] if stage.on_features else SCALES[scale].iterations
 
 
 def _usual(backbone: str, /, **words: str) -> tuple[str, ...]:
