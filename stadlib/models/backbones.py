@@ -11,6 +11,7 @@ Legend: B clips, C channels, T time, H, W.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -75,10 +76,12 @@ class VideoPrism(nn.Module):
     def __init__(self, **config: object) -> None:
         super().__init__()
         try:
-            from transformers import (  # noqa: PLC0415  (an optional extra)
-                VideoPrismVisionConfig,
-                VideoPrismVisionModel,
-            )
+            with warnings.catch_warnings():  # of its progress bars
+                warnings.simplefilter("ignore")
+                from transformers import (  # noqa: PLC0415  (an optional extra)
+                    VideoPrismVisionConfig,
+                    VideoPrismVisionModel,
+                )
         except ImportError:
             raise InputError(
                 "videoprism needs the package transformers; pip install 'stadlib[transformers]'"

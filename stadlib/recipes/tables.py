@@ -258,7 +258,7 @@ def beyond(
     heads = (words["head"],) if "head" in words else choices("head")
     starts = (words["start"],) if "start" in words else ("pretrained", "features")
     rows = {}
-    for backbone, head, start in product(backbones, heads, starts):
+    for backbone, start, head in product(backbones, starts, heads):
         public = {"ir-csn-152": "K700", "swin3d-t": "K400"}.get(backbone, "other")
         pretrain = words.get("pretrain") or (public if scale == "paper" else "K700")
         frames = words.get("frames") or INPUTS.get(backbone, ("32x2",))[0]

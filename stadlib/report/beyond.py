@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import fmean
 
 import pandas as pd
 
@@ -12,6 +11,7 @@ from stadlib.recipes import beyond
 from stadlib.recipes.experiment import ALWAYS_FROZEN, INPUTS, choices
 from stadlib.report.scores import (
     NOT_RUN,
+    difference_text,
     gain_of_pairs,
     interval,
     of_experiment,
@@ -61,7 +61,7 @@ def check_parameters(namespace: dict[str, object]) -> None:
 def rows(runs: Iterable[Record] = ()) -> pd.DataFrame:
     """mAP on A+K in %, miniature world, v3's boxes: the reference, and ``runs`` of this machine.
 
-    The interval is over seeds. ``minutes`` are a run's, without what was extracted before it.
+    The interval is over seeds.
     """
     known, own, table = committed(), {run.digest: run for run in runs}, {}
     for name, row in beyond().items():
@@ -71,8 +71,6 @@ def rows(runs: Iterable[Record] = ()) -> pd.DataFrame:
         mean, half = interval(scores)
         text = f"{mean:.2f}" + f" ± {half:.2f}" * (len(scores) > 1) if scores else NOT_RUN
         line = {"reference": text, "seeds": len(scores)}
-        minutes = [record.provenance["seconds"] / 60 for record in records]
-        line["minutes"] = f"{fmean(minutes):.1f}" if minutes else ""
         run = own.get(row.digest)
         line["this run"] = f"{percent(run.metrics['ava+kinetics']['mAP']):.2f}" if run else ""
         table[backbone, start, head] = line
@@ -80,16 +78,16 @@ def rows(runs: Iterable[Record] = ()) -> pd.DataFrame:
 
 
 def gains() -> pd.DataFrame:
-    """What the relation heads gain over the linear one on each backbone, paired by seed, points."""
-    known, found = committed(), {}
-    experiments = beyond()
-    for name, row in experiments.items():
+    """What the relation heads gain over the linear one on A+K, points, paired by seed."""
+    known, rows, table = committed(), beyond(), {}
+    for name, row in rows.items():
         backbone, head, start = name.split(", ")
         if head != "linear":
-            plain = of_experiment(experiments[f"{backbone}, linear, {start}"], known)
-            pairs = paired_by_seed(of_experiment(row, known), plain)
-            found[backbone, start, head] = gain_of_pairs(pairs).loc["A+K"]
-    return pd.DataFrame(found).T.rename_axis(["backbone", "start", "head"]).round(2)
+            plain = of_experiment(rows[f"{backbone}, linear, {start}"], known)
+            gain = gain_of_pairs(paired_by_seed(of_experiment(row, known), plain)).loc["A+K"]
+            text = difference_text(*gain[["gain", "low", "high"]]) if gain["seeds"] else NOT_RUN
+            table[backbone, start, head] = {"gain": text, "seeds": int(gain["seeds"])}
+    return pd.DataFrame(table).T.rename_axis(["backbone", "start", "head"])
 
 
 def published() -> pd.DataFrame:
