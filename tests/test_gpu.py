@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from contextlib import nullcontext
 from dataclasses import replace
@@ -208,9 +209,16 @@ def test_a_recomputed_backbone_compiles():
     backbone = networks.csn_mini()
     networks.freeze_batchnorm(backbone)
     networks.recompute_activations(backbone)
+    plain = copy.deepcopy(backbone)
     backbone.compile(backend="eager")
     for height in (48, 64, 56):  # from the second size on, sizes are symbols
-        backbone(torch.zeros(1, 3, 4, height, 64, dtype=torch.uint8)).sum().backward()
+        clip, gradients = torch.randint(256, (1, 3, 4, height, 64)).byte(), []
+        for network in (plain, backbone):
+            network.zero_grad()
+            network(clip).square().sum().backward()
+            gradients.append([w.grad.clone() for w in network.parameters() if w.requires_grad])
+        assert gradients[0] and any(gradient.any() for gradient in gradients[0])
+        torch.testing.assert_close(*gradients)
 
 
 def test_depthwise_convolutions_have_the_layout_of_torchs_own_kernel(monkeypatch):

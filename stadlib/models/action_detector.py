@@ -132,10 +132,8 @@ class OnMaps(nn.Module):
 
     def tokens(self, maps_NLC: Tensor, counts_B: Tensor) -> Tensor:
         """The detector's tokens (N, L, C) from its :meth:`ActionDetector.maps`."""
-        maps = maps_NLC.transpose(1, 2).unflatten(
-            2, (-1, self.size, self.size)
-        )  # (B + N, C, T, h, w)
-        scenes, persons = part_clips(maps, counts_B)
+        maps_NCThw = maps_NLC.transpose(1, 2).unflatten(2, (-1, self.size, self.size))
+        scenes, persons = part_clips(maps_NCThw, counts_B)
         return self.head.tokens(self.fusion(self.fusion.project(persons), scenes, counts_B))
 
     def forward(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from stadlib.recipes.experiment import ALWAYS_FROZEN, Experiment
 from stadlib.recipes.scales import SCALES
+from stadlib.recipes.tables import started
 
 PASSES = 10  # over the training keyframes; the paper's 30,000 iterations are 5.5 of AVA-Kinetics
 LEAST = 100  # iterations, so that warm-up and drops are more than a few steps each
@@ -31,13 +32,10 @@ def fitted(experiment: Experiment, size: Size) -> Experiment:
     keyframes, first = size.keyframes["train"], experiment.stages[0]
     wanted = max(LEAST, round(PASSES * keyframes / first.batch))
     share = min(1.0, wanted / SCALES[experiment.scale].iterations)
-    first, *later = (replace(s, iterations=round(share * s.iterations)) for s in experiment.stages)
     still = keyframes < SMALL or experiment.backbone in ALWAYS_FROZEN
-    start = "frozen" if still else "pretrained"
-    first = replace(
-        first, start=start, iterations=round(share * SCALES[experiment.scale].iterations)
-    )
-    return replace(experiment, stages=(first, *later))
+    experiment = started(experiment, "frozen" if still else "pretrained")
+    stages = (replace(s, iterations=round(share * s.iterations)) for s in experiment.stages)
+    return replace(experiment, stages=tuple(stages))
 
 
 def lines(experiment: Experiment, size: Size) -> list[str]:

@@ -248,13 +248,8 @@ class OfflineMemory:
             "detector": experiment.boxes_name if detected else "ground-truth",
         }
         size = (build.map_size if self.maps else build.token_size)(experiment, model)
-        opened = partial(
-            _open_bank,
-            made_of=made_of,
-            size=size,
-            keyframes=keyframes,
-            scenes=int(self.maps),
-        )
+        of = {"made_of": made_of, "size": size, "keyframes": keyframes, "scenes": int(self.maps)}
+        opened = partial(_open_bank, **of)
         folders = [self.folder / "banks" / name for name in views]
         banks = [opened(folder, own=False) for folder in folders]
         held = np.all([bank.has(list(keyframes)) for bank in banks], axis=0)
@@ -266,19 +261,13 @@ class OfflineMemory:
         model.eval()
         device = next(model.parameters()).device
         keys = {clip_key(keyframe): key for key, keyframe in keyframes.items()}
-        every, seen = list(keyframes.values()), list(views.values())
+        every = list(keyframes.values())
         if self.source:
             known = self.source._extracted(model, given, keyframes, detected)
-            some = [
-                every[place] for place in missing[processes.rank() :: processes.num_processes()]
-            ]
-            of = [{keyframe.source: bank for keyframe in some} for bank in known]
-            batches = feature_views(some, of, lambda keyframe: keys[clip_key(keyframe)])
-            total = len(some)
+            batches, total = self._from_maps([every[place] for place in missing], known, keys)
         else:
-            batches = build.test_batches(
-                experiment, self.layout, every, seen, missing, workers=self.workers
-            )
+            of = experiment, self.layout, every, list(views.values()), missing
+            batches = build.test_batches(*of, workers=self.workers)
             total = sum(map(len, batches.batch_sampler))
         done, more = 0, f" and {len(views) - 1} more views" if len(views) > 1 else ""
         progress = self.progress(f"extract {next(iter(views))}{more}")
@@ -298,6 +287,14 @@ class OfflineMemory:
                 "folder, so run them on one machine, or set STADLIB_RESULTS to a folder they share"
             )
         return banks
+
+    def _from_maps(
+        self, keyframes: list[Keyframe], maps: list[FeatureBank], keys: Mapping[ClipKey, Key]
+    ) -> tuple[Iterator[list[FeatureBatch]], int]:
+        """This process's share of keyframes of one source out of a bank a view, and its size."""
+        share = keyframes[processes.rank() :: processes.num_processes()]
+        views = [{keyframe.source: bank for keyframe in share} for bank in maps]
+        return feature_views(share, views, lambda keyframe: keys[clip_key(keyframe)]), len(share)
 
     def _read(self, model: ActionDetector, batch: Batch | FeatureBatch) -> tuple[Tensor, ...]:
         """What a bank holds of a batch: numbers of slots (B,), features and boxes of the slots."""
