@@ -248,7 +248,7 @@ def test_swin_is_torchvisions_and_reads_its_weights(tmp_path):
     )
     torch.save(theirs.state_dict(), tmp_path / "swin.pth")
     ours, pixels = (
-        backbones.build("swin3d-t", mini=True),
+        backbones.swin3d(48, (2, 2), (3, 6), (4, 4, 4)),
         (255 * torch.rand(2, 3, 8, 64, 88)).byte(),
     )
     state, report = read_backbone(ours, tmp_path / "swin.pth")
@@ -258,6 +258,14 @@ def test_swin_is_torchvisions_and_reads_its_weights(tmp_path):
         logits = theirs.head(ours(pixels).mean(dim=(2, 3, 4)))
         torch.testing.assert_close(logits, theirs.eval()((pixels / 255 - mean) / std))
     assert report.naming == "torchvision" and set(report.left_over) == {"head.weight", "head.bias"}
+
+
+def test_the_miniature_swin_starts_as_the_convolutions_before_it():
+    backbone = backbones.swin3d_mini()
+    tokens = torch.randn(1, 2, 5, 6, backbone.out_channels)
+    torch.testing.assert_close(backbone.net.features(tokens), tokens)
+    backbone.net.features[0][1].attn.proj.weight.data.normal_()
+    assert not torch.allclose(backbone.net.features(tokens), tokens)
 
 
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_frames": 4}

@@ -229,16 +229,18 @@ def slowfast_mini() -> SlowFast:
     return _open(network)
 
 
-def csn_mini() -> CSN:
+def csn_mini(
+    depths: tuple[int, ...] = (1, 2, 2), temporal_strides: tuple[int, ...] = (1, 1, 2)
+) -> CSN:
     """An ir-CSN of five blocks for figures of 40 pixels: 1/8 in space, 1/2 in time."""
     network = CSN(
-        depths=(1, 2, 2),
+        depths=depths,
         stem_width=24,
         stem_kernel=(3, 5, 5),
         inner_widths=(32, 64, 64),
         out_widths=(64, 128, 128),
         spatial_strides=(1, 2, 1),
-        temporal_strides=(1, 1, 2),
+        temporal_strides=temporal_strides,
     )
     return _open(network)
 
