@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,10 @@ def pytest_configure(config):
     os.environ["STADLIB_RESULTS"] = str(_FOLDER / worker / "results")
     os.environ["STADLIB_SCALE"] = "smoke"
     os.environ["OMP_NUM_THREADS"] = "1"  # of each worker and of every process that a test starts
+    if sys.dont_write_bytecode and not Path(cache_from_source(find_spec("torch").origin)).exists():
+        # Else each process compiles torch's sources anew, 12 seconds each; the first one does.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(_FOLDER / "bytecode")
 
 
 def pytest_unconfigure(config):

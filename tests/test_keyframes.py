@@ -329,7 +329,7 @@ def test_the_miniature_world_has_the_persons_of_every_second(smoke_record):
     from stadlib.world import SMOKE
 
     layout = AvaLayout(data_dir() / f"miniature-{SMOKE.digest}" / "world")
-    for source, seconds in (("ava", 12), ("kinetics", 10)):
+    for source, seconds in (("ava", 12), ("kinetics", SMOKE.clip_seconds)):
         annotated = [k for k in read_keyframes(layout, source, "train") if len(k.boxes)]
         keyframes = every_second(layout, source, "train")
         times = [k.timestamp for k in keyframes if k.video == annotated[0].video]

@@ -17,6 +17,7 @@ from stadlib import recipes, study
 from stadlib.base import ConfigError, InputError
 from stadlib.data import clips
 from stadlib.recipes.experiment import Experiment, Stage, from_dict
+from stadlib.recipes.scales import SCALES
 from stadlib.training import build, predictions, stages
 from stadlib.training.bank import WRITTEN, FeatureBank
 from stadlib.training.loop import read_weights
@@ -24,6 +25,7 @@ from stadlib.training.memory import weights_digest
 from stadlib.training.pretraining import Pretraining
 from stadlib.training.stages import share_loss
 from stadlib.video.predict import predict
+from stadlib.world import SMOKE
 
 STRATEGIES = recipes.table2(scale="smoke", backbone="ir-csn-152", detector="ground-truth")
 EMPTY = STRATEGIES["A+K first, empty Kinetics bank"]
@@ -95,7 +97,7 @@ def test_an_empty_bank_is_for_the_source_that_keeps_none(with_memory):
 
 def test_offline_every_second_is_known(with_memory):
     banks = study.stage_folder(EMPTY, 1) / "banks"
-    for source, seconds in (("ava", 12), ("kinetics", 10)):
+    for source, seconds in (("ava", 12), ("kinetics", SMOKE.clip_seconds)):
         bank = FeatureBank(banks / f"{source}_train")
         rows = bank.rows
         assert (bank.states == WRITTEN).all()
@@ -242,6 +244,7 @@ def test_a_backbone_of_ones_own_trains_remembers_and_predicts(head, start, tmp_p
     words = {"scale": "smoke", "detector": "ground-truth", "head": head, "start": start}
     words["memory"] = "no" if head == "linear" else "yes"
     (row,) = recipes.beyond(backbone=f"{tmp_path}/own.py:tiny", **words).values()
+    row = replace(row, scales=SCALES["mini"].test_sides)
     record = study.run(row)
     assert record.folder.name.startswith("own.tiny_k700_32x2")
     assert record.metrics["ava+kinetics"]["mAP"] > 0 and len(build.views(row)) == 6

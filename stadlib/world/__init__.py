@@ -47,6 +47,7 @@ class WorldSpec:
 
 # So few movies, and still every class in training: samplers by class need it.
 SMOKE = WorldSpec(
-    movies=(20, 8, 2), movie_seconds=(12,), clips=(30, 6, 2), pretraining_clips=(80, 40)
-)
+    movies=(12, 4, 2), movie_seconds=(12,), clips=(30, 4, 2), clip_seconds=6,
+    pretraining_clips=(80, 40),
+)  # fmt: skip
 MINI = WorldSpec(movies=(100, 60, 200), clips=(1300, 200, 700), pretraining_clips=(8000, 800))
