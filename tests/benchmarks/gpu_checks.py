@@ -159,6 +159,7 @@ def table1(answers: Answers, compiled: bool) -> None:
     peak = next((peak for name, peak in PEAKS.items() if name in answers.card), None)
     rows, first = bench_gpu.rows(), 2 if answers.tiny else 8
     if answers.tiny:
+        bench_gpu.WARM = bench_gpu.TIMED = 1  # bfloat16 is slow on a CPU
         rows = [bench_gpu.tiny(row) for row in rows[:: 1 - len(rows)][: 1 if compiled else 2]]
     ways = ["auto"] if compiled else ["no", "yes"]
     plan = [(row, first, way) for row in rows for way in ways]
