@@ -7,6 +7,7 @@ Nothing depends on the current directory.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -124,11 +125,23 @@ def pretrained_dir() -> Path:
     return data_dir() / "pretrained"
 
 
+def _remove_stale(path: Path, ending: str) -> None:
+    """Remove what killed processes left beside ``path``; theirs is the number before the ending."""
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.{ending}"):
+        try:
+            os.kill(int(stale.name.split(".")[-2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+        except (PermissionError, ValueError):  # alive, of another user; of an older version
+            pass
+
+
 @contextmanager
 def written_whole(path: Path):
     """Yield a temporary path beside ``path``; it takes ``path``'s name only when all went well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    _remove_stale(path, "tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -152,13 +165,7 @@ def whole_folder(path: Path):
     Of two processes, the first to finish wins. The next call removes what a killed process left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.*.part"):
-        try:
-            os.kill(int(stale.name.split(".")[-2]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(stale, ignore_errors=True)
-        except PermissionError:  # alive, of another user
-            pass
+    _remove_stale(path, "part")
     folder = path.with_name(f".{path.name}.{os.getpid()}.part")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -206,8 +213,9 @@ def provenance(device: str, seconds: float) -> dict:
 
 @cache
 def tell_once(text: str) -> None:
-    """Print a line, at its first call."""
-    print(text, flush=True)
+    """Print a line, at its first call; of several processes the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
 
 
 def _processor() -> str:
@@ -237,7 +245,9 @@ class Progress:
         self.bar, self.shown = None, -1
 
     def __call__(self, done: int, total: int, text: str = "") -> None:
-        """Show how far the task is."""
+        """Show how far the task is; of several processes the first one does."""
+        if os.environ.get("RANK", "0") != "0":
+            return
         if self.first is None:
             self.first, self.started = done, time.monotonic()
         # A terminal redraws; so does JupyterLab, whose server names its kernels' sessions.

@@ -27,6 +27,8 @@ def publish(record: Record, kind: str = "", name: str = "") -> None:
     name = name or record.folder.name
     if record.provenance["dirty"] is not False:
         raise InputError(f"{name}: made with uncommitted code; commit and run again")
+    if base.provenance("", 0)["dirty"]:  # what is counted below would be of other code
+        raise InputError(f"{name}: the code was edited since; commit or undo that")
     folder = base.published_dir("reference") / kind
     path = folder / f"{name}.json"
     if path.is_file() and read_record(path).to_json() != record.to_json():

@@ -232,11 +232,23 @@ def _measured(record: Record, metrics: dict, started: float, path: Path) -> Reco
     return record
 
 
+# torchrun without its traceback: the processes say in a line what is wrong.
+_AGENT = """
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
+try:
+    main()
+except ChildFailedError:
+    raise SystemExit(1)
+"""
+
+
 def torchrun(words: Sequence[str], num_processes: int, name: str) -> None:
     """Start a command with torchrun, as a subprocess: CUDA forbids to fork a notebook's kernel."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [sys.executable, "-c", _AGENT, "--standalone"]
     command += [f"--nproc_per_node={num_processes}", "-m", "stadlib", *words]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "bufsize": 1}
+    options["env"] = os.environ | {"LOGLEVEL": "CRITICAL"}  # of torchrun
     with subprocess.Popen(command, **options) as process:
         try:
             for line in process.stdout:  # into a notebook's cell, too
@@ -245,7 +257,8 @@ def torchrun(words: Sequence[str], num_processes: int, name: str) -> None:
             process.terminate()
             raise
     if process.returncode:
-        raise InputError(f"{name}: torchrun failed; its messages stand above")
+        said = "a process failed or was killed; what it said stands above"
+        raise InputError(f"{name}: {said}; the same command resumes")
 
 
 def _record_file(folder: Path, split: str) -> Path:

@@ -148,3 +148,20 @@ def test_person_boxes_are_read_too(root: Path) -> None:
     (root / "boxes" / "v1_ava_train.csv").write_text("a,902,0.1,0.1,0.5,0.9,,0.9\na,902,0.1\n")
     (line,) = check_dataset(root)
     assert line.startswith("boxes/v1_ava_train.csv:2: 3 columns")
+
+
+def test_what_cannot_be_read_is_a_line_and_the_rest_is_checked(root: Path, monkeypatch) -> None:
+    """As root everything can be read: the system's answer is put in its place."""
+    (root / "videos" / "kinetics" / "c.mp4").unlink()
+    opened = Path.open
+
+    def open_(path: Path, *words, **options):
+        if path.name in ("a.mp4", "video_starts.csv"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *words, **options)
+
+    monkeypatch.setattr(Path, "open", open_)
+    lines = check_dataset(root)
+    assert "annotations/video_starts.csv: Permission denied; make it readable" in lines
+    assert any(line.startswith("videos/ava/a.mp4: Permission denied; make it") for line in lines)
+    assert any(line.startswith("videos/kinetics/c: no such video") for line in lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import shutil
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from stadlib.data.coco import Still
 from stadlib.data.keyframes import Keyframe, KeyframeColumns, read_keyframes
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import test_transform, train_transform
-from stadlib.data.video import read_frames
+from stadlib.data.video import read_frames, write_video
 
 TENSORS = ("clips_BCTHW", "boxes_N4", "counts_B", "actions_NA", "boxes_norm_N4")
 
@@ -215,3 +216,25 @@ def test_a_worker_holds_no_object_a_keyframe(tiny_dataset):
     with pytest.raises(IndexError):
         items.keyframes[50]
     assert not len(KeyframeColumns([]))
+
+
+def test_sizes_are_read_from_a_video_once_and_again_when_it_changes(
+    tiny_dataset, tmp_path, monkeypatch
+):
+    shutil.copytree(tiny_dataset, root := tmp_path / "root")
+    monkeypatch.setenv("STADLIB_DATA", str(tmp_path / "data"))
+    opened, read = clips.opened, []
+    monkeypatch.setattr(clips, "opened", lambda path: read.append(path.stem) or opened(path))
+
+    def sizes() -> list[tuple[int, int]]:
+        keyframes = [keyframe("a"), keyframe("b"), keyframe("a", 903.0)]
+        sampling, view = Sampling(2, 0.1), test_transform(64, 96)
+        return ClipDataset(AvaLayout(root), keyframes, sampling, view).sizes()
+
+    assert sizes() == sizes() == [(48, 64)] * 3 and read == ["a", "b"]
+    frames = np.zeros((3, 32, 80, 3), np.uint8)
+    write_video(root / "videos" / "ava" / "b.mp4", frames, fps=8)
+    assert sizes() == [(48, 64), (32, 80), (48, 64)] and read == ["a", "b", "b"]
+    (kept,) = (tmp_path / "data" / "sizes").iterdir()
+    kept.write_text("{cut sh")
+    assert sizes() == [(48, 64), (32, 80), (48, 64)] and len(read) == 5

@@ -286,3 +286,22 @@ def test_real_data_needs_its_box_file(tiny_dataset, tmp_path):
     assert line.startswith(f"{root}/boxes/v2_ava_val.csv: no boxes of v2")
     assert f"stadlib detect --data {root} " in line and line.endswith("--as v2")
     assert not watch.tasks
+
+
+def test_bfloat16_gives_nearly_the_same_and_boxes_and_losses_in_float32(first):
+    """Autocast reaches the networks alone; without it no bit depends on its being there."""
+    torch.manual_seed(0)
+    pictures = list(torch.rand(2, 3, 72, 104))
+    batch = pictures, [{"boxes": torch.tensor([[10.0, 8.0, 60.0, 70.0]])}] * 2
+    sums, maps = [], []
+    handle = first.body.register_forward_hook(lambda *of: maps.append(of[2]["0"].dtype))
+    for half in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            sums.append(first.train()(*batch))
+    handle.remove()
+    assert maps == [torch.float32, torch.bfloat16]
+    for exact, rounded in zip(sums[0][:3], sums[1][:3], strict=True):
+        assert exact.dtype == rounded.dtype == torch.float32
+        torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0)
+    assert not detector._half(first)  # a small one, and not on a GPU

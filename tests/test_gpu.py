@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
+import re
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +21,7 @@ from pretended_gpu import Pretended, on_gpu
 from torch import distributed, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import detection
 
 from stadlib import cli, recipes
 from stadlib.base import InputError
@@ -28,10 +33,11 @@ from stadlib.data.transforms import test_transform as plain
 from stadlib.models import networks
 from stadlib.models.heads import MemoryTokens
 from stadlib.models.losses import ActionLoss
+from stadlib.models.person_detector import gfocal_resnet
 from stadlib.options import parse
 from stadlib.recipes.experiment import Execution
 from stadlib.recipes.scales import SCALES
-from stadlib.training import build, loop, processes, stages
+from stadlib.training import build, detector, loop, processes, stages
 
 CSN = {"backbone": "ir-csn-152", "pretrain": "K700", "frames": "32x2"}
 
@@ -139,6 +145,38 @@ def test_a_step_of_every_row_of_table_1_at_paper_size(step, number):
     times = frames // (8 if experiment.backbone.startswith("ir-csn") else 4)
     length = {"linear": 1, "s-only": 49, "t-only": times}[experiment.head]
     assert seen[0].shape[:2] == (5, length)
+
+
+def of_ours(model, pictures) -> list[torch.Tensor]:
+    """What follows waits for numbers: which cells hold a person."""
+    return list(model.head(list(model.body(pictures).values())))
+
+
+def of_torchvision(model, pictures) -> list[torch.Tensor]:
+    maps = model.backbone(pictures)
+    regions = model.roi_heads.box_head(torch.zeros(7, 256, 7, 7, device="cuda"))
+    scores, _ = model.rpn.head(list(maps.values()))
+    return [*scores, *model.roi_heads.box_predictor(regions)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [of_ours, of_torchvision])
+def test_the_networks_of_the_person_detectors_mix_no_devices(network, monkeypatch):
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    if network is of_ours:
+        model = gfocal_resnet(50, (160,), 224)
+    else:
+        model = detection.fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
+    mode = Pretended()
+    on_gpu(model.eval(), mode)
+    assert detector._half(model) is (network is of_ours)
+    with mode, torch.autocast("cuda", torch.bfloat16, enabled=detector._half(model)):
+        pictures = torch.empty(2, 3, 160, 224, device="cuda")
+        answers = network(model, pictures)
+        assert {(x.device.type, x.dtype) for x in answers} == {("cuda", torch.float32)}
+        with pytest.raises(RuntimeError, match="two different devices"):
+            network(model, torch.zeros(2, 3, 160, 224))
 
 
 def test_a_tensor_that_is_left_on_the_cpu_is_found(step, monkeypatch):
@@ -348,3 +386,26 @@ def test_frozen_norms_are_not_sent_again_every_step(monkeypatch):
 
 def test_tests_see_no_gpu_unless_asked(request):
     assert request.config.getoption("--gpu") or not os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+# -------------------------------------------------------------------------------- the checks to run
+
+
+def test_the_checks_for_a_gpu_know_their_phases_and_run_tiny_ones_here(tmp_path, monkeypatch):
+    """The other phases cost minutes: gpu_checks.sh --tiny."""
+    folder = Path(bench_gpu.__file__).parent
+    monkeypatch.syspath_prepend(folder)
+    import gpu_checks
+
+    words = re.search(r"phases=\((\w[\w ]+)\)", (folder / "gpu_checks.sh").read_text())[1].split()
+    assert words == list(gpu_checks.PHASES)
+    assert all(f"\n{word} " in gpu_checks.__doc__ for word in words)
+    monkeypatch.setattr(sys, "argv", ["", "layouts", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="no GPU here; --tiny"):
+        gpu_checks.main()
+    for phase in ("layouts", "detector"):
+        monkeypatch.setattr(sys, "argv", ["", phase, "--tiny", "--out", str(tmp_path)])
+        gpu_checks.main()
+        answers = json.loads((tmp_path / f"{phase}.json").read_text())
+        assert answers["card"] == "CPU" and answers["tiny"] and not answers["left"]
+        assert answers["lines"] and all(line["a_second"] > 0 for line in answers["lines"])

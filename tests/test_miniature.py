@@ -4,10 +4,14 @@ import csv
 import dataclasses
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise, product
+from pathlib import Path
+from time import monotonic, sleep
 
 import av
 import numpy as np
@@ -396,3 +400,37 @@ def test_pixels_are_the_same_on_every_machine(source, tmp_path):
         for frame in container.decode(video=0):
             decoded.update(np.ascontiguousarray(frame.to_ndarray()))
     assert (drawn.hexdigest()[:12], decoded.hexdigest()[:12]) == PIXELS[source]
+
+
+def alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes as Linux shows them")
+def test_processes_that_render_end_when_what_started_them_is_killed(tmp_path):
+    """As a notebook's kernel is by its interface, or by a machine that runs out of memory."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, time\nfrom pathlib import Path\n"
+        "from stadlib.world.sets import in_parallel\n"
+        "def task(job):\n    (Path(sys.argv[1]) / str(os.getpid())).touch()\n    time.sleep(60)\n"
+        'if __name__ == "__main__":\n    in_parallel(task, [1, 2], 2, None)\n'
+    )
+    (tmp_path / "begun").mkdir()
+    with subprocess.Popen([sys.executable, script, tmp_path / "begun"]) as process:
+        wait_for(lambda: len(list((tmp_path / "begun").iterdir())) == 2)
+        numbers = [int(path.name) for path in (tmp_path / "begun").iterdir()]
+        assert all(map(alive, numbers))
+        process.kill()
+    wait_for(lambda: not any(map(alive, numbers)))
+
+
+def wait_for(done: Callable[[], bool], seconds: float = 120) -> None:
+    end = monotonic() + seconds
+    while not done():
+        assert monotonic() < end
+        sleep(0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -139,3 +140,28 @@ def test_a_file_whose_picture_ends_before_its_time_is_watched_and_told_of(tmp_pa
     assert len(list(found.sightings)) == int(times(path)[-1]) + 1 < 4
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "film.mkv" in line]
     assert "the picture ends at" in line and "it may be damaged" in line
+
+
+def test_recordings_joined_end_to_end_are_the_same_read_from_the_middle(tmp_path):
+    """Their clock begins again, so that no time can be found by seeking."""
+    film_ts = remux(film(tmp_path / "film.mp4", count=24), tmp_path / "part.ts")
+    path = tmp_path / "joined.ts"
+    path.write_bytes(film_ts.read_bytes() * 2)
+    stream = Stream(path)
+    whole = [(shown.time, shown.picture()) for shown in stream.frames()]
+    assert len(whole) > 40 and np.all(np.diff([time for time, _ in whole]) > 0)
+    for start in (2.0, 4.0):
+        later = [(shown.time, shown.picture()) for shown in stream.frames(start)]
+        expected = whole[-len(later) :]
+        assert later[0][0] <= start and [t for t, _ in later] == [t for t, _ in expected]
+        assert all(np.array_equal(a[1], b[1]) for a, b in zip(later, expected, strict=True))
+        (shown,) = [picture for time, picture in whole if time <= start][-1:]
+        assert np.array_equal(picture_at(stream, start), shown)
+    assert not Stream(tmp_path / "film.mp4")._torn
+
+
+def test_a_name_that_is_not_utf8_is_refused_in_one_line(tmp_path, capsys):
+    path = os.fsdecode(os.fsencode(film(tmp_path / "film.mp4").rename(tmp_path / "\udcff.mp4")))
+    assert main(["predict", path, "--out", str(tmp_path / "out"), "--scale", "smoke"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("\\udcff.mp4': its name is not UTF-8; rename it")

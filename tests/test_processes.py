@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from stadlib import recipes, study
+from stadlib.base import InputError, Progress, tell_once, write_whole
 from stadlib.data.batches import GlobalBatches
 from stadlib.recipes.experiment import Execution
 from stadlib.training import processes
@@ -159,3 +160,35 @@ def test_bfloat16_is_the_same_up_to_rounding(alone, tmp_path, monkeypatch):
     assert record.provenance["precision"] == "bfloat16"
     assert losses()[0] == pytest.approx(alone[1][0], rel=0.02)
     assert losses() != alone[1]
+
+
+def test_a_process_that_loses_the_others_ends_in_one_line(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "init_process_group", lambda backend, timeout: None)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    lost = "[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:2211"
+    with (
+        pytest.raises(InputError, match=r"^process 0: another process has ended; .* resumes$"),
+        processes.group(),
+    ):
+        raise RuntimeError(lost)
+    with pytest.raises(RuntimeError, match="a shape"), processes.group():
+        raise RuntimeError("a shape that does not fit")
+
+
+def test_the_first_process_alone_shows_progress(monkeypatch, capsys):
+    for rank, lines in (("1", 0), ("0", 2)):
+        monkeypatch.setenv("RANK", rank)
+        Progress("train")(1, 2)
+        tell_once(f"of {rank}")
+        assert len(capsys.readouterr().out.splitlines()) == lines
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    """Of the same file alone, and not what a living process writes."""
+    names = [f".a.csv.0123.{number}.tmp" for number in (4194999, os.getppid())]
+    for name in (*names, ".ab.csv.0123.4194999.tmp"):
+        (tmp_path / name).touch()
+    write_whole(tmp_path / "a.csv", "1")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"a.csv", names[1], ".ab.csv.0123.4194999.tmp"}

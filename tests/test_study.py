@@ -155,7 +155,12 @@ def test_a_digest_is_published_once_and_later_runs_are_lines_of_machines(
     smoke_record, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(study.base, "published_dir", lambda kind: tmp_path / kind)
+    monkeypatch.setattr(study.base, "provenance", lambda *_: {"dirty": False})
     clean = {**smoke_record.provenance, "dirty": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(study.base, "provenance", lambda *_: {"dirty": True})
+        with pytest.raises(InputError, match="the code was edited since; commit or undo"):
+            publish(replace(smoke_record, provenance=clean), "choices")
     with pytest.raises(InputError, match="uncommitted code; commit and run again"):
         publish(replace(smoke_record, provenance={**clean, "dirty": True}), "choices")
     first = replace(smoke_record, provenance=clean)
@@ -200,6 +205,7 @@ def test_what_a_published_row_started_from_becomes_part_of_the_study(
     smoke_record, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(study.base, "published_dir", lambda kind: tmp_path / kind)
+    monkeypatch.setattr(study.base, "provenance", lambda *_: {"dirty": False})
     folder = tmp_path / "reference"
     hashes = folder / "weights" / "worlds.json"
     hashes.parent.mkdir(parents=True)

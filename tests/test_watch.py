@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,15 @@ def test_following_shows_what_changed_until_the_record_is_there(runs, capsys, mo
     text = capsys.readouterr().out
     assert [f"iteration {n} of 40" in text for n in (10, 20, 30)] == [True, True, False]
     assert steps == [5] * 3
+
+
+def test_a_linear_head_on_own_data_is_watched(runs, tiny_dataset):
+    words = {"head": "linear", "backbone": "ir-csn-152", "pretrain": "K700", "frames": "32x2"}
+    (row,) = recipes.table1(scale="mini", detector="ground-truth", memory="no", **words)
+    row = replace(row, dataset=str(tiny_dataset))
+    folder, stage = runs / f"{row.name}-{row.digest}", stage_dir(row.stage_digest(1))
+    for path in (folder, stage):
+        path.mkdir(parents=True)
+    (folder / "experiment.json").write_text(json.dumps(row.to_dict()))
+    log(stage, 100, until=3)
+    assert status(folder)[1].startswith("stage 1 of 1: iteration 3 of 100 (3%), loss 0.25")

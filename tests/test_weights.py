@@ -4,7 +4,10 @@ import os
 import pickle
 import re
 import warnings
+from argparse import Namespace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -238,6 +241,35 @@ def test_a_file_of_another_library_is_refused(tmp_path):
 def test_a_file_without_weights_is_refused(content, tmp_path):
     with pytest.raises(InputError, match="holds no weights by name"):
         read_state(written(tmp_path, content))
+
+
+def wrapped(names: str, key: str, **beside: object):
+    return lambda state: {key: {f"{names}{n}": w for n, w in state.items()}, **beside}
+
+
+AVERAGED = torch.tensor(7)
+WRAPPERS = {
+    "Lightning": wrapped("model.", "state_dict", hparams=Namespace(lr=0.1, out=Path("runs"))),
+    "compiled": wrapped("_orig_mod.", "model"),
+    "compiled, several GPUs": wrapped("module._orig_mod.", "model_state_dict", epoch=3),
+    "net": wrapped("", "net", best=np.float64(0.4), last=np.zeros(2)),
+    "averaged alone": wrapped("module.", "model_ema"),
+    "DeepSpeed": wrapped("", "module", ds_version="0.14"),
+    "AveragedModel": lambda state: (
+        {f"module.{n}": w for n, w in state.items()} | {"n_averaged": AVERAGED}
+    ),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_weights_are_found_as_libraries_wrap_them(wrapper, tmp_path):
+    """Arguments, paths and NumPy's numbers beside them are no reason to refuse a file."""
+    state = {"net.0.weight": torch.arange(3.0), "net.0.bias": torch.ones(1)}
+    tensors, others = read_state(written(tmp_path, WRAPPERS[wrapper](state)))
+    assert tensors.keys() == state.keys() and all(
+        map(torch.equal, tensors.values(), state.values())
+    )
+    assert not {*others} - {"n_averaged"}
 
 
 class Malicious:

@@ -45,8 +45,8 @@ def check_dataset(
     def attempt(read: Callable, *arguments: object) -> object:
         try:
             return read(*arguments)
-        except InputError as error:
-            lines.append(str(error))
+        except (InputError, OSError) as error:
+            lines.append(_line(error))
             return None
 
     label_map = attempt(layout.label_map) or LabelMap(AVA_ACTIONS)
@@ -76,6 +76,12 @@ def check_dataset(
     lines += _first(_outside(layout, tables, durations), most) if starts_readable else ()
     lines += _first(broken, most)
     return [line.removeprefix(f"{layout.root}{os.sep}") for line in lines]
+
+
+def _line(error: InputError | OSError) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}; make it readable"
+    return str(error)
 
 
 def _first(lines: Iterable[str], most: float) -> list[str]:
@@ -125,8 +131,8 @@ def _durations(
             path = layout.video_file(*video)
             seconds = probe(path).duration
             read_frames(path, [seconds])  # decodes the last group of pictures
-        except InputError as error:
-            return str(error)
+        except (InputError, OSError) as error:
+            return _line(error)
         return seconds
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

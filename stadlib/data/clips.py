@@ -5,7 +5,9 @@ Legend: B clips, N persons (of the batch, or of one clip), C channels, T time, A
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +18,12 @@ from torch.utils.data import Dataset, get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from stadlib.base import InputError
+from stadlib.base import InputError, data_dir, digest, write_whole
 from stadlib.data.coco import Still
 from stadlib.data.keyframes import Keyframe, KeyframeColumns
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import HSVJitter
-from stadlib.data.video import opened, read_frames
+from stadlib.data.video import identity, opened, read_frames
 
 PAD_VALUE = 115  # the grey that the backbones' normalisation (mean 0.45) turns into zero
 Transform = Callable  # (tv_tensors.Video, tv_tensors.BoundingBoxes) -> the same two
@@ -90,11 +92,23 @@ class ClipDataset(Dataset):
         return len(self.keyframes)
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of every item's video, in pixels, from the files' headers."""
-        sizes = {}
+        """Height and width of every item's video, in pixels.
+
+        A file's header is read once; a list in the data folder keeps it until the file changes.
+        """
+        kept = data_dir() / "sizes" / f"{digest({'root': str(self.layout.root)})}.json"
+        known, fresh, sizes = {}, {}, {}
+        with suppress(OSError, ValueError):  # none yet, or a damaged one
+            known = json.loads(kept.read_text())
         for video, (path, _) in self._videos.items():
-            with opened(path) as (_, stream):
-                sizes[video] = (stream.codec_context.height, stream.codec_context.width)
+            name, *state = identity(path)
+            if known.get(name, [])[:2] != state:
+                with opened(path) as (_, stream):
+                    fresh[name] = [*state, stream.codec_context.height, stream.codec_context.width]
+            sizes[video] = tuple((fresh.get(name) or known[name])[2:])
+        if fresh:
+            with suppress(OSError):  # a data folder that cannot be written
+                write_whole(kept, json.dumps(known | fresh))
         return [sizes[k.source, k.video] for k in self.keyframes]
 
     def __getitem__(self, item: int | tuple[int, int]) -> Batch | list[Batch]:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -71,13 +71,20 @@ class Stream:
 
         A frame whose picture is not asked for is decoded, but not converted.
         """
-        if start > _BEFORE and self._origin is not None:
+        if start > _BEFORE and self._origin is not None and not self._torn:
             frames = self._decoded(start - _BEFORE)
             first = next(frames, None)
             if first is not None and first.time <= start:
                 yield from chain([first], frames)
                 return
         yield from self._decoded(0.0)
+
+    @cached_property
+    def _torn(self) -> bool:
+        """Whether the clock begins again, as in recordings joined end to end: no time to seek."""
+        with opened(self.path) as (container, stream):
+            times = [packet.dts for packet in container.demux(stream) if packet.dts is not None]
+        return any(after < before for before, after in pairwise(times))
 
     def _decoded(self, start: float) -> Iterator[Shown]:
         """Frames from the keyframe before ``start`` on; where the clock is torn, at the rate."""

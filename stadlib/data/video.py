@@ -70,20 +70,27 @@ def require_whole(path: Path) -> None:
 
     Decoders hide a missing end: Matroska just stops, MP4 may lose its last fragment unnoticed.
     """
-    _, _, size = _identity(path)
-    with path.open("rb") as file:
-        if _declared_end(file, size) > size:
-            raise InputError(f"{path}: file ends early; {_REMEDY}")
+    _, _, size = identity(path)
+    try:
+        with path.open("rb") as file:
+            if _declared_end(file, size) > size:
+                raise InputError(f"{path}: file ends early; {_REMEDY}")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; make it readable") from error
 
 
-def _identity(path: Path) -> tuple[str, int, int]:  # name, time of the last change and size
+def identity(path: Path) -> tuple[str, int, int]:
+    """A video's name, time of the last change and size; missing or empty is an InputError."""
+    name = str(path)
+    if name != name.encode(errors="replace").decode():
+        raise InputError(f"{name!a}: its name is not UTF-8; rename it")
     try:
         stat = path.stat()
     except OSError as error:
         raise InputError(f"{path}: no such video; add the file") from error
     if stat.st_size == 0:
         raise InputError(f"{path}: empty file; {_REMEDY}")
-    return str(path), stat.st_mtime_ns, stat.st_size
+    return name, stat.st_mtime_ns, stat.st_size
 
 
 def _declared_end(file: BinaryIO, size: int) -> int:
@@ -115,8 +122,8 @@ def probe(path: Path | str) -> VideoInfo:
 
     Raises InputError if the file is missing, empty, ends early or holds no video.
     """
-    identity = _identity(Path(path))
-    return _probe(*identity, counted=identity in _COUNTED)
+    file = identity(Path(path))
+    return _probe(*file, counted=file in _COUNTED)
 
 
 @lru_cache(maxsize=4096)  # 8 bytes a frame; the time and the size only tell files apart
@@ -173,7 +180,7 @@ def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:
     path = Path(path)
     frames = _decode(path, probe(path), times)
     if frames is None:  # the packets' times are wrong: count the frames from now on
-        _COUNTED.add(_identity(path))
+        _COUNTED.add(identity(path))
         frames = _decode(path, probe(path), times)
     return torch.from_numpy(frames)
 

@@ -103,10 +103,11 @@ class GFocalV2(nn.Module):
         sizes = [tuple(image.shape[-2:]) for image in images]
         batch, targets = self.transform(images, targets)
         maps = list(self.body(batch.tensors).values())
+        scores_BA, logits_BA4D = self.head(maps)
         # The anchors' grid by our strides: the generator's own call guesses them from the maps'
         # sizes, wrongly where cells overhang the image.
         grids = [map_BCHW.shape[-2:] for map_BCHW in maps]
-        self.anchors.set_cell_anchors(maps[0].dtype, maps[0].device)
+        self.anchors.set_cell_anchors(scores_BA.dtype, maps[0].device)
         pairs = [(stride, stride) for stride in self.strides]
         anchors_A4 = torch.cat(self.anchors.grid_anchors(grids, pairs))
         level_sizes = [height * width for height, width in grids]
@@ -114,12 +115,15 @@ class GFocalV2(nn.Module):
             anchors_A4.new_full((size, 1), stride)
             for size, stride in zip(level_sizes, self.strides, strict=True)
         ]
-        cells = Cells(*self.head(maps), _centres(anchors_A4), torch.cat(strides), level_sizes)
-        if self.training:
-            boxes = [target["boxes"] for target in targets]
-            persons = [assign(anchors_A4, level_sizes, boxes_G4) for boxes_G4 in boxes]
-            return _losses(cells, torch.stack(persons), boxes)
-        results = _select(cells, batch.image_sizes)
+        centres_A2 = _centres(anchors_A4)
+        cells = Cells(scores_BA, logits_BA4D, centres_A2, torch.cat(strides), level_sizes)
+        # bfloat16 is for the networks above: it knows no half pixels of large pictures.
+        with torch.autocast(scores_BA.device.type, enabled=False):
+            if self.training:
+                boxes = [target["boxes"] for target in targets]
+                persons = [assign(anchors_A4, level_sizes, boxes_G4) for boxes_G4 in boxes]
+                return _losses(cells, torch.stack(persons), boxes)
+            results = _select(cells, batch.image_sizes)
         return self.transform.postprocess(results, batch.image_sizes, sizes)
 
 
@@ -148,14 +152,15 @@ class GFocalHead(nn.Module):
         """Maps (B, C, H, W) of all levels to scores (B, A) in (0, 1) and logits (B, A, 4, D)."""
         scores, logits = [], []
         for map_BCHW, scale in zip(maps, self.scales, strict=True):
-            score_BA = self.score(self.score_tower(map_BCHW)).flatten(1)
-            box_BKA = (scale * self.box(self.box_tower(map_BCHW))).flatten(2)  # K = 4 D
+            score_BA = self.score(self.score_tower(map_BCHW)).flatten(1).to(scale.dtype)
+            box_BKHW = self.box(self.box_tower(map_BCHW)).to(scale.dtype)  # K = 4 D
+            box_BKA = (scale * box_BKHW).flatten(2)
             logits_BA4D = box_BKA.transpose(1, 2).unflatten(2, (4, self.reg_max + 1))
             # The quality: how sharp the four distributions are, whatever their place.
             highest = logits_BA4D.softmax(dim=-1).topk(STATISTICS, dim=-1).values
             statistics = torch.cat([highest, highest.mean(dim=-1, keepdim=True)], dim=-1)
             quality_BA = self.quality(statistics.flatten(2)).squeeze(-1)
-            scores.append(score_BA.sigmoid() * quality_BA)
+            scores.append(score_BA.sigmoid() * quality_BA.to(scale.dtype))
             logits.append(logits_BA4D)
         return torch.cat(scores, dim=1), torch.cat(logits, dim=1)
 

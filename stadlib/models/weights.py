@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.serialization import safe_globals
 
 from stadlib.base import InputError, some, written_whole
 from stadlib.models.naming import NAMINGS, Naming
@@ -27,37 +29,58 @@ _REMEDY = (
     "nothing in it was run; where you trust it, open it with the library that wrote it and "
     "torch.save a plain dict of its names and tensors"
 )
+# Where libraries put the weights, DeepSpeed's last but one, and what they put before names.
+_WRAPPED = ("state_dict", "model_state", "model_state_dict", "model", "net", "module", "model_ema")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+# What they keep beside them: arguments, paths, NumPy's numbers and arrays.
+_ARRAYS = product(("core", "_core"), ("scalar", "_reconstruct"))
+_BESIDE = ["argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath"]
+_BESIDE += [
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(".".join(("numpy", a, "multiarray", b)) for a, b in _ARRAYS),
+]
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of a checkpoint by the names there, on the CPU, and the names of other entries.
 
     Reads ``.safetensors`` and what torch reads with ``weights_only``; other pickles are refused.
-    The weights may lie under ``state_dict``, ``model_state`` or ``model``;
-    DistributedDataParallel's ``module.`` is dropped.
+    The weights may lie under one of ``_WRAPPED``, and their names may begin with what wrappers of
+    modules add (``_PREFIXES``). An averaged model's counter is left out.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     while isinstance(content, Mapping):
-        inner = (content.get(key) for key in ("state_dict", "model_state", "model"))
+        inner = (content.get(key) for key in _WRAPPED)
         inner = next((part for part in inner if isinstance(part, Mapping)), None)
         if inner is None:
             break
         content = inner
     items = content.items() if isinstance(content, Mapping) else ()
     tensors = {k: v for k, v in items if isinstance(k, str) and torch.is_tensor(v)}
+    tensors.pop("n_averaged", None)
     if not tensors:
         raise InputError(f"{path}: holds no weights by name; give a checkpoint of a network")
     others = [str(name) for name in content if name not in tensors]
-    while all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in tensors)), ""):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors, others
+
+
+class _Inert:
+    """Stands for what is kept beside weights; it takes anything and does nothing."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
 
 
 def _read_torch(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with safe_globals([(_Inert, name) for name in _BESIDE]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for what it doesn't read
         # Torch's message is long and proposes to run the file; what was refused is enough.
         named = re.search(r"GLOBAL (\S+)", str(error))

@@ -213,6 +213,9 @@ def test_batches(
     """
     scale = numbers(experiment)
     dataset = clips.ClipDataset(layout, keyframes, sampling(experiment), list(transforms))
+    if processes.first_of_node():  # reads the videos' headers; the others read its list
+        dataset.sizes()
+    processes.barrier()
     items, sizes = range(len(keyframes)) if items is None else items, dataset.sizes()
     batches = batches_by_size([sizes[item] for item in items], min(scale.batch, TEST_BATCH))
     batches = [[(items[place], experiment.seed) for place in batch] for batch in batches]

@@ -75,8 +75,18 @@ def trained_detector(version: str, scale: str, progress: MakeProgress, seed: int
         options |= {"progress": progress(f"train detector {version}, stage {number}")}
         folder = data_dir() / "detectors" / digest
         with _alone(folder.with_suffix(".lock")):
-            fit(model.train(), detection_loss, batches, schedule, folder=folder, **options)
+            options |= {"half": _half(model), "folder": folder}
+            fit(model.train(), detection_loss, batches, schedule, **options)
     return model
+
+
+def _half(model: nn.Module) -> bool:
+    """Whether a detector computes in bfloat16 where that is safe: ours of paper size on a GPU.
+
+    torchvision's decode boxes in the type of their networks, too coarse for pixels.
+    """
+    large = isinstance(model, GFocalV2) and len(model.strides) == 5
+    return large and next(model.parameters()).device.type == "cuda"
 
 
 def _batches(
@@ -259,7 +269,9 @@ def _look(model: nn.Module, pictures: torch.Tensor) -> list[list[list[float]]]:
     height, width = pictures.shape[2:]
     size_4 = pictures.new_tensor([width, height, width, height], dtype=torch.float32)
     persons = []
-    for result in model(list(pictures.float() / 255)):
+    with processes.autocast(_half(model)):
+        results = model(list(pictures.float() / 255))
+    for result in results:
         boxes_N4 = (result["boxes"] / size_4).clamp(0, 1)
         real_N = (boxes_N4[:, 2:] > boxes_N4[:, :2] + 1e-5).all(dim=1)  # six decimals are written
         keep_N = real_N & (result["labels"] == PERSON)

@@ -71,6 +71,11 @@ def group():
             elif rank() == 0:
                 print("processes share a GPU; start one a GPU for speed", flush=True)
         yield
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+            raise
+        line = f"process {rank()}: another process has ended; the same command resumes"
+        raise InputError(line) from error
     finally:
         _NCCL.clear()
         distributed.destroy_process_group()

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -99,7 +100,7 @@ def in_parallel(task: Callable, jobs: Sequence, workers: int | None,
         run = map
         if workers > 1:
             spawn = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,))
+            pool = ProcessPoolExecutor(workers, spawn, _follow_parent)
             chunk = max(1, min(8, len(jobs) // (4 * workers)))
             run = partial(stack.enter_context(pool).map, chunksize=chunk)
         try:
@@ -114,6 +115,18 @@ def in_parallel(task: Callable, jobs: Sequence, workers: int | None,
                 "script anew"
             ) from None
     return results
+
+
+def _follow_parent() -> None:
+    """Begin a worker: it has one thread, and ends when what started it was killed."""
+    cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _write_lists(_: Path, files: dict[Path, list]) -> None:

@@ -105,7 +105,9 @@ def count_flops(model: ActionDetector, batch: Batch) -> float:
     return counter.get_total_flops()
 
 
-def measure(row: Experiment, batch: Batch, compiled: bool, device: torch.device) -> Speed:
+def measure(
+    row: Experiment, batch: Batch, compiled: bool, device: torch.device, recompute: str = "auto"
+) -> Speed:
     """Train some iterations on one batch.
 
     Raises:
@@ -115,7 +117,8 @@ def measure(row: Experiment, batch: Batch, compiled: bool, device: torch.device)
     flops = count_flops(model, batch.to(device))
     stages = tuple(replace(stage, batch=len(batch.counts_B)) for stage in row.stages)
     row = replace(row, stages=stages)  # what is recomputed depends on it
-    run = Run(row, AvaLayout(Path()), Path(), (), Progress, Execution(precision="bfloat16"))
+    execution = Execution(precision="bfloat16", recompute=recompute)
+    run = Run(row, AvaLayout(Path()), Path(), (), Progress, execution)
     if run.recompute:
         recompute_activations(model.backbone)
     if compiled:

@@ -84,6 +84,7 @@ def swing(reach: int, phase: float) -> int:
 
 
 def make_movies(root: Path) -> None:
+    """Write the movies; ``SECONDS`` long each."""
     for i in range(MOVIES):
         write_video(root / "videos" / "ava" / f"m{i}.mp4", movie(i), RATE, crf=20, gop=RATE)
 
