@@ -7,7 +7,6 @@ Nothing depends on the current directory.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -27,6 +26,8 @@ from pathlib import Path
 
 import platformdirs
 from tqdm import tqdm
+
+_HOST = platform.node().replace(".", "-")  # in the names of what is being written
 
 
 class OneLineError(ValueError):
@@ -125,49 +126,52 @@ def pretrained_dir() -> Path:
     return data_dir() / "pretrained"
 
 
-def _remove_stale(path: Path, ending: str) -> None:
-    """Remove what killed processes left beside ``path``; theirs is the number before the ending."""
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.{ending}"):
+def _temporary(path: Path, ending: str) -> Path:
+    """A name beside ``path`` for what is not whole yet: its machine and its process stand in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent)
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{_HOST}.{os.getpid()}.{ending}")
+
+
+@cache
+def _sweep(folder: Path) -> None:
+    """Remove, once a process, what killed processes of this machine left half-written."""
+    for stale in [*folder.glob(f".*.{_HOST}.*.tmp"), *folder.glob(f".*.{_HOST}.*.part")]:
         try:
             os.kill(int(stale.name.split(".")[-2]), 0)
         except ProcessLookupError:
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
-        except (PermissionError, ValueError):  # alive, of another user; of an older version
+        except (PermissionError, ValueError):  # alive, of another user; not ours
             pass
 
 
 @contextmanager
 def written_whole(path: Path):
     """Yield a temporary path beside ``path``; it takes ``path``'s name only when all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path, "tmp")
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{os.getpid()}.tmp")
+    partial = _temporary(path, "tmp")
     try:
-        yield temporary
-        with open(temporary, "rb") as written:
+        yield partial
+        with open(partial, "rb") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
+        os.replace(partial, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write ``content`` to ``path`` at once (see :func:`written_whole`)."""
     data = content.encode() if isinstance(content, str) else content
-    with written_whole(path) as temporary:
-        temporary.write_bytes(data)
+    with written_whole(path) as partial:
+        partial.write_bytes(data)
 
 
 @contextmanager
 def whole_folder(path: Path):
     """Yield an empty folder beside ``path``; it takes ``path``'s name only when all went well.
 
-    Of two processes, the first to finish wins. The next call removes what a killed process left.
+    Of two processes, the first to finish wins.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path, "part")
-    folder = path.with_name(f".{path.name}.{os.getpid()}.part")
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = _temporary(path, "part")
     folder.mkdir()
     try:
         yield folder

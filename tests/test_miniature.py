@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections import Counter
@@ -112,7 +113,8 @@ def test_an_interrupted_rendering_leaves_no_folder(tmp_path):
         raise KeyboardInterrupt
 
     root = tmp_path / "world"
-    dead = tmp_path / ".world.4194999.part"  # beyond any process id: a killed rendering
+    machine = platform.node().replace(".", "-")
+    dead = tmp_path / f".world.0.{machine}.4194999.part"  # beyond any process id: one killed
     dead.mkdir()
     with pytest.raises(KeyboardInterrupt):
         render(root, "world", TINY, workers=1, progress=interrupt)

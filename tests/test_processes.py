@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from dataclasses import replace
 
 import numpy as np
@@ -185,10 +186,10 @@ def test_the_first_process_alone_shows_progress(monkeypatch, capsys):
 
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path):
-    """Of the same file alone, and not what a living process writes."""
-    names = [f".a.csv.0123.{number}.tmp" for number in (4194999, os.getppid())]
-    for name in (*names, ".ab.csv.0123.4194999.tmp"):
+    """Not what a living process writes, or one of another machine."""
+    machine, killed = platform.node().replace(".", "-"), 4194999  # beyond any process id
+    kept = [f".a.csv.01.{machine}.{os.getppid()}.tmp", f".a.csv.01.x{machine}.{killed}.tmp"]
+    for name in (*kept, f".a.csv.01.{machine}.{killed}.tmp"):
         (tmp_path / name).touch()
     write_whole(tmp_path / "a.csv", "1")
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"a.csv", names[1], ".ab.csv.0123.4194999.tmp"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", *kept}
