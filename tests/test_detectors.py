@@ -89,16 +89,34 @@ def test_a_second_call_reads_the_weights(first):
         assert [json.loads(line)["iteration"] for line in log] == [*range(expected)]
 
 
-def test_versions_begin_alike_and_the_stage_on_stills_is_trained_once(first):
+@pytest.fixture(scope="module")
+def second(first, tmp_path_factory):
+    """The second version, trained beside a copy of the stage that it begins with.
+
+    Also where, which tasks ran, and from which lists the pictures were.
+    """
+    place, watch, seen = tmp_path_factory.mktemp("second"), Watch(), Counter()
+    shutil.copytree(folder("v2", 1), place / "detectors" / folder("v2", 1).name)
+    read = clips.PictureDataset.__getitem__
+
+    def noted(self, key):
+        seen[self.pictures[key[0]].path.parent.name] += 1
+        return read(self, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        own_folder(patch, place)
+        patch.setattr(clips.PictureDataset, "__getitem__", noted)
+        return detector.trained_detector("v2", "smoke", watch), place, watch, seen
+
+
+def test_versions_begin_alike_and_the_stage_on_stills_is_trained_once(first, second):
     assert len({folder(version, 1) for version in DETECTORS}) == 1
     assert len({folder(version, 2) for version in DETECTORS}) == 3
-    shared = folder("v1", 1) / "checkpoint.pt"
-    before = shared.stat().st_mtime_ns
-    watch = Watch()
-    shutil.rmtree(folder("v2", 2), ignore_errors=True)
-    other = detector.trained_detector("v2", "smoke", watch)
+    other, place, watch, _ = second
     assert {*watch.trained} == {"train detector v2, stage 2"}
-    assert shared.stat().st_mtime_ns == before
+    shared = (root / "detectors" / folder("v1", 1).name for root in (data_dir(), place))
+    before, after = ((of / "checkpoint.pt").read_bytes() for of in shared)
+    assert before == after
     assert not same(first, other)
 
 
@@ -132,20 +150,9 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(
     assert same(first, again)
 
 
-def test_lists_are_drawn_in_turns(first, tmp_path, monkeypatch):
+def test_lists_are_drawn_in_turns(second):
     """Keyframes of AVA and Kinetics as often, although AVA has many more."""
-    seen: list[int] = []
-    read = clips.PictureDataset.__getitem__
-
-    def noted(self, key):
-        seen.append(self.pictures[key[0]].path.parent.name)
-        return read(self, key)
-
-    own_folder(monkeypatch, tmp_path)
-    shutil.copytree(folder("v2", 1), tmp_path / "detectors" / folder("v2", 1).name)
-    monkeypatch.setattr(clips.PictureDataset, "__getitem__", noted)
-    detector.trained_detector("v2", "smoke", Watch())
-    drawn = Counter(seen)
+    *_, drawn = second
     assert {*drawn} == {"ava", "kinetics"} and drawn["ava"] == drawn["kinetics"]
     numbers = DETECTOR_SCALES["smoke"]
     assert drawn.total() == numbers.batch * round(numbers.iterations * DETECTORS["v2"][1].share)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
@@ -50,12 +49,12 @@ def test_a_parameter_decides_what_is_run_and_shown(tmp_path, smoke_record):
     assert f"{measured:.2f}" in text, "this run's mAP is not in the notebook"
 
 
-def test_several_processes_from_a_notebook(tmp_path, monkeypatch, smoke_record):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of each process
-    done = papermill(tmp_path / "out.ipynb", "-p", "gpus", "2", "-p", "seed", "7")
+def test_several_processes_from_a_notebook(tmp_path):
+    """A row that no other test runs: its backbone and its boxes are there already."""
+    done = papermill(tmp_path / "out.ipynb", "-p", "gpus", "2", "-p", "head", "s-only")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "processes" in shown(tmp_path / "out.ipynb")  # where the record came from
-    assert "train t-only: 12/12" in (tmp_path / "out.ipynb").read_text()  # torchrun's lines
+    assert "train s-only: 6/6" in (tmp_path / "out.ipynb").read_text()  # torchrun's lines
 
 
 def test_a_video_of_one_s_own_is_watched(tmp_path, tiny_dataset):
@@ -69,15 +68,8 @@ def test_a_video_of_one_s_own_is_watched(tmp_path, tiny_dataset):
     assert "MINIATURE MODEL ON REAL VIDEO" in printed
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "answer"),
-    [
-        ("head", "tonly", "head='tonly'; choose from linear, s-only, t-only, all"),
-        ("haed", "t-only", "unknown parameter 'haed'; choose from head, "),
-    ],
-)
-def test_wrong_words_end_the_run_with_one_line(tmp_path, name, value, answer):
-    done = papermill(tmp_path / "out.ipynb", "-p", name, value)
+def test_wrong_words_end_the_run_with_one_line(tmp_path):
+    done = papermill(tmp_path / "out.ipynb", "-p", "haed", "t-only")
     assert done.returncode == 1
     notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     (error,) = (
@@ -87,5 +79,5 @@ def test_wrong_words_end_the_run_with_one_line(tmp_path, name, value, answer):
         if output.output_type == "error"
     )
     (line,) = error["traceback"]
-    assert answer in line
+    assert "unknown parameter 'haed'; choose from head, " in line
     assert "ConfigError" in line

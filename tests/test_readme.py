@@ -80,10 +80,13 @@ def test_every_command_is_named(capsys):
     assert [name for name in names if f"stadlib {name}" not in text] == []
 
 
-@pytest.mark.parametrize("command", [*filter(on_a_laptop, commands())])
+@pytest.mark.parametrize("command", dict.fromkeys(filter(on_a_laptop, commands())))
 def test_a_row_is_trained(command, capsys):
-    """At smoke scale; Table 1's rows for two iterations, the others as notebooks run them."""
-    words = [*shlex.split(command), "--scale", "smoke"]
+    """At smoke scale; Table 1's rows for two iterations, the others as notebooks run them.
+
+    Of several seeds two, since each has a backbone and a detector of its own.
+    """
+    words = [*shlex.split(command.replace("--seed 0 1 2", "--seed 0 1")), "--scale", "smoke"]
     if "--table" not in words:
         words += ["--iterations", "2"]
     assert main(words) == 0
