@@ -185,8 +185,8 @@ def provenance(device: str, seconds: float) -> dict:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")
-    # Records that were just published are no code.
-    status = ("status", "--porcelain", "--", ":/", ":(top,exclude)results/reference")
+    # Records that were just published, and lines of machines.csv, are no code.
+    status = ("status", "--porcelain", "--", ":/", ":(top,exclude)results")
     # Of this process and its largest child (a decoding worker), resident.
     usage = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     memory, unit = sum(u.ru_maxrss for u in usage), 1 if sys.platform == "darwin" else 1024

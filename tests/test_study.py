@@ -173,6 +173,21 @@ def test_a_digest_is_published_once_and_later_runs_are_lines_of_machines(
     assert study.read_record(path) == replace(first, folder=path.parent)
 
 
+def test_what_was_just_published_is_no_uncommitted_code(tmp_path, monkeypatch):
+    code, published = tmp_path / "stadlib" / "base.py", tmp_path / "results" / "machines.csv"
+    for path in (code, published):
+        path.parent.mkdir()
+        path.write_text("")
+    author = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "all"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    monkeypatch.setattr(study.base, "__file__", str(code))
+    published.write_text("a line\n")
+    assert study.base.provenance("cpu", 1.0)["dirty"] is False
+    code.write_text("pass\n")
+    assert study.base.provenance("cpu", 1.0)["dirty"] is True
+
+
 def test_no_digest_has_two_records_in_the_reference():
     for folder in ("", "choices", "detectors", "ensembles", "test"):
         digests = [

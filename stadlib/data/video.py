@@ -261,11 +261,12 @@ def _yuv(picture: np.ndarray) -> np.ndarray:
     FFmpeg's own conversion differs between processors.
     """
     height, width = picture.shape[:2]
-    red, green, blue = np.moveaxis(picture.astype(np.int32), -1, 0)
+    wide = picture.astype(np.int32)
+    red, green, blue = np.moveaxis(wide, -1, 0)
     y = ((66 * red + 129 * green + 25 * blue + 128) >> 8) + 16
-    # The colour of two by two pixels.
-    blocks = picture.astype(np.int32).reshape(height // 2, 2, width // 2, 2, 3).sum(axis=(1, 3))
-    red, green, blue = np.moveaxis(blocks, -1, 0)
+    # The colour of two by two pixels; NumPy's sum over two axes takes four times as long.
+    rows = wide[0::2] + wide[1::2]
+    red, green, blue = np.moveaxis(rows[:, 0::2] + rows[:, 1::2], -1, 0)
     u = ((-38 * red - 74 * green + 112 * blue + 512) >> 10) + 128
     v = ((112 * red - 94 * green - 18 * blue + 512) >> 10) + 128
     planes = np.concatenate([plane.reshape(-1) for plane in (y, u, v)])
