@@ -17,11 +17,12 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 
 import platformdirs
@@ -163,6 +164,13 @@ def write_whole(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     with written_whole(path) as partial:
         partial.write_bytes(data)
+
+
+def whole_lines(path: Path) -> Iterator[str]:
+    """The lines of a file that grows, up to one that a kill cut short; none without the file."""
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            yield from takewhile(lambda line: line.endswith("\n"), file)
 
 
 @contextmanager

@@ -14,19 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from stadlib import base, study
+from stadlib import base, run_commands, study
 from stadlib.base import InputError, Progress
 from stadlib.options import parse
 from stadlib.recipes.experiment import ScaleName
-from stadlib.run_commands import (
-    ProcessesOption,
-    ensemble,
-    extract,
-    pretrain_command,
-    score,
-    train,
-    watch,
-)
 
 # Words and options of several commands.
 # As in evaluation.matching.
@@ -64,7 +55,7 @@ def detect(
     as_: Annotated[str | None, "the dataset's box files get this name"] = None,
     every: Annotated[float, "seconds between frames of a video"] = 1.0,
     out: Annotated[Path | None, "of videos: write the boxes into this CSV"] = None,
-    processes: ProcessesOption = 0,
+    processes: run_commands.ProcessesOption = 0,
 ) -> None:
     """Find the people in videos or in a dataset."""
     if bool(videos) == bool(data):
@@ -346,19 +337,6 @@ def report(*, out: Annotated[Path, "a new folder"]) -> None:
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(
-        train,
-        extract,
-        detect,
-        evaluate,
-        check,
-        classes,
-        weights,
-        prepare,
-        ensemble,
-        score,
-        submit,
-        watch,
-    ),
-    *(predict_command, pretrain_command, import_command, export, readme, report),
-)
+    *run_commands.COMMANDS, detect, evaluate, check, classes, weights, prepare, submit,
+    predict_command, import_command, export, readme, report,
+)  # fmt: skip

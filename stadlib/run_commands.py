@@ -268,7 +268,7 @@ def status(folder: Path, now: float | None = None) -> list[str]:
 def _stage_lines(folder: Path, now: float) -> list[str]:
     """One stage: how far, how well, how fast."""
     path = folder / "log.jsonl"
-    log = read_log(path) if path.is_file() else []
+    log = list(map(json.loads, base.whole_lines(path)))
     if not log:
         return ["begun, nothing logged yet" if path.is_file() else "not begun"]
     last, loss = log[-1], log[0]["loss"]
@@ -293,17 +293,6 @@ def _stage_lines(folder: Path, now: float) -> list[str]:
     if last.get("peak_gpu_mb"):
         details.append(f"GPU {last['peak_gpu_mb'] / 1000:.1f} GB at most")
     return [words, "  " + ", ".join(details)]
-
-
-def read_log(path: Path) -> list[dict]:
-    """The lines of a ``log.jsonl``; a line that was cut by a kill is left out."""
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
 
 
 def _span(seconds: float) -> str:
@@ -349,11 +338,9 @@ def score(
     """Score another split with a finished run's model."""
     from stadlib.training.processes import group, rank  # noqa: PLC0415
 
-    folder = study.find_run(run)
-    if not (folder / "record.json").is_file():
-        raise InputError(f"{folder}: not finished; run its stadlib train again")
+    finished = study.find_record(run)
     with group():
-        record = study.score_split(study.read_record(folder / "record.json"), split)
+        record = study.score_split(finished, split)
         if rank() == 0:
             _tell(record, "", split, publish)
 
@@ -366,3 +353,6 @@ def _tell(record: study.Record | None, kind: str, split: str, publish: bool) -> 
     print(f"{record.folder.name}, {split}: mAP@0.5, %: {_values(record)}")
     if publish:
         publish_record(record, "test" if split == "test" else kind)
+
+
+COMMANDS = (train, extract, pretrain_command, ensemble, score, watch)

@@ -48,12 +48,6 @@ class Record:
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
-def make_record(experiment: Experiment, metrics: dict, provenance: dict, folder: Path) -> Record:
-    """A record that equals what will be read from its JSON."""
-    content, metrics = json.loads(json.dumps([experiment.to_dict(), metrics]))
-    return Record(content, experiment.digest, experiment.scale, metrics, provenance, folder)
-
-
 def write_record(record: Record, path: Path) -> None:
     """Write a record whole."""
     write_whole(path, record.to_json())
@@ -145,6 +139,15 @@ def find_run(name: str = "") -> Path:
     raise InputError(f"{runs_dir()}: no run{which}; there are: {last}")
 
 
+def find_record(name: str) -> Record:
+    """The record of a finished run (see :func:`find_run`)."""
+    folder = find_run(name)
+    if not (folder / "record.json").is_file():
+        remedy = "let it finish first: run its stadlib train again"
+        raise InputError(f"{folder}: no finished run (no record.json); {remedy}")
+    return read_record(folder / "record.json")
+
+
 def open_run(record: Record, split: str = "val") -> Run:
     """Open the run of a record, with its dataset and its files."""
     from stadlib.training import stages  # noqa: PLC0415  (torch)
@@ -181,7 +184,8 @@ def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution 
     origin |= {"precision": "bfloat16" if opened.half else "float32"} | opened.inputs
     origin |= {"threshold": opened.threshold} if experiment.detected else {}
     origin |= _hashes(opened, "val")
-    bare = make_record(experiment, {}, origin, folder)
+    content = experiment.to_dict()
+    bare = Record(content, experiment.digest, experiment.scale, {}, origin, folder)
     record = _measured(bare, metrics, started, folder / "record.json")
     processes.barrier()
     return record
@@ -293,7 +297,6 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
     Another split than ``val`` needs :func:`score_split` of every member first, and gives None where
     that does.
     """
-    from stadlib.data.layout import SOURCES  # noqa: PLC0415
     from stadlib.evaluation import ensembles  # noqa: PLC0415  (polars)
     from stadlib.training import predictions, pretraining  # noqa: PLC0415  (torch)
 
@@ -306,9 +309,7 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
     if path.is_file():
         return read_record(path)
     layout, averages = pretraining.prepare_data(members[0], Progress, split), {}
-    for source in SOURCES:
-        if not any(f(source, split).is_file() for f in (layout.annotations, layout.video_list)):
-            continue
+    for source in layout.sources(split, listed=True):
         folders = map(run_folder, members)
         files = [predictions.detection_file(of, source, split) for of in folders]
         if absent := [file for file in files if not file.is_file()]:
@@ -354,8 +355,8 @@ def class_counts(record: Record) -> pd.DataFrame:
 
     layout = open_run(record).layout
     labels = layout.label_map()
-    counts = pd.DataFrame(index=pd.Index(labels.ids, name="action_id"))
-    counts["name"] = [labels.name(action) for action in labels.ids]
+    index = pd.Index(labels.ids, name="action_id")
+    counts = pd.DataFrame({"name": list(labels.names.values())}, index=index)
     for source in stages.SOURCES:
         keyframes = stages.annotated(layout, [source], "train")
         counts[source] = sum(keyframe.actions.sum(axis=0) for keyframe in keyframes)

@@ -1,13 +1,23 @@
-"""What a reader of a figure sees: its texts, in their places."""
+"""What a reader of a figure sees: its texts, in their places; and records to draw."""
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.text import Text
 
+from stadlib.recipes.experiment import Experiment
 from stadlib.report.style import NotebookFigure
+from stadlib.study import Record
+
+
+def make_record(experiment: Experiment, metrics: dict, provenance: dict, folder: Path) -> Record:
+    """A record that equals what will be read from its JSON."""
+    content, metrics = json.loads(json.dumps([experiment.to_dict(), metrics]))
+    return Record(content, experiment.digest, experiment.scale, metrics, provenance, folder)
 
 
 def texts(figure: NotebookFigure) -> list[Text]:

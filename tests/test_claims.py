@@ -6,19 +6,20 @@ import io
 import shutil
 from dataclasses import replace
 from itertools import chain
-from math import isnan, nan, sqrt
+from math import isnan, sqrt
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reading import make_record
 
 from stadlib import base, recipes
 from stadlib.recipes.experiment import Experiment
 from stadlib.report import claims, scores, tables
-from stadlib.report.claims import REPRODUCED, Claim, Measured, Place, holm, p_value, verdict
-from stadlib.study import Record, make_record, write_record
+from stadlib.report.claims import REPRODUCED, Claim, holm, p_value, verdict
+from stadlib.study import Record, write_record
 
 HEADS = {"linear": 0.0, "s-only": 0.05, "t-only": 0.05}
 
@@ -52,15 +53,14 @@ def reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
-def found(text: str) -> list[Measured]:
-    (places,) = [places for places in claims.measured() if places[0].claim.text == text]
+def found(text: str) -> list[Claim]:
+    (places,) = [places for places in claims.measured() if places[0].text == text]
     return places
 
 
-def one(kind: str, *values: float) -> Measured:
-    place = Place(where="here", plus=("a",), minus=("b",))
-    claim = Claim(table="Table 1", text="so", kind=kind, places=(place,))
-    return Measured(claim, place, nan, values, (), base=33.0)
+def one(kind: str, *values: float) -> Claim:
+    words = {"table": "Table 1", "text": "so", "where": "here", "plus": ("a",), "minus": ("b",)}
+    return Claim(**words, kind=kind, values=values, base=33.0)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_holm_corrects_as_by_hand():
     ],
 )
 def test_places_are_told_in_words(measured, text, reason):
-    assert measured.text == text
+    assert measured.mini == text
     assert reason in measured.reason
     assert (measured.verdict == REPRODUCED) == (measured.reason == "") == (reason == "")
 
@@ -127,16 +127,16 @@ def test_every_row_and_measure_has_a_name():
     rows, points = claims.committed(), claims.printed()
     known = {row for row, _ in points} | set(rows)
     everything = claims.read_claims()
-    for claim in everything:
-        for place in claim.places:
-            assert {*place.plus, *place.minus} <= known, claim.text
-        named = {place.where: "x" for place in claim.places}
-        assert "{" not in claim.because.format(**named)
-    assert len({claim.text for claim in everything}) == len(everything)
+    for places in everything:
+        for place in places:
+            assert {*place.plus, *place.minus} <= known, place.text
+        named = {place.where: "x" for place in places}
+        assert "{" not in places[0].because.format(**named)
+    assert len({places[0].text for places in everything}) == len(everything)
 
 
 def test_the_papers_numbers_are_those_of_its_tables():
-    paper = {(m.claim.text, m.place.where): m.paper for m in chain(*claims.measured())}
+    paper = {(m.text, m.where): m.paper for m in chain(*claims.measured())}
     for text, where, expected in (
         ("S-only is above the linear head", "SlowFast-152, K700", 36.92 - 36.26),
         ("T-only and S-only are level", "ir-CSN-152, K700", 36.98 - 37.16),
@@ -228,7 +228,7 @@ def test_ledger_tells_what_is_not_shown():
 
 def test_every_place_is_a_line_of_the_csv(reference):
     table = pd.read_csv(io.StringIO(claims.csv()))
-    assert len(table) == sum(len(claim.places) for claim in claims.read_claims())
+    assert len(table) == sum(map(len, claims.read_claims()))
     assert REPRODUCED in set(table["verdict"]) and f"**{REPRODUCED}**" in claims.markdown()
 
 

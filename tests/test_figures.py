@@ -95,7 +95,7 @@ def test_every_class_has_a_bar_a_head_and_an_interval():
 
 
 def test_gain_against_frequency_names_every_class_once():
-    table = scores.paired_difference(RECORDS, "t-only", by="class")
+    table = scores.gain_of_pairs(scores.paired_by_seed(RECORDS[:4], RECORDS[4:]), "class")
     figure = figures.gain_by_frequency(table, COUNTS)
     require_readable(figure)
     (axes,) = figure.axes
@@ -114,7 +114,7 @@ def test_one_seed_has_no_interval():
     require_readable(figure)
     for (low, _), (high, _) in figure.axes[0].collections[0].get_segments():
         assert low == high
-    table = scores.paired_difference([RECORDS[0], RECORDS[4]], "t-only", by="class")
+    table = scores.gain_of_pairs([(0, RECORDS[0], RECORDS[4])], "class")
     assert table["low"].isna().all()
     figure = figures.gain_by_frequency(table, {80: 10, 12: 4000})
     require_readable(figure)

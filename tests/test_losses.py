@@ -55,7 +55,7 @@ def test_an_experiments_word_names_avas_poses():
     labels = LabelMap(AVA_ACTIONS)
     assert build.action_loss(Experiment(), labels).poses == []
     columns = build.action_loss(Experiment(loss="pose-softmax"), labels).poses
-    names = [labels.name(labels.ids[column]) for column in columns]
+    names = [labels.names[labels.ids[column]] for column in columns]
     assert {"stand", "sit", "walk"} <= {
         *names
     } and "talk to (e.g., self, a person, a group)" not in names

@@ -12,6 +12,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
+from reading import make_record
 
 from stadlib import cli, options, run_commands, study
 from stadlib.base import runs_dir
@@ -56,7 +57,7 @@ def test_a_command_is_understood(command, monkeypatch, tmp_path):
         def run(row: Experiment, **options):
             rows.append(row)
             metrics = {key: {"mAP": 0.5} for key in ("ava", "kinetics", "ava+kinetics")}
-            return study.make_record(row, metrics, {}, study.run_folder(row))
+            return make_record(row, metrics, {}, study.run_folder(row))
 
         monkeypatch.setattr(study, "run", run)
         monkeypatch.chdir(tmp_path)  # where a backbone of one's own lies

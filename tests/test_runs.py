@@ -11,17 +11,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from reading import require_readable, words
+from reading import make_record, require_readable, words
 
 from stadlib import recipes, study
 from stadlib.base import InputError
 from stadlib.cli import main
-from stadlib.data import video
+from stadlib.data import clips
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import AVA_ACTIONS, LabelMap
 from stadlib.recipes.experiment import Detections, Experiment
 from stadlib.report import frames, runs
-from stadlib.study import Record, make_record, write_record
+from stadlib.study import Record, write_record
 from stadlib.training import predictions, stages
 
 LABELS = LabelMap({action: AVA_ACTIONS[action] for action in (12, 79, 80)})
@@ -49,7 +49,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
         return torch.full((1, 3, 8, 12), int(times[0]), dtype=torch.uint8)
 
     monkeypatch.setattr(stages, "annotated", annotated)
-    monkeypatch.setattr(video, "read_frames", read_frames)
+    monkeypatch.setattr(clips, "read_frames", read_frames)
     monkeypatch.setattr(predictions, "scored_keyframes", lambda run: run.scored)
     layout = SimpleNamespace(
         label_map=lambda: LABELS,

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from reading import make_record
 
 from stadlib import base, recipes, study
 from stadlib.base import ConfigError, InputError
@@ -19,7 +20,7 @@ from stadlib.recipes.experiment import Experiment
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS
 from stadlib.report import readme, scores, tables
 from stadlib.report.scores import interval
-from stadlib.study import Record, make_record
+from stadlib.study import Record
 
 T95 = 4.3027  # two degrees of freedom
 HEADS = {"linear": 0.0, "s-only": 0.04, "t-only": 0.05}

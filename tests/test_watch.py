@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from reading import make_record
 
 from stadlib import recipes
-from stadlib.base import InputError, stage_dir
+from stadlib.base import InputError, stage_dir, whole_lines
 from stadlib.cli import main
-from stadlib.run_commands import read_log, status
-from stadlib.study import find_run, make_record, write_record
+from stadlib.run_commands import status
+from stadlib.study import find_run, write_record
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +81,7 @@ def test_speed_is_that_of_the_process_that_runs_now(runs):
             line = {"iteration": iteration, "seconds": second, "loss": 1, "lr": 1}
             file.write(json.dumps(line | {"iterations": 400}) + "\n")
         file.write('{"iteration": 103, "lo')  # being written
-    assert len(read_log(stage / "log.jsonl")) == 103
+    assert len([*whole_lines(stage / "log.jsonl")]) == 103
     assert ", 2 iterations/s" in status(folder)[1] and ", 0:02:28 left" in status(folder)[1]
     (stage / "log.jsonl").write_text("")
     assert status(folder)[1] == "stage 1 of 2: begun, nothing logged yet"

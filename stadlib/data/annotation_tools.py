@@ -264,14 +264,19 @@ def write_dataset(out: Path, label_map: LabelMap, table: pd.DataFrame,
         write_label_map(layout.annotation_folder / LABEL_MAP_FILE, label_map)
         for split, videos in splits.items():
             if videos:
-                members = table["video"].isin([video.name for video in videos])
-                _write_split(layout, split, table[members], videos, copy)
+                names = [video.name for video in videos]
+                _write_split(layout, split, table[table["video"].isin(names)])
+                text = "".join(f"{name}\n" for name in names)
+                layout.video_list("ava", split).write_text(text, encoding="utf-8")
+            for video in videos:
+                path = folder / "videos" / "ava" / (video.name + video.path.suffix.lower())
+                try:
+                    (shutil.copyfile if copy else os.symlink)(video.path, path)
+                except OSError:  # no links on this system
+                    shutil.copyfile(video.path, path)
 
 
-def _write_split(layout: AvaLayout, split: str, table: pd.DataFrame,
-                 videos: Sequence[AnnotatedVideo], copy: bool) -> None:  # fmt: skip
-    names = "".join(f"{video.name}\n" for video in videos)
-    layout.video_list("ava", split).write_text(names, encoding="utf-8")
+def _write_split(layout: AvaLayout, split: str, table: pd.DataFrame) -> None:
     labelled, columns = table.dropna(subset="id").astype({"id": int}), ["video", "timestamp"]
     excluded = table.loc[table["actions"] == UNDECIDED, columns].drop_duplicates()
     labelled = labelled[[*columns, *BOX, "id", "person"]].drop_duplicates()
@@ -282,9 +287,3 @@ def _write_split(layout: AvaLayout, split: str, table: pd.DataFrame,
     excluded.to_csv(layout.excluded_file("ava", split), **options)
     boxes = table.dropna(subset="x1").assign(score=1.0)[list(BOX_COLUMNS)].drop_duplicates()
     write_person_boxes(boxes, layout.person_boxes("ground-truth", "ava", split))
-    for video in videos:
-        path = layout.root / "videos" / "ava" / (video.name + video.path.suffix.lower())
-        try:
-            (shutil.copyfile if copy else os.symlink)(video.path, path)
-        except OSError:  # no links on this system
-            shutil.copyfile(video.path, path)

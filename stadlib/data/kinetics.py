@@ -27,7 +27,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from stadlib.base import InputError, written_whole
+from stadlib.base import InputError, whole_lines, written_whole
 from stadlib.data.clips import Sampling
 from stadlib.data.layout import VIDEO_SUFFIXES
 from stadlib.data.transforms import HSVJitter
@@ -145,8 +145,7 @@ class Unreadable(NamedTuple):
 
     def names(self) -> list[str]:
         """Every file once."""
-        lines = self.path.read_text("utf-8").splitlines() if self.path.is_file() else []
-        return sorted({line.split("\t")[0] for line in lines})
+        return sorted({line.split("\t")[0] for line in whole_lines(self.path)})
 
 
 def clip_frames(path: Path, sampling: Sampling, place: float) -> torch.Tensor:

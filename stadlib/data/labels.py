@@ -35,26 +35,21 @@ def group(action_id: int) -> Literal["pose", "object", "person"]:
 class LabelMap:
     """Which actions exist, and in which column of an action array each of them stands."""
 
-    names: dict[int, str]  # by id, such as {12: "stand"}
+    names: dict[int, str]  # by id, such as {12: "stand"}; it is sorted
     path: str = field(default="", compare=False)  # of its file
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", dict(sorted(self.names.items())))
 
     @cached_property
     def ids(self) -> tuple[int, ...]:
         """Ids in ascending order: the column order of every action array."""
-        return tuple(sorted(self.names))
+        return tuple(self.names)
 
     @property
     def num_actions(self) -> int:
         """Columns of every action array."""
         return len(self.names)
-
-    def column(self, action_id: int) -> int:
-        """Column of an action in every action array."""
-        return self.ids.index(action_id)
-
-    def name(self, action_id: int) -> str:
-        """The action's name; KeyError where the map lacks the id."""
-        return self.names[action_id]
 
     @cached_property
     def is_avas(self) -> bool:
@@ -91,7 +86,7 @@ def read_label_map(path: str | Path) -> LabelMap:
 
 def write_label_map(path: str | Path, label_map: LabelMap) -> None:
     """Write a label map in the ``item { name id }`` form of AVA's 60-class file."""
-    blocks = [f'item {{\n  name: "{label_map.name(i)}"\n  id: {i}\n}}\n' for i in label_map.ids]
+    blocks = [f'item {{\n  name: "{name}"\n  id: {i}\n}}\n' for i, name in label_map.names.items()]
     Path(path).write_text("".join(blocks), encoding="utf-8")
 
 

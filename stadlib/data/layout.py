@@ -59,6 +59,14 @@ class AvaLayout:
         """The file of excluded timestamps, whether it exists or not."""
         return self._file(source, split, ".csv", "excluded_timestamps_")
 
+    def sources(self, split: str, *, listed: bool = False) -> list[str]:
+        """The sources with annotations of a split: data of one's own may lack Kinetics.
+
+        With ``listed`` a list of videos is enough, which is all that AVA's test split has.
+        """
+        suffixes = (".csv", ".txt") if listed else (".csv",)
+        return [s for s in SOURCES if any(self._file(s, split, x).is_file() for x in suffixes)]
+
     def _file(self, source: str, split: str, suffix: str, kind: str = "") -> Path:
         stem = f"{_known(source, SOURCES)}_{_known(split, SPLITS)}_{kind}{VERSIONS[source]}"
         return self.annotation_folder / (stem + suffix)

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from stadlib.base import InputError, Report
+from stadlib.base import InputError, Report, some
 from stadlib.data.annotation_tools import AnnotatedVideo, write_dataset
 from stadlib.data.boxes import read_pickle
 from stadlib.data.labels import LabelMap
@@ -177,8 +177,7 @@ def prepare(name: str, root: Path, out: Path, *, every: int = 1, fold: int = 1,
         for video in videos
     }
     if missing := [video for video, place in places.items() if place is None]:
-        names = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
-        text = f"{len(missing)} of {len(places)} videos are missing: {names}"
+        text = f"{len(missing)} of {len(places)} videos are missing: {some(missing)}"
         raise InputError(f"{root}: {text}; fetch them from the above")
     names = dict(enumerate(annotations.labels, 1))
     names = {i: label for i, label in names.items() if label not in published.left_out}
@@ -192,8 +191,11 @@ def prepare(name: str, root: Path, out: Path, *, every: int = 1, fold: int = 1,
             splits[split].append(shown)
             rows = _rows(shown, annotations, video, every)
             tables.append(rows.assign(id=rows["label"].where(rows["label"].isin(names))))
-            if split == "val":
-                tables.append(_without_label(shown, tables[-1], every))
+            if split == "val":  # its keyframes that no box with an id is in, without a box
+                labelled = tables[-1].loc[tables[-1]["id"].notna(), "timestamp"]
+                seconds = np.setdiff1d(shown.info.seconds[::every], labelled)
+                empty = {"video": shown.name, "timestamp": seconds, "person": -1}
+                tables.append(pd.DataFrame(empty))
             if len(shown.info.pts) != annotations.frames[video]:
                 other.append(shown.name)
             progress(len(opened), len(places), "videos")
@@ -221,13 +223,6 @@ def _rows(shown: AnnotatedVideo, annotations: Annotations, video: str, every: in
     columns = [*BOX, "timestamp", "person", "label"]
     rows = pd.concat(parts) if parts else pd.DataFrame(columns=columns, dtype=float)
     return rows.assign(video=shown.name).astype({"person": int})
-
-
-def _without_label(shown: AnnotatedVideo, rows: pd.DataFrame, every: int) -> pd.DataFrame:
-    """A video's keyframes that no box with an id is in, as rows without a box."""
-    labelled = rows.loc[rows["id"].notna(), "timestamp"]
-    seconds = np.setdiff1d(shown.info.seconds[::every], labelled)
-    return pd.DataFrame({"video": shown.name, "timestamp": seconds, "person": -1})
 
 
 def _as_file(place: Path, root: Path, rate: int) -> Path:

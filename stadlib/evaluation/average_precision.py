@@ -13,7 +13,7 @@ from math import isnan, nan
 
 import numpy as np
 
-from stadlib.data.labels import LabelMap, group
+from stadlib.data.labels import LabelMap
 from stadlib.data.rows import Rows
 from stadlib.evaluation.matching import Matches, match
 
@@ -31,14 +31,6 @@ class Result:
         """Return ``{"mAP": 0.41, "AP": {"12": 0.87}}``, the form a record holds."""
         mean = None if isnan(self.mAP) else self.mAP
         return {"mAP": mean, "AP": {str(action): ap for action, ap in self.AP.items()}}
-
-    def by_group(self) -> dict[str, float]:
-        """The mean AP of each of AVA's groups (pose, object, person) that has ground truth."""
-        parts: dict[str, list[float]] = {}
-        for action, ap in self.AP.items():
-            if ap is not None:
-                parts.setdefault(group(action), []).append(ap)
-        return {name: float(np.mean(values)) for name, values in parts.items()}
 
 
 def frame_map(

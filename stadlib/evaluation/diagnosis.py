@@ -69,7 +69,7 @@ def diagnose(
         confused = actions[truth[fits & np.isin(box, first[~hits[first]])]].tolist()
         same = label_map.group(action)
         alike = Counter(other for other in confused if label_map.group(other) == same)
-        instead = label_map.name(alike.most_common(1)[0][0]) if alike else ""
+        instead = label_map.names[alike.most_common(1)[0][0]] if alike else ""
         rows[action] = gains | {"instead": instead}
     table = pd.DataFrame(list(rows.values()), columns=["AP", *KINDS, "instead"])
     return table.set_index(pd.Index(rows, name="action_id", dtype=np.int64))

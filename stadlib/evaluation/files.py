@@ -11,7 +11,7 @@ import pandas as pd
 from stadlib.base import ConfigError, InputError
 from stadlib.data import rows
 from stadlib.data.boxes import read_person_boxes
-from stadlib.data.labels import LabelMap, read_label_map
+from stadlib.data.labels import LabelMap, group, read_label_map
 from stadlib.evaluation import average_precision, diagnosis, matching, persons, tubes
 
 LONG = 20_000_000  # bytes of files that take seconds to read
@@ -71,20 +71,12 @@ def measure(
     other = matching.match(truth, compare, label_map, protocol, **options) if compare else None
     if other is not None:
         report["difference"] = {"mAP": report["mAP"] - average_precision.result(other).mAP}
-    if num_resamples:
-        _bound(report, matches, other, num_resamples, progress)
+    intervals = {"interval": None} | ({"difference": other} if compare else {})
+    for name, minus in intervals.items() if num_resamples else ():
+        draws = {"num_resamples": num_resamples, "progress": progress(f"bootstrap the {name}")}
+        numbers = average_precision.bootstrap(matches, minus, **draws)
+        report[name] = dict(zip(("mAP", "low", "high"), numbers, strict=True))
     return report
-
-
-def _bound(report: dict, matches, other, num_resamples: int, progress: Callable) -> None:
-    """Add the interval of mAP over videos, and that of the difference if there are ``other``s."""
-    draws = {"num_resamples": num_resamples, "progress": progress("bootstrap")}
-    numbers = average_precision.bootstrap(matches, **draws)
-    report["interval"] = dict(zip(("mAP", "low", "high"), numbers, strict=True))
-    if other is not None:
-        draws["progress"] = progress("bootstrap the difference")
-        _, low, high = average_precision.bootstrap(matches, other, **draws)
-        report["difference"] |= {"low": low, "high": high}
 
 
 def _ordered(path: Path) -> pd.DataFrame:
@@ -110,9 +102,10 @@ def _elsewhere(truth: pd.DataFrame, found: pd.DataFrame) -> str:
 
 def _measured(matches: matching.Matches, label_map: LabelMap, truth: Sequence[Path]) -> dict:
     result = average_precision.result(matches)
+    aps = pd.Series(result.AP, dtype=float).dropna()
     report = result.to_json() | {
-        "names": {str(action): label_map.name(action) for action in label_map.ids},
-        "groups": result.by_group() if label_map.is_avas else {},
+        "names": {str(action): name for action, name in label_map.names.items()},
+        "groups": aps.groupby(group, sort=False).mean().to_dict() if label_map.is_avas else {},
         "counts": {
             "detections": len(matches.scores),
             "right": int(matches.hits.sum()),

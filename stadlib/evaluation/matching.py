@@ -152,15 +152,14 @@ def _selected(
 ) -> Boxes:
     """The rows whose class is evaluated and whose keyframe counts."""
     actions = rows["action_id"].to_numpy(np.int32)
-    ids = np.array(sorted(label_map.ids))
-    columns = np.array([label_map.column(action) for action in ids.tolist()], dtype=np.int16)
-    place = np.minimum(np.searchsorted(ids, actions), len(ids) - 1)
-    kept = np.flatnonzero((ids[place] == actions) & counts_K[key])
+    ids = np.array(label_map.ids)
+    column = np.minimum(np.searchsorted(ids, actions), len(ids) - 1).astype(np.int16)
+    kept = np.flatnonzero((ids[column] == actions) & counts_K[key])
     corners = np.empty((len(kept), 4))
     for number, name in enumerate(BOX):
         corners[:, number] = rows[name].to_numpy(np.float64)[kept]
     score = rows["score"].to_numpy(np.float64)[kept]
-    named = (key[kept], columns[place[kept]], video[kept], actions[kept])
+    named = (key[kept], column[kept], video[kept], actions[kept])
     return Boxes(*named, score, corners, kept.astype(np.int32))
 
 
@@ -355,8 +354,11 @@ def pairs(group_D: np.ndarray, truth_group_G: np.ndarray) -> tuple[np.ndarray, n
 
 
 def overlaps(boxes_R4: np.ndarray, others_R4: np.ndarray) -> np.ndarray:
-    """IoU of pairs, (R,), in float64; the union is (a1 + a2) - inter."""
-    (x1, y1, x2, y2), (u1, v1, u2, v2) = boxes_R4.T, others_R4.T
+    """IoU of pairs, (R,), in float64; the union is (a1 + a2) - inter.
+
+    Of boxes (N, 1, 4) and (G, 4) it is that of each with each, (N, G).
+    """
+    (x1, y1, x2, y2), (u1, v1, u2, v2) = (np.moveaxis(x, -1, 0) for x in (boxes_R4, others_R4))
     width = np.maximum(0.0, np.minimum(x2, u2) - np.maximum(x1, u1))
     height = np.maximum(0.0, np.minimum(y2, v2) - np.maximum(y1, v1))
     inter = width * height

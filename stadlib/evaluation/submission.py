@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from stadlib.base import InputError
+from stadlib.base import InputError, some
 from stadlib.data import rows as csv_rows
 from stadlib.data.labels import LabelMap, read_label_map
 from stadlib.data.layout import AVA_SECONDS, SOURCES, AvaLayout
@@ -173,8 +173,7 @@ def validate_submission(
         if left and len(left) == len(split.wanted):
             missing.append(f"{path}: all {text}; the file is of both sources, add its detections")
         elif left:
-            names = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-            notes.append(f"{path}: {text}: {names}")
+            notes.append(f"{path}: {text}: {some(left)}")
     return [*problems.lines(), *missing], notes
 
 

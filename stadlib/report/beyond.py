@@ -9,16 +9,10 @@ import pandas as pd
 from stadlib.base import InputError, check_word, published_dir
 from stadlib.recipes import beyond
 from stadlib.recipes.experiment import ALWAYS_FROZEN, INPUTS, choices
-from stadlib.report.scores import (
-    NOT_RUN,
-    difference_text,
-    gain_of_pairs,
-    interval,
-    of_experiment,
-    paired_by_seed,
-    percent,
-)
+from stadlib.report import scores
 from stadlib.study import Record, read_records, refuse_unknown
+
+JOINT = "ava+kinetics"
 
 
 def backbones() -> pd.DataFrame:
@@ -66,13 +60,10 @@ def rows(runs: Iterable[Record] = ()) -> pd.DataFrame:
     known, own, table = committed(), {run.digest: run for run in runs}, {}
     for name, row in beyond().items():
         backbone, head, start = name.split(", ")
-        records = of_experiment(row, known)
-        scores = [percent(record.metrics["ava+kinetics"]["mAP"]) for record in records]
-        mean, half = interval(scores)
-        text = f"{mean:.2f}" + f" ± {half:.2f}" * (len(scores) > 1) if scores else NOT_RUN
-        line = {"reference": text, "seeds": len(scores)}
+        records = scores.of_experiment(row, known)
+        line = {"reference": scores.mean_text(records, JOINT), "seeds": len(records)}
         run = own.get(row.digest)
-        line["this run"] = f"{percent(run.metrics['ava+kinetics']['mAP']):.2f}" if run else ""
+        line["this run"] = scores.mean_text([run], JOINT) if run else ""
         table[backbone, start, head] = line
     return pd.DataFrame(table).T.rename_axis(["backbone", "start", "head"])
 
@@ -83,10 +74,11 @@ def gains() -> pd.DataFrame:
     for name, row in rows.items():
         backbone, head, start = name.split(", ")
         if head != "linear":
-            plain = of_experiment(rows[f"{backbone}, linear, {start}"], known)
-            gain = gain_of_pairs(paired_by_seed(of_experiment(row, known), plain)).loc["A+K"]
-            text = difference_text(*gain[["gain", "low", "high"]]) if gain["seeds"] else NOT_RUN
-            table[backbone, start, head] = {"gain": text, "seeds": int(gain["seeds"])}
+            pair = (row, rows[f"{backbone}, linear, {start}"])
+            pairs = scores.paired_by_seed(*(scores.of_experiment(one, known) for one in pair))
+            *gain, seeds = scores.gain_of_pairs(pairs).loc["A+K"]
+            text = scores.difference_text(*gain)
+            table[backbone, start, head] = {"gain": text, "seeds": int(seeds)}
     return pd.DataFrame(table).T.rename_axis(["backbone", "start", "head"])
 
 

@@ -30,7 +30,7 @@ from stadlib import recipes
 from stadlib.base import published_dir
 from stadlib.data.labels import AVA_ACTIONS
 from stadlib.report import scores, tables
-from stadlib.report.scores import NOT_RUN, SOURCES, interval, percent
+from stadlib.report.scores import SOURCES, interval
 from stadlib.study import Record, read_records
 
 MARGIN = 0.03  # as a share of the mAP that is compared with
@@ -48,38 +48,6 @@ SHORT = {  # the paper's short words in Table 3, where ours differ
     "work on computer": "work on a computer",
 }
 ACTIONS = {name: action for action, name in AVA_ACTIONS.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """One place where a claim can be seen: the points of ``plus`` minus those of ``minus``."""
-
-    where: str
-    plus: Sequence[str]
-    minus: Sequence[str] = ()
-    measure: str = "ava+kinetics"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A sentence of the paper, and where it can be seen; ``claims.toml`` explains the fields."""
-
-    table: str
-    text: str
-    kind: str
-    places: tuple[Place, ...]
-    primary: bool = False
-    words: str = ""
-    because: str = ""
-
-
-def read_claims() -> list[Claim]:
-    """The claims, in the paper's order."""
-    content = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    return [
-        Claim(**{**claim, "places": tuple(Place(**place) for place in claim["places"])})
-        for claim in content["claim"]
-    ]
 
 
 def p_value(values: Sequence[float]) -> float:
@@ -115,34 +83,35 @@ def verdict(kind: str, values: Sequence[float], p: float, margin: float = nan) -
     return CONTRADICTED if mean + half < least or mean - half > most else NOT_REPRODUCED
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A claim at one place, with its numbers."""
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A sentence of the paper at one place where it can be seen, and what was measured there.
 
-    claim: Claim
-    place: Place
-    paper: float  # the paper's difference in points; NaN where it prints none
-    values: tuple[float, ...]  # ours, one a seed
-    missing: tuple[str, ...]  # rows of the comparison for which no record has the measure
+    Differences are the points of ``plus`` minus those of ``minus``; ``claims.toml`` explains them.
+    """
+
+    table: str
+    text: str
+    kind: str
+    where: str
+    plus: Sequence[str]
+    minus: Sequence[str] = ()
+    measure: str = "ava+kinetics"
+    primary: bool = False  # whether it is the contrast of a primary claim; others are exploratory
+    words: str = ""
+    because: str = ""
+    paper: float = nan  # the paper's difference in points; NaN where it prints none
+    values: tuple[float, ...] = ()  # ours, one a seed
+    missing: tuple[str, ...] = ()  # rows of the comparison for which no record has the measure
     base: float = nan  # our mean of what is compared with
     paper_base: float = nan
     p: float | None = None  # corrected for the other primary claims; None: of this one alone
-
-    @property
-    def where(self) -> str:
-        """The place, with its table."""
-        return f"{self.claim.table}: {self.place.where}"
 
     @property
     def bounds(self) -> tuple[float, float, float]:
         """Mean, low and high of ours; NaN without an interval."""
         mean, half = interval(self.values)
         return mean, mean - half, mean + half
-
-    @property
-    def primary(self) -> bool:
-        """Whether it is the contrast of a primary claim; its other places are exploratory."""
-        return self.claim.primary and self.place == self.claim.places[0]
 
     @property
     def left(self) -> int:
@@ -152,12 +121,12 @@ class Measured:
     @property
     def verdict(self) -> str:
         """One of :data:`VERDICTS`."""
-        if self.claim.kind in ("height", "elsewhere"):
+        if self.kind in ("height", "elsewhere"):
             return ELSEWHERE
         if self.left:
             return UNDECIDED
         p = p_value(self.values) if self.p is None else self.p
-        return verdict(self.claim.kind, self.values, p, MARGIN * self.base)
+        return verdict(self.kind, self.values, p, MARGIN * self.base)
 
     @property
     def share(self) -> str:
@@ -170,14 +139,14 @@ class Measured:
         return f"{ours} (paper: {theirs})"
 
     @property
-    def text(self) -> str:
+    def mini(self) -> str:
         """Ours, as :func:`.scores.difference_text` has it."""
-        return scores.difference_text(*self.bounds) if self.values else NOT_RUN
+        return scores.difference_text(*self.bounds)
 
     @property
     def reason(self) -> str:
         """Why this place does not show the claim, in a sentence; empty where it does."""
-        mean, count, kind = self.bounds[0], len(self.values), self.claim.kind
+        mean, count, kind = self.bounds[0], len(self.values), self.kind
         if self.verdict == REPRODUCED:
             return ""
         if kind == "height":
@@ -251,11 +220,8 @@ def by_seed(
     """
     values = defaultdict(list)
     for record in records:
-        if measure in SOURCES:
-            value = percent(record.metrics[measure]["mAP"])
-        elif " AP@" in measure:
-            source, name = measure.split(" ")
-            value = percent(record.metrics[source][name])
+        if measure in SOURCES or " AP@" in measure:
+            (value,) = scores.values_of([record], *measure.split(" "))
         elif measure in ACTIONS:
             value = scores.by_class(record.metrics, "ava").get(ACTIONS[measure])
         else:
@@ -267,7 +233,18 @@ def by_seed(
     return {seed: fmean(those) for seed, those in values.items()}
 
 
-def measured() -> list[list[Measured]]:
+def read_claims() -> list[list[Claim]]:
+    """The claims in the paper's order, each at all its places, the contrast first."""
+    content = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    claims = []
+    for claim in content["claim"]:
+        places, primary = claim.pop("places"), claim.pop("primary", False)
+        first, *others = (Claim(**claim, **place) for place in places)
+        claims.append([replace(first, primary=primary), *others])
+    return claims
+
+
+def measured() -> list[list[Claim]]:
     """Measure every place of every claim on the committed records, by claim.
 
     On the test split, where all rows of a comparison have been scored there, else on validation.
@@ -275,9 +252,9 @@ def measured() -> list[list[Measured]]:
     points, records, counts = printed(), committed(), tables.reference_counts()
     tests = {r.digest: r for r in read_records(published_dir("reference") / "test")}
     measurements = []
-    for claim in read_claims():
+    for places in read_claims():
         measurements.append([])
-        for place in claim.places:
+        for place in places:
             signs = [(1, row) for row in place.plus] + [(-1, row) for row in place.minus]
             rows = {row: records.get(row, []) for _, row in signs}
             found = {row: [tests[r.digest] for r in rows[row] if r.digest in tests] for row in rows}
@@ -285,21 +262,26 @@ def measured() -> list[list[Measured]]:
                 rows = found
             ours = {row: by_seed(of, place.measure, counts) for row, of in rows.items()}
             first = next(iter(place.minus), place.plus[0])
-            bases = fmean([*ours[first].values()] or [nan]), points.get((first, place.measure), nan)
             seeds = sorted(set.intersection(*map(set, ours.values())))
-            paper = sum(sign * points.get((row, place.measure), nan) for sign, row in signs)
-            values = tuple(sum(sign * ours[row][seed] for sign, row in signs) for seed in seeds)
-            missing = tuple(row for row, values_of_row in ours.items() if not values_of_row)
-            measurements[-1].append(Measured(claim, place, paper, values, missing, *bases))
+            measurements[-1].append(
+                replace(
+                    place,
+                    paper=sum(sign * points.get((row, place.measure), nan) for sign, row in signs),
+                    values=tuple(
+                        sum(sign * ours[row][seed] for sign, row in signs) for seed in seeds
+                    ),
+                    missing=tuple(row for row, by_row in ours.items() if not by_row),
+                    base=fmean([*ours[first].values()] or [nan]),
+                    paper_base=points.get((first, place.measure), nan),
+                )
+            )
     tested = {
-        lead.claim.text: p_value(lead.values)
+        lead.text: p_value(lead.values)
         for lead, *_ in measurements
-        if lead.primary and lead.claim.kind in ("above", "below") and not lead.left
+        if lead.primary and lead.kind in ("above", "below") and not lead.left
     }
     corrected = holm(tested)
-    return [
-        [replace(lead, p=corrected.get(lead.claim.text)), *others] for lead, *others in measurements
-    ]
+    return [[replace(lead, p=corrected.get(lead.text)), *others] for lead, *others in measurements]
 
 
 class Ledger(pd.DataFrame):
@@ -310,29 +292,29 @@ class Ledger(pd.DataFrame):
             return super()._repr_html_()
 
 
-def ledger(measurements: list[list[Measured]] | None = None) -> Ledger:
+def ledger(measurements: list[list[Claim]] | None = None) -> Ledger:
     """The ledger as text, one claim a row; ``notes`` say why it is not shown, and other places'."""
     rows = {}
     for lead, *others in measured() if measurements is None else measurements:
         notes = []
         if why := lead.reason:
-            if lead.values and lead.claim.because:
-                texts = {one.place.where: one.text for one in others}
-                why += "; " + lead.claim.because.format(**texts)
+            if lead.values and lead.because:
+                texts = {one.where: one.mini for one in others}
+                why += "; " + lead.because.format(**texts)
             notes.append(f"{why[0].upper()}{why[1:]}.")
         for word in VERDICTS:
             names = [
-                one.place.where + (f" {one.bounds[0]:+.2f}" if one.values else "")
+                one.where + (f" {one.bounds[0]:+.2f}" if one.values else "")
                 for one in others
                 if one.verdict == word
             ]
             notes += [f"Elsewhere {word}: {'; '.join(names)}."] if names else []
-        sign = "" if lead.claim.kind == "height" else "+"
+        sign = "" if lead.kind == "height" else "+"
         paper = "-" if isnan(lead.paper) else f"{lead.paper:{sign}.2f}"
-        rows[lead.claim.text] = {
-            "where": lead.where,
-            "paper": paper + (f" (“{lead.claim.words}”)" if lead.claim.words else ""),
-            "mini": lead.text,
+        rows[lead.text] = {
+            "where": f"{lead.table}: {lead.where}",
+            "paper": paper + (f" (“{lead.words}”)" if lead.words else ""),
+            "mini": lead.mini,
             "share": lead.share,
             "seeds": len(lead.values),
             "verdict": lead.verdict + f" ({lead.left} more)" * (lead.verdict == UNDECIDED),
@@ -341,7 +323,7 @@ def ledger(measurements: list[list[Measured]] | None = None) -> Ledger:
     return Ledger(pd.DataFrame.from_dict(rows, orient="index").rename_axis(columns="claim"))
 
 
-def markdown(measurements: list[list[Measured]] | None = None) -> str:
+def markdown(measurements: list[list[Claim]] | None = None) -> str:
     """The ledger in Markdown, with the number of verdicts of each kind before it."""
     table = ledger(measurements)
     tally = Counter(verdict.partition(" (")[0] for verdict in table["verdict"])
@@ -351,12 +333,12 @@ def markdown(measurements: list[list[Measured]] | None = None) -> str:
     return f"Of {len(table)} claims: {words}.\n\n{rows}"
 
 
-def csv(measurements: list[list[Measured]] | None = None) -> str:
+def csv(measurements: list[list[Claim]] | None = None) -> str:
     """Every place of every claim in numbers, one a row: ``results/claims.csv``."""
     rows = []
     for one in chain.from_iterable(measured() if measurements is None else measurements):
-        row = {"claim": one.claim.text, "kind": one.claim.kind, "where": one.where}
-        row |= {"paper_words": one.claim.words, "paper": one.paper}
+        row = {"claim": one.text, "kind": one.kind, "where": f"{one.table}: {one.where}"}
+        row |= {"paper_words": one.words, "paper": one.paper}
         row |= dict(zip(("mini", "low", "high"), one.bounds, strict=True))
         row |= {"seeds": len(one.values), "primary": one.primary}
         rows.append(row | {"verdict": one.verdict, "why": one.reason})

@@ -85,7 +85,7 @@ def _as_coco(layout: AvaLayout) -> dict:
                 sides = [(row.x2 - row.x1) * facts.width, (row.y2 - row.y1) * facts.height]
                 names = {"category_id": int(row.action_id), "track_id": int(row.person)}
                 boxes.append({"image_id": image["id"], "bbox": corner + sides} | names)
-    categories = [{"id": i, "name": labels.name(i)} for i in labels.ids]
+    categories = [{"id": i, "name": name} for i, name in labels.names.items()]
     return {"videos": videos, "images": images, "annotations": boxes, "categories": categories}
 
 
@@ -105,7 +105,7 @@ def size(experiment: Experiment) -> Size:
     for split in ("train", "val"):
         keyframes[split] = stages.annotated(layout, stages.SOURCES, split)
         totals = sum(keyframe.actions.sum(axis=0) for keyframe in keyframes[split])
-        instances[split] = dict(zip(map(labels.name, labels.ids), totals.tolist(), strict=True))
+        instances[split] = dict(zip(labels.names.values(), totals.tolist(), strict=True))
     most = max(len(keyframe.boxes) for keyframe in keyframes["train"])
     return Size({split: len(found) for split, found in keyframes.items()}, instances, most)
 
@@ -130,7 +130,7 @@ def evaluation(record: Record) -> pd.DataFrame:
     ``low`` and ``high`` are its 95 % interval over videos; a single one gives none.
     """
     run = study.open_run(record)
-    sources = [source for source in stages.SOURCES if run.has(source, "val")]
+    sources = run.layout.sources("val")
     truth = [run.layout.annotations(source, "val") for source in sources]
     found = [predictions.detection_file(record.folder, source, "val") for source in sources]
     labels = run.layout.label_map()
@@ -138,9 +138,9 @@ def evaluation(record: Record) -> pd.DataFrame:
         truth, found, Path(labels.path), num_resamples=RESAMPLES, progress=Progress
     )
     counts = size(run.experiment).instances["val"]
-    names = [labels.name(action) for action in labels.ids]
     aps = [scores.percent(report["AP"][str(action)]) for action in labels.ids]
-    table = pd.DataFrame({"AP": aps, "instances": [counts[name] for name in names]}, names)
+    instances = [counts[name] for name in labels.names.values()]
+    table = pd.DataFrame({"AP": aps, "instances": instances}, list(labels.names.values()))
     table = table.dropna().sort_values("instances", ascending=False)
     interval = report.get("interval", {})
     ends = {name: scores.percent(interval.get(name)) for name in ("low", "high")}
@@ -152,7 +152,6 @@ def evaluation(record: Record) -> pd.DataFrame:
 def first_video(root: Path) -> str:
     """The path of the first validation video."""
     layout = AvaLayout(root)
-    for source in stages.SOURCES:
-        if layout.annotations(source, "val").is_file():
-            return str(layout.video_file(source, layout.videos(source, "val")[0]))
+    for source in layout.sources("val"):
+        return str(layout.video_file(source, layout.videos(source, "val")[0]))
     raise InputError(f"{root}: no validation annotations; add some")

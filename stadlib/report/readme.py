@@ -4,7 +4,6 @@ by ``stadlib report`` the committed notebooks and the ledger as pages that ask f
 
 from __future__ import annotations
 
-import csv
 import re
 import tomllib
 from collections import Counter, defaultdict
@@ -14,6 +13,7 @@ from pathlib import Path
 from string import Template
 
 import nbformat
+import pandas as pd
 from nbconvert import HTMLExporter
 
 from stadlib.base import InputError, published_dir, whole_folder, write_whole
@@ -101,10 +101,9 @@ def full_table() -> str:
 
 def rungs() -> str:
     """What others published on UCF101-24, JHMDB-21 and MultiSports, beside what was run here."""
-    path = published_dir("paper") / "rungs.csv"
-    header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
-    header = [name.replace("_", " ") for name in header]
-    return scores.markdown([*header, "stadlib"], ([*row, "not run"] for row in rows))
+    table = pd.read_csv(published_dir("paper") / "rungs.csv", dtype=str).fillna("")
+    table = table.rename(columns=lambda name: name.replace("_", " ")).assign(stadlib="not run")
+    return scores.markdown([*table], table.to_numpy())
 
 
 def fidelity_rows() -> list[dict]:

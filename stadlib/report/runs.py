@@ -13,7 +13,7 @@ import pandas as pd
 
 from stadlib import study
 from stadlib.base import InputError
-from stadlib.data import batches, keyframes, video
+from stadlib.data import batches, clips, keyframes
 from stadlib.data.labels import AVA_ACTIONS, LabelMap, read_label_map
 from stadlib.data.rows import BOX, keyframe_keys, read_rows
 from stadlib.evaluation import average_precision, diagnosis, matching
@@ -78,13 +78,13 @@ def examples(record: Record, count: int = 6) -> list[Frame]:
     files, frames = {}, []
     for keyframe in (several[place] for place in places):
         if keyframe.source not in files:
-            rows = read_rows(record.folder / f"detections_{keyframe.source}.csv")
+            rows = read_rows(predictions.detection_file(record.folder, keyframe.source, "val"))
             files[keyframe.source] = rows.set_index(pd.Index(keyframe_keys(rows)))
         rows = files[keyframe.source]
         rows = rows[rows.index == keyframe.key]
         actions = np.zeros_like(keyframe.actions)
         if known := annotated.get(keyframe.key):
-            iou = _overlaps(keyframe.boxes, known.boxes)
+            iou = matching.overlaps(keyframe.boxes[:, None], known.boxes)
             actions = known.actions[iou.argmax(axis=1)] & (iou.max(axis=1) >= IOU)[:, None]
         lines = []
         for person, box in enumerate(keyframe.boxes):
@@ -102,25 +102,17 @@ def examples(record: Record, count: int = 6) -> list[Frame]:
     return frames
 
 
-def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU of every box with every other, (N, G)."""
-    pairs = np.repeat(boxes, len(others), axis=0), np.tile(others, (len(boxes), 1))
-    return matching.overlaps(*pairs).reshape(len(boxes), len(others))
-
-
 def _frame(layout, keyframe, source: str, marks: list[Mark], lines=()) -> Frame:
-    path = layout.video_file(keyframe.source, keyframe.video)
-    time = keyframe.timestamp - layout.video_start(keyframe.source, keyframe.video)
-    picture = video.read_frames(path, [time])[0].permute(1, 2, 0).numpy()
+    (picture,) = clips.of_keyframes(layout, [keyframe])
     title = f"{source}: {keyframe.video}, {keyframe.timestamp:g} s"
-    return Frame(title, picture, marks, lines)
+    return Frame(title, picture.read().permute(1, 2, 0).numpy(), marks, lines)
 
 
 def box_examples(record: Record, count: int = 6) -> list[Frame]:
     """Annotated validation frames, evenly spread, with the boxes that a run used (BOX_LEGEND)."""
     run = _opened(record)
     experiment = run.experiment
-    sources = [source for source in stages.SOURCES if run.has(source, "val")]
+    sources = run.layout.sources("val")
     frames = []
     for source in sources:
         annotated = stages.annotated(run.layout, [source], "val")
@@ -155,7 +147,7 @@ def match_persons(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.
     it overlaps that one by half and no box before it did.
     """
     hits, found = np.zeros(len(boxes), bool), np.zeros(len(truth), bool)
-    for number, iou in enumerate(_overlaps(boxes, truth) if len(truth) else []):
+    for number, iou in enumerate(matching.overlaps(boxes[:, None], truth) if len(truth) else []):
         best = int(iou.argmax())
         hits[number] = iou[best] >= IOU and not found[best]
         found[best] |= hits[number]
@@ -170,9 +162,9 @@ def lost(record: Record) -> pd.DataFrame:
     """
     run = _opened(record)
     rows = {}
-    for source in (name for name in stages.SOURCES if run.has(name, "val")):
+    for source in run.layout.sources("val"):
         truth = predictions.groundtruth(run.layout, source)
-        path = record.folder / f"detections_{source}.csv"
+        path = predictions.detection_file(record.folder, source, "val")
         gains = diagnosis.diagnose(truth, path, run.layout.label_map())
         # Where all persons of a class are missed, whatever AP it lacks is lost to that.
         gains = gains.assign(missed=gains["missed"].fillna(1 - gains["AP"]))
@@ -241,7 +233,7 @@ def class_statistics(path: Path, labels: Path | None = None) -> pd.DataFrame:
     if not len(persons):
         raise InputError(f"{path}: no person of an evaluated class; give annotations with labels")
     contains = persons > 0
-    names = [label_map.name(action) for action in label_map.ids]
+    names = list(label_map.names.values())
     columns = {"name": names, "persons": persons.sum(axis=0), "keyframes": contains.sum(axis=0)}
     table = pd.DataFrame(columns, index=pd.Index(label_map.ids, name="action_id"))
     present = contains.any(axis=0)

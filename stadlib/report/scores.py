@@ -5,7 +5,6 @@ Points of mAP@0.5, that is, per cent. Intervals are 95 % of a mean over seeds, S
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import isnan, nan, sqrt
@@ -56,8 +55,8 @@ def against_reference(record: Record) -> str:
         return f"the reference has {count} of this row; two would bound it"
     parts = []
     for source, header in SOURCES.items():
-        low, high = predicted(percent(other.metrics[source]["mAP"]) for other in others)
-        value = percent(record.metrics[source]["mAP"])
+        low, high = predicted(values_of(others, source))
+        (value,) = values_of([record], source)
         word = "inside" if low <= value <= high else "OUTSIDE"
         parts.append(f"{header} {value:.2f} {word} {low:.2f} to {high:.2f}")
     of = f"the 95 % prediction interval of {len(others)} replicates"
@@ -69,9 +68,14 @@ def percent(fraction: float | None) -> float:
     return nan if fraction is None else 100 * fraction
 
 
+def values_of(records: Iterable[Record], source: str, measure: str = "mAP") -> list[float]:
+    """What the records of one row measure on a source, in %, one number a record."""
+    return [percent(record.metrics[source][measure]) for record in records]
+
+
 def bounds(records: Iterable[Record], source: str) -> dict[str, float]:
     """``mAP``, ``low``, ``high`` and ``seeds`` of the records of one row."""
-    values = [percent(record.metrics[source]["mAP"]) for record in records]
+    values = values_of(records, source)
     mean, half = interval(values)
     return {"mAP": mean, "low": mean - half, "high": mean + half, "seeds": len(values)}
 
@@ -85,13 +89,15 @@ def text_of(values: Iterable[float], form: str = ".2f") -> str:
 
 
 def difference_text(mean: float, low: float, high: float) -> str:
-    """``+5.92 (+3.76 to +8.07)``; without an interval the mean alone."""
+    """``+5.92 (+3.76 to +8.07)``; without an interval the mean alone, or ``not run``."""
+    if isnan(mean):
+        return NOT_RUN
     return f"{mean:+.2f}" + ("" if isnan(low) else f" ({low:+.2f} to {high:+.2f})")
 
 
-def mean_text(records: Iterable[Record], source: str) -> str:
-    """The mean mAP of some seeds in %, and half its interval, as text."""
-    return text_of(percent(record.metrics[source]["mAP"]) for record in records)
+def mean_text(records: Iterable[Record], source: str, measure: str = "mAP") -> str:
+    """The mean of a measure over some seeds in %, and half its interval, as text."""
+    return text_of(values_of(records, source, measure))
 
 
 def markdown(header: Sequence[object], rows: Iterable[Iterable[object]]) -> str:
@@ -106,18 +112,14 @@ def by_class(metrics: dict, source: str) -> dict[int, float]:
     return {int(action): percent(value) for action, value in ap.items() if value is not None}
 
 
-def means(metrics: dict, source: str, by: str) -> dict[object, float]:
+def means(metrics: dict, source: str, by: str) -> pd.Series:
     """mAP by ``source``; on one source AP by ``class``, its mean by ``group``, ``duration``."""
     if by == "source":
-        return {header: percent(metrics[name]["mAP"]) for name, header in SOURCES.items()}
-    aps = by_class(metrics, source)
+        return pd.Series({word: percent(metrics[name]["mAP"]) for name, word in SOURCES.items()})
+    aps = pd.Series(by_class(metrics, source), dtype=float)
     if by == "class":
         return aps
-    members = defaultdict(list)
-    for action, ap in aps.items():
-        word = group(action) if by == "group" else ORDER[by][action not in LASTING]
-        members[word].append(ap)
-    return {word: fmean(values) for word, values in members.items()}
+    return aps.groupby(group if by == "group" else lambda a: ORDER[by][a not in LASTING]).mean()
 
 
 def of_experiment(experiment: Experiment, records: Iterable[Record]) -> list[Record]:
@@ -135,22 +137,6 @@ def paired_by_seed(better: Iterable[Record], plain: Iterable[Record]) -> list:
     return [(seed, record, twins[seed]) for seed, record in pairs if seed in twins]
 
 
-def paired_difference(
-    records: Iterable[Record], head: str, baseline: str = "linear", by: str = "source"
-) -> pd.DataFrame:
-    """What one head gains over another where all else is equal (:func:`gain_of_pairs`)."""
-    records = list(records)
-    pairs = [
-        (record.experiment["seed"], record, other)
-        for record in records
-        if record.experiment["head"] == head
-        for other in records
-        if other.scale == record.scale
-        and other.experiment == {**record.experiment, "head": baseline}
-    ]
-    return gain_of_pairs(pairs, by)
-
-
 def gain_of_pairs(pairs: list, by: str = "source", source: str = "ava+kinetics") -> pd.DataFrame:
     """What the first of each pair gains over the second: ``gain``, ``low``, ``high``, ``seeds``.
 
@@ -159,17 +145,15 @@ def gain_of_pairs(pairs: list, by: str = "source", source: str = "ava+kinetics")
     """
     check_word("by", by, tuple(ORDER))
     check_word("source", source, tuple(SOURCES))
-    gains: dict = defaultdict(lambda: defaultdict(list))
-    for seed, better, plain in pairs:
-        ours, theirs = means(better.metrics, source, by), means(plain.metrics, source, by)
-        for key in ours.keys() & theirs.keys():
-            gains[key][seed].append(ours[key] - theirs[key])
-    order, rows = list(ORDER[by] or sorted(gains)), []
-    for key in order:
-        mean, half = interval(map(fmean, gains[key].values()))
-        rows.append((mean, mean - half, mean + half, len(gains[key])))
+    both = ([means(side.metrics, source, by) for side in pair] for _, *pair in pairs)
+    gains = pd.DataFrame([ours - theirs for ours, theirs in both], [seed for seed, *_ in pairs])
+    gains, rows = gains.groupby(level=0).mean(), {}
+    for key in ORDER[by] or sorted(gains):
+        values = gains[key].dropna() if key in gains else ()
+        mean, half = interval(values)
+        rows[key] = (mean, mean - half, mean + half, len(values))
     columns = ["gain", "low", "high", "seeds"]
-    table = pd.DataFrame(rows, index=pd.Index(order, name=by), columns=columns)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(by)
     if by == "class":
         table.insert(0, "name", [AVA_ACTIONS[action] for action in table.index])
         table.insert(1, "group", [group(action) for action in table.index])

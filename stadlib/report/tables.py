@@ -21,7 +21,7 @@ from stadlib.data.labels import AVA_ACTIONS
 from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS
 from stadlib.report import scores
-from stadlib.report.scores import SOURCES, bounds, mean_text, percent, text_of
+from stadlib.report.scores import SOURCES, bounds, mean_text, percent, text_of, values_of
 from stadlib.study import Record, read_records
 
 BACKBONE = "ir-csn-152"  # of the reference for Tables 2 to 4
@@ -255,18 +255,11 @@ def _on_rows(
         records, row = groups.get(name, []), {}
         for source, place in PLACES.items():
             for measure in (PERSON_AP, PRECISE_AP):  # the paper prints "-" for the ground truth's
-                text = text_of(_box_aps(boxes, name, source, measure))
+                text = mean_text(boxes.get(name, []), source, measure)
                 row[f"{place} {measure}"] = "-" if title == "GT" else text
             row[f"{place} {ACTION_AP}"] = mean_text(records, source)
         rows[title] = row | {"seeds": len({record.experiment["seed"] for record in records})}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("detector")
-
-
-def _box_aps(
-    boxes: Mapping[str, list[Record]], version: str, source: str, name: str
-) -> list[float]:
-    """A measure of a version's boxes, one number a seed."""
-    return [percent(record.metrics[source][name]) for record in boxes.get(version, [])]
 
 
 def paired_difference(
@@ -278,7 +271,14 @@ def paired_difference(
     """
     records = [r for boxes in ("v3", "ground-truth") for r in reference_rows(detector=boxes)]
     chosen = [r for r in records if all(r.experiment.get(k) == word for k, word in words.items())]
-    return scores.paired_difference(chosen, head, baseline, by).round(2)
+    pairs = [
+        (better.experiment["seed"], better, plain)
+        for better in chosen
+        for plain in chosen
+        if better.experiment["head"] == head
+        and plain.experiment == {**better.experiment, "head": baseline}
+    ]
+    return scores.gain_of_pairs(pairs, by).round(2)
 
 
 def differences(table: int, by: str = "source", backbone: str = BACKBONE) -> pd.DataFrame:
@@ -352,7 +352,7 @@ def person_boxes() -> pd.DataFrame:
         rows[version] = {"iterations": ", ".join(texts)}
         for source, place in PLACES.items():
             for name in (PERSON_AP, "AP@0.75", PRECISE_AP):
-                rows[version][f"{place} {name}"] = text_of(_box_aps(boxes, version, source, name))
+                rows[version][f"{place} {name}"] = mean_text(boxes[version], source, name)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("detector")
 
 
@@ -361,7 +361,7 @@ def by_detector(backbone: str = BACKBONE) -> pd.DataFrame:
     groups, boxes, rows = records_of(4, backbone), reference_boxes(), []
     for source, place in PLACES.items():
         for name in (*DETECTORS, "GT"):
-            aps = [100.0] if name == "GT" else _box_aps(boxes, name, source, PERSON_AP)
+            aps = [100.0] if name == "GT" else values_of(boxes[name], source, PERSON_AP)
             if groups[name] and aps:
                 row = {"source": place, "detector": name, "AP": fmean(aps)}
                 rows.append(row | bounds(groups[name], source))

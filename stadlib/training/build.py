@@ -85,7 +85,7 @@ def action_loss(experiment: Experiment, label_map: LabelMap) -> ActionLoss:
     chosen = experiment.loss == "pose-softmax"
     if chosen and not poses:
         raise InputError("loss='pose-softmax' is for AVA's poses, which the map lacks; say bce")
-    return ActionLoss([label_map.column(action) for action in poses] if chosen else ())
+    return ActionLoss([label_map.ids.index(action) for action in poses] if chosen else ())
 
 
 def token_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]:
@@ -128,7 +128,7 @@ def order(
         )
         raise InputError(f"{problem}, and loss='softmax' is for one; keep one, or say bce")
     contains_KA = np.array([keyframe.actions.any(axis=0) for keyframe in keyframes])
-    names = [label_map.name(action) for action in label_map.ids]
+    names = list(label_map.names.values())
     return GlobalBatches(
         len(keyframes),
         stage.batch,

@@ -201,9 +201,8 @@ def detect_persons(
     left = [frame for frame in left if frame.path in mine]
     done, total = 0, len(left)
     processes.barrier()  # all have read what was begun
-    lines = own.read_text().split("\n")[:-1] if own.exists() else []
-    lines = lines or [json.dumps({"made_by": made_by})]
-    write_whole(own, "".join(f"{line}\n" for line in lines))  # without one that a kill cut short
+    lines = [*base.whole_lines(own)] or [json.dumps({"made_by": made_by}) + "\n"]
+    write_whole(own, "".join(lines))
     if isinstance(model, PersonBoxes):
         model.require({frame.video for frame in frames})
     else:
@@ -234,8 +233,8 @@ def _partial(path: Path) -> list[Path]:
 def _begun(path: Path, made_by: str) -> dict[tuple[str, float], list]:
     """The boxes that are known already, by video and timestamp."""
     boxes = {}
-    for part in _partial(path):  # the last line may be cut short by a kill
-        for line in map(json.loads, part.read_text().split("\n")[:-1]):
+    for part in _partial(path):
+        for line in map(json.loads, base.whole_lines(part)):
             if "video" in line:
                 boxes[line["video"], line["timestamp"]] = line["boxes"]
             elif line.get("made_by") != made_by:
@@ -259,11 +258,11 @@ def _found(model: Detector, frames: Sequence[Frame]) -> Iterator[tuple[list[Fram
                 waiting.append((batch, threads.submit(read_frames, batch[0].path, times)))
             if waiting and (not batch or len(waiting) > AHEAD):
                 first, pictures = waiting.popleft()
-                yield first, _look(model, pictures.result())
+                yield first, look(model, pictures.result())
 
 
 @torch.inference_mode()
-def _look(model: nn.Module, pictures: torch.Tensor) -> list[list[list[float]]]:
+def look(model: nn.Module, pictures: torch.Tensor) -> list[list[list[float]]]:
     """Persons of each picture (T, 3, H, W): corners in [0, 1] and score, the highest first."""
     pictures = pictures.to(next(model.parameters()).device)
     height, width = pictures.shape[2:]

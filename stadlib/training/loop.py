@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from stadlib.base import InputError, Report, write_whole, written_whole
+from stadlib.base import InputError, Report, whole_lines, write_whole, written_whole
 from stadlib.training import processes
 
 # Shares of the iterations at which the learning rate drops, and of the warm-up (paper section
@@ -210,8 +210,5 @@ def _log(path: Path, line: dict) -> None:
 
 def _cut_back(log: Path, start: int) -> None:
     """Keep the log's lines of iterations before ``start``, so that none stands twice."""
-    kept = []
-    for line in log.read_text().splitlines() if log.exists() else []:
-        with suppress(ValueError, KeyError):  # a line that a kill cut short
-            kept += [line] if json.loads(line)["iteration"] < start else []
-    write_whole(log, "".join(line + "\n" for line in kept))
+    kept = [line for line in whole_lines(log) if json.loads(line)["iteration"] < start]
+    write_whole(log, "".join(kept))

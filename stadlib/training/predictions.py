@@ -36,7 +36,7 @@ def scored_keyframes(run: Run, split: str = "val") -> list[Keyframe]:
     if not experiment.detected:
         return annotated(layout, SOURCES, split)
     boxes, keyframes = experiment.boxes_name, []
-    for source in run.scored_sources(split):
+    for source in layout.sources(split, listed=True):
         run.require_boxes(source, split)
         of = layout, source, split, boxes, run.threshold
         keyframes += data_keyframes.detected_keyframes(*of)
@@ -70,7 +70,8 @@ def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
         places = {memory.clip_key(keyframe): place for place, keyframe in enumerate(keyframes)}
         keys = zip(rows["source"], rows["video"], rows["timestamp"], strict=True)
         rows = rows.iloc[np.argsort([places[key] for key in keys], kind="stable")]
-        files = {s: detection_file(run.folder, s, split) for s in run.scored_sources(split)}
+        scored = run.layout.sources(split, listed=True)
+        files = {source: detection_file(run.folder, source, split) for source in scored}
         for source, path in files.items():
             of_source = rows[rows["source"] == source]
             if len(of_source) and experiment.detections and experiment.detections.product:

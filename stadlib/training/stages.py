@@ -85,7 +85,7 @@ class Run:
         if not given or given.threshold is not None:
             return given.threshold if given else 0.0
         validation = replace(self, layout=prepare_data(self.experiment, self.progress))
-        sources = [source for source in SOURCES if validation.has(source, "val")]
+        sources = validation.layout.sources("val")
         for source in sources:
             validation.require_boxes(source, "val")
         name = self.experiment.boxes_name
@@ -126,7 +126,7 @@ class Run:
         """The offline banks that a stage, counted from 1, remembers out of, by source."""
         banks = {}
         for source in self.experiment.stages[number - 1].memory:
-            if self.has(source, split):
+            if source in self.layout.sources(split):
                 self.require_boxes(source, split)
                 banks[source] = self.banks(number).seconds(model, source, split)
         return banks
@@ -138,15 +138,6 @@ class Run:
         from stadlib.training.detector import make_boxes  # noqa: PLC0415  (not in every run)
 
         make_boxes(self.experiment, self.layout, source, split, self.progress)
-
-    def has(self, source: str, split: str) -> bool:
-        """Whether the dataset has this source's split; one's own may lack Kinetics."""
-        return self.layout.annotations(source, split).exists()
-
-    def scored_sources(self, split: str) -> list[str]:
-        """The sources with a split that is annotated or at least listed, as AVA's test movies."""
-        listed = self.layout.video_list
-        return [s for s in SOURCES if self.has(s, split) or listed(s, split).is_file()]
 
 
 def open_run(
@@ -212,7 +203,7 @@ def extract(run: Run) -> Path:
 
     model, maps = pretrained_model(run), run.maps()
     for split in ("train", "val"):
-        for source in filter(lambda source: run.has(source, split), SOURCES):
+        for source in run.layout.sources(split):
             run.require_boxes(source, split)
             maps.seconds(model, source, split)
     keyframes = memory.one_a_second(annotated(run.layout, SOURCES, "train"))

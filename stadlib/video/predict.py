@@ -180,7 +180,7 @@ def watch(
     stream = Stream(path, largest=SHORT_SIDES[1])
     if isinstance(networks.detector, PersonBoxes):
         networks.detector.require([path.stem], stream.duration)
-    names = {action: networks.labels.name(action) for action in networks.labels.ids}
+    names = networks.labels.names
     made_by = {"video": path.name, "bytes": path.stat().st_size, "every": every}
     made_by |= networks.made_by | {"actions": {str(action): names[action] for action in names}}
     folder = out or base.results_dir() / "predictions" / f"{path.stem}-{base.digest(made_by)}"

@@ -26,12 +26,11 @@ from stadlib.models import public_detectors, published
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import MemoryTokens, no_memory
 from stadlib.models.losses import ActionLoss
-from stadlib.models.person_detector import PERSON
 from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.recipes.scales import DETECTORS
 from stadlib.training import build, processes, stages
 from stadlib.training.bank import second_of
-from stadlib.training.detector import Detector, open_detector
+from stadlib.training.detector import Detector, look, open_detector
 from stadlib.training.memory import weights_digest
 from stadlib.training.pretraining import prepare_data
 from stadlib.video.sightings import Look, Sighting
@@ -58,11 +57,11 @@ class Tracks:
         joined: dict[int, int] = {}  # place of a box: number
         if self.known and len(boxes):
             names, last = list(self.known), np.stack([box for _, box in self.known.values()])
-            iou = overlaps(np.repeat(boxes, len(last), axis=0), np.tile(last, (len(boxes), 1)))
-            for pair in np.argsort(-iou, kind="stable"):  # the largest overlap first
+            iou = overlaps(boxes[:, None], last)
+            for pair in np.argsort(-iou, axis=None, kind="stable"):  # the largest overlap first
                 place, number = int(pair) // len(last), names[pair % len(last)]
                 free = place not in joined and number not in joined.values()
-                if free and iou[pair] >= LEAST:
+                if free and iou.flat[pair] >= LEAST:
                     joined[place] = number
         new = [place for place in range(len(boxes)) if place not in joined]
         joined |= {place: self.number + count for count, place in enumerate(new, 1)}
@@ -124,66 +123,55 @@ def open_networks(
         best = max(here, key=lambda row: float(row.mAP), default=None)
         weights = best.name if best and not _is_drawn(video) else MINIATURE
     if weights in published.DETECTORS:
-        return _published(published.DETECTORS[weights], detector, scale, video, progress)
-    experiment, folder = _run(weights, scale)
-    run = stages.open_run(experiment, folder, progress)
-    beside = [folder.parent / "stages" / stage.name for stage in run.stage_folders]
-    model = stages.trained_model(replace(run, stage_folders=tuple(beside)))
-    detector = "v3" if detector == DEFAULT else detector
-    finder, name = open_detector(detector, experiment.scale, progress)
-    memory = bool(experiment.stages[-1].memory)
-    same = experiment.detected and detector == experiment.detector
-    threshold = run.threshold if same else _usual(detector)
-    made_by = {"model": folder.name, "weights": weights_digest(model)}
-    return Networks(
-        detector=finder,
-        threshold=threshold,
-        model=model,
-        labels=run.layout.label_map(),
-        sampling=build.sampling(experiment),
-        view=build.memory_view(experiment),
-        multiple=build.numbers(experiment).pad_multiple,
-        loss=run.loss,
-        span=experiment.span if memory else 0,
-        remembered=experiment.remembered if memory else 0,
-        own_second=experiment.own_second,
-        made_by=made_by | {"detector": name, "threshold": threshold},
-        warning=warning(experiment, detector, video),
-    )
+        experiment, own_detector = None, DETECTOR
+        of_model = _published(published.DETECTORS[weights], progress)
+    else:
+        experiment, folder = _run(weights, scale)
+        scale, own_detector = experiment.scale, "v3"
+        run = stages.open_run(experiment, folder, progress)
+        beside = [folder.parent / "stages" / stage.name for stage in run.stage_folders]
+        model = stages.trained_model(replace(run, stage_folders=tuple(beside)))
+        of_model = {
+            "model": model,
+            "labels": run.layout.label_map(),
+            "sampling": build.sampling(experiment),
+            "view": build.memory_view(experiment),
+            "multiple": build.numbers(experiment).pad_multiple,
+            "loss": run.loss,
+            "made_by": {"model": folder.name, "weights": weights_digest(model)},
+        }
+        if experiment.stages[-1].memory:
+            names = ("span", "remembered", "own_second")
+            of_model |= {name: getattr(experiment, name) for name in names}
+    detector = own_detector if detector == DEFAULT else detector
+    finder, name = open_detector(detector, scale, progress)
+    threshold = SURE_OURS if detector in DETECTORS or detector.endswith(".pt") else SURE
+    if experiment and experiment.detected and detector == experiment.detector:
+        threshold = run.threshold
+    of_model["made_by"] |= {"detector": name, "threshold": threshold}
+    said = warning(experiment, detector, video)
+    return Networks(detector=finder, threshold=threshold, warning=said, **of_model)
 
 
-def _published(
-    row: published.Published, detector: str, scale: str, video: Path, progress: MakeProgress
-) -> Networks:
-    """The networks of public weights, which see a clip as their publisher shows it.
+def _published(row: published.Published, progress: MakeProgress) -> dict:
+    """The fields of public weights, which see a clip as their publisher shows it.
 
     Clips are of frames at 30 a second, AVA's rate. Of the 80 outputs the 60 evaluated ones are
     kept; mmaction2's were trained on these alone.
     """
-    detector = DETECTOR if detector == DEFAULT else detector
     labels = LabelMap(AVA_ACTIONS)
     model, _ = public_detectors.load(row, labels.ids, progress(f"download {row.name}"))
-    finder, name = open_detector(detector, scale, progress)
     num_frames, stride = map(int, row.frames.split("x"))
-    digest, threshold = weights_digest(model), _usual(detector)
-    made_by = {"model": f"{row.name}-{digest[:12]}", "weights": digest}
-    return Networks(
-        detector=finder,
-        threshold=threshold,
-        model=model.to(processes.device()),
-        labels=labels,
-        sampling=Sampling(num_frames, stride / 30),
-        view=resize_as_mmaction2 if "mmaction2" in row.publisher else resize_as_pytorchvideo,
-        multiple=1,  # they are not padded
-        loss=ActionLoss(),
-        made_by=made_by | {"detector": name, "threshold": threshold},
-        warning=warning(None, detector, video),
-    )
-
-
-def _usual(detector: str) -> float:
-    """The least score of a person where the model has none of its own."""
-    return SURE_OURS if detector in DETECTORS or detector.endswith(".pt") else SURE
+    digest = weights_digest(model)
+    return {
+        "model": model.to(processes.device()),
+        "labels": labels,
+        "sampling": Sampling(num_frames, stride / 30),
+        "view": resize_as_mmaction2 if "mmaction2" in row.publisher else resize_as_pytorchvideo,
+        "multiple": 1,  # they are not padded
+        "loss": ActionLoss(),
+        "made_by": {"model": f"{row.name}-{digest[:12]}", "weights": digest},
+    }
 
 
 def _run(weights: str, scale: str) -> tuple[Experiment, Path]:
@@ -197,10 +185,8 @@ def _run(weights: str, scale: str) -> tuple[Experiment, Path]:
             "give a run that was trained here (its folder or part of its name), or one of "
             + ", ".join(published.DETECTORS)
         )
-    folder = study.find_run(weights)
-    if not (folder / "record.json").is_file():
-        raise InputError(f"{folder}: no finished run (no record.json); let it finish first")
-    return from_dict(study.read_record(folder / "record.json").experiment), folder
+    record = study.find_record(weights)
+    return from_dict(record.experiment), record.folder
 
 
 def a_movie(scale: str, progress: MakeProgress) -> Path:
@@ -318,24 +304,14 @@ class Scorer:
         self, pictures: Sequence[np.ndarray], times: Sequence[float]
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Boxes (N, 4) as fractions of the frame and scores (N,), the surest first."""
-        if isinstance(self.networks.detector, PersonBoxes):
-            rows = [self.networks.detector.at(self.video, time) for time in times]
-            sure = [row_N5[row_N5[:, 4] >= self.networks.threshold] for row_N5 in rows]
-            return [(row_N5[:, :4], row_N5[:, 4]) for row_N5 in sure]
-        device = next(self.networks.detector.parameters()).device
-        images = [_channels_first(picture[None])[0].to(device) / 255 for picture in pictures]
-        persons = []
-        for output, image in zip(self.networks.detector(images), images, strict=True):
-            height, width = image.shape[1:]
-            size_4 = output["boxes"].new_tensor([width, height, width, height])
-            boxes_N4 = (output["boxes"] / size_4).clamp(0, 1)
-            wide_N = (boxes_N4[:, 2:] > boxes_N4[:, :2] + 1e-5).all(dim=1)  # in six decimals
-            sure_N = (output["labels"] == PERSON) & (output["scores"] >= self.networks.threshold)
-            keep_N = wide_N & sure_N
-            order_N = output["scores"][keep_N].argsort(descending=True, stable=True)
-            rows = (values[keep_N][order_N] for values in (boxes_N4, output["scores"]))
-            persons.append(tuple(values.cpu().double().numpy().round(6) for values in rows))
-        return persons
+        detector, threshold = self.networks.detector, self.networks.threshold
+        if isinstance(detector, PersonBoxes):
+            looks = [detector.at(self.video, time) for time in times]
+        else:
+            looks = look(detector, _channels_first(np.stack(pictures)))
+        rows = [np.reshape(persons, (-1, 5)) for persons in looks]  # also of nobody
+        sure = [row_N5[row_N5[:, 4] >= threshold] for row_N5 in rows]
+        return [(row_N5[:, :4], row_N5[:, 4]) for row_N5 in sure]
 
 
 def _channels_first(pictures_THWC: np.ndarray) -> Tensor:

@@ -11,13 +11,12 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import numpy as np
 
-from stadlib.base import InputError, write_whole, written_whole
+from stadlib.base import InputError, whole_lines, write_whole, written_whole
 from stadlib.data.annotation_tools import PERSON, AnnotatedVideo
 
 SHOWN = 0.25  # least score of an action that is shown: in the miniature world's first edition
@@ -102,7 +101,7 @@ class SightingFile:
         self.partial = path.with_name(path.name + ".partial")
         self.complete = path.exists()
         file = path if self.complete else self.partial
-        lines = _whole_lines(file)
+        lines = whole_lines(file)
         if (first := next(lines, None)) is None:
             self.complete = False
             write_whole(self.partial, json.dumps(made_by) + "\n")
@@ -116,7 +115,7 @@ class SightingFile:
     def __iter__(self) -> Iterator[Sighting]:
         """The sightings in order."""
         path = self.path if self.complete else self.partial
-        for number, line in enumerate(_whole_lines(path)):
+        for number, line in enumerate(whole_lines(path)):
             try:
                 if number:
                     yield Sighting.from_json(line)
@@ -133,13 +132,6 @@ class SightingFile:
         if not self.complete:
             self.partial.replace(self.path)
             self.complete = True
-
-
-def _whole_lines(path: Path) -> Iterator[str]:
-    """Lines up to one that a kill cut short."""
-    if path.exists():
-        with path.open() as file:
-            yield from takewhile(lambda line: line.endswith("\n"), file)
 
 
 class Playback:
