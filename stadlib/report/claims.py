@@ -198,6 +198,9 @@ def committed() -> dict[str, list[Record]]:
             runs[name + ending] = scores.of_experiment(row, records)
     for table in (2, 3, 4):
         runs |= tables.records_of(table, records=records)
+    chosen = scores.choice_records()
+    runs["new head, ground-truth boxes"] = chosen["memory", "yes"]
+    runs["new head without memory, ground-truth boxes"] = chosen["memory", "no"]
     members = [r for r in read_records(folder / "ensembles/members") if r.scale == "mini"]
     members.sort(key=lambda record: record.metrics["ava+kinetics"]["mAP"])
     best = {record.experiment["seed"]: record for record in members}  # the last one of a seed

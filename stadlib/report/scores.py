@@ -5,7 +5,7 @@ Points of mAP@0.5, that is, per cent. Intervals are 95 % of a mean over seeds, S
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import isnan, nan, sqrt
 from statistics import fmean, stdev
@@ -160,16 +160,20 @@ def gain_of_pairs(pairs: list, by: str = "source", source: str = "ava+kinetics")
     return table
 
 
-def choice_effects() -> pd.DataFrame:
+def choice_records() -> dict[tuple[str, object], list[Record]]:
+    """Committed records of what the paper leaves open, by field and word (``recipes.CHOICES``)."""
+    records = read_records(published_dir("reference") / "choices")
+    return {key: of_experiment(row, records) for key, row in choices_compared().items()}
+
+
+def choice_effects(compared: Mapping[str, Sequence] = CHOICES | MEMORY_CHOICES) -> pd.DataFrame:
     """What the paper leaves open: the gain of other words over the tables' own, by field and word.
 
     Committed records at mini on ground-truth boxes, points of mAP on each source, paired by seed; a
     word without a pair has NaN and 0 seeds.
     """
-    records = read_records(published_dir("reference") / "choices")
-    rows = {key: of_experiment(row, records) for key, row in choices_compared().items()}
-    gains = {}
-    for field, (own, *others) in (CHOICES | MEMORY_CHOICES).items():
+    rows, gains = choice_records(), {}
+    for field, (own, *others) in compared.items():
         for word in others:
             pairs = paired_by_seed(rows[field, word], rows[field, own])
             gains[f"{field}: {own}", str(word)] = gain_of_pairs(pairs)
