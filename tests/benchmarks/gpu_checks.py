@@ -259,7 +259,7 @@ def detector(answers: Answers) -> None:
             line = {"precision": precision, "network": "ours"}
             answers.add(**line, what="train", **rate(train, count, answers))
     for name, network in networks.items():  # as the command does it
-        look = partial(detectors._look, network.eval(), pictures)
+        look = partial(detectors.look, network.eval(), pictures)
         answers.add(network=name, what="detect", **rate(look, count, answers))
 
 
