@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def publish(record: Record, kind: str = "", name: str = "") -> None:
     """Copy a record to ``results/reference/KIND``; one of uncommitted code is refused.
 
-    Without a kind it is a row of a table; the class counts of its training data are written too,
-    and its backbone, its boxes and the hash of its world become part of the study. A digest names
-    one outcome: when it is published already, this run becomes a line of ``results/machines.csv``,
-    which says what the same experiment gave where.
+    Without a kind it is a row of a table. If it is not of somebody's own data, the class counts of
+    its training data are written too, and its backbone, its boxes and the hash of its world become
+    part of the study. A digest names one outcome: when it is published already, this run becomes a
+    line of ``results/machines.csv``, which says what the same experiment gave where.
     """
     name = name or record.folder.name
     if record.provenance["dirty"] is not False:
@@ -35,7 +35,7 @@ def publish(record: Record, kind: str = "", name: str = "") -> None:
         _note_machine(record, folder.parents[bool(kind)] / "machines.csv")
         return
     write_record(record, path)
-    if not kind:
+    if not kind and not record.experiment["dataset"]:
         opened = study.open_run(record)
         write_whole(folder / "class_counts.csv", study.class_counts(record).to_csv())
         _publish_inputs(opened)
@@ -47,7 +47,7 @@ def _publish_inputs(opened: Run) -> None:
     from stadlib.training.pretraining import Pretraining, world_hash  # noqa: PLC0415  (torch)
 
     experiment, folder = opened.experiment, base.published_dir("reference")
-    if experiment.scale == "paper" or experiment.dataset or experiment.weights == "anew":
+    if experiment.scale == "paper" or experiment.weights == "anew":
         return
     plan, root = Pretraining(experiment), opened.layout.root
     worlds = folder / "weights" / "worlds.json"
