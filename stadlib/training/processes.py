@@ -61,8 +61,8 @@ def group():
         yield
         return
     own = device()
-    distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
+        distributed.init_process_group("gloo", timeout=PATIENCE)
         if own.type == "cuda":
             torch.cuda.set_device(own)
             cards = gather([str(torch.cuda.get_device_properties(own).uuid)])
@@ -78,7 +78,8 @@ def group():
         raise InputError(line) from error
     finally:
         _NCCL.clear()
-        distributed.destroy_process_group()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def gradient_group() -> distributed.ProcessGroup | None:
