@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
@@ -68,8 +69,15 @@ def test_a_video_of_one_s_own_is_watched(tmp_path, tiny_dataset):
     assert "MINIATURE MODEL ON REAL VIDEO" in printed
 
 
-def test_wrong_words_end_the_run_with_one_line(tmp_path):
-    done = papermill(tmp_path / "out.ipynb", "-p", "haed", "t-only")
+@pytest.mark.parametrize(
+    ("name", "value", "answer"),
+    [
+        ("head", "tonly", "head='tonly'; choose from linear, s-only, t-only, all"),
+        ("haed", "t-only", "unknown parameter 'haed'; choose from head, "),
+    ],
+)
+def test_wrong_words_end_the_run_with_one_line(tmp_path, name, value, answer):
+    done = papermill(tmp_path / "out.ipynb", "-p", name, value)
     assert done.returncode == 1
     notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     (error,) = (
@@ -79,5 +87,5 @@ def test_wrong_words_end_the_run_with_one_line(tmp_path):
         if output.output_type == "error"
     )
     (line,) = error["traceback"]
-    assert "unknown parameter 'haed'; choose from head, " in line
+    assert answer in line
     assert "ConfigError" in line

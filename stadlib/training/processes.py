@@ -74,7 +74,8 @@ def group():
     except RuntimeError as error:
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             raise
-        line = f"process {rank()}: another process has ended; the same command resumes"
+        number = os.environ.get("RANK", rank())  # the group may not have been joined yet
+        line = f"process {number}: another process has ended; the same command resumes"
         raise InputError(line) from error
     finally:
         _NCCL.clear()
