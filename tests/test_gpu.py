@@ -68,6 +68,7 @@ def clips(experiment, sizes, counts, actions: int) -> Batch:
         norm,
         list(sizes),
         [("ava", "a", 900.0 + i) for i in range(len(sizes))],
+        torch.tensor([[5, -3, 2, *size] for size in sizes]),
     )
 
 
@@ -83,7 +84,7 @@ def remembered(experiment, model, clips: int, width: int = 6) -> MemoryTokens:
 
 @pytest.fixture
 def step(tmp_path, monkeypatch):
-    """Takes iterations in bfloat16 on a pretended GPU, all but the backward pass, of two turns.
+    """Takes iterations in bfloat16 on a pretended GPU, all but the backward pass.
 
     A loss that is read, a mixture of devices or a wait for a number raises.
     """
@@ -94,7 +95,7 @@ def step(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "_fused_sgd_", lambda weights, gradients, *_, **__: None)
     mode = Pretended()
 
-    def take(experiment, sizes, counts, actions: int = 60, iterations: int = 1):
+    def take(experiment, sizes, counts, actions: int = 60, iterations: int = 1, turns: int = 1):
         with torch.device("meta"):
             model = build.action_detector(experiment, actions, experiment.memory)
         model, losses, seen = on_gpu(model.train(), mode), [], []
@@ -106,8 +107,8 @@ def step(tmp_path, monkeypatch):
                 weight.grad = torch.zeros_like(weight)
 
         monkeypatch.setattr(torch.Tensor, "backward", backward)
-        batch, total = clips(experiment, sizes, counts, actions), 2 * sum(counts)
-        share = Share(tuple(range(0, total, 2)), total)
+        batch, total = clips(experiment, sizes, counts, actions), turns * sum(counts)
+        share = Share(tuple(range(0, total, turns)), total)
         objective = partial(
             stages.share_loss,
             loss=ActionLoss(poses=[0, 1]),
@@ -118,12 +119,12 @@ def step(tmp_path, monkeypatch):
             loop.fit(
                 model,
                 objective,
-                lambda start: [(batch, share)] * 2 * iterations,
+                lambda start: [(batch, share)] * turns * iterations,
                 loop.Schedule(iterations=iterations, lr=0.1),
                 folder=tmp_path,
                 digest="d",
                 progress=lambda *_: None,
-                accumulate=2,
+                accumulate=turns,
                 half=True,
             )
         return losses, seen
@@ -135,7 +136,9 @@ def step(tmp_path, monkeypatch):
 def test_a_training_step_mixes_no_devices_and_waits_for_no_number(step, recall):
     """Clips of two sizes, one without a person, a share of a batch, memory."""
     experiment = replace(row("smoke", memory="yes"), recall=recall)
-    losses, seen = step(experiment, [(64, 96), (64, 64), (64, 96)], [2, 0, 1], iterations=2)
+    losses, seen = step(
+        experiment, [(64, 96), (64, 64), (64, 96)], [2, 0, 1], iterations=2, turns=2
+    )
     assert {loss.device.type for loss in losses} == {"cuda"} and len(losses) == 4
     assert seen[0].shape[0] == 3 and seen[0].device.type == "cuda"
 
@@ -349,6 +352,17 @@ def test_a_process_takes_its_own_card_or_the_only_one(monkeypatch):
     cards(monkeypatch, 2, 2)
     with pytest.raises(InputError, match="process 2 has no GPU: there are 2"):
         processes.device()
+
+
+def test_a_worker_leaves_the_colours_to_a_gpu(tiny_dataset, monkeypatch):
+    box, actions = np.array([[0.2, 0.2, 0.6, 0.9]], "f4"), np.zeros((1, 60), bool)
+    keyframe = Keyframe("ava", "a", 902.0, box, actions, np.zeros(1, np.int64))
+    drawn = []
+    for gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        items = build.train_dataset(row("smoke"), AvaLayout(tiny_dataset), [keyframe])
+        drawn.append(items[0, 1].shifts_B5)
+    assert drawn[0] is None and drawn[1].shape == (1, 5)
 
 
 @pytest.mark.parametrize("uuids", [["a", "a"], ["a", "b"]])
