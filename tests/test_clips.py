@@ -90,6 +90,22 @@ def test_persons_are_subsampled_alike_everywhere(tiny_dataset):
     assert len(dataset(tiny_dataset, [keyframe(persons=5)], max_persons=5)[0].boxes_N4) == 5
 
 
+def test_colours_are_shifted_on_the_device_as_workers_draw_them(tiny_dataset):
+    keyframes = [keyframe(), keyframe("b", 901.5)]
+    here = dataset(tiny_dataset, keyframes, train_transform(40, 60))
+    later = dataset(tiny_dataset, keyframes, train_transform(40, 60, colours=False))
+    expected = collate([here[0, 3], here[1, 4]]).to("cpu")
+    drawn = collate([later[0, 3], later[1, 4]])
+    assert drawn.shifts_B5.shape == (2, 5) and len(drawn.shifts_B5.unique(dim=0)) == 2
+    found = drawn.to("cpu")
+    assert found.shifts_B5 is None and torch.equal(found.boxes_N4, expected.boxes_N4)
+    difference = (found.clips_BCTHW.int() - expected.clips_BCTHW.int()).abs()
+    assert difference.max() <= 9 and difference.float().mean() < 0.5
+    outside = torch.ones(expected.clips_BCTHW.shape[-2:], dtype=torch.bool)
+    outside[: here[0, 3].sizes[0][0], : here[0, 3].sizes[0][1]] = False
+    assert outside.any() and (difference[0][..., outside] == 0).all()  # the padding
+
+
 def test_collate_pads_to_a_common_multiple_of_32(tiny_dataset, monkeypatch):
     parts = [
         dataset(tiny_dataset, [keyframe(persons=2)], test_transform(64, 96))[0],

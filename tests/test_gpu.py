@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -24,10 +25,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import detection
 
 from stadlib import cli, recipes
-from stadlib.base import InputError
+from stadlib.base import InputError, Progress
 from stadlib.data.batches import Share
 from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe
+from stadlib.data.labels import AVA_ACTIONS, LabelMap
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import test_transform as plain
 from stadlib.models import networks
@@ -37,7 +39,7 @@ from stadlib.models.person_detector import gfocal_resnet
 from stadlib.options import parse
 from stadlib.recipes.experiment import Execution
 from stadlib.recipes.scales import SCALES
-from stadlib.training import build, detector, loop, processes, stages
+from stadlib.training import build, detector, loop, memory, predictions, processes, stages
 
 CSN = {"backbone": "ir-csn-152", "pretrain": "K700", "frames": "32x2"}
 
@@ -68,6 +70,7 @@ def clips(experiment, sizes, counts, actions: int) -> Batch:
         norm,
         list(sizes),
         [("ava", "a", 900.0 + i) for i in range(len(sizes))],
+        torch.tensor([[5, -3, 2, *size] for size in sizes]),
     )
 
 
@@ -83,9 +86,10 @@ def remembered(experiment, model, clips: int, width: int = 6) -> MemoryTokens:
 
 @pytest.fixture
 def step(tmp_path, monkeypatch):
-    """Takes iterations in bfloat16 on a pretended GPU, all but the backward pass, of two turns.
+    """Takes iterations in bfloat16 on a pretended GPU, all but the backward pass.
 
-    A loss that is read, a mixture of devices or a wait for a number raises.
+    A loss that is read, a mixture of devices or a wait for a number raises. ``after`` is called
+    there with the network and its batch.
     """
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
@@ -94,7 +98,7 @@ def step(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "_fused_sgd_", lambda weights, gradients, *_, **__: None)
     mode = Pretended()
 
-    def take(experiment, sizes, counts, actions: int = 60, iterations: int = 1):
+    def take(experiment, sizes, counts, actions: int = 60, iterations=1, turns=1, after=None):
         with torch.device("meta"):
             model = build.action_detector(experiment, actions, experiment.memory)
         model, losses, seen = on_gpu(model.train(), mode), [], []
@@ -106,8 +110,8 @@ def step(tmp_path, monkeypatch):
                 weight.grad = torch.zeros_like(weight)
 
         monkeypatch.setattr(torch.Tensor, "backward", backward)
-        batch, total = clips(experiment, sizes, counts, actions), 2 * sum(counts)
-        share = Share(tuple(range(0, total, 2)), total)
+        batch, total = clips(experiment, sizes, counts, actions), turns * sum(counts)
+        share = Share(tuple(range(0, total, turns)), total)
         objective = partial(
             stages.share_loss,
             loss=ActionLoss(poses=[0, 1]),
@@ -118,14 +122,16 @@ def step(tmp_path, monkeypatch):
             loop.fit(
                 model,
                 objective,
-                lambda start: [(batch, share)] * 2 * iterations,
+                lambda start: [(batch, share)] * turns * iterations,
                 loop.Schedule(iterations=iterations, lr=0.1),
                 folder=tmp_path,
                 digest="d",
                 progress=lambda *_: None,
-                accumulate=2,
+                accumulate=turns,
                 half=True,
             )
+            if after:
+                after(experiment, model, batch)
         return losses, seen
 
     return take
@@ -135,15 +141,38 @@ def step(tmp_path, monkeypatch):
 def test_a_training_step_mixes_no_devices_and_waits_for_no_number(step, recall):
     """Clips of two sizes, one without a person, a share of a batch, memory."""
     experiment = replace(row("smoke", memory="yes"), recall=recall)
-    losses, seen = step(experiment, [(64, 96), (64, 64), (64, 96)], [2, 0, 1], iterations=2)
+    losses, seen = step(
+        experiment, [(64, 96), (64, 64), (64, 96)], [2, 0, 1], iterations=2, turns=2
+    )
     assert {loss.device.type for loss in losses} == {"cuda"} and len(losses) == 4
     assert seen[0].shape[0] == 3 and seen[0].device.type == "cuda"
+
+
+def extract_and_score(experiment, model, batch: Batch) -> None:
+    """What a bank gets, and a row an action of every person; only scores are copied back.
+
+    Gradients are switched off by another mode than the product's, which knows no pretended tensors.
+    """
+    bank = memory.OfflineMemory(None, experiment, Path(), Progress, threshold=0.0)
+    with torch.no_grad():
+        counts_B, tokens_NLC, boxes_N4 = bank._read(model.eval(), batch.to("cuda"))
+    assert counts_B.tolist() == [3, 2] and len(tokens_NLC) == 5
+    assert {tokens_NLC.device.type, boxes_N4.device.type} == {"cuda"}
+    labels = LabelMap(AVA_ACTIONS)
+
+    def remember(keys):
+        return remembered(experiment, model, len(keys))
+
+    score = predictions.score_persons.__wrapped__
+    with torch.no_grad(), patch.object(torch.Tensor, "cpu", lambda x: torch.full(x.shape, 0.5)):
+        rows = score(model, [[batch]], ActionLoss(), remember, labels)
+    assert len(rows) == 5 * 60 and (rows["score"] == 0.5).all()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", NETWORKS, ids=lambda experiment: experiment.name)
 def test_a_step_of_every_network_of_table_1_at_paper_size(step, experiment):
-    losses, seen = step(experiment, [(256, 480), (256, 352)], [3, 2])
+    losses, seen = step(experiment, [(256, 480), (256, 352)], [3, 2], after=extract_and_score)
     assert {loss.device.type for loss in losses} == {"cuda"}
     frames = build.sampling(experiment).num_frames
     times = frames // (8 if experiment.backbone.startswith("ir-csn") else 4)
@@ -247,18 +276,23 @@ def test_activations_are_recomputed_where_memory_is_too_small(
 # ------------------------------------------------------------------------------------ the networks
 
 
-def test_a_recomputed_backbone_compiles():
-    backbone = networks.csn_mini()
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("network", [networks.csn_mini, networks.slowfast_mini])
+def test_a_backbone_compiles_to_one_graph(network, recompute):
+    """Without a break, for all sizes; its gradients are those of the network as it stands."""
+    backbone = network()
     networks.freeze_batchnorm(backbone)
-    networks.recompute_activations(backbone)
+    if recompute:
+        networks.recompute_activations(backbone)
     plain = copy.deepcopy(backbone)
-    backbone.compile(backend="eager")
+    backbone.compile(backend="eager", fullgraph=True)
     for height in (48, 64, 56):  # from the second size on, sizes are symbols
-        clip, gradients = torch.randint(256, (1, 3, 4, height, 64)).byte(), []
-        for network in (plain, backbone):
-            network.zero_grad()
-            network(clip).square().sum().backward()
-            gradients.append([w.grad.clone() for w in network.parameters() if w.requires_grad])
+        clip, gradients = torch.randint(256, (1, 3, 8, height, 64)).byte(), []
+        for part in (plain, backbone):
+            part.zero_grad()
+            part(clip).square().sum().backward()
+            weights = (weight for weight in part.parameters() if weight.requires_grad)
+            gradients.append([weight.grad.clone() for weight in weights])
         assert gradients[0] and any(gradient.any() for gradient in gradients[0])
         torch.testing.assert_close(*gradients)
 
@@ -351,6 +385,17 @@ def test_a_process_takes_its_own_card_or_the_only_one(monkeypatch):
         processes.device()
 
 
+def test_a_worker_leaves_the_colours_to_a_gpu(tiny_dataset, monkeypatch):
+    box, actions = np.array([[0.2, 0.2, 0.6, 0.9]], "f4"), np.zeros((1, 60), bool)
+    keyframe = Keyframe("ava", "a", 902.0, box, actions, np.zeros(1, np.int64))
+    drawn = []
+    for gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        items = build.train_dataset(row("smoke"), AvaLayout(tiny_dataset), [keyframe])
+        drawn.append(items[0, 1].shifts_B5)
+    assert drawn[0] is None and drawn[1].shape == (1, 5)
+
+
 @pytest.mark.parametrize("uuids", [["a", "a"], ["a", "b"]])
 def test_processes_of_one_card_exchange_gradients_through_gloo(monkeypatch, capsys, uuids):
     cards(monkeypatch, 1, 0)
@@ -362,6 +407,7 @@ def test_processes_of_one_card_exchange_gradients_through_gloo(monkeypatch, caps
     monkeypatch.setattr(
         distributed, "new_group", lambda backend, timeout: made.append((backend, timeout)) or "fast"
     )
+    monkeypatch.setattr(distributed, "set_timeout", made.append)
     monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     card = SimpleNamespace(uuid=uuids[0])
@@ -370,8 +416,8 @@ def test_processes_of_one_card_exchange_gradients_through_gloo(monkeypatch, caps
     with processes.group():
         group = processes.gradient_group()
     assert processes.gradient_group() is None
-    patient, *fast = made
-    assert patient == ("gloo", processes.PATIENCE)
+    joined, patience, *fast = made
+    assert joined == ("gloo", processes.HANG) and patience == processes.PATIENCE
     if len({*uuids}) == 2:
         assert group == "fast" and fast == [("nccl", processes.HANG)]
         assert processes.HANG < processes.PATIENCE / 20

@@ -10,6 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from stadlib import recipes, study
+
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 
@@ -40,21 +42,17 @@ def test_readme_command_fills_the_notebook(tmp_path):
     assert text.count("image/png") >= 2
 
 
-def test_a_parameter_decides_what_is_run_and_shown(tmp_path, smoke_record):
-    words = ("-p", "detector", "ground-truth")
-    done = papermill(tmp_path / "out.ipynb", *words, name="04_detector_influence")
-    assert done.returncode == 0, done.stderr[-2000:]
-    measured = 100 * smoke_record.metrics["ava"]["mAP"]
-    assert measured > 0
-    text = shown(tmp_path / "out.ipynb")
-    assert f"{measured:.2f}" in text, "this run's mAP is not in the notebook"
-
-
-def test_several_processes_from_a_notebook(tmp_path):
+def test_parameters_decide_what_is_run_and_shown_and_by_how_many_processes(tmp_path):
     """A row that no other test runs: its backbone and its boxes are there already."""
     done = papermill(tmp_path / "out.ipynb", "-p", "gpus", "2", "-p", "head", "s-only")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "processes" in shown(tmp_path / "out.ipynb")  # where the record came from
+    words = {"backbone": "ir-csn-152", "pretrain": "K700", "memory": "no"}
+    (row,) = recipes.table1(scale="smoke", head="s-only", **words)
+    measured = 100 * study.find(row).metrics["ava"]["mAP"]
+    assert measured > 0
+    text = shown(tmp_path / "out.ipynb")
+    assert f"{measured:.2f}" in text, "this run's mAP is not in the notebook"
+    assert "processes" in text  # where the record came from
     assert "train s-only: 6/6" in (tmp_path / "out.ipynb").read_text()  # torchrun's lines
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import socket
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
@@ -166,6 +168,7 @@ def test_bfloat16_is_the_same_up_to_rounding(alone, tmp_path, monkeypatch):
 def test_a_process_that_loses_the_others_ends_in_one_line(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(distributed, "init_process_group", lambda backend, timeout: None)
+    monkeypatch.setattr(distributed, "set_timeout", lambda patience: None)
     monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
     lost = "[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:2211"
     with (
@@ -175,6 +178,19 @@ def test_a_process_that_loses_the_others_ends_in_one_line(monkeypatch):
         raise RuntimeError(lost)
     with pytest.raises(RuntimeError, match="a shape"), processes.group():
         raise RuntimeError("a shape that does not fit")
+
+
+def test_a_process_whom_nobody_joins_ends_in_one_line(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    words = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in words.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "HANG", timedelta(seconds=1))
+    line = "process 0: another process has ended; the same command resumes"
+    with pytest.raises(InputError, match=line), processes.group():
+        pass
+    assert not distributed.is_initialized()
 
 
 def test_the_first_process_alone_shows_progress(monkeypatch, capsys):

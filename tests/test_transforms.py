@@ -109,6 +109,19 @@ def test_colour_jitter_is_opencvs_conversion_of_the_whole_clip_bit_by_bit(size) 
     assert torch.equal(jittered.as_subclass(torch.Tensor), expected)
 
 
+@pytest.mark.parametrize("shifts", [[8, 20, -15], [-10, -25, 25], [0, 0, 0]])
+def test_a_gpu_shifts_colours_as_opencv_does(shifts) -> None:
+    torch.manual_seed(0)
+    video = torch.randint(0, 256, (3, 3, 40, 56), dtype=torch.uint8)
+    video[1, 1] = video[1, 0]  # two colours alike
+    video[2] //= 8  # dark, nearly grey
+    expected = transforms.HSVJitter().transform(tv_tensors.Video(video), {"shifts": shifts})
+    found = transforms.shift_colours(video.transpose(0, 1), *shifts).transpose(0, 1)
+    difference = (found.int() - expected.as_subclass(torch.Tensor).int()).abs()
+    assert found.dtype == torch.uint8
+    assert difference.max() <= 9 and difference.float().mean() < 0.4  # a step of hue is 8.5 levels
+
+
 def test_colour_jitter_stays_within_its_bounds() -> None:
     torch.manual_seed(0)
     draws = [transforms.HSVJitter().make_params([])["shifts"] for _ in range(500)]

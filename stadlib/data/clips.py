@@ -22,7 +22,7 @@ from stadlib.base import InputError, data_dir, digest, write_whole
 from stadlib.data.coco import Still
 from stadlib.data.keyframes import Keyframe, KeyframeColumns
 from stadlib.data.layout import AvaLayout
-from stadlib.data.transforms import HSVJitter
+from stadlib.data.transforms import HSVJitter, shift_colours
 from stadlib.data.video import identity, opened, read_frames
 
 PAD_VALUE = 115  # the grey that the backbones' normalisation (mean 0.45) turns into zero
@@ -54,11 +54,20 @@ class Batch:
     boxes_norm_N4: torch.Tensor  # float32, the boxes before any transform, in [0, 1]
     sizes: list[tuple[int, int]]  # height and width of each clip without what larger ones need
     keys: list[tuple[str, str, float]]  # (source, video, timestamp) a clip
+    shifts_B5: torch.Tensor | None = None  # to come: hue, saturation, value; and the clip's H, W
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on ``device``; ``counts_B`` stay, the host reads them."""
+        """The same batch with its tensors on ``device``; ``counts_B`` stay, the host reads them.
+
+        There the colours are shifted that a worker has left as they were.
+        """
         moved = self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
-        return replace(moved, counts_B=self.counts_B)
+        moved = replace(moved, counts_B=self.counts_B, shifts_B5=None)
+        shifts = [] if self.shifts_B5 is None else self.shifts_B5.tolist()
+        for padded_CTHW, (*shift, h, w) in zip(moved.clips_BCTHW, shifts, strict=False):
+            clip_CTHW = padded_CTHW[..., :h, :w]
+            clip_CTHW.copy_(shift_colours(clip_CTHW, *shift))
+        return moved
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, from which a GPU copies beside its work."""
@@ -138,7 +147,8 @@ def _videos_of(layout: AvaLayout, keyframes: Sequence[Keyframe]) -> dict:
 def one_clip(frames_TCHW: torch.Tensor, boxes, actions, key, transform: Transform) -> Batch:
     """A view of one clip, not padded, as a batch; boxes are fractions (N, 4) of the frame."""
     norm_N4 = torch.from_numpy(boxes)
-    video, boxes_N4 = transform(tv_tensors.Video(frames_TCHW), _in_pixels(norm_N4, frames_TCHW))
+    box = _in_pixels(norm_N4, frames_TCHW)
+    video, boxes_N4, *shifts = transform(tv_tensors.Video(frames_TCHW), box)
     size = tuple(video.shape[-2:])
     return Batch(
         clips_BCTHW=video.as_subclass(torch.Tensor).transpose(0, 1)[None],
@@ -148,6 +158,7 @@ def one_clip(frames_TCHW: torch.Tensor, boxes, actions, key, transform: Transfor
         boxes_norm_N4=norm_N4,
         sizes=[size],
         keys=[key],
+        shifts_B5=shifts[0] if shifts else None,
     )
 
 
@@ -166,18 +177,21 @@ def collate(clips: Sequence[Batch], multiple: int = 32) -> Batch:
     """
     sizes = [tuple(-(-x // multiple) * multiple for x in clip.sizes[0]) for clip in clips]
     largest = [max(sides) for sides in zip(*sizes, strict=True)]
-    shape = (len(clips), *clips[0].clips_BCTHW.shape[1:3], *largest)
-    clips_BCTHW = torch.empty(shape, dtype=clips[0].clips_BCTHW.dtype)
+    channels, frames = clips[0].clips_BCTHW.shape[1:3]
+    shape = (len(clips), frames, *largest, channels)
+    clips_BTHWC = torch.empty(shape, dtype=clips[0].clips_BCTHW.dtype)
     if get_worker_info():  # a worker's batch travels in shared memory: write it there at once
-        clips_BCTHW.share_memory_()
+        clips_BTHWC.share_memory_()
+    clips_BCTHW = clips_BTHWC.permute(0, 4, 1, 2, 3)
     for padded_CTHW, clip in zip(clips_BCTHW, clips, strict=True):
         h, w = clip.clips_BCTHW.shape[3:]
         padded_CTHW[:, :, :h, :w] = clip.clips_BCTHW[0]
         padded_CTHW[:, :, h:] = PAD_VALUE
         padded_CTHW[:, :, :h, w:] = PAD_VALUE
-    names = ("boxes_N4", "counts_B", "actions_NA", "boxes_norm_N4")
-    persons = {name: torch.cat([getattr(clip, name) for clip in clips]) for name in names}
-    return Batch(clips_BCTHW, sizes=sizes, keys=[clip.keys[0] for clip in clips], **persons)
+    names = ["boxes_N4", "counts_B", "actions_NA", "boxes_norm_N4"]
+    names += ["shifts_B5"] * (clips[0].shifts_B5 is not None)
+    joined = {name: torch.cat([getattr(clip, name) for clip in clips]) for name in names}
+    return Batch(clips_BCTHW, sizes=sizes, keys=[clip.keys[0] for clip in clips], **joined)
 
 
 def collate_views(items: Sequence[list[Batch]], multiple: int = 32) -> list[Batch]:

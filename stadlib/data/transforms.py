@@ -20,10 +20,14 @@ from torchvision.transforms.v2 import functional as F
 Both = tuple[tv_tensors.Video, tv_tensors.BoundingBoxes]
 
 
-def train_transform(short_side: int, long_side: int) -> v2.Transform:
-    """The augmentation of training (paper section 3.1; bounds from AIA)."""
+def train_transform(short_side: int, long_side: int, *, colours: bool = True) -> v2.Transform:
+    """The augmentation of training (paper section 3.1; bounds from AIA).
+
+    Without ``colours`` their shifts are drawn alike and returned, for :func:`shift_colours`.
+    """
     sized = partial(resize, short_side=short_side, long_side=long_side)
-    return v2.Compose([sized, jitter_boxes, HSVJitter(), v2.RandomHorizontalFlip(p=0.5)])
+    jitter = HSVJitter() if colours else _draw_shifts
+    return v2.Compose([sized, jitter_boxes, jitter, v2.RandomHorizontalFlip(p=0.5)])
 
 
 def test_transform(short_side: int, long_side: int, flip=False, extend=(0.0, 0.0)) -> v2.Transform:  # noqa: PT028
@@ -123,10 +127,33 @@ class HSVJitter(v2.Transform):
         levels = np.arange(256)  # the hue wraps at 180
         columns = [(levels + hue) % 180, levels + saturation, levels + value]
         table = np.stack(columns, axis=-1).clip(0, 255).astype(np.uint8)[None]
-        frames_TCHW = inpt.as_subclass(torch.Tensor)
-        jittered_TCHW = torch.empty_like(frames_TCHW, memory_format=torch.contiguous_format)
+        frames_THWC = inpt.as_subclass(torch.Tensor).permute(0, 2, 3, 1).contiguous().numpy()
+        jittered_THWC = np.empty_like(frames_THWC)
         # frame by frame: what one step puts out is still in the cache for the next
-        for planes, jittered in zip(frames_TCHW.numpy(), jittered_TCHW.numpy(), strict=True):
-            hsv = cv2.LUT(cv2.cvtColor(cv2.merge(list(planes)), cv2.COLOR_RGB2HSV), table)
-            cv2.split(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), list(jittered))
-        return tv_tensors.wrap(jittered_TCHW, like=inpt)
+        for frame, jittered in zip(frames_THWC, jittered_THWC, strict=True):
+            hsv = cv2.LUT(cv2.cvtColor(frame, cv2.COLOR_RGB2HSV), table)
+            cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=jittered)
+        return tv_tensors.wrap(torch.from_numpy(jittered_THWC).permute(0, 3, 1, 2), like=inpt)
+
+
+def _draw_shifts(video, boxes) -> tuple:
+    """A clip as it is, what :class:`HSVJitter` would have shifted it by, and H, W: (1, 5)."""
+    shifts = HSVJitter().make_params([])["shifts"]
+    return video, boxes, torch.tensor([[*shifts, *video.shape[-2:]]])
+
+
+def shift_colours(frames_3THW: torch.Tensor, hue: int, saturation: int, value: int) -> torch.Tensor:
+    """:class:`HSVJitter` on any device, uint8 to uint8, up to a step of OpenCV's hue."""
+    red, green, blue = colours = frames_3THW.float().unbind()
+    largest, least = frames_3THW.amax(0).float(), frames_3THW.amin(0).float()
+    chroma = (largest - least).clamp(min=1)
+    sixth = torch.where(largest == green, 2 + (blue - red) / chroma, 4 + (red - green) / chroma)
+    sixth = torch.where(largest == red, (green - blue) / chroma, sixth)
+    grey = (255 * (largest - least) / largest.clamp(min=1)).round()
+    sixth = ((30 * sixth).round() + hue) % 180 / 30
+    share = (grey + saturation).clamp(0, 255) / 255
+    largest = (largest + value).clamp(0, 255)
+    for colour, first in zip(colours, (5, 3, 1), strict=True):
+        place = (sixth + first) % 6
+        colour.copy_(largest * (1 - share * torch.minimum(place, 4 - place).clamp(0, 1)))
+    return torch.stack(colours).round().to(torch.uint8)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import av
-import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
@@ -172,6 +171,8 @@ def _counted_times(path: Path, step: float) -> np.ndarray:
 def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:
     """The frames shown at ``times``, exactly, as uint8 RGB (T, 3, H, W), T = ``len(times)``.
 
+    Colours lie side by side in memory, as decoders write them and convolutions read them.
+
     Times are seconds since the first frame, in any order, at least one. Times before the first or
     after the last frame give that frame. Errors are those of :func:`probe`.
     """
@@ -182,18 +183,18 @@ def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:
     if frames is None:  # the packets' times are wrong: count the frames from now on
         _COUNTED.add(identity(path))
         frames = _decode(path, probe(path), times)
-    return torch.from_numpy(frames)
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
 def _decode(path: Path, info: VideoInfo, times: Sequence[float]) -> np.ndarray | None:
-    """Frames (T, 3, H, W) at these times; None if a frame's pts is not its packet's."""
+    """Frames (T, H, W, 3) at these times; None if a frame's pts is not its packet's."""
     counted = not len(info.keyframes)
     asked = np.asarray(times, np.float64) + TIME_SLACK
     positions = (np.searchsorted(info.seconds, asked, side="right") - 1).clip(min=0)
     keys = positions if counted else info.pts[positions]
     wanted = np.unique(keys)
     starts = np.searchsorted(info.keyframes[:, 0], wanted, side="right") - 1
-    pictures: dict[int, np.ndarray] = {}
+    frames_THWC = np.empty((len(keys), info.height, info.width, 3), np.uint8)
     reformatter = VideoReformatter()  # one a file: its set-up costs more than a small frame
     frames, last = None, 0
     with opened(path) as (container, stream):
@@ -212,11 +213,8 @@ def _decode(path: Path, info: VideoInfo, times: Sequence[float]) -> np.ndarray |
             if found != key:
                 return None
             rgb = reformatter.reformat(frame, info.width, info.height, format="rgb24")
-            pictures[key] = np.ascontiguousarray(rgb.to_ndarray())
-    frames_TCHW = np.empty((len(keys), 3, info.height, info.width), np.uint8)
-    for planes_CHW, key in zip(frames_TCHW, keys.tolist(), strict=True):
-        cv2.split(pictures[key], list(planes_CHW))  # faster than NumPy's transpose
-    return frames_TCHW
+            frames_THWC[keys == key] = rgb.to_ndarray()
+    return frames_THWC
 
 
 def write_video(

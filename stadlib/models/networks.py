@@ -184,7 +184,7 @@ class SlowFast(Backbone):
         if self.strided:
             return list(range(0, num_frames, self.temporal_stride))
         count = num_frames // self.temporal_stride
-        return torch.linspace(0, num_frames - 1, count, device="cpu").long().tolist()
+        return [i * (num_frames - 1) // max(1, count - 1) for i in range(count)]
 
 
 def slow(depth: int, *, dilated: bool) -> Backbone:

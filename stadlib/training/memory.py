@@ -214,13 +214,12 @@ class OfflineMemory:
         named = build.augmented_views(experiment, views - 1)
         if self.maps:  # whose folder is of all seeds
             named = {f"{name}-seed{experiment.seed}": view for name, view in named.items()}
-        if experiment.detected:
+        # A row that remembers annotated persons has extracted all seconds, these among them.
+        if alone := experiment.detected or not experiment.memory:
             named = {"annotated": build.plain_view(experiment)} | named
         named = {f"{source}_{name}": view for name, view in named.items()}
         banks = self._extracted(model, named, of_source, mixed) if named else []
-        if experiment.detected:
-            return banks
-        return [self.seconds(model, source, "train"), *banks]  # which has their plain view
+        return banks if alone else [self.seconds(model, source, "train"), *banks]
 
     def views(
         self, model: ActionDetector, keyframes: Sequence[Keyframe], split: str

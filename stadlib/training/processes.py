@@ -12,7 +12,7 @@ from torch import distributed
 from stadlib.base import InputError
 
 PATIENCE = timedelta(hours=4)  # while the first process renders, measures or writes alone
-HANG = timedelta(minutes=10)  # an exchange of gradients that takes longer ends the run
+HANG = timedelta(minutes=10)  # joining, or an exchange of gradients, that takes longer ends the run
 _NCCL: list[distributed.ProcessGroup] = []  # of GPUs, if each process has one of its own
 
 
@@ -62,7 +62,8 @@ def group():
         return
     own = device()
     try:
-        distributed.init_process_group("gloo", timeout=PATIENCE)
+        distributed.init_process_group("gloo", timeout=HANG)
+        distributed.set_timeout(PATIENCE)  # once all have joined
         if own.type == "cuda":
             torch.cuda.set_device(own)
             cards = gather([str(torch.cuda.get_device_properties(own).uuid)])

@@ -31,6 +31,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 TEMPORARY = (".tmp", ".part", ".old")
@@ -148,6 +149,7 @@ def _run(job: str, work: Work, results: Path, words: dict[str, str]) -> None:
         from stadlib.base import OneLineError
         from stadlib.training import processes
 
+        processes.HANG = timedelta(seconds=PATIENCE / 2)  # for those that never join
         try:
             with processes.group():
                 JOBS[job](work)
