@@ -8,8 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stadlib import base, study
+from stadlib import base, recipes, study
 from stadlib.base import InputError, write_whole
+from stadlib.recipes.experiment import Experiment
 from stadlib.study import Record, read_record, write_record
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ def publish(record: Record, kind: str = "", name: str = "") -> None:
 
     Without a kind it is a row of a table. If it is not of somebody's own data, the class counts of
     its training data are written too, and its backbone, its boxes and the hash of its world become
-    part of the study. A digest names one outcome: when it is published already, this run becomes a
-    line of ``results/machines.csv``, which says what the same experiment gave where.
+    part of the study, as those of a row beyond the paper do. The row of README's first command
+    leaves its losses in ``curves``. A digest names one outcome: when it is published already, this
+    run becomes a line of ``results/machines.csv``, which says what the same experiment gave where.
     """
     name = name or record.folder.name
     if record.provenance["dirty"] is not False:
@@ -35,10 +37,22 @@ def publish(record: Record, kind: str = "", name: str = "") -> None:
         _note_machine(record, folder.parents[bool(kind)] / "machines.csv")
         return
     write_record(record, path)
+    if kind in ("", "beyond") and not record.experiment["dataset"]:
+        _publish_inputs(study.open_run(record))
     if not kind and not record.experiment["dataset"]:
-        opened = study.open_run(record)
         write_whole(folder / "class_counts.csv", study.class_counts(record).to_csv())
-        _publish_inputs(opened)
+    if record.digest == _first_row(record).digest:
+        from stadlib.report import runs  # noqa: PLC0415  (torch)
+
+        curve = runs.training_log(record)[["iteration", "loss"]]
+        write_whole(folder / "curves" / f"{record.digest}.csv", curve.to_csv(index=False))
+
+
+def _first_row(record: Record) -> Experiment:
+    """What README's first command runs, at the scale of a record and with its seed."""
+    words = {"head": "t-only", "backbone": "ir-csn-152", "pretrain": "K700", "memory": "no"}
+    (row,) = recipes.table1(scale=record.scale, seed=record.experiment["seed"], **words)
+    return row
 
 
 def _publish_inputs(opened: Run) -> None:

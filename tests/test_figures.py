@@ -68,12 +68,13 @@ def test_short_names_stay_distinct():
 def test_training_curve_ends_at_the_last_loss(count):
     steps = np.arange(0, 5 * count, 5)
     log = pd.DataFrame({"iteration": steps, "loss": 0.1 + np.exp(-steps / 90), "lr": 0.01})
-    figure = figures.training_curve(log)
+    figure = figures.training_curve(log, [log.assign(loss=1.0)])
     require_readable(figure)
     upper, lower = figure.axes
     assert "loss" in upper.get_ylabel() and lower.get_ylabel() == "learning rate"
     assert lower.get_xlabel() == "iteration"
-    raw, smooth = upper.get_lines()
+    *committed, raw, smooth = upper.get_lines()
+    assert [set(line.get_ydata()) for line in committed] == [{1.0}] * 2
     assert raw.get_ydata().tolist() == log["loss"].tolist()
     assert f"{smooth.get_ydata()[-1]:.3f}" in words(figure)
 

@@ -407,7 +407,7 @@ def test_processes_of_one_card_exchange_gradients_through_gloo(monkeypatch, caps
     monkeypatch.setattr(
         distributed, "new_group", lambda backend, timeout: made.append((backend, timeout)) or "fast"
     )
-    monkeypatch.setattr(distributed, "set_timeout", lambda patience: made.append(patience))
+    monkeypatch.setattr(distributed, "set_timeout", made.append)
     monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     card = SimpleNamespace(uuid=uuids[0])

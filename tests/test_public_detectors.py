@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import pickle
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -34,6 +35,7 @@ from stadlib.video import predict, scorer
 
 BOXES = [[0.1, 0.2, 0.45, 0.9], [0.4, 0.05, 1.0, 1.0], [0.0, 0.0, 0.3, 0.6]]  # some end at an edge
 IDS = tuple(AVA_ACTIONS)
+SIDE = 96  # instead of 256 pixels, which only takes longer
 
 
 def random_values(state: dict, seed: int = 0) -> dict:
@@ -102,17 +104,17 @@ def frame_numbers(row: published.Published, centre: int, last: int) -> list[int]
     return [min(max(i, 0), last) for i in range(centre - half, centre + half, stride)]
 
 
-def as_in_the_tutorial(frames_TCHW, boxes_N4) -> tuple[torch.Tensor, torch.Tensor]:
+def as_in_the_tutorial(frames_TCHW, boxes_N4, side: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
     """pytorchvideo's ``ava_inference_transform``, step by step."""
     clip = frames_TCHW.transpose(0, 1).float() / 255
     height, width = clip.shape[2:]
     rows = boxes_N4 * np.array([width, height] * 2)
     rows = np.minimum(rows, np.array([width, height] * 2) - 1.0)
     if width < height:
-        size = math.floor(height / width * 256), 256
+        size = math.floor(height / width * side), side
         rows *= size[0] / height
     else:
-        size = 256, math.floor(width / height * 256)
+        size = side, math.floor(width / height * side)
         rows *= size[1] / width
     clip = F.interpolate(clip, size=size, mode="bilinear", align_corners=False)
     clip = (clip - 0.45) / 0.225
@@ -134,8 +136,8 @@ def test_logits_are_pytorchvideo_s(name, film, tmp_path, monkeypatch):
 
     model, report = public_detectors.load(row, IDS, silent(""))
     assert report.naming == "pytorchvideo" and report.left_over == () and report.head == 2
-    batch, frames = clip_at(film, row, resize_as_pytorchvideo)
-    clip, rois = as_in_the_tutorial(frames[frame_numbers(row, 30, 74)], np.array(BOXES))
+    batch, frames = clip_at(film, row, partial(resize_as_pytorchvideo, short_side=SIDE))
+    clip, rois = as_in_the_tutorial(frames[frame_numbers(row, 30, 74)], np.array(BOXES), SIDE)
     if name == "slowfast-50-ava":
         slow = torch.linspace(0, clip.shape[2] - 1, clip.shape[2] // 4).long()
         clip = [clip[:, :, slow], clip]
@@ -145,6 +147,14 @@ def test_logits_are_pytorchvideo_s(name, film, tmp_path, monkeypatch):
     expected = expected[:, [action - 1 for action in IDS]]
     assert expected.std() > 0.1 and (expected[0] - expected[1]).abs().max() > 0.02
     torch.testing.assert_close(logits(model, batch), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("resize", "width"), [(resize_as_pytorchvideo, 355), (resize_as_mmaction2, 356)]
+)
+def test_clips_are_256_pixels_high(film, resize, width):
+    batch, _ = clip_at(film, published.DETECTORS["slow-50-ava"], resize)
+    assert batch.sizes == [(256, width)]
 
 
 class Bottleneck(nn.Module):
@@ -218,16 +228,17 @@ def test_logits_are_mmaction2_s(film, tmp_path, monkeypatch):
     model, report = public_detectors.load(row, IDS, silent(""))
     assert report.naming == "mmaction2" and report.left_over == () and report.head == 4
     assert report.eps is None, "its norms have the eps of ours"
-    batch, frames = clip_at(film, row, resize_as_mmaction2)
+    batch, frames = clip_at(film, row, partial(resize_as_mmaction2, short_side=SIDE))
+    size = int(250 * SIDE / 180 + 0.5), SIDE  # width and height
     sized = [
-        cv2.resize(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), (356, 256))
+        cv2.resize(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), size)
         for frame in frames[frame_numbers(row, 30, 74)]
     ]
     mean, std = (
         torch.tensor(numbers) for numbers in ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
     )
     clip = ((torch.from_numpy(np.stack(sized)).float() - mean) / std).permute(3, 0, 1, 2)
-    rois = torch.tensor(BOXES) * torch.tensor([356, 256] * 2)
+    rois = torch.tensor(BOXES) * torch.tensor([*size] * 2)
     rois = torch.cat([torch.zeros(len(rois), 1), rois], dim=1)
     with torch.inference_mode():
         expected = theirs(clip[None], rois)

@@ -83,7 +83,7 @@ def test_decoupled_training_moves_the_classifier_and_nothing_else(smoke_record, 
     assert {n for n in first if n.startswith("head.")} == {f"head.{n}" for n in second}
     model = build.action_detector(row, len(first["head.classifier.bias"]))
     model.load_state_dict(first)
-    bank = FeatureBank(study.stage_folder(row, 1) / "banks" / "ava_train")
+    bank = FeatureBank(study.stage_folder(row, 1) / "banks" / "ava_annotated")
     assert bank.provenance["backbone"] == weights_digest(model.backbone, model.fusion)
 
 

@@ -13,10 +13,12 @@ from itertools import takewhile
 import pytest
 from jupyter_client.manager import start_new_kernel
 
+import stadlib.publish as published
 from stadlib import recipes, study
 from stadlib.base import ConfigError, InputError
 from stadlib.publish import publish
 from stadlib.recipes.experiment import Experiment, from_dict
+from stadlib.report import runs
 
 ROW = recipes.at(Experiment(head="linear"), "smoke")
 
@@ -211,7 +213,14 @@ def test_what_a_published_row_started_from_becomes_part_of_the_study(
     hashes.parent.mkdir(parents=True)
     hashes.write_text('{"another/world": "0"}')
     first = replace(smoke_record, provenance={**smoke_record.provenance, "dirty": False})
+    monkeypatch.setattr(published, "_first_row", lambda record: from_dict(record.experiment))
+    monkeypatch.setattr(runs, "published_dir", lambda kind: tmp_path / kind)
+    publish(first, "beyond")
+    (weights,) = (folder / "weights").glob("*.safetensors")
+    weights.unlink()
     publish(first)
+    (curve,) = runs.committed_logs(first)
+    assert curve.equals(runs.training_log(first)[["iteration", "loss"]]) and len(curve)
     (weights,) = (folder / "weights").glob("*.safetensors")
     known = json.loads(weights.with_suffix(".accuracy.json").read_text())
     assert known["top1"] == first.provenance["top1"] and known["seed"] == 0

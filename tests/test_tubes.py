@@ -143,7 +143,7 @@ def films(draw) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frame(truth), frame(found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(films())
 def test_video_map_is_that_of_the_slow_definition(films):
     truth, found = films

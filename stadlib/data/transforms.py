@@ -144,16 +144,17 @@ def _draw_shifts(video, boxes) -> tuple:
 
 def shift_colours(frames_3THW: torch.Tensor, hue: int, saturation: int, value: int) -> torch.Tensor:
     """:class:`HSVJitter` on any device, uint8 to uint8, up to a step of OpenCV's hue."""
-    red, green, blue = colours = frames_3THW.float().unbind()
-    largest, least = frames_3THW.amax(0).float(), frames_3THW.amin(0).float()
-    chroma = (largest - least).clamp(min=1)
-    sixth = torch.where(largest == green, 2 + (blue - red) / chroma, 4 + (red - green) / chroma)
-    sixth = torch.where(largest == red, (green - blue) / chroma, sixth)
-    grey = (255 * (largest - least) / largest.clamp(min=1)).round()
-    sixth = ((30 * sixth).round() + hue) % 180 / 30
-    share = (grey + saturation).clamp(0, 255) / 255
-    largest = (largest + value).clamp(0, 255)
-    for colour, first in zip(colours, (5, 3, 1), strict=True):
-        place = (sixth + first) % 6
-        colour.copy_(largest * (1 - share * torch.minimum(place, 4 - place).clamp(0, 1)))
-    return torch.stack(colours).round().to(torch.uint8)
+    colours_3THW = frames_3THW.float()
+    red, green, blue = colours_3THW
+    values, least = colours_3THW.amax(0), colours_3THW.amin(0)
+    chroma = (values - least).clamp(min=1)
+    hues = torch.where(values == green, 2 + (blue - red) / chroma, 4 + (red - green) / chroma)
+    hues = torch.where(values == red, (green - blue) / chroma, hues)  # sixths of a turn
+    saturations = (255 * (values - least) / values.clamp(min=1)).round()
+    hues = ((30 * hues).round() + hue) % 180 / 30
+    saturations = (saturations + saturation).clamp(0, 255) / 255
+    values = (values + value).clamp(0, 255)
+    for colour, first in zip(colours_3THW, (5, 3, 1), strict=True):
+        place = (hues + first) % 6
+        colour.copy_(values * (1 - saturations * torch.minimum(place, 4 - place).clamp(0, 1)))
+    return colours_3THW.round().to(torch.uint8)

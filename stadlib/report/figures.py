@@ -27,12 +27,13 @@ DARK = "#333333"
 
 
 @in_style
-def training_curve(log: pd.DataFrame) -> NotebookFigure:
-    """Plot the ``loss`` of a run by ``iteration`` and, below it, ``lr``."""
+def training_curve(log: pd.DataFrame, committed: Iterable[pd.DataFrame] = ()) -> NotebookFigure:
+    """Plot a run's ``loss`` by ``iteration``, ``committed`` ones grey behind it, and its ``lr``."""
     figure, (upper, lower) = panels(3.2, 2, sharex=True, height_ratios=(3, 1))
-    steps, smooth = log["iteration"], log["loss"].ewm(span=max(2, len(log) / 15)).mean()
-    upper.plot(steps, log["loss"], color=COLORS["pose"], alpha=0.3, lw=0.8)
-    upper.plot(steps, smooth, color=COLORS["pose"], lw=1.8)
+    for curve, color in [*((other, GREY) for other in committed), (log, COLORS["pose"])]:
+        steps, smooth = curve["iteration"], curve["loss"].ewm(span=max(2, len(curve) / 15)).mean()
+        upper.plot(steps, curve["loss"], color=color, alpha=0.3, lw=0.8)
+        upper.plot(steps, smooth, color=color, lw=1.8)
     upper.set(ylabel="loss (binary cross entropy)", ylim=(0, None))
     _name_ends(upper, [(steps.iloc[-1], smooth.iloc[-1], f"{smooth.iloc[-1]:.3f}", "black")])
     lower.plot(steps, log["lr"], color=GREY, lw=1.4)

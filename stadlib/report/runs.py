@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 
 from stadlib import study
-from stadlib.base import InputError
+from stadlib.base import InputError, published_dir
 from stadlib.data import batches, clips, keyframes
 from stadlib.data.labels import AVA_ACTIONS, LabelMap, read_label_map
 from stadlib.data.rows import BOX, keyframe_keys, read_rows
 from stadlib.evaluation import average_precision, diagnosis, matching
 from stadlib.recipes.experiment import from_dict
+from stadlib.report import scores
 from stadlib.report.frames import Frame, Line, Mark, person_mark
 from stadlib.report.scores import SOURCES
 from stadlib.report.style import GREY, shortened
@@ -61,6 +62,14 @@ def training_log(record: Record) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such log; delete the record beside it and run again")
     return pd.read_json(path, lines=True, precise_float=True)
+
+
+def committed_logs(record: Record) -> list[pd.DataFrame]:
+    """``iteration`` and ``loss`` of the committed runs of an experiment, whatever their seeds."""
+    folder, experiment = published_dir("reference"), from_dict(record.experiment)
+    known = scores.of_experiment(experiment, study.read_records(folder))
+    paths = (folder / "curves" / f"{committed.digest}.csv" for committed in known)
+    return [pd.read_csv(path) for path in paths if path.is_file()]
 
 
 def examples(record: Record, count: int = 6) -> list[Frame]:

@@ -11,12 +11,15 @@ GPU-hours are at a share of an H100's 989e12 FLOPs a second (dense bfloat16, NVI
 30,000 iterations of 64 clips in training; 2.0 million seconds with detected persons of AVA and of
 AVA-Kinetics' clips in extraction; 90,000 keyframes in testing (both about, counted once on the
 lists). Loading, optimizer, launches and bandwidth come on top: a share of 40 % is more than eager
-channel-separated networks reach.
+channel-separated networks reach. Cores are those that decode for training at 40 %, by
+``bench_loader.py``'s clips a second of a core (464x256 pixels, colours left to the GPU). A bank
+keeps float16 tokens of every person and second.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -91,6 +94,7 @@ def cost(row: Experiment) -> dict:
         "extract": flops(model, [size], frames, train=False),
         "test": flops(model, views, frames, train=False),
         "kept": kept(model, *size, frames),
+        "token_bytes": 2 * math.prod(build.token_size(row, model)),
     }
     recompute_activations(model.backbone)
     return numbers | {"kept_recomputing": kept(model, *size, frames)}
@@ -100,17 +104,22 @@ def main() -> None:
     """Count every row; write the numbers and their table."""
     found = {}
     shares = "".join(f" train at {share:.0%} |" for share in SHARES)
-    head = f"| input, head | TFLOP a clip | GiB of 8 (recomputing) |{shares} extract | test |"
-    lines = [head, "|---" * (5 + len(SHARES)) + "|"]
+    more = " clips/s, cores | bank, GB a million persons |"
+    head = f"| input, head | TFLOP a clip | GiB of 8 (recomputing) |{shares} extract | test |{more}"
+    lines = [head, "|---" * (7 + len(SHARES)) + "|"]
+    decoded = json.loads((RESULTS / "gpu" / "loader.json").read_text())
     for row in rows():
         name = f"{row.backbone} {row.frames}, {row.head}"
         found[name] = numbers = cost(row)
         hours = {key: numbers[key] / PEAK / 3600 for key in ("train", "extract", "test")}
         training = "".join(f" {TRAINED * hours['train'] / share:.1f} h |" for share in SHARES)
+        speed = 0.4 * PEAK / numbers["train"]
+        of_core = decoded[f"464x256, {row.frames.split('+')[-1]}"]["dataset, training on a GPU"]
         gib = [numbers[key] / 2**30 for key in ("kept", "kept_recomputing")]
         lines.append(
             f"| {name} | {numbers['train'] / 1e12:.2f} | {gib[0]:.1f} ({gib[1]:.1f}) |{training} "
             f"{EXTRACTED * hours['extract'] / 0.4:.1f} h | {TESTED * hours['test'] / 0.4:.1f} h |"
+            f" {speed:.0f}, {speed / of_core:.0f} | {numbers['token_bytes'] / 1e3:.0f} |"
         )
         print(lines[-1], flush=True)
     write_whole(RESULTS / "gpu" / "cost.json", json.dumps(found, indent=1) + "\n")

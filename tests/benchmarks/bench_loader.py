@@ -1,31 +1,36 @@
 """Clips a second of the loader beside bare PyAV: does anything but decoding cost time?
 
-Three rendered movies of three minutes, 340x256 pixels, 30 frames/s, written with the options of
+Three rendered movies of three minutes, 256 pixels high, 30 frames/s, written with the options of
 ``stadlib prepare --reencode`` (H.264, crf 20, a keyframe every 30 frames). A clip is 32 frames,
-every second one, around a random moment. The first lines are of one process with one thread:
+every second one, or 64 in a row, around a random moment. The first lines are of one thread:
 
 - bare PyAV: open the file, seek, decode up to the clip's last frame, turn the 32 wanted frames to
   rgb24 arrays. Once as one writes it, ``frame.to_ndarray(format="rgb24")``, and once with one
   ``VideoReformatter`` kept for the file, which is the faster way.
 - read_frames: our function for the same frames, which are compared bit by bit. It opens, finds
-  positions in the file's index, seeks, decodes, and lays the frames out as one (32, 3, 256, 340)
-  tensor. The index is made once a file and process, before the clock starts.
+  positions in the file's index, seeks and decodes. The index is made once a file and process,
+  before the clock starts.
 - dataset: an item of ``ClipDataset``, frames and boxes, with the transform of testing (which has
-  nothing to do at this size) and with that of training (colour, boxes, flip).
+  nothing to do at this size), with that of training (colour, boxes, flip), and with that of
+  training on a GPU, which shifts the colours itself.
 
 The others are of ``build.loader`` at paper scale with one and two workers: batches of 8, padded to
-256x352, as they arrive in the training process; workers start before the clock does. What two
+divisible sides, as they arrive in the training process; workers start before the clock. What two
 workers can bring on this machine is what two processes of bare PyAV bring, which share nothing but
 its processor and memory: they are measured, too. The ways take turns, and the best of the rounds
 counts. From the root of a checkout, on a quiet machine:
 
-    uv run python tests/benchmarks/bench_loader.py [--rounds N]
+    uv run python tests/benchmarks/bench_loader.py [--rounds N] [--width W] [--frames 64x1]
+
+The clips a second of a core go to ``results/gpu/loader.json``, from which ``bench_cost.py``
+counts how many cores an H100 needs.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import multiprocessing
 import platform
 import tempfile
@@ -34,6 +39,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import av
 import cv2
@@ -42,6 +48,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 
 from stadlib import recipes
+from stadlib.base import write_whole
 from stadlib.data.clips import ClipDataset, collate
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import AVA_ACTIONS
@@ -52,12 +59,13 @@ from stadlib.recipes.scales import SCALES
 from stadlib.training import build
 
 MOVIES, SECONDS, RATE = 3, 180, 30
-HEIGHT, WIDTH = 256, 340
+HEIGHT = 256
+KEPT = Path(__file__).resolve().parents[2] / "results" / "gpu" / "loader.json"
 BATCH, WARM_BATCHES, BATCHES = 8, 4, 16
 ALONE = 32  # clips of a round in one process
 
 
-def movie(seed: int) -> Iterator[np.ndarray]:
+def movie(seed: int, width: int = 340) -> Iterator[np.ndarray]:
     """A camera over a textured plane, textured patches that move on their own, some grain."""
     rng = np.random.default_rng(seed)
     plane = np.zeros((1024, 2048, 3), np.float32)
@@ -67,14 +75,14 @@ def movie(seed: int) -> Iterator[np.ndarray]:
         plane += finer * 2 ** (-octave / 2)
     plane = np.clip(127 + 60 * plane, 0, 255).astype(np.uint8)
     noise = rng.integers(0, 256, (4, 90, 50, 3), np.uint8)
-    patches = [cv2.GaussianBlur(patch, (5, 5), 0) for patch in noise]
-    grains = rng.normal(0, 1.5, (16, HEIGHT, WIDTH, 1)).round().astype(np.int16).repeat(3, -1)
+    patches = [cv2.GaussianBlur(square, (5, 5), 0) for square in noise]
+    grains = rng.normal(0, 1.5, (16, HEIGHT, width, 1)).round().astype(np.int16).repeat(3, -1)
     for i in range(SECONDS * RATE):
         top, left = swing(370, i / 170 + seed), swing(820, i / 230)
-        frame = plane[top : top + HEIGHT, left : left + WIDTH].astype(np.int16)
-        for k, patch in enumerate(patches):
+        frame = plane[top : top + HEIGHT, left : left + width].astype(np.int16)
+        for k, square in enumerate(patches):
             y, x = swing(80, i / (20 + 7 * k) + k), swing(140, i / (31 + 5 * k))
-            frame[y : y + 90, x : x + 50] = patch
+            frame[y : y + 90, x : x + 50] = square
         yield np.clip(frame + grains[rng.integers(16)], 0, 255).astype(np.uint8)
 
 
@@ -83,10 +91,10 @@ def swing(reach: int, phase: float) -> int:
     return int(reach * (1 + np.sin(phase)))
 
 
-def make_movies(root: Path) -> None:
+def make_movies(root: Path, width: int = 340) -> None:
     """Write the movies; ``SECONDS`` long each."""
     for i in range(MOVIES):
-        write_video(root / "videos" / "ava" / f"m{i}.mp4", movie(i), RATE, crf=20, gop=RATE)
+        write_video(root / "videos" / "ava" / f"m{i}.mp4", movie(i, width), RATE, crf=20, gop=RATE)
 
 
 def moments(count: int) -> list[Keyframe]:
@@ -114,7 +122,8 @@ def bare(path: Path, times: list[float], keep: bool) -> list[np.ndarray]:
         for frame in container.decode(stream):
             if frame.pts in left:
                 if keep:
-                    frame_rgb = reformatter.reformat(frame, WIDTH, HEIGHT, format="rgb24")
+                    sides = frame.width, frame.height
+                    frame_rgb = reformatter.reformat(frame, *sides, format="rgb24")
                     frames.append(frame_rgb.to_ndarray())
                 else:
                     frames.append(frame.to_ndarray(format="rgb24"))
@@ -167,13 +176,16 @@ def require_same_frames(clips: list[tuple[Path, list[float]]]) -> float:
     return taken
 
 
-def measure(root: Path, rounds: int) -> dict[str, float]:
+def measure(root: Path, frames: str, rounds: int) -> dict[str, float]:
     """The best clips a second of every way."""
-    (row,) = recipes.table1(scale="paper", head="linear", backbone="ir-csn-152", pretrain="K700")
+    words = {"backbone": "ir-csn-152", "pretrain": "K700", "frames": frames, "head": "t-only"}
+    row = recipes.table1(scale="paper", **words)[0]
     layout, keyframes = AvaLayout(root), moments((WARM_BATCHES + BATCHES) * BATCH)
     shown = build.sampling(row)
     plain = ClipDataset(layout, keyframes, shown, build.plain_view(row))
     augmented = build.train_dataset(row, layout, keyframes)
+    with patch.object(torch.cuda, "is_available", lambda: True):
+        for_gpu = build.train_dataset(row, layout, keyframes)
     clips = [
         (layout.video_file("ava", k.video), shown.times(k.timestamp)) for k in keyframes[:ALONE]
     ]
@@ -184,6 +196,7 @@ def measure(root: Path, rounds: int) -> dict[str, float]:
         "read_frames": lambda: [read_frames(*clip) for clip in clips],
         "dataset, test transform": lambda: [plain[i] for i in range(ALONE)],
         "dataset, training transform": lambda: [augmented[i] for i in range(ALONE)],
+        "dataset, training on a GPU": lambda: [for_gpu[i] for i in range(ALONE)],
     }
     best: dict[str, float] = {}
     for _ in range(rounds):
@@ -192,9 +205,10 @@ def measure(root: Path, rounds: int) -> dict[str, float]:
         for count in (1, 2):
             words = f"bare PyAV, {count} process{'es' * (count > 1)}"
             best[words] = max(best.get(words, 0), in_processes(clips, count))
-        for name, dataset in (("test", plain), ("training", augmented)):
+        loaders = {"test transform": plain, "training transform": augmented}
+        for name, dataset in (loaders | {"training on a GPU": for_gpu}).items():
             for workers in (1, 2):
-                words = f"loader, {name} transform, {workers} worker{'s' * (workers > 1)}"
+                words = f"loader, {name}, {workers} worker{'s' * (workers > 1)}"
                 best[words] = max(best.get(words, 0), loaded(dataset, row, workers))
     return best
 
@@ -211,22 +225,28 @@ def main() -> None:
     """Print a line a way: clips a second, and that beside both ways of bare PyAV."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--width", type=int, default=340)
+    parser.add_argument("--frames", choices=("32x2", "64x1"), default="32x2")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     print(header(), "one thread a process", sep=", ")
     with tempfile.TemporaryDirectory() as folder:
-        make_movies(Path(folder))
-        best = measure(Path(folder), options.rounds)
+        make_movies(Path(folder), options.width)
+        best = measure(Path(folder), options.frames, options.rounds)
     usual, fastest = best["bare PyAV, to_ndarray"], best["bare PyAV, one reformatter"]
     print(f"{'':38} clips/s   of to_ndarray   of one reformatter")
     for name, speed in best.items():
         print(f"{name:38} {speed:7.1f} {speed / usual:15.2f} {speed / fastest:20.2f}")
     ceiling = best["bare PyAV, 2 processes"] / best["bare PyAV, 1 process"]
     print(f"two processes of bare PyAV beside one: {ceiling:.2f}x")
-    for name in ("test", "training"):
-        one, two = (best[f"loader, {name} transform, {n}"] for n in ("1 worker", "2 workers"))
-        print(f"two workers beside one, {name} transform: {two / one:.2f}x")
+    for name in ("test transform", "training transform", "training on a GPU"):
+        one, two = (best[f"loader, {name}, {n}"] for n in ("1 worker", "2 workers"))
+        print(f"two workers beside one, {name}: {two / one:.2f}x")
+    known = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
+    alone = {name: round(speed, 1) for name, speed in best.items() if not name.startswith("loader")}
+    known[f"{options.width}x{HEIGHT}, {options.frames}"] = alone
+    write_whole(KEPT, json.dumps(known, indent=1) + "\n")
 
 
 if __name__ == "__main__":
