@@ -107,7 +107,7 @@ def train_dataset(
 ) -> clips.ClipDataset:
     """Augmented clips: colour jitter, box jitter, flip (paper section 3.1).
 
-    A GPU shifts the colours itself: that is two fifths of a worker's time.
+    A GPU shifts the colours itself: that is a third of a worker's time.
     """
     scale = numbers(experiment)
     here = not torch.cuda.is_available()

@@ -78,7 +78,7 @@ def movie(seed: int, width: int = 340) -> Iterator[np.ndarray]:
     patches = [cv2.GaussianBlur(square, (5, 5), 0) for square in noise]
     grains = rng.normal(0, 1.5, (16, HEIGHT, width, 1)).round().astype(np.int16).repeat(3, -1)
     for i in range(SECONDS * RATE):
-        top, left = swing(370, i / 170 + seed), swing(820, i / 230)
+        top, left = swing(370, i / 170 + seed), swing(min(820, (2048 - width) // 2), i / 230)
         frame = plane[top : top + HEIGHT, left : left + width].astype(np.int16)
         for k, square in enumerate(patches):
             y, x = swing(80, i / (20 + 7 * k) + k), swing(140, i / (31 + 5 * k))
@@ -176,7 +176,7 @@ def require_same_frames(clips: list[tuple[Path, list[float]]]) -> float:
     return taken
 
 
-def measure(root: Path, frames: str, rounds: int) -> dict[str, float]:
+def measure(root: Path, frames: str, rounds: int, alone_only: bool) -> dict[str, float]:
     """The best clips a second of every way."""
     words = {"backbone": "ir-csn-152", "pretrain": "K700", "frames": frames, "head": "t-only"}
     row = recipes.table1(scale="paper", **words)[0]
@@ -202,6 +202,8 @@ def measure(root: Path, frames: str, rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for name, work in alone.items():
             best[name] = max(best.get(name, 0), clips_a_second(work, ALONE))
+        if alone_only:
+            continue
         for count in (1, 2):
             words = f"bare PyAV, {count} process{'es' * (count > 1)}"
             best[words] = max(best.get(words, 0), in_processes(clips, count))
@@ -226,6 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--width", type=int, default=340)
+    parser.add_argument("--alone", action="store_true", help="one process, no loaders")
     parser.add_argument("--frames", choices=("32x2", "64x1"), default="32x2")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -233,20 +236,26 @@ def main() -> None:
     print(header(), "one thread a process", sep=", ")
     with tempfile.TemporaryDirectory() as folder:
         make_movies(Path(folder), options.width)
-        best = measure(Path(folder), options.frames, options.rounds)
+        best = measure(Path(folder), options.frames, options.rounds, options.alone)
     usual, fastest = best["bare PyAV, to_ndarray"], best["bare PyAV, one reformatter"]
     print(f"{'':38} clips/s   of to_ndarray   of one reformatter")
     for name, speed in best.items():
         print(f"{name:38} {speed:7.1f} {speed / usual:15.2f} {speed / fastest:20.2f}")
+    if not options.alone:
+        print_scaling(best)
+    known = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
+    alone = {name: round(speed, 1) for name, speed in best.items() if not name.startswith("loader")}
+    known[f"{options.width}x{HEIGHT}, {options.frames}"] = alone
+    write_whole(KEPT, json.dumps(known, indent=1) + "\n")
+
+
+def print_scaling(best: dict[str, float]) -> None:
+    """What a second process or worker brings."""
     ceiling = best["bare PyAV, 2 processes"] / best["bare PyAV, 1 process"]
     print(f"two processes of bare PyAV beside one: {ceiling:.2f}x")
     for name in ("test transform", "training transform", "training on a GPU"):
         one, two = (best[f"loader, {name}, {n}"] for n in ("1 worker", "2 workers"))
         print(f"two workers beside one, {name}: {two / one:.2f}x")
-    known = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
-    alone = {name: round(speed, 1) for name, speed in best.items() if not name.startswith("loader")}
-    known[f"{options.width}x{HEIGHT}, {options.frames}"] = alone
-    write_whole(KEPT, json.dumps(known, indent=1) + "\n")
 
 
 if __name__ == "__main__":
