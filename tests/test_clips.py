@@ -98,6 +98,7 @@ def test_colours_are_shifted_on_the_device_as_workers_draw_them(tiny_dataset):
     drawn = collate([later[0, 3], later[1, 4]])
     assert drawn.shifts_B5.shape == (2, 5) and len(drawn.shifts_B5.unique(dim=0)) == 2
     found = drawn.to("cpu")
+    assert_same(drawn.to("cpu"), found)  # the batch itself stays as it was
     assert found.shifts_B5 is None and torch.equal(found.boxes_N4, expected.boxes_N4)
     difference = (found.clips_BCTHW.int() - expected.clips_BCTHW.int()).abs()
     assert difference.max() <= 9 and difference.float().mean() < 0.5

@@ -63,8 +63,11 @@ class Batch:
         """
         moved = self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
         moved = replace(moved, counts_B=self.counts_B, shifts_B5=None)
-        shifts = [] if self.shifts_B5 is None else self.shifts_B5.tolist()
-        for padded_CTHW, (*shift, h, w) in zip(moved.clips_BCTHW, shifts, strict=False):
+        if self.shifts_B5 is None:
+            return moved
+        moved.clips_BCTHW = moved.clips_BCTHW.clone()  # on its own device nothing has moved
+        shifts = self.shifts_B5.tolist()
+        for padded_CTHW, (*shift, h, w) in zip(moved.clips_BCTHW, shifts, strict=True):
             clip_CTHW = padded_CTHW[..., :h, :w]
             clip_CTHW.copy_(shift_colours(clip_CTHW, *shift))
         return moved
