@@ -10,7 +10,7 @@ from stadlib.models import backbones
 from stadlib.models.action_detector import ActionDetector, OnMaps
 from stadlib.models.heads import LinearHead, RelationHead, no_memory
 from stadlib.models.networks import csn_mini, freeze_batchnorm, slowfast_mini
-from stadlib.models.roi_fusion import Fusion, RoIAlign3d, Unfused
+from stadlib.models.roi_fusion import Fusion, Places, RoIAlign3d, Unfused
 from stadlib.recipes.experiment import Experiment
 from stadlib.training import build
 
@@ -90,7 +90,9 @@ def test_tokens_are_what_the_head_reads():
     logits, tokens = forward(detector)
     assert tokens.shape == (3, 4, WIDTH)
     assert torch.equal(detector.tokens(CLIPS, BOXES, COUNTS, SIZES), tokens)
-    assert torch.equal(detector.head(tokens, BOXES / 48, COUNTS, no_memory(3, WIDTH)), logits)
+    assert torch.equal(
+        detector.head(tokens, BOXES / 48, Places.of(COUNTS), no_memory(3, WIDTH)), logits
+    )
 
 
 @torch.no_grad()
@@ -195,10 +197,10 @@ def test_maps_give_the_tokens_that_clips_give(make_backbone, kind, beside):
     maps = detector.maps(CLIPS, BOXES, COUNTS, sizes)
     assert maps.shape == (len(BOXES) + len(COUNTS), 4 * 16, detector.backbone.out_channels)
     on_maps = OnMaps(detector)
-    from_maps = on_maps(maps, BOXES / 48, COUNTS, no_memory(len(COUNTS), WIDTH))
+    from_maps = on_maps(maps, BOXES / 48, Places.of(COUNTS), no_memory(len(COUNTS), WIDTH))
     torch.testing.assert_close(from_maps, (logits, tokens), rtol=1e-4, atol=1e-5)
     assert {name.split(".")[0] for name, _ in on_maps.named_parameters()} <= {"fusion", "head"}
     stranger = maps.clone()
     stranger[-2:] += 1  # the last clip's scene and person
-    changed = on_maps(stranger, BOXES / 48, COUNTS, no_memory(len(COUNTS), WIDTH))[0]
+    changed = on_maps(stranger, BOXES / 48, Places.of(COUNTS), no_memory(len(COUNTS), WIDTH))[0]
     assert torch.equal(changed[:2], from_maps[0][:2]) and not torch.equal(changed, from_maps[0])

@@ -33,7 +33,7 @@ from stadlib.data.labels import AVA_ACTIONS, LabelMap
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import test_transform as plain
 from stadlib.models import networks
-from stadlib.models.heads import MemoryTokens
+from stadlib.models.heads import MemoryTokens, no_memory, set_share
 from stadlib.models.losses import ActionLoss
 from stadlib.models.person_detector import gfocal_resnet
 from stadlib.options import parse
@@ -295,6 +295,41 @@ def test_a_backbone_compiles_to_one_graph(network, recompute):
             gradients.append([weight.grad.clone() for weight in weights])
         assert gradients[0] and any(gradient.any() for gradient in gradients[0])
         torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's tracer looks at features
+@pytest.mark.parametrize(("head", "memory"), [("linear", "no"), ("t-only", "yes")])
+def test_a_whole_network_compiles_to_three_graphs(head, memory):
+    """Backbone, fusion and head, anew when sizes become symbols, and then no more."""
+    experiment = row("smoke", head=head, memory=memory)
+    plain = build.action_detector(experiment, 60, memory == "yes").train()
+    model, graphs = copy.deepcopy(plain), []
+    torch._dynamo.reset()
+    model.compile(backend=lambda graph, _: graphs.append(graph) or graph.forward, fullgraph=True)
+    length, width = build.token_size(experiment, plain)
+    for step, counts in enumerate(torch.tensor([[2, 3], [4, 2], [2, 7], [0, 5]])):
+        persons, remembered = int(counts.sum()), 3 + step
+        boxes = torch.rand(persons, 2).repeat(1, 2) / 2 + torch.tensor([0, 0, 0.3, 0.3])
+        clips = torch.randint(256, (2, 3, 8, 64, 96)).byte()
+        people = clips, 64 * boxes, counts, [(64, 96)] * 2, boxes
+        past = no_memory(2, width)
+        if memory == "yes":
+            past = MemoryTokens(
+                torch.rand(2, remembered, length, width),
+                torch.rand(2, remembered) < 0.7,
+                torch.randint(-3, 3, (2, remembered)),
+                torch.rand(2, remembered, 4),
+            )
+        results = []
+        for network in (plain, model):
+            set_share(network, tuple(range(3, 3 + persons)), persons + 10 + step)
+            torch.manual_seed(step)  # of dropout
+            network.zero_grad()
+            logits, _ = network(*people, past)
+            logits.square().sum().backward()
+            results.append([logits, *(weight.grad for weight in network.head.parameters())])
+        torch.testing.assert_close(*results)
+        assert len(graphs) == (3 if step == 0 else 5)
 
 
 def test_depthwise_convolutions_have_the_layout_of_torchs_own_kernel(monkeypatch):

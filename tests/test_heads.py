@@ -10,7 +10,7 @@ import torch
 from benchmarks.bench_heads import per_clip
 from torch import nn
 
-from stadlib.models import roi_fusion
+from stadlib.models import Places, roi_fusion
 from stadlib.models.heads import (
     LinearHead,
     MemoryTokens,
@@ -79,7 +79,7 @@ def double(memory: MemoryTokens) -> MemoryTokens:
 def score(head, features, counts, memory):
     """Logits; persons stand where ``make_boxes`` puts them."""
     boxes = make_boxes(len(features)).to(features.dtype)
-    return head(head.tokens(features), boxes, counts, memory)
+    return head(head.tokens(features), boxes, Places.of(counts), memory)
 
 
 def run(head, features, counts, memory):
@@ -97,7 +97,7 @@ def test_batched_equals_a_loop_over_clips(kind, aggregate):
     features, memory = make_features().double(), double(make_memory(kind))
     batched = run(head, features, COUNTS, memory)
     features = features.requires_grad_()
-    looped = per_clip(head, head.tokens(features), make_boxes().double(), COUNTS, memory)
+    looped = per_clip(head, head.tokens(features), make_boxes().double(), Places.of(COUNTS), memory)
     gradients = torch.autograd.grad(looped.square().sum(), [features, *head.parameters()])
     torch.testing.assert_close(batched[0], looped, rtol=0, atol=1e-10)
     torch.testing.assert_close(batched[1], gradients, rtol=1e-9, atol=1e-9)
@@ -158,7 +158,7 @@ def test_a_padded_slot_changes_no_bit(kind, monkeypatch):
     head, features, memory = make_head(kind), make_features(), make_memory(kind)
     clean = run(head, features, COUNTS, memory)
     project = head.attention._project
-    padded = ~roi_fusion.mask(COUNTS)[:, None, :, None]
+    padded = ~Places.of(COUNTS).mask_BP[:, None, :, None]
     unread = torch.cat((padded, torch.zeros(len(COUNTS), 1, 3, 1, dtype=torch.bool)), dim=2)
     touched = []
 
@@ -183,7 +183,7 @@ def test_padded_keys_get_no_weight(kind):
     (weights,) = seen_weights
     assert weights.shape == (N, SEQUENCES[kind], 4, int(COUNTS.max()) + 3)
     torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
-    seen = torch.cat((roi_fusion.mask(COUNTS), memory.mask_BM), dim=1)[
+    seen = torch.cat((Places.of(COUNTS).mask_BP, memory.mask_BM), dim=1)[
         roi_fusion.clip_index(COUNTS)
     ]
     seen = seen[:, None, None].expand_as(weights)
@@ -195,9 +195,9 @@ def test_a_crowd_elsewhere_moves_only_the_last_digits(kind):
     head, features = make_head(kind), make_features()
     crowd = torch.cat((features, make_features(9, seed=2)))
     boxes = make_boxes(len(crowd))
-    alone = head(head.tokens(features[:3]), boxes[:3], COUNTS[:1], no_memory(1, WIDTH))
+    alone = head(head.tokens(features[:3]), boxes[:3], Places.of(COUNTS[:1]), no_memory(1, WIDTH))
     counts = torch.cat((COUNTS, torch.tensor([9])))
-    together = head(head.tokens(crowd), boxes, counts, no_memory(6, WIDTH))
+    together = head(head.tokens(crowd), boxes, Places.of(counts), no_memory(6, WIDTH))
     torch.testing.assert_close(alone, together[:3], rtol=1e-5, atol=1e-6)
 
 
@@ -214,8 +214,8 @@ def test_permuted_persons_have_permuted_logits(kind):
     head, features, memory = make_head(kind).double(), make_features().double(), make_memory(kind)
     memory, boxes = double(memory), make_boxes().double()
     order = torch.tensor([2, 0, 1, 3, 6, 4, 7, 5, 9, 8])  # inside their clips
-    logits = head(head.tokens(features), boxes, COUNTS, memory)
-    permuted = head(head.tokens(features[order]), boxes[order], COUNTS, memory)
+    logits = head(head.tokens(features), boxes, Places.of(COUNTS), memory)
+    permuted = head(head.tokens(features[order]), boxes[order], Places.of(COUNTS), memory)
     torch.testing.assert_close(permuted, logits[order], rtol=0, atol=1e-12)
     assert not torch.allclose(permuted, logits)
 
@@ -305,7 +305,7 @@ def test_a_head_learns_from_features_without_the_rest_of_the_package():
 LEARNS = """
 import sys, torch
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
-from stadlib.models import LinearHead, RelationHead, no_memory
+from stadlib.models import LinearHead, Places, RelationHead, no_memory
 torch.manual_seed(0)
 losses = {}
 for name in ("linear", "t-only"):
@@ -316,7 +316,8 @@ for name in ("linear", "t-only"):
         marked = torch.rand(40) < 0.5
         features[marked, 0] += 4
         actions = marked.reshape(20, 2).flip(1).reshape(40, 1).float()  # whether the other is
-        logits = head(head.tokens(features), torch.rand(40, 4), counts, no_memory(20, 16))
+        people = head.tokens(features), torch.rand(40, 4), Places.of(counts)
+        logits = head(*people, no_memory(20, 16))
         loss = bce(logits, actions)
         optimizer.zero_grad()
         loss.backward()

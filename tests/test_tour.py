@@ -15,6 +15,7 @@ from stadlib.data.clips import Batch
 from stadlib.data.labels import LASTING, group
 from stadlib.models.heads import MemoryTokens
 from stadlib.models.losses import ActionLoss
+from stadlib.models.roi_fusion import Places
 from stadlib.recipes.experiment import from_dict
 from stadlib.report import journey as journey_of
 from stadlib.report import tour
@@ -76,7 +77,7 @@ def test_a_journey_is_the_trained_models(journey, with_memory):
     clip = torch.from_numpy(journey.frames).permute(3, 0, 1, 2)[None]
     high, wide = journey.frames.shape[1:3]
     boxes = torch.from_numpy(journey.boxes).float() * torch.tensor([wide, high, wide, high])
-    after = (journey.counts_B, [(high, wide)], journey.boxes_N4, journey.memory)
+    after = (journey.places.counts_B, [(high, wide)], journey.boxes_N4, journey.memory)
     with torch.inference_mode():
         logits, _ = model(clip, boxes, *after)
     assert torch.allclose(journey.logits_NA, logits, atol=1e-4)
@@ -88,7 +89,7 @@ def test_a_journey_is_the_trained_models(journey, with_memory):
 
 def test_the_notebooks_call_of_the_head_gives_the_models_logits(journey):
     tokens = journey.head.tokens(journey.fused_NCThw)
-    logits = journey.head(tokens, journey.boxes_N4, journey.counts_B, journey.memory)
+    logits = journey.head(tokens, journey.boxes_N4, journey.places, journey.memory)
     assert torch.allclose(logits, journey.logits_NA, atol=1e-5)
 
 
@@ -164,7 +165,7 @@ def drawn(request) -> tour.Journey:
         frames=np.zeros((n["frames"], n["side"], n["side"] * 3 // 2, 3), np.uint8),
         boxes=boxes,
         boxes_N4=torch.from_numpy(boxes).float(),
-        counts_B=torch.tensor([3]),
+        places=Places.of(torch.tensor([3])),
         ids=IDS,
         actions=actions,
         person=1,

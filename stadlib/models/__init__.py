@@ -3,7 +3,7 @@
 ``from stadlib.models import RelationHead`` gives the heads without the rest of the package.
 """
 
-_HEADS = ("LinearHead", "MemoryTokens", "Recall", "RelationHead", "no_memory")
+_HEADS = ("LinearHead", "MemoryTokens", "Places", "Recall", "RelationHead", "no_memory")
 
 
 def __getattr__(name: str) -> object:

@@ -15,6 +15,7 @@ from stadlib.models.heads import Head, MemoryTokens
 from stadlib.models.networks import Backbone
 from stadlib.models.roi_fusion import (
     Fusion,
+    Places,
     RoIAlign3d,
     TimePooled,
     Unfused,
@@ -47,10 +48,13 @@ class ActionDetector(nn.Module):
         """What the head reads of every person, (N, L, C): what a feature bank stores."""
 
         def read(scene_BCTHW: Tensor, boxes_N4: Tensor, counts_B: Tensor) -> Tensor:
-            persons_NCThw = self.roi(self.fusion.project(scene_BCTHW), boxes_N4, counts_B)
-            return self.head.tokens(self.fusion(persons_NCThw, scene_BCTHW, counts_B))
+            return self._tokens(scene_BCTHW, boxes_N4, clip_index(counts_B, scene_BCTHW.device))
 
         return self._by_size(read, clips_BCTHW, boxes_N4, counts_B, sizes)
+
+    def _tokens(self, scene_BCTHW: Tensor, boxes_N4: Tensor, clips_N: Tensor) -> Tensor:
+        persons_NCThw = self.roi(self.fusion.project(scene_BCTHW), boxes_N4, clips_N)
+        return self.head.tokens(self.fusion(persons_NCThw, scene_BCTHW, clips_N))
 
     def maps(
         self,
@@ -70,7 +74,7 @@ class ActionDetector(nn.Module):
         frames = [(0.0, 0.0, float(width), float(height)) for height, width in sizes]
 
         def read(scene_BCTHW: Tensor, boxes_N4: Tensor, counts_B: Tensor) -> Tensor:
-            maps = self.roi(scene_BCTHW, boxes_N4, counts_B)
+            maps = self.roi(scene_BCTHW, boxes_N4, clip_index(counts_B, scene_BCTHW.device))
             _, persons = part_clips(maps, counts_B - 1)
             scenes = F.adaptive_avg_pool3d(scene_BCTHW, maps.shape[2:])
             return with_clips(scenes, persons, counts_B - 1).flatten(2).transpose(1, 2)
@@ -120,7 +124,20 @@ class ActionDetector(nn.Module):
         be 0.
         """
         tokens_NLC = self.tokens(clips_BCTHW, boxes_N4, counts_B, sizes)
-        return self.head(tokens_NLC, boxes_norm_N4, counts_B, memory), tokens_NLC
+        places = Places.of(counts_B, tokens_NLC.device)
+        return self.head(tokens_NLC, boxes_norm_N4, places, memory), tokens_NLC
+
+    def compile(self, **options: object) -> None:
+        """Compile the backbone, what fuses persons with it, and the head: a graph each.
+
+        Clips are sorted by size outside of them. Dropout draws what it draws uncompiled.
+        """
+        torch._inductor.config.fallback_random = True
+        # PersonDropout.total is another number in every batch.
+        torch._dynamo.config.allow_unspec_int_on_nn_module = True
+        self.backbone.compile(**options)
+        self._tokens = torch.compile(self._tokens, **options)
+        self.head.compile(**options)
 
 
 class OnMaps(nn.Module):
@@ -134,11 +151,12 @@ class OnMaps(nn.Module):
         """The detector's tokens (N, L, C) from its :meth:`ActionDetector.maps`."""
         maps_NCThw = maps_NLC.transpose(1, 2).unflatten(2, (-1, self.size, self.size))
         scenes, persons = part_clips(maps_NCThw, counts_B)
-        return self.head.tokens(self.fusion(self.fusion.project(persons), scenes, counts_B))
+        clips_N = clip_index(counts_B, maps_NLC.device)
+        return self.head.tokens(self.fusion(self.fusion.project(persons), scenes, clips_N))
 
     def forward(
-        self, maps_NLC: Tensor, boxes_norm_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
+        self, maps_NLC: Tensor, boxes_norm_N4: Tensor, places: Places, memory: MemoryTokens
     ) -> tuple[Tensor, Tensor]:
         """As the detector's: logits (N, A) and the persons' tokens (N, L, C)."""
-        tokens_NLC = self.tokens(maps_NLC, counts_B)
-        return self.head(tokens_NLC, boxes_norm_N4, counts_B, memory), tokens_NLC
+        tokens_NLC = self.tokens(maps_NLC, places.counts_B)
+        return self.head(tokens_NLC, boxes_norm_N4, places, memory), tokens_NLC

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stadlib.models.roi_fusion import pad, to_device, unpad
+from stadlib.models.roi_fusion import Places, to_device
 
 DROPOUT = 0.2
 PRIOR = 0.05  # probability of an action before training
@@ -124,23 +124,23 @@ class RelationHead(nn.Module):
         return features_NCL.transpose(1, 2)
 
     def forward(
-        self, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
+        self, tokens_NLC: Tensor, boxes_N4: Tensor, places: Places, memory: MemoryTokens
     ) -> Tensor:
         """Logits (N, A) of every person's actions.
 
-        ``boxes_N4`` are x1, y1, x2, y2 as fractions of the frame. ``counts_B`` are the persons of
-        each clip; their sum is N.
+        ``boxes_N4`` are x1, y1, x2, y2 as fractions of the frame. ``places`` tell which persons
+        share a clip.
         """
         x = tokens_NLC  # (N, L, C)
-        others = self._others(boxes_N4, counts_B, memory)
+        others = self._others(boxes_N4, places, memory)
         # The encoder layer: in every sequence the persons attend to each other and to memory.
-        x = x + self.dropout(self.attention(self.attention_norm(x), counts_B, others))  # (N, L, C)
+        x = x + self.dropout(self.attention(self.attention_norm(x), places, others))  # (N, L, C)
         # Then every token passes the feed-forward layer.
         x = x + self.dropout(self.ffn(self.ffn_norm(x)))  # (N, L, C)
         # The mean over the sequences is the representation of the person.
         return self.classifier(self.dropout(x.mean(dim=1)))  # (N, A)
 
-    def _others(self, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens) -> Others:
+    def _others(self, boxes_N4: Tensor, places: Places, memory: MemoryTokens) -> Others:
         """The remembered persons as the attention reads them."""
         tokens_BMLC, mask_BM, seconds_BM, boxes_BM4 = memory
         # Unwritten slots may hold NaN or infinity, which a weight of 0 would not remove.
@@ -150,10 +150,10 @@ class RelationHead(nn.Module):
         boxes_BM4 = boxes_BM4.masked_fill(unwritten_BM[..., None], 0.0)
         # They pass the norm of the clip's persons.
         tokens_BMLC = self.attention_norm(tokens_BMLC)
-        bias = tokens_BMLC.new_zeros(len(counts_B), 1, 1, mask_BM.shape[1])
+        bias = tokens_BMLC.new_zeros(len(mask_BM), 1, 1, mask_BM.shape[1])
         if self.recall is not None:
             tokens_BMLC = tokens_BMLC + self.recall.embedding(seconds_BM)
-            bias = bias + self.recall.bias(boxes_N4, counts_B, seconds_BM, boxes_BM4)
+            bias = bias + self.recall.bias(boxes_N4, places, seconds_BM, boxes_BM4)
         return tokens_BMLC, mask_BM, bias
 
 
@@ -178,34 +178,36 @@ class PersonAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.output = _open(nn.Linear(width, width))
 
-    def forward(self, x_NLC: Tensor, counts_B: Tensor, others: Others) -> Tensor:
+    def forward(self, x_NLC: Tensor, places: Places, others: Others) -> Tensor:
         """What each person gathers from the others, (N, L, C)."""
-        query, key, value, bias = self._project(x_NLC, counts_B, others)
+        query, key, value, bias = self._project(x_NLC, places, others)
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)  # (B, L*E, P, D)
-        return self.output(self._unpad(x, counts_B).flatten(2))
+        return self.output(self._unpad(x, places).flatten(2))
 
-    def weights(self, x_NLC: Tensor, counts_B: Tensor, others: Others) -> Tensor:
+    def weights(self, x_NLC: Tensor, places: Places, others: Others) -> Tensor:
         """The softmax of :meth:`forward`, (N, L, E, S): first the P, then the M."""
-        query, key, _, bias = self._project(x_NLC, counts_B, others)
+        query, key, _, bias = self._project(x_NLC, places, others)
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])  # (B, L*E, P, S)
-        return self._unpad((scores + bias).softmax(dim=-1), counts_B)
+        return self._unpad((scores + bias).softmax(dim=-1), places)
 
-    def _project(self, x_NLC: Tensor, counts_B: Tensor, others: Others) -> tuple[Tensor, ...]:
+    def _project(self, x_NLC: Tensor, places: Places, others: Others) -> tuple[Tensor, ...]:
         """Query (B, L*E, P, D), key and value (B, L*E, S, D), bias (B, L*E or 1, P or 1, S)."""
         memory_BMLC, mask_BM, bias_BEPM = others
         L = x_NLC.shape[1]
         # Project the N persons, then pad the clips to rows of P.
-        query, mask_BP = pad(self.query(x_NLC), counts_B)  # (B, P, L, C)
-        persons, _ = pad(self.key_value(x_NLC), counts_B)  # (B, P, L, 2C)
+        query = places.pad(self.query(x_NLC))  # (B, P, L, C)
+        persons = places.pad(self.key_value(x_NLC))  # (B, P, L, 2C)
         # Memory of width 0 has L = 1; written memory has the head's L.
         remembered = self.key_value(memory_BMLC).expand(-1, -1, L, -1)  # (B, M, L, 2C)
         key, value = torch.cat((persons, remembered), dim=1).chunk(2, dim=-1)  # (B, S, L, C)
         # Hide empty slots. A clip without any person attends to zeros, since a softmax over
         # nothing is NaN.
-        mask_BS = torch.cat((mask_BP, mask_BM), dim=1)
+        mask_BS = torch.cat((places.mask_BP, mask_BM), dim=1)
         mask_BS = mask_BS | ~mask_BS.any(dim=1, keepdim=True)
         hidden_BS = torch.zeros_like(mask_BS, dtype=x_NLC.dtype).masked_fill(~mask_BS, -math.inf)
-        bias = F.pad(bias_BEPM, (mask_BP.shape[1], 0)) + hidden_BS[:, None, None]  # (B, E, P, S)
+        bias = (
+            F.pad(bias_BEPM, (places.mask_BP.shape[1], 0)) + hidden_BS[:, None, None]
+        )  # (B, E, P, S)
         if bias.shape[1] > 1:  # a bias of its own for every attention head, in all L sequences
             bias = bias[:, None].expand(-1, L, -1, -1, -1).flatten(1, 2)  # (B, L*E, P, S)
         # Sequences and attention heads are one batch dimension.
@@ -213,9 +215,9 @@ class PersonAttention(nn.Module):
         query, key, value = (x.permute(0, 2, 3, 1, 4).flatten(1, 2) for x in heads)
         return query, key, value, bias
 
-    def _unpad(self, x: Tensor, counts_B: Tensor) -> Tensor:
+    def _unpad(self, x: Tensor, places: Places) -> Tensor:
         """(B, L*E, P, X) to (N, L, E, X)."""
-        return unpad(x.unflatten(1, (-1, self.num_heads)).permute(0, 3, 1, 2, 4), counts_B)
+        return places.unpad(x.unflatten(1, (-1, self.num_heads)).permute(0, 3, 1, 2, 4))
 
 
 class Recall(nn.Module):
@@ -253,12 +255,12 @@ class Recall(nn.Module):
         return self.time(seconds_BM + self.span)[:, :, None]
 
     def bias(
-        self, boxes_N4: Tensor, counts_B: Tensor, seconds_BM: Tensor, boxes_BM4: Tensor
+        self, boxes_N4: Tensor, places: Places, seconds_BM: Tensor, boxes_BM4: Tensor
     ) -> Tensor:
         """What is added to the attention's scores, (B, E, P, M); without geometry one zero."""
         if self.geometry is None:
             return boxes_N4.new_zeros(1, 1, 1, 1)
-        boxes_BP4, _ = pad(boxes_N4, counts_B)
+        boxes_BP4 = places.pad(boxes_N4)
         seconds_BM = seconds_BM.to(boxes_N4.dtype)
         learned = self.geometry(_relative(boxes_BP4, boxes_BM4, seconds_BM))  # (B, P, M, E)
         fall_BEM = self.level[:, None] - self.slope.abs()[:, None] * seconds_BM[:, None].abs()

@@ -6,7 +6,7 @@ C channels, T time, H, W.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,38 +21,39 @@ def to_device(x: Tensor, device: torch.device | str) -> Tensor:
     return x.to(device)
 
 
-def mask(counts_B: Tensor, width: int | None = None) -> Tensor:
-    """True where a padded row holds a person: (B, P), P the largest count or ``width``."""
-    if width is None:
-        width = int(counts_B.max()) if len(counts_B) else 0
-    return torch.arange(width, device=counts_B.device) < counts_B[:, None]
+def clip_index(counts_B: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """The clip of every person, (N,), on ``device``: counts (2, 0, 1) give (0, 0, 2)."""
+    return to_device(torch.arange(len(counts_B)).repeat_interleave(counts_B), device)
 
 
-def clip_index(counts_B: Tensor) -> Tensor:
-    """The clip of every person, (N,): counts (2, 0, 1) give (0, 0, 2)."""
-    clips = torch.arange(len(counts_B), device=counts_B.device)
-    return torch.repeat_interleave(clips, counts_B)
+class Places(NamedTuple):
+    """Where the persons of a batch stand when each clip has a row of its own.
 
-
-def pad(x_N: Tensor, counts_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Lay the persons (N, ...) of each clip in a row of its own, with zeros behind them.
-
-    Returns the rows (B, P, ...) and their mask (B, P), P the largest of ``counts_B``, which lies
-    on the CPU, so that nothing here waits for a GPU.
+    What depends on the counts' values is computed here, once a batch and on the CPU. What reads
+    it waits for no GPU, and torch.compile makes one graph of it for all counts.
     """
-    mask_BP = mask(counts_B)
-    rows = x_N.new_zeros(*mask_BP.shape, *x_N.shape[1:])
-    return rows.index_put(_places(mask_BP, x_N), x_N), to_device(mask_BP, x_N.device)
 
+    counts_B: Tensor  # persons of each clip, on the CPU
+    clips_N: Tensor  # row of every person
+    columns_N: Tensor
+    mask_BP: Tensor  # True where a row holds a person; P is the largest count
 
-def unpad(x_BP: Tensor, counts_B: Tensor) -> Tensor:
-    """The persons of (B, P, ...) rows without the padding, (N, ...): the inverse of ``pad``."""
-    return x_BP[_places(mask(counts_B, x_BP.shape[1]), x_BP)]
+    @classmethod
+    def of(cls, counts_B: Tensor, device: torch.device | str = "cpu") -> Places:
+        """The places on ``device`` of ``counts_B`` persons a clip."""
+        columns = torch.arange(int(counts_B.max()) if len(counts_B) else 0)
+        mask_BP = columns < counts_B[:, None]
+        tensors = (*mask_BP.nonzero(as_tuple=True), mask_BP)
+        return cls(counts_B, *(to_device(tensor, device) for tensor in tensors))
 
+    def pad(self, x_N: Tensor) -> Tensor:
+        """Lay persons (N, ...) into their rows, with zeros behind them: (B, P, ...)."""
+        rows = x_N.new_zeros(*self.mask_BP.shape, *x_N.shape[1:])
+        return torch.index_put(rows, (self.clips_N, self.columns_N), x_N)
 
-def _places(mask_BP: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-    """Row and column of every person, on the device of ``x``."""
-    return tuple(to_device(index, x.device) for index in mask_BP.nonzero(as_tuple=True))
+    def unpad(self, x_BP: Tensor) -> Tensor:
+        """The persons (N, ...) of rows (B, P, ...): the inverse of :meth:`pad`."""
+        return x_BP[self.clips_N, self.columns_N]
 
 
 def with_clips(x_B: Tensor, x_N: Tensor, counts_B: Tensor) -> Tensor:
@@ -87,13 +88,12 @@ class RoIAlign3d(nn.Module):
         super().__init__()
         self.size, self.options = output_size, (output_size, spatial_scale, sampling_ratio, aligned)
 
-    def forward(self, features_BCTHW: Tensor, boxes_N4: Tensor, counts_B: Tensor) -> Tensor:
-        """Pool each person's box (pixels of the clip) out of the map: (N, C, T, size, size)."""
+    def forward(self, features_BCTHW: Tensor, boxes_N4: Tensor, clips_N: Tensor) -> Tensor:
+        """Pool each person's box (pixels of its clip) out of the map: (N, C, T, size, size)."""
         B, C, T, H, W = features_BCTHW.shape
         # In bfloat16 (autocast) a coordinate of 301.3 pixels would become 302.
         dtype = torch.promote_types(features_BCTHW.dtype, torch.float32)
-        clips_N = to_device(clip_index(counts_B), boxes_N4.device).to(boxes_N4.dtype)
-        rois_N5 = torch.cat((clips_N[:, None], boxes_N4), dim=1).to(dtype)
+        rois_N5 = torch.cat((clips_N[:, None].to(boxes_N4.dtype), boxes_N4), dim=1).to(dtype)
         # The box is the same in every frame. With time among the channels, RoIAlign computes its
         # sampling points once a box instead of once a box and frame.
         maps = features_BCTHW.reshape(B, C * T, H, W).to(dtype)
@@ -136,14 +136,13 @@ class Fusion(nn.Module):
             norm, relu = nn.GroupNorm(num_groups, width), nn.ReLU(inplace=True)
             self.second = nn.Sequential(convolution, norm, relu)
 
-    def forward(self, persons_NCTHW: Tensor, scene_BCTHW: Tensor, counts_B: Tensor) -> Tensor:
+    def forward(self, persons_NCTHW: Tensor, scene_BCTHW: Tensor, clips_N: Tensor) -> Tensor:
         """Fuse RoIs (N, width, T, h, w) of ``project(scene_BCTHW)`` with their clips' maps."""
         T, *grid = persons_NCTHW.shape[2:]
         grid = (1, 1) if self.beside == "mean" else grid
         scene = self.scene(F.adaptive_avg_pool3d(scene_BCTHW, (T, *grid)))  # (B, width, T, h, w)
         if self.beside == "tiled":
             persons_NCTHW = persons_NCTHW.mean(dim=(3, 4), keepdim=True)
-        clips_N = to_device(clip_index(counts_B), scene.device)
         fused = F.relu(self.norm(persons_NCTHW + scene.index_select(0, clips_N)))
         return self.second(fused)  # (N, width, T, h, w)
 
@@ -164,13 +163,12 @@ class TimePooled(nn.Module):
         """The map over time, (B, C, 1, H, W)."""
         return self.pool(scene_BCTHW, dim=2, keepdim=True)
 
-    def forward(self, persons_NCTHW: Tensor, scene_BCTHW: Tensor, counts_B: Tensor) -> Tensor:
+    def forward(self, persons_NCTHW: Tensor, scene_BCTHW: Tensor, clips_N: Tensor) -> Tensor:
         """Take RoIs of ``project(scene_BCTHW)`` and return (N, width, 1, h, w)."""
         if not self.context:
             return persons_NCTHW
         grid = persons_NCTHW.shape[2:]
         scene = F.adaptive_avg_pool3d(self.project(scene_BCTHW), grid)  # (B, C, 1, h, w)
-        clips_N = to_device(clip_index(counts_B), scene.device)
         return torch.cat((persons_NCTHW, scene.index_select(0, clips_N)), dim=1)
 
 

@@ -331,7 +331,7 @@ class Execution(_Checked):
         "accumulate": "take a process's part of a batch in N turns: the same batch, less memory",
         "precision": "of the forward pass: auto, float32, bfloat16",
         "recompute": "compute activations again instead of keeping them: auto, yes, no",
-        "compile": "torch.compile the backbone",
+        "compile": "torch.compile backbone, fusion and head",
         "save_every": "iterations between checkpoints; 0: a tenth of the stage",
         "workers": "that decode for a process; 0: by scale and cores",
     }

@@ -21,6 +21,7 @@ from stadlib.data.video import read_frames
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import MemoryTokens, RelationHead
 from stadlib.models.losses import ActionLoss
+from stadlib.models.roi_fusion import Places
 from stadlib.recipes.experiment import from_dict
 from stadlib.study import Record, open_run
 from stadlib.training import build, stages
@@ -35,7 +36,7 @@ class Journey:
     frames: np.ndarray  # (T, H, W, 3) uint8, as the model sees them
     boxes: np.ndarray  # (N, 4), x1 y1 x2 y2 as fractions of those frames
     boxes_N4: Tensor  # the same as fractions of the video's frame, as the head takes them
-    counts_B: Tensor  # N
+    places: Places  # of the N persons
     ids: tuple[int, ...]  # of the actions
     actions: np.ndarray  # (N, A) bool, the annotated ones
     person: int  # of the N, whose attention is followed
@@ -132,7 +133,7 @@ def open_journey(record: Record, shows: str = "relation") -> Journey:
         frames=batch.clips_BCTHW[0].permute(1, 2, 3, 0).numpy(),
         boxes=batch.boxes_N4.numpy() / np.tile(batch.clips_BCTHW.shape[:2:-1], 2),
         boxes_N4=batch.boxes_norm_N4,
-        counts_B=batch.counts_B,
+        places=Places.of(batch.counts_B),
         ids=ids,
         actions=keyframe.actions,
         person=person,

@@ -28,6 +28,7 @@ from stadlib.models.action_detector import ActionDetector, OnMaps
 from stadlib.models.heads import MemoryTokens, no_memory, set_share
 from stadlib.models.losses import ActionLoss
 from stadlib.models.networks import recompute_activations
+from stadlib.models.roi_fusion import Places
 from stadlib.recipes.experiment import USUAL, Execution, Experiment, Stage
 from stadlib.training import build, loop, memory, processes
 from stadlib.training.bank import FeatureBank, windows
@@ -236,7 +237,7 @@ def _new_model(run: Run, stage: Stage) -> ActionDetector:
     if run.recompute:
         recompute_activations(model.backbone)
     if run.execution.compile:
-        model.backbone.compile()
+        model.compile()
     return model.to(processes.device())
 
 
@@ -338,7 +339,8 @@ def model_inputs(batch: Batch | FeatureBatch) -> tuple[Tensor, ...]:
     if isinstance(batch, Batch):
         clips = batch.clips_BCTHW, batch.boxes_N4, batch.counts_B, batch.sizes
         return *clips, batch.boxes_norm_N4
-    return batch.tokens_NLC, batch.boxes_norm_N4, batch.counts_B
+    places = Places.of(batch.counts_B, batch.tokens_NLC.device)
+    return batch.tokens_NLC, batch.boxes_norm_N4, places
 
 
 def remember_from(run: Run, banks: Mapping[str, FeatureBank], *, drawn: bool = False) -> Remember:

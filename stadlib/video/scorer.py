@@ -26,6 +26,7 @@ from stadlib.models import public_detectors, published
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import MemoryTokens, no_memory
 from stadlib.models.losses import ActionLoss
+from stadlib.models.roi_fusion import Places
 from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.recipes.scales import DETECTORS
 from stadlib.training import build, processes, stages
@@ -286,7 +287,8 @@ class Scorer:
         self.past.keep(second, tokens_NLC, batch.boxes_norm_N4)
         memory = self.past.before(second, own=networks.own_second)
         memory = memory.to(tokens_NLC.device)  # at the beginning there is none, on the CPU
-        logits_NA = model.head(tokens_NLC, batch.boxes_norm_N4, batch.counts_B, memory)
+        places = Places.of(batch.counts_B, tokens_NLC.device)
+        logits_NA = model.head(tokens_NLC, batch.boxes_norm_N4, places, memory)
         scores_NA = networks.loss.probabilities(logits_NA)
         actions_NA = scores_NA.cpu().double().numpy().round(6)
         return Sighting(looks, confidence, actions_NA)

@@ -122,7 +122,7 @@ def measure(
     if run.recompute:
         recompute_activations(model.backbone)
     if compiled:
-        model.backbone.compile()
+        model.compile()
     persons = len(batch.boxes_N4)
     share = Share(tuple(range(persons)), persons)
     width, moments = SCALES[row.scale].width, []

@@ -16,25 +16,26 @@ import torch
 from torch import Tensor
 
 from stadlib.models.heads import MemoryTokens, RelationHead, no_memory
+from stadlib.models.roi_fusion import Places
 
 
 def per_clip(
-    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
+    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, places: Places, memory: MemoryTokens
 ) -> Tensor:
     """The oracle: one clip after the other, no padding, no mask; dropout must be off."""
     logits = [
         head.classifier(_encode(head, *clip).mean(dim=0))
-        for clip in _clips(head, tokens_NLC, boxes_N4, counts_B, memory)
+        for clip in _clips(head, tokens_NLC, boxes_N4, places, memory)
     ]
     return torch.cat(logits)
 
 
 def per_clip_and_sequence(
-    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
+    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, places: Places, memory: MemoryTokens
 ) -> Tensor:
     """One sequence of one clip after the other."""
     logits = []
-    for tokens_LPC, memory_LMC, bias in _clips(head, tokens_NLC, boxes_N4, counts_B, memory):
+    for tokens_LPC, memory_LMC, bias in _clips(head, tokens_NLC, boxes_N4, places, memory):
         sequences = zip(tokens_LPC.split(1), memory_LMC.split(1), strict=True)
         outputs = [_encode(head, *sequence, bias) for sequence in sequences]
         logits.append(head.classifier(torch.cat(outputs).mean(dim=0)))
@@ -42,10 +43,10 @@ def per_clip_and_sequence(
 
 
 def _clips(
-    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, counts_B: Tensor, memory: MemoryTokens
+    head: RelationHead, tokens_NLC: Tensor, boxes_N4: Tensor, places: Places, memory: MemoryTokens
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """A clip's tokens (L, P, C), what it remembers (L, M, C), and the bias on that (E, P, M)."""
-    sizes = counts_B.tolist()
+    sizes = places.counts_B.tolist()
     found = []
     persons = zip(tokens_NLC.split(sizes), boxes_N4.split(sizes), strict=True)
     for (tokens, boxes), *past in zip(persons, *memory, strict=True):
@@ -55,7 +56,7 @@ def _clips(
         bias = tokens.new_zeros(head.attention.num_heads, len(tokens), len(remembered))
         if head.recall is not None:
             remembered = remembered + head.recall.embedding(those.seconds_BM)[0]
-            bias = head.recall.bias(boxes, torch.tensor([len(boxes)]), *those[2:])[0]
+            bias = head.recall.bias(boxes, Places.of(torch.tensor([len(boxes)])), *those[2:])[0]
         length = tokens.shape[1]
         found.append(
             (tokens.transpose(0, 1), remembered.transpose(0, 1).expand(length, -1, -1), bias)
@@ -118,7 +119,7 @@ def compare(name: str, average: tuple[str, ...], loops: tuple[Callable[..., Tens
     boxes, memory = torch.rand(len(features), 4), no_memory(64, 512)
 
     def step(forward: Callable[..., Tensor]) -> tuple[Tensor, ...]:
-        logits = forward(head, head.tokens(features), boxes, counts, memory)
+        logits = forward(head, head.tokens(features), boxes, Places.of(counts), memory)
         return logits, *torch.autograd.grad(logits.square().mean(), head.parameters())
 
     results = [step(forward) for forward in (RelationHead.__call__, *loops)]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from stadlib.models.heads import Recall, RelationHead, no_memory
+from stadlib.models.roi_fusion import Places
 from stadlib.training.bank import FeatureBank, windows
 
 AVERAGED = {"t-only": ("H", "W"), "s-only": ("T",)}
@@ -63,7 +64,9 @@ def main(head_name: str, scale: str) -> None:
     counts = torch.full((batch,), 2)
     tokens, boxes = torch.randn(2 * batch, length, width), torch.rand(2 * batch, 4)
     steps = [
-        milliseconds(lambda memory=memory: head(tokens, boxes, counts, memory).sum().backward())
+        milliseconds(
+            lambda memory=memory: head(tokens, boxes, Places.of(counts), memory).sum().backward()
+        )
         for memory in (empty, past)
     ]
     person = length * width * 2
