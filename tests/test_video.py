@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from stadlib.base import InputError
+from stadlib.base import InputError, OneLineError
 from stadlib.data import video
 
 BITS = 8
@@ -114,6 +114,31 @@ def test_every_frame_is_found_by_its_own_time_and_others_show_the_last_one_befor
     assert len(frames) > 20 and frames.permute(0, 2, 3, 1).is_contiguous()
     before = [max([i for i, s in enumerate(starts) if s <= t], default=0) for t in times[~near]]
     assert [number(f) for f in frames] == before
+
+
+def test_another_decoder_gives_the_same_frames(file, monkeypatch) -> None:
+    try:
+        import torchcodec  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        pytest.skip(f"torchcodec is optional: {str(error).splitlines()[0]}")
+    path, times = file
+    asked = [*times[::9], times[-1] + 1, times[5] - 0.001, -1.0]
+    expected = video.read_frames(path, asked)
+    monkeypatch.setenv("STADLIB_DECODER", "torchcodec")
+    frames = video.read_frames(path, asked)
+    assert torch.equal(frames, expected) and frames.stride() == expected.stride()
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"), [("dali", "pyav, torchcodec, nvdec"), ("nvdec", "GPU")]
+)
+def test_a_decoder_that_is_not_here_is_refused(tmp_path, monkeypatch, word, answer) -> None:
+    path = write(tmp_path / "a.mp4", steady(Fraction(25), 10))
+    monkeypatch.setenv("STADLIB_DECODER", word)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(OneLineError, match=answer) as error:
+        video.read_frames(path, [0.0])
+    assert "STADLIB_DECODER" in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["fencing", "salsa_spin"])

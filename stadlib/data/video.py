@@ -7,6 +7,8 @@ with B-frames) or wrong ones, the file is decoded once and its frames are counte
 
 from __future__ import annotations
 
+import json
+import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from stadlib.base import InputError, written_whole
+from stadlib.base import InputError, check_word, tell_once, written_whole
 
 if TYPE_CHECKING:
     import torch  # a process that only renders starts in a moment without it
@@ -175,22 +177,76 @@ def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:
 
     Times are seconds since the first frame, in any order, at least one. Times before the first or
     after the last frame give that frame. Errors are those of :func:`probe`.
+
+    The environment's STADLIB_DECODER may name another decoder than PyAV: ``torchcodec`` or, on a
+    GPU, ``nvdec``. They choose the same frames; colours differ by rounding.
     """
     import torch  # noqa: PLC0415
 
-    path = Path(path)
-    frames = _decode(path, probe(path), times)
+    path, word = Path(path), os.environ.get("STADLIB_DECODER") or "pyav"
+    check_word("STADLIB_DECODER", word, ("pyav", "torchcodec", "nvdec"))
+    info = probe(path)
+    if word != "pyav" and len(info.keyframes):
+        frames = _decode_elsewhere(path, info, times, "cuda" if word == "nvdec" else "cpu")
+        if frames is not None and frames.shape[1:3] == (info.height, info.width):
+            return frames.permute(0, 3, 1, 2)  # others were turned, by what the container says
+    frames = _decode(path, info, times)
     if frames is None:  # the packets' times are wrong: count the frames from now on
         _COUNTED.add(identity(path))
         frames = _decode(path, probe(path), times)
     return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
+def _positions(info: VideoInfo, times: Sequence[float]) -> np.ndarray:
+    """Which of a video's frames are shown at these times."""
+    asked = np.asarray(times, np.float64) + TIME_SLACK
+    return (np.searchsorted(info.seconds, asked, side="right") - 1).clip(min=0)
+
+
+def _decode_elsewhere(
+    path: Path, info: VideoInfo, times: Sequence[float], device: str
+) -> torch.Tensor | None:
+    """Frames (T, H, W, 3) at these times by torchcodec, which is optional; on the CPU.
+
+    None of a file that it cannot read.
+    """
+    import torch  # noqa: PLC0415
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("STADLIB_DECODER='nvdec': no GPU is here; unset it")
+    try:
+        from torchcodec.decoders import VideoDecoder  # noqa: PLC0415
+    except (ImportError, OSError, RuntimeError) as error:
+        why = str(error).strip().splitlines()[0]
+        line = f"STADLIB_DECODER: torchcodec cannot be loaded ({why}); install it and FFmpeg"
+        raise InputError(f"{line}, or unset STADLIB_DECODER") from error
+    # Told where the frames are, it does not search the whole file at every call.
+    lasting = np.append(np.diff(info.pts), 1).tolist()
+    keys = np.isin(info.pts, info.keyframes[:, 0]).tolist()
+    frames = zip(info.pts.tolist(), lasting, keys, strict=True)
+    index = [{"pts": pts, "duration": units, "key_frame": key} for pts, units, key in frames]
+    try:
+        decoder = VideoDecoder(
+            str(path),
+            device=device,
+            dimension_order="NHWC",
+            custom_frame_mappings=json.dumps({"frames": index}),
+        )
+        positions = _positions(info, times)
+        frames = decoder.get_frames_at(positions.tolist())
+        if not np.allclose(frames.pts_seconds, info.pts[positions] * info.time_base, atol=1e-4):
+            raise ValueError("it finds other frames")
+        return frames.data.cpu()
+    except (RuntimeError, ValueError) as error:
+        why = str(error).strip().splitlines()[0]
+        tell_once(f"{path}: torchcodec cannot read it ({why}); PyAV reads it and others like it")
+        return None
+
+
 def _decode(path: Path, info: VideoInfo, times: Sequence[float]) -> np.ndarray | None:
     """Frames (T, H, W, 3) at these times; None if a frame's pts is not its packet's."""
     counted = not len(info.keyframes)
-    asked = np.asarray(times, np.float64) + TIME_SLACK
-    positions = (np.searchsorted(info.seconds, asked, side="right") - 1).clip(min=0)
+    positions = _positions(info, times)
     keys = positions if counted else info.pts[positions]
     wanted = np.unique(keys)
     starts = np.searchsorted(info.keyframes[:, 0], wanted, side="right") - 1

@@ -12,8 +12,9 @@ GPU-hours are at a share of an H100's 989e12 FLOPs a second (dense bfloat16, NVI
 AVA-Kinetics' clips in extraction; 90,000 keyframes in testing (both about, counted once on the
 lists). Loading, optimizer, launches and bandwidth come on top: a share of 40 % is more than eager
 channel-separated networks reach. Cores are those that decode for training at 40 %, by
-``bench_loader.py``'s clips a second of a core (464x256 pixels, colours left to the GPU). A bank
-keeps float16 tokens of every person and second.
+``bench_loader.py``'s clips a second of a core (464x256 pixels, colours left to the GPU). What they
+read are its movies (textured; real ones are smaller), from half a second before a clip to its end.
+A bank keeps float16 tokens of every person and second.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from stadlib.training import build
 PEAK = 989e12  # FLOPs a second
 SHARES = (0.3, 0.4, 0.5)
 PERSONS, BATCH, ACTIONS = 3, 8, 60
+READ = 64 / 30 + 0.5  # seconds of a file
 TRAINED, EXTRACTED, TESTED = 30_000 * 64, 2_000_000, 90_000  # clips
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
@@ -104,7 +106,7 @@ def main() -> None:
     """Count every row; write the numbers and their table."""
     found = {}
     shares = "".join(f" train at {share:.0%} |" for share in SHARES)
-    more = " clips/s, cores | bank, GB a million persons |"
+    more = " clips/s, cores, MB/s | bank, GB a million persons |"
     head = f"| input, head | TFLOP a clip | GiB of 8 (recomputing) |{shares} extract | test |{more}"
     lines = [head, "|---" * (7 + len(SHARES)) + "|"]
     decoded = json.loads((RESULTS / "gpu" / "loader.json").read_text())
@@ -114,12 +116,15 @@ def main() -> None:
         hours = {key: numbers[key] / PEAK / 3600 for key in ("train", "extract", "test")}
         training = "".join(f" {TRAINED * hours['train'] / share:.1f} h |" for share in SHARES)
         speed = 0.4 * PEAK / numbers["train"]
-        of_core = decoded[f"464x256, {row.frames.split('+')[-1]}"]["dataset, training on a GPU"]
+        measured = decoded[f"464x256, {row.frames.split('+')[-1]}"]
+        of_core = measured["dataset, training on a GPU"]
+        megabytes = speed * READ * measured["kB a second of video"] / 1e3
         gib = [numbers[key] / 2**30 for key in ("kept", "kept_recomputing")]
         lines.append(
             f"| {name} | {numbers['train'] / 1e12:.2f} | {gib[0]:.1f} ({gib[1]:.1f}) |{training} "
             f"{EXTRACTED * hours['extract'] / 0.4:.1f} h | {TESTED * hours['test'] / 0.4:.1f} h |"
-            f" {speed:.0f}, {speed / of_core:.0f} | {numbers['token_bytes'] / 1e3:.0f} |"
+            f" {speed:.0f}, {speed / of_core:.0f}, {megabytes:.0f} |"
+            f" {numbers['token_bytes'] / 1e3:.0f} |"
         )
         print(lines[-1], flush=True)
     write_whole(RESULTS / "gpu" / "cost.json", json.dumps(found, indent=1) + "\n")

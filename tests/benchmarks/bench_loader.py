@@ -22,8 +22,9 @@ counts. From the root of a checkout, on a quiet machine:
 
     uv run python tests/benchmarks/bench_loader.py [--rounds N] [--width W] [--frames 64x1]
 
-The clips a second of a core go to ``results/gpu/loader.json``, from which ``bench_cost.py``
-counts how many cores an H100 needs.
+Where torchcodec is installed, ``read_frames`` with it is measured, too. The clips a second of a
+core and the size of the movies go to ``results/gpu/loader.json``, from which ``bench_cost.py``
+counts how many cores and how fast a disk an H100 needs.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ import argparse
 import datetime
 import json
 import multiprocessing
+import os
 import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
@@ -97,6 +100,12 @@ def make_movies(root: Path, width: int = 340) -> None:
         write_video(root / "videos" / "ava" / f"m{i}.mp4", movie(i, width), RATE, crf=20, gop=RATE)
 
 
+def kilobytes_a_second(root: Path) -> float:
+    """What a second of the movies takes on disk."""
+    sizes = [path.stat().st_size for path in (root / "videos" / "ava").iterdir()]
+    return round(sum(sizes) / len(sizes) / SECONDS / 1e3, 1)
+
+
 def moments(count: int) -> list[Keyframe]:
     """Moments of all movies, each with one person; nowhere near a movie's ends."""
     rng = np.random.default_rng(0)
@@ -130,6 +139,12 @@ def bare(path: Path, times: list[float], keep: bool) -> list[np.ndarray]:
             if frame.pts >= last:
                 return frames
     raise SystemExit(f"{path}: ends before {times[-1]} s")
+
+
+def by_torchcodec(clips: list[tuple[Path, list[float]]]) -> None:
+    with patch.dict(os.environ, STADLIB_DECODER="torchcodec"):
+        for clip in clips:
+            read_frames(*clip)
 
 
 def clips_a_second(work: Callable[[], object], clips: int) -> float:
@@ -198,6 +213,8 @@ def measure(root: Path, frames: str, rounds: int, alone_only: bool) -> dict[str,
         "dataset, training transform": lambda: [augmented[i] for i in range(ALONE)],
         "dataset, training on a GPU": lambda: [for_gpu[i] for i in range(ALONE)],
     }
+    if find_spec("torchcodec"):
+        alone["read_frames, torchcodec"] = lambda: by_torchcodec(clips)
     best: dict[str, float] = {}
     for _ in range(rounds):
         for name, work in alone.items():
@@ -236,6 +253,7 @@ def main() -> None:
     print(header(), "one thread a process", sep=", ")
     with tempfile.TemporaryDirectory() as folder:
         make_movies(Path(folder), options.width)
+        size = kilobytes_a_second(Path(folder))
         best = measure(Path(folder), options.frames, options.rounds, options.alone)
     usual, fastest = best["bare PyAV, to_ndarray"], best["bare PyAV, one reformatter"]
     print(f"{'':38} clips/s   of to_ndarray   of one reformatter")
@@ -245,6 +263,7 @@ def main() -> None:
         print_scaling(best)
     known = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
     alone = {name: round(speed, 1) for name, speed in best.items() if not name.startswith("loader")}
+    alone["kB a second of video"] = size
     known[f"{options.width}x{HEIGHT}, {options.frames}"] = alone
     write_whole(KEPT, json.dumps(known, indent=1) + "\n")
 
