@@ -106,7 +106,8 @@ class Stream:
         height, width = self.size[:: -1 if self._turns % 2 else 1]
         same = (frame.height, frame.width) == (height, width)
         method = None if same else "AREA" if frame.width > width else "BICUBIC"
-        rgb = reformatter.reformat(frame, width, height, format="rgb24", interpolation=method)
+        options = {"format": "rgb24", "interpolation": method, "threads": 1}
+        rgb = reformatter.reformat(frame, width, height, **options)
         return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self._turns))
 
 

@@ -6,7 +6,7 @@ every second one, or 64 in a row, around a random moment. The first lines are of
 
 - bare PyAV: open the file, seek, decode up to the clip's last frame, turn the 32 wanted frames to
   rgb24 arrays. Once as one writes it, ``frame.to_ndarray(format="rgb24")``, and once with one
-  ``VideoReformatter`` kept for the file, which is the faster way.
+  ``VideoReformatter`` of one thread kept for the file, which is the faster way.
 - read_frames: our function for the same frames, which are compared bit by bit. It opens, finds
   positions in the file's index, seeks and decodes. The index is made once a file and process,
   before the clock starts.
@@ -132,7 +132,7 @@ def bare(path: Path, times: list[float], keep: bool) -> list[np.ndarray]:
             if frame.pts in left:
                 if keep:
                     sides = frame.width, frame.height
-                    frame_rgb = reformatter.reformat(frame, *sides, format="rgb24")
+                    frame_rgb = reformatter.reformat(frame, *sides, format="rgb24", threads=1)
                     frames.append(frame_rgb.to_ndarray())
                 else:
                     frames.append(frame.to_ndarray(format="rgb24"))
