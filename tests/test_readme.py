@@ -81,7 +81,19 @@ def test_every_command_is_named(capsys):
     assert [name for name in names if f"stadlib {name}" not in text] == []
 
 
-@pytest.mark.parametrize("command", dict.fromkeys(filter(on_a_laptop, commands())))
+def several_rows(command: str) -> list:
+    """Marks of commands that train many rows; notebooks 01 to 04 and 07 train rows like them."""
+    many = ("choices", "uses", "amounts", "--seed 0 1 2")
+    return [pytest.mark.nightly] if any(word in command for word in many) else []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=several_rows(command))
+        for command in dict.fromkeys(filter(on_a_laptop, commands()))
+    ],
+)
 def test_a_row_is_trained(command, capsys):
     """At smoke scale; Table 1's rows for two iterations, the others as notebooks run them.
 
