@@ -20,15 +20,14 @@ import pytest
 
 from stadlib.base import InputError, whole_folder
 from stadlib.data.kinetics import listed_videos, missing_videos, read_annotations
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import SOURCES, SPLITS, AvaLayout
 from stadlib.data.video import write_video
 from stadlib.world import MINI, PART_SPLITS, SMOKE, WorldSpec, actions, sets
-from stadlib.world.actions import NAMES, deck, pose_at
-from stadlib.world.close_ups import close_up
+from stadlib.world.actions import NAMES, pose_at
 from stadlib.world.figures import bounds
 from stadlib.world.render import Stage, annotate, joints_at, rows, visible
 from stadlib.world.scenery import Shot
-from stadlib.world.script import SIZE, SOURCES, SPLITS, generator, plan_split, write_script
+from stadlib.world.script import SIZE, close_up, deck, generator, plan_split, write_script
 from stadlib.world.sets import render
 
 ATTENTIVE, WATCHED = actions.ATTENTIVE, actions.WATCHED

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -75,7 +76,7 @@ def _hsv(hue: float, saturation: float, value: float) -> Colour:
     return tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue % 1, saturation, value))  # type: ignore[return-value]
 
 
-def random_looks(count: int, rng: np.random.Generator) -> list[Look]:
+def random_looks(count: int, rng: Generator) -> list[Look]:
     """Draw ``count`` looks that differ: the shirts' hues are spread over the circle."""
     first, u = rng.random(), rng.uniform
     looks = []
@@ -94,7 +95,7 @@ def random_looks(count: int, rng: np.random.Generator) -> list[Look]:
     return looks
 
 
-def statue_look(rng: np.random.Generator) -> Look:
+def statue_look(rng: Generator) -> Look:
     """One stone or plaster colour all over: a thing in the shape of a person."""
     level = int(rng.integers(120, 215))
     stone = (level, int(level * 0.97), int(level * rng.uniform(0.8, 0.95)))

@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image
 
 from stadlib.world import WORLD, actions, figures
-from stadlib.world.actions import LEFT, RIGHT, pose_at
+from stadlib.world.actions import LEFT, RIGHT, Person, pose_at
 from stadlib.world.figures import SUPERSAMPLE
 from stadlib.world.scenery import MARGIN, Camera, background, draw_held, draw_thing
 from stadlib.world.script import SIZE, Script, generator
-from stadlib.world.story import Person
 
 Box = tuple[float, float, float, float]
 _TABLES = {"desk", "worktop"}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import pi, sin
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image
 
 from stadlib.world import WORLD, figures
@@ -66,7 +67,7 @@ class Camera:
 
 
 def random_camera(
-    source: str, seconds: int, rng: np.random.Generator, shots: tuple[Shot, ...] = (Shot(),)
+    source: str, seconds: int, rng: Generator, shots: tuple[Shot, ...] = (Shot(),)
 ) -> Camera:
     """Still or slowly panning in dim light (AVA-like); hand-held in bright light (Kinetics)."""
     u = rng.uniform
@@ -85,7 +86,7 @@ def random_camera(
 
 
 def random_shots(
-    seconds: int, people: list[Point], size: tuple[int, int], rng: np.random.Generator
+    seconds: int, people: list[Point], size: tuple[int, int], rng: Generator
 ) -> tuple[Shot, ...]:
     """Cuts every few seconds between the whole scene, a part of it, and one of ``people``.
 
@@ -147,7 +148,7 @@ def draw_held(canvas: np.ndarray, action: str, item: str, j: Joints) -> None:
         draw_thing(canvas, action, hand, h, side=j.facing or 0.6)
 
 
-def _colour(rng: np.random.Generator, low: int | Colour, high: int | Colour) -> Colour:
+def _colour(rng: Generator, low: int | Colour, high: int | Colour) -> Colour:
     return tuple(int(v) for v in rng.integers(low, high, 3))  # type: ignore[return-value]
 
 
@@ -231,7 +232,7 @@ def _draw_outdoors(canvas: np.ndarray, thing: str, x: float, y: float, rng) -> N
         disc(canvas, (x, y - h), 3.5, (250, 240, 180))
 
 
-def background(width: int, height: int, setting: str, rng: np.random.Generator) -> Image.Image:
+def background(width: int, height: int, setting: str, rng: Generator) -> Image.Image:
     """A painted scene, ``MARGIN`` pixels larger a side, supersampled."""
     u, place = rng.uniform, WORLD["settings"][setting]
     w, h = width + 2 * MARGIN, height + 2 * MARGIN
