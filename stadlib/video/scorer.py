@@ -54,20 +54,19 @@ class Tracks:
     def update(self, time: float, boxes: np.ndarray) -> list[int]:
         """Number the persons of a look by their boxes (N, 4); ``time`` grows from call to call."""
         self.known = {n: at for n, at in self.known.items() if time - at[0] <= GONE + 1e-6}
-        joined: dict[int, int] = {}  # place of a box: number
+        numbers = np.zeros(len(boxes), int)  # 0: of nobody known
         if self.known and len(boxes):
             names, last = list(self.known), np.stack([box for _, box in self.known.values()])
             iou = overlaps(boxes[:, None], last)
             for pair in np.argsort(-iou, axis=None, kind="stable"):  # the largest overlap first
-                place, number = int(pair) // len(last), names[pair % len(last)]
-                free = place not in joined and number not in joined.values()
+                place, number = pair // len(last), names[pair % len(last)]
+                free = numbers[place] == 0 and number not in numbers
                 if free and iou.flat[pair] >= LEAST:
-                    joined[place] = number
-        new = [place for place in range(len(boxes)) if place not in joined]
-        joined |= {place: self.number + count for count, place in enumerate(new, 1)}
-        numbers = [joined[place] for place in range(len(boxes))]
-        self.replay(time, numbers, boxes)
-        return numbers
+                    numbers[place] = number
+        new = np.flatnonzero(numbers == 0)
+        numbers[new] = self.number + 1 + np.arange(len(new))
+        self.replay(time, numbers.tolist(), boxes)
+        return numbers.tolist()
 
     def replay(self, time: float, numbers: list[int], boxes: np.ndarray) -> None:
         """Store a look whose persons are known."""

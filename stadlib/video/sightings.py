@@ -32,10 +32,6 @@ class Look:
     numbers: list[int]
     boxes: np.ndarray
 
-    def box(self, number: int) -> np.ndarray | None:
-        """The box (4,) of a person, if this look found it."""
-        return self.boxes[self.numbers.index(number)] if number in self.numbers else None
-
 
 @dataclass(frozen=True, eq=False)
 class Sighting:
@@ -54,6 +50,11 @@ class Sighting:
     def numbers(self) -> list[int]:
         """Of the persons that are scored."""
         return self.looks[0].numbers
+
+    def persons(self, ids: Sequence[int]) -> list[Seen]:
+        """Who is scored; ``ids`` are the actions' in the order of the scores."""
+        rows = zip(self.numbers, self.looks[0].boxes, self.actions, strict=True)
+        return [Seen(number, box, shown_actions(scores, ids)) for number, box, scores in rows]
 
     def to_json(self) -> str:
         """Return one line, with six decimals."""
@@ -158,18 +159,15 @@ class Playback:
         before, after = earlier[-1], looks[min(len(earlier), len(looks) - 1)]
         share = (time - before.time) / max(after.time - before.time, 1e-6)
         nearest = before if share < 0.5 or after is before else after
+        actions: dict[int, list] = {}
+        for second in reversed(seconds):
+            actions |= {person.number: person.actions for person in second.persons(self.ids)}
+        here, there = (dict(zip(x.numbers, x.boxes, strict=True)) for x in (before, after))
         seen = []
         for number in sorted(nearest.numbers):
-            first, last = before.box(number), after.box(number)
-            box = last if first is None else first
-            if first is not None and last is not None:
-                box = first + min(max(share, 0.0), 1.0) * (last - first)
-            scored = next((second for second in seconds if number in second.numbers), None)
-            actions = []
-            if scored is not None:
-                scores = scored.actions[scored.numbers.index(number)]
-                actions = shown_actions(scores, self.ids)
-            seen.append(Seen(number, box, actions))
+            first, last = here.get(number, there.get(number)), there.get(number, here.get(number))
+            box = first + min(max(share, 0.0), 1.0) * (last - first)
+            seen.append(Seen(number, box, actions.get(number, [])))
         return seen
 
 
@@ -219,9 +217,8 @@ def write_cvat(folder: Path, video: Path, out: Path) -> int:
     tracks, before = defaultdict(dict), {}  # by person: frame, whether outside, box, actions
     for sighting in SightingFile(path, made_by):
         now, frame = {}, source.frame_at(sighting.second)
-        for row, number in enumerate(sighting.numbers):
-            shown = shown_actions(sighting.actions[row], list(names))
-            now[number] = sighting.looks[0].boxes[row], {names[action] for action, _ in shown}
+        for person in sighting.persons(list(names)):
+            now[person.number] = person.box, {names[action] for action, _ in person.actions}
         for number, seen in (before | now).items():
             tracks[number].setdefault(frame, (number not in now, *seen))
         before = now

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from typing import NamedTuple
 
 import cv2
@@ -35,10 +35,6 @@ class Stage:
         self.size = SIZE[script.source]
         self.backdrop = background(*self.size, script.setting, generator(*script.seed, 7))
         self._view, self._seen = (), np.empty(0)  # the background as it was seen last
-
-    def frames(self, seconds: int, rate: int) -> Iterator[np.ndarray]:
-        """All pictures in order, ``rate`` a second."""
-        return (self.frame(k / rate) for k in range(seconds * rate))
 
     def frame(self, t: float, without: Container[int] = ()) -> np.ndarray:
         """The picture at ``t`` seconds, uint8 RGB (H, W, 3), less the persons in ``without``."""
@@ -97,7 +93,6 @@ class Instance(NamedTuple):
     box: Box
     labels: tuple[int, ...]
     target: int  # number of the person looked at, -1 for none
-    evident: bool  # the label that lasts can be seen within the second around the keyframe
 
 
 def _area(box: Box) -> float:
@@ -152,15 +147,13 @@ def annotate(script: Script) -> list[Instance]:
                     if distance > 3 and seen.posture not in ("walk", "run"):
                         ahead[other] = distance
             target = min(ahead, key=ahead.__getitem__, default=-1)
-            # what is listened to or watched, and whether its evidence is near
-            labels, basis = segment.labels, segment
+            labels = segment.labels
             if target >= 0 and segment.action in actions.ATTENTIVE:
                 if segments[target].action == "talk":
-                    labels, basis = (*labels, actions.LISTEN), segments[target]
+                    labels = (*labels, actions.LISTEN)
                 elif segments[target].action in actions.WATCHED:
-                    labels, basis = (*labels, actions.WATCH), segments[target]
-            evident = sum(basis.evidence(t + k / 8) > 0.6 for k in range(-8, 7)) >= 3
-            instances.append(Instance(t, number, boxes[number], labels, target, evident))
+                    labels = (*labels, actions.WATCH)
+            instances.append(Instance(t, number, boxes[number], labels, target))
     return instances
 
 

@@ -10,7 +10,8 @@ K400, all of them for K700.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from numpy.random import Generator
@@ -109,15 +110,13 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
     needed = sum(kind in _NEEDS_PERFORMANCE for cards in decks.values() for kind in cards)
     performances = deck(WORLD["perform_shares"][source], needed, rng)
     for plan in plans:
-        for cards in plan.cards:
-            kinds = [decks[size].pop() for size in plan.units]
-            likely = WORLD["settings"][plan.setting]["likely"]
-            for kind in kinds:  # more often a performance that is likely where the video is set
-                what = ""
-                if kind in _NEEDS_PERFORMANCE:
-                    fits = [k for k, what in enumerate(performances) if what in likely]
-                    what = performances.pop(fits[-1] if fits and rng.random() < LIKELY else -1)
-                cards.append((kind, what))
+        likely = WORLD["settings"][plan.setting]["likely"]
+        for cards, size in product(plan.cards, plan.units):
+            kind, what = decks[size].pop(), ""
+            if kind in _NEEDS_PERFORMANCE:  # more often one that is likely where the video is set
+                fits = [k for k, performance in enumerate(performances) if performance in likely]
+                what = performances.pop(fits[-1] if fits and rng.random() < LIKELY else -1)
+            cards.append((kind, what))
     # every event to the next video in turn that has room and, for pair events, a pair
     rates = {k: rate[split != "train"] for k, rate in WORLD["event_rates"][source].items()}
     events = [kind for kind, rate in rates.items() for _ in range(round(rate * len(plans)))]
@@ -154,7 +153,7 @@ def write_script(spec: WorldSpec, plan: Plan) -> Script:
         near = units[: len(units) - plan.behind]
         heads = [(p.home, p.ground - 0.85 * p.height) for unit in near for p in unit]
         shots = random_shots(seconds, heads, SIZE[plan.source], rng)
-        shots = shots if ava else (replace(shots[0], start=0.0),)
+        shots = shots if ava else shots[:1]
     camera = random_camera(plan.source, seconds, rng, shots)
     times = (start, keyframes, silent, excluded)
     return Script(plan.source, video, seconds, *times, persons, camera, plan.setting, seed)
@@ -196,10 +195,9 @@ def _cast(plan: Plan, rng: Generator) -> list[list[Person]]:
     for person in row:
         person.x = person.home = left + person.x * squeeze
     for _ in range(plan.behind):  # far away, on the farthest strip of the floor
-        place = u(4, width - 4), u(9, 26), u(46, 51), "stand", width
-        units.append([Person(len(row), *place)])
-        units[-1][0].home = units[-1][0].x
-        row += units[-1]
+        x, height, ground = u(4, width - 4), u(9, 26), u(46, 51)
+        row.append(Person(len(row), x, height, ground, "stand", width, home=x))
+        units.append(row[-1:])
     return units
 
 

@@ -157,10 +157,11 @@ def _write(path: Path, lines: list) -> None:
 
 def _draw_video(spec: WorldSpec, folder: Path, path: Path, script: Script) -> dict[Path, list]:
     """Write a video; returns the row of its pixels' hash, before they were encoded."""
-    rate, seen = spec.frames_per_second, hashlib.sha256()
+    rate, stage, seen = spec.frames_per_second, Stage(script), hashlib.sha256()
 
     def hashed() -> Iterator[np.ndarray]:
-        for picture in Stage(script).frames(script.seconds, rate):
+        for number in range(script.seconds * rate):
+            picture = stage.frame(number / rate)
             seen.update(np.ascontiguousarray(picture))
             yield picture
 
