@@ -113,15 +113,16 @@ def film(tmp_path_factory) -> Path:
 
 def test_a_drawn_video_has_every_frame_at_its_time_and_appears_whole(film, tmp_path):
     stream, path = Stream(film), tmp_path / "annotated.mp4"
+    overlay = Overlay(stream.size, NAMES, "")
 
     def killed(done: int, total: int, text: str) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        drawing.write_annotated(stream, [], NAMES, path, warning="", progress=killed)
+        drawing.write_annotated(stream, overlay, Playback([], IDS), path, killed)
     assert not list(tmp_path.iterdir())
-    drawing.write_annotated(stream, [], NAMES, path, warning="", progress=lambda *_: None)
+    drawing.write_annotated(stream, overlay, Playback([], IDS), path, lambda *_: None)
     shown = list(Stream(path).frames())
     assert [one.time for one in shown] == pytest.approx([i / 8 for i in range(40)])
     levels = [one.picture()[:48, :64].mean() for one in shown]
@@ -136,14 +137,15 @@ def test_a_long_video_has_no_longer_a_time_line():
             scores = [(0.5 + 0.4 * (second >= 1500), 0.1, 0)]
             yield sighting([look(float(second), **{f"p{1 + second // 300}": LEFT})], *scores)
 
-    scores, others, size = drawing.read_scores(sightings, 3)
+    seen = list(sightings())
+    scores, others, size = drawing.read_scores(seen, 3)
     assert len(scores) == drawing.PERSONS and others == 10 - drawing.PERSONS
     for number, bins in scores.items():
         assert len(bins) <= drawing.BINS
         present = ~np.isnan(bins).all(axis=1)
         assert present.sum() * size == 300, "a bin for every five seconds it was there"
         assert np.nanmax(bins[:, 0]) == 0.5 + 0.4 * (number > 5)
-    (axes,) = drawing.time_line(sightings, NAMES, 1.0).axes
+    (axes,) = drawing.time_line(seen, NAMES, 1.0).axes
     assert axes.get_xlabel() == "minutes"
     labels = [tick.get_text() for tick in axes.get_yticklabels()]
     assert labels.count("sit") == drawing.PERSONS and "stand" not in labels

@@ -6,7 +6,7 @@ Pictures are RGB. Text is set once and pasted as long as it stays the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import takewhile
 from pathlib import Path
@@ -118,16 +118,9 @@ def _color(number: int) -> tuple[int, int, int]:
 
 
 def write_annotated(
-    stream: Stream,
-    sightings: Iterable[Sighting],
-    names: Mapping[int, str],
-    path: Path,
-    *,
-    warning: str,
-    progress: Report,
+    stream: Stream, overlay: Overlay, playback: Playback, path: Path, progress: Report
 ) -> None:
     """Write H.264 in MP4 without sound, with every frame at its time; ``path`` appears whole."""
-    overlay, playback = Overlay(stream.size, names, warning), Playback(sightings, list(names))
     total = max(1, round(stream.duration))
 
     def draw(shown: Shown) -> np.ndarray:
@@ -146,7 +139,7 @@ def write_clip(video: Path, path: Path, seconds: float) -> None:
 
 
 def read_scores(
-    sightings: Callable[[], Iterable[Sighting]], num_actions: int
+    sightings: Iterable[Sighting], num_actions: int
 ) -> tuple[dict[int, np.ndarray], int, int]:
     """Gather the persons seen longest, in two passes and in memory that does not grow.
 
@@ -154,13 +147,13 @@ def read_scores(
     persons are left out, and how many sightings a bin holds.
     """
     seen, count = Counter(), 0
-    for sighting in sightings():
+    for sighting in sightings:
         seen.update(sighting.numbers)
         count += 1
     size = max(1, -(-count // BINS))
     chosen = sorted(number for number, _ in seen.most_common(PERSONS))
     scores = {n: np.full((max(1, -(-count // size)), num_actions), np.nan) for n in chosen}
-    for place, sighting in enumerate(sightings()):
+    for place, sighting in enumerate(sightings):
         for number, row in zip(sighting.numbers, sighting.actions, strict=True):
             if number in scores:
                 scores[number][place // size] = np.fmax(scores[number][place // size], row)
@@ -169,14 +162,11 @@ def read_scores(
 
 @style.in_style
 def time_line(
-    sightings: Callable[[], Iterable[Sighting]],
-    names: Mapping[int, str],
-    every: float,
-    warning: str = "",
+    sightings: Iterable[Sighting], names: Mapping[int, str], every: float, warning: str = ""
 ) -> NotebookFigure:
     """Draw a block of rows a person: when it is there, and its actions, darker for higher scores.
 
-    ``sightings`` is called once a pass over them; they are ``every`` so many seconds apart.
+    ``sightings``, which are read twice, are ``every`` so many seconds apart.
     """
     ids, colors = list(names), action_colors(LabelMap(dict(names)))
     scores, others, size = read_scores(sightings, len(ids))

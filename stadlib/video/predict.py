@@ -23,8 +23,8 @@ from stadlib.data.stream import Stream, around, picture_at
 from stadlib.recipes.scales import DETECTORS, OTHER_DETECTORS
 from stadlib.report.frames import Frame, Line, frame_grid, person_mark
 from stadlib.report.style import NotebookFigure, shortened
-from stadlib.video.drawing import time_line, write_annotated, write_clip
-from stadlib.video.sightings import Sighting, SightingFile, shown_actions, write_tables
+from stadlib.video.drawing import Overlay, time_line, write_annotated, write_clip
+from stadlib.video.sightings import Playback, Sighting, SightingFile, shown_actions, write_tables
 
 _FILES = {
     "annotated.mp4": "the video, drawn on, without sound",
@@ -67,7 +67,7 @@ class Prediction:
 
     def time_line(self) -> NotebookFigure:
         """The people seen longest, and when they do what."""
-        return time_line(lambda: self.sightings, self.names, self.every, self.warning)
+        return time_line(self.sightings, self.names, self.every, self.warning)
 
     def persons(self) -> pd.DataFrame:
         """First, last and number of scored seconds; the actions of the highest mean score."""
@@ -190,13 +190,11 @@ def watch(
         annotated.unlink(missing_ok=True)
         scorer = Scorer(networks, every, path.stem)
         _score_rest(stream, sightings, scorer, progress(f"watch {path.name}"))
-    write_tables(
-        sightings, path.stem, list(names), folder / "detections.csv", folder / "tracks.csv"
-    )
+    write_tables(sightings, path.stem, list(names))
     if not annotated.exists():
         stream, report = Stream(path, *SHORT_SIDES), progress(f"draw {path.name}")
-        options = {"warning": networks.warning, "progress": report}
-        write_annotated(stream, sightings, names, annotated, **options)
+        overlay = Overlay(stream.size, names, networks.warning)
+        write_annotated(stream, overlay, Playback(sightings, list(names)), annotated, report)
     base.write_whole(folder / "contact_sheet.png", prediction.contact_sheet().png())
     base.write_whole(folder / "time_line.png", prediction.time_line().png())
     return prediction

@@ -171,17 +171,15 @@ class Playback:
         return seen
 
 
-def write_tables(
-    sightings: Iterable[Sighting], video: str, ids: Sequence[int], predictions: Path, tracks: Path
-) -> None:
-    """Write two files whose seconds count from the first frame.
+def write_tables(sightings: SightingFile, video: str, ids: Sequence[int]) -> None:
+    """Write two files beside the sightings; seconds count from the first frame.
 
-    ``predictions`` has AVA's form without a header: ``video,second,x1,y1,x2,y2,action,score``.
-    ``tracks`` has a header: ``video,second,x1,y1,x2,y2,person,score``, the person detector's score.
+    ``detections.csv`` has AVA's form without a header: ``video,second,x1,y1,x2,y2,action,score``.
+    ``tracks.csv`` has a header, a person's number in place of an action, and its detector's score.
     """
     with (
-        written_whole(predictions) as first,
-        written_whole(tracks) as second,
+        written_whole(sightings.path.with_name("detections.csv")) as first,
+        written_whole(sightings.path.with_name("tracks.csv")) as second,
         first.open("w", newline="") as scores_file,
         second.open("w", newline="") as tracks_file,
     ):

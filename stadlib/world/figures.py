@@ -17,6 +17,7 @@ from numpy.random import Generator
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
 SUPERSAMPLE = 2
 _SHIFT = 3  # binary digits behind the point in OpenCV's coordinates
 _FIXED = SUPERSAMPLE << _SHIFT
@@ -197,10 +198,8 @@ def joints(pose: Pose, x: float, ground: float, height: float) -> Joints:
     return Joints(height, f, pose.back, pose.mouth, hip, neck, head, limbs[:2], limbs[2:], up)
 
 
-def bounds(
-    j: Joints, look: Look, size: tuple[int, int] | None = None
-) -> tuple[float, float, float, float]:
-    """Tight box (x1, y1, x2, y2) of the drawn figure in pixels, objects left out, unclipped.
+def bounds(j: Joints, look: Look, size: tuple[int, int] | None = None) -> Box:
+    """Tight box of the drawn figure in pixels, objects left out, unclipped.
 
     With the ``size`` of a frame it is that of the parts inside: legs below the picture widen none.
     """

@@ -11,11 +11,10 @@ from PIL import Image
 
 from stadlib.world import WORLD, actions, figures
 from stadlib.world.actions import LEFT, RIGHT, Person, pose_at
-from stadlib.world.figures import SUPERSAMPLE
+from stadlib.world.figures import SUPERSAMPLE, Box
 from stadlib.world.scenery import MARGIN, Camera, background, draw_held, draw_thing
 from stadlib.world.script import SIZE, Script, generator
 
-Box = tuple[float, float, float, float]
 _TABLES = {"desk", "worktop"}
 _ON_TABLE = {"computer": "laptop", "cut": "board"}  # what lies there in use, by action
 

@@ -137,7 +137,7 @@ def write_script(spec: WorldSpec, plan: Plan) -> Script:
     rng = generator(*seed)
     seconds = plan.seconds
     units = _cast(plan, rng)
-    moment = _play(plan, units, seconds, rng)
+    moment = _play(plan, units, rng)
     # what is annotated: every second of a movie, one moment of a clip
     start, keyframes = AVA_START, tuple(float(t) for t in range(2, seconds - 1))
     if not ava:
@@ -201,8 +201,7 @@ def _cast(plan: Plan, rng: Generator) -> list[list[Person]]:
     return units
 
 
-def _play(plan: Plan, units: list[list[Person]], seconds: int,
-          rng: Generator) -> float | None:  # fmt: skip
+def _play(plan: Plan, units: list[list[Person]], rng: Generator) -> float | None:
     """Play the cards, then the events that interrupt them; returns a moment in the last event."""
     # who takes part in an event stands in this video
     pairs = [unit[k : k + 2] for unit in units for k in range(len(unit) - 1)]
@@ -216,14 +215,14 @@ def _play(plan: Plan, units: list[list[Person]], seconds: int,
         for person in casts[-1]:
             person.posture = "stand"
     # the cards of every phase
-    cuts = np.linspace(0, seconds, len(plan.cards) + 1)
+    cuts = np.linspace(0, plan.seconds, len(plan.cards) + 1)
     cuts[1:-1] += rng.uniform(-1.5, 1.5, len(plan.cards) - 1)
     for start, end, cards in zip(cuts.tolist(), cuts[1:].tolist(), plan.cards, strict=False):
         for members, (kind, what) in zip(units, cards, strict=True):
             card = actions.single if len(members) == 1 else actions.ensemble
             card(kind, what, members, (start, end), rng)
     # the events, spread over the video
-    moment, room = None, (seconds - 6) / max(1, len(plan.events))
+    moment, room = None, (plan.seconds - 6) / max(1, len(plan.events))
     for place, (kind, members) in enumerate(zip(plan.events, casts, strict=True)):
         start = 3.0 + place * room + rng.uniform(0, max(0.1, room - 4))
         if plan.source == "ava":

@@ -34,7 +34,8 @@ from stadlib.data.video import write_video
 from stadlib.world import PART_SPLITS, WorldSpec
 from stadlib.world import script as scripts
 from stadlib.world.actions import NAMES
-from stadlib.world.render import Box, Stage, box_rows, clock, rows, visible
+from stadlib.world.figures import Box
+from stadlib.world.render import Stage, box_rows, clock, rows, visible
 from stadlib.world.script import Plan, Script
 
 Progress = Callable[[int, int], None]
