@@ -149,7 +149,7 @@ def pose_at(segments: Sequence[Segment], t: float) -> tuple[Pose, Segment]:
 
 @dataclass
 class Person:
-    """One person of a video, and what happens to it; distances in pixels, times in seconds."""
+    """One person of a video, and what happens to it."""
 
     number: int
     x: float  # where the story has brought it

@@ -74,7 +74,7 @@ def generator(*seed: int) -> Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
 
 
-def deck(shares: dict[str, float], size: int, rng: Generator) -> list[str]:
+def deck(shares: dict, size: int, rng: Generator) -> list:
     """``size`` shuffled cards in the proportions of ``shares`` by largest remainder."""
     exact = np.array([*shares.values()]) / sum(shares.values()) * size
     counts = np.floor(exact).astype(int)
@@ -90,17 +90,20 @@ def plan_split(spec: WorldSpec, source: str, split: str) -> list[Plan]:
     rng = generator(spec.seed, SOURCES.index(source), SPLITS.index(split), 0)
     count = (spec.movies if source == "ava" else spec.clips)[SPLITS.index(split)]
     lengths = spec.movie_seconds if source == "ava" else (spec.clip_seconds,)
-    seconds = deck({str(s): lengths.count(s) for s in lengths}, count, rng)
-    shares = {str(k + 1): s for k, s in enumerate(WORLD["person_shares"][source])}
-    dealt = (deck(shares, count, rng), deck(WORLD["crowd_shares"][source], count, rng))
-    settings = deck({name: s["share"] for name, s in WORLD["settings"].items()}, count, rng)
+    shares = (
+        {seconds: lengths.count(seconds) for seconds in lengths},
+        dict(enumerate(WORLD["person_shares"][source], 1)),
+        WORLD["crowd_shares"][source],
+        {name: setting["share"] for name, setting in WORLD["settings"].items()},
+    )
+    dealt = zip(*(deck(of_kind, count, rng) for of_kind in shares), strict=True)
     plans = []
-    for index, (number, crowd) in enumerate(zip(*dealt, strict=True)):
-        layouts, length, behind = WORLD["units"][number], int(seconds[index]), int(crowd)
+    for index, (seconds, persons, crowd, setting) in enumerate(dealt):
+        layouts, behind = WORLD["units"][str(persons)], int(crowd)
         units = (*layouts[int(rng.integers(len(layouts)))], *[1] * behind)
-        phases = max(1, round(length / PHASE)) if source == "ava" else 1
+        phases = max(1, round(seconds / PHASE)) if source == "ava" else 1
         cards = [[] for _ in range(phases)]
-        plans.append(Plan(source, split, index, length, settings[index], units, behind, cards))
+        plans.append(Plan(source, split, index, seconds, setting, units, behind, cards))
     # a story for every unit in every phase
     slots = [size for plan in plans for _ in plan.cards for size in plan.units]
     decks = {
@@ -236,9 +239,8 @@ def deal_clips(num_classes: int, spec: WorldSpec) -> list[tuple[str, int, int]]:
     """Split, number in it and class of the clips of the first classes; all come equally often."""
     clips = []
     for place, split in enumerate(("train", "val")):
-        shares = {str(label): 1.0 for label in range(len(CLASSES))}
         rng = generator(spec.seed, _CLIPS, place)
-        labels = map(int, deck(shares, spec.pretraining_clips[place], rng))
+        labels = deck(dict.fromkeys(range(len(CLASSES)), 1), spec.pretraining_clips[place], rng)
         clips += [(split, k, label) for k, label in enumerate(labels) if label < num_classes]
     return clips
 
