@@ -271,11 +271,9 @@ class Scorer:
             times = [moment.time + offset for offset in self._looks]
             times = [time for time in times if time <= max(moment.time, moment.end)]
             persons = self._persons(moment.pictures[: len(times)], times)
-            confidence = persons[0][1]
-            looks = [
-                Look(round(time, 6), self.tracks.update(time, boxes), boxes)
-                for time, (boxes, _) in zip(times, persons, strict=True)
-            ]
+            confidence, looks = persons[0][:, 4], []
+            for time, boxes in zip(times, (rows[:, :4] for rows in persons), strict=True):
+                looks.append(Look(round(time, 6), self.tracks.update(time, boxes), boxes))
         if not looks[0].numbers:
             return Sighting(looks, np.empty(0), np.empty((0, self.networks.labels.num_actions)))
         networks, model = self.networks, self.networks.model
@@ -299,18 +297,15 @@ class Scorer:
         clip = one_clip(frames_TCHW, boxes, actions, key, networks.view)
         return collate([clip], networks.multiple).to(next(networks.model.parameters()).device)
 
-    def _persons(
-        self, pictures: Sequence[np.ndarray], times: Sequence[float]
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Boxes (N, 4) as fractions of the frame and scores (N,), the surest first."""
+    def _persons(self, pictures: Sequence[np.ndarray], times: Sequence[float]) -> list[np.ndarray]:
+        """Boxes as fractions of the frame, each with its score, (N, 5), the surest first."""
         detector, threshold = self.networks.detector, self.networks.threshold
         if isinstance(detector, PersonBoxes):
             looks = [detector.at(self.video, time) for time in times]
         else:
             looks = look(detector, _channels_first(np.stack(pictures)))
         rows = [np.reshape(persons, (-1, 5)) for persons in looks]  # also of nobody
-        sure = [row_N5[row_N5[:, 4] >= threshold] for row_N5 in rows]
-        return [(row_N5[:, :4], row_N5[:, 4]) for row_N5 in sure]
+        return [row_N5[row_N5[:, 4] >= threshold] for row_N5 in rows]
 
 
 def _channels_first(pictures_THWC: np.ndarray) -> Tensor:

@@ -10,8 +10,8 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import numpy as np
@@ -24,8 +24,7 @@ SHOWN = 0.25  # least score of an action that is shown: in the miniature world's
 MOST = 3  # actions that are shown of a person
 
 
-@dataclass(frozen=True, eq=False)
-class Look:
+class Look(NamedTuple):
     """Who is where at a time: persons' numbers, and boxes (N, 4) as fractions of the frame."""
 
     time: float
@@ -33,8 +32,7 @@ class Look:
     boxes: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Sighting:
+class Sighting(NamedTuple):
     """A scored second."""
 
     looks: list[Look]  # the first is at the second itself; its persons are scored
@@ -75,8 +73,7 @@ class Sighting:
         return Sighting(looks, np.array(content["confidence"], np.float64), actions)
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
+class Seen(NamedTuple):
     """A person in a frame: number, box (4,) as fractions, (action, score) from the highest down."""
 
     number: int

@@ -127,7 +127,6 @@ def draw_thing(canvas: np.ndarray, thing: str, at: Point, height: float, side: f
 def draw_held(canvas: np.ndarray, action: str, item: str, j: Joints) -> None:
     """Draw the object of ``action`` at the hands of ``j``; nothing for actions without one."""
     h, head, far, hand = j.height, j.head, j.arms[0][2], j.arms[1][2]
-    middle = ((far[0] + hand[0]) / 2, (far[1] + hand[1]) / 2)
     if action == "instrument":  # a guitar
         x, y = j.legs[1][0][0] + 0.03 * h * j.facing, j.legs[1][0][1] - 0.1 * h
         dx, dy = far[0] - x, far[1] - y
@@ -136,16 +135,16 @@ def draw_held(canvas: np.ndarray, action: str, item: str, j: Joints) -> None:
         disc(canvas, (x, y), 0.135 * h, (226, 120, 30))
         disc(canvas, (x + dx * 0.35, y + dy * 0.35), 0.095 * h, (226, 120, 30))
         disc(canvas, (x, y), 0.045 * h, (50, 20, 10))
-    elif action in ("hold", "give", "take") and item:
-        draw_thing(canvas, item, middle if action == "hold" and item != "bag" else hand, h)
-    elif action in ("read", "text"):
-        x, y = middle if action == "read" else hand
-        draw_thing(canvas, action, (x, y - 0.05 * h), h)
-    elif action == "phone":
-        ear = (hand[0] * 0.6 + head[0] * 0.4, hand[1] * 0.6 + head[1] * 0.4)
-        draw_thing(canvas, action, ear, h)
-    elif action in ("drink", "eat", "cut"):
-        draw_thing(canvas, action, hand, h, side=j.facing or 0.6)
+    x, y = (far[0] + hand[0]) / 2, (far[1] + hand[1]) / 2
+    places = {
+        "hold": hand if item == "bag" else (x, y),
+        "read": (x, y - 0.05 * h),
+        "text": (hand[0], hand[1] - 0.05 * h),
+        "phone": (hand[0] * 0.6 + head[0] * 0.4, hand[1] * 0.6 + head[1] * 0.4),
+    }
+    thing = item if action in ("hold", "give", "take") else action
+    if thing in WORLD["things"]:
+        draw_thing(canvas, thing, places.get(action, hand), h, side=j.facing or 0.6)
 
 
 def _colour(rng: Generator, low: int | Colour, high: int | Colour) -> Colour:
