@@ -79,7 +79,8 @@ def render(root: Path, part: str, spec: WorldSpec, *, workers: int | None = None
         if part in PART_SPLITS:
             write_label_map(AvaLayout(folder).annotation_folder / LABEL_MAP_FILE, LabelMap(NAMES))
         content = {str(path.relative_to(folder)): lines for path, lines in sorted(files.items())}
-        content = {name: rows for name, rows in content.items() if not name.startswith("boxes/")}
+        # the boxes of all seconds follow from the rest
+        content = {name: lines for name, lines in content.items() if not name.startswith("boxes/")}
         made = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
         text = json.dumps(seal | {"sha256": made}, indent=1)
         (folder / "world.json").write_text(text + "\n")
