@@ -143,7 +143,8 @@ def test_a_video_is_scored_on_the_device_of_the_model(span):
         raise Scored
 
     own.loss.probabilities = probabilities
-    scorer._persons = lambda pictures, times: [(boxes, np.array([0.9, 0.8]))] * len(times)
+    rows = np.column_stack([boxes, [0.9, 0.8]])
+    scorer._persons = lambda pictures, times: [rows] * len(times)
     scorer._clip = lambda moment, boxes: clip.to("cuda")
     with mode, torch.no_grad():
         for second in range(2):

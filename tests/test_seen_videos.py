@@ -16,7 +16,7 @@ from stadlib.data.stream import Stream
 from stadlib.data.video import write_video
 from stadlib.report.frames import person_color
 from stadlib.training.bank import FeatureBank
-from stadlib.video import drawing, predict, scorer, time_line
+from stadlib.video import drawing, predict, scorer
 from stadlib.video.drawing import Overlay
 from stadlib.video.scorer import Past
 from stadlib.video.sightings import SHOWN, Look, Playback, Seen, Sighting, shown_actions
@@ -72,7 +72,7 @@ def seen(number: int, box: np.ndarray) -> Seen:
 def test_boxes_have_their_person_s_colour_and_scores_a_bar_as_long():
     overlay = Overlay((360, 480), NAMES, "")
     drawn = overlay.draw(np.full((360, 480, 3), 128, np.uint8), 65.0, [seen(2, RIGHT)])
-    assert drawn.shape[:2] == overlay.size == (360, 684)
+    assert drawn.shape == (360, 684, 3)
     edge = drawn[200, int(0.6 * 479)]
     np.testing.assert_array_equal(edge, ImageColor.getrgb(person_color(1)))
     blank = overlay.draw(np.full((360, 480, 3), 128, np.uint8), 65.0, [])
@@ -113,15 +113,16 @@ def film(tmp_path_factory) -> Path:
 
 def test_a_drawn_video_has_every_frame_at_its_time_and_appears_whole(film, tmp_path):
     stream, path = Stream(film), tmp_path / "annotated.mp4"
+    overlay = Overlay(stream.size, NAMES, "")
 
     def killed(done: int, total: int, text: str) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        drawing.write_annotated(stream, [], NAMES, path, warning="", progress=killed)
+        drawing.write_annotated(stream, overlay, Playback([], IDS), path, killed)
     assert not list(tmp_path.iterdir())
-    drawing.write_annotated(stream, [], NAMES, path, warning="", progress=lambda *_: None)
+    drawing.write_annotated(stream, overlay, Playback([], IDS), path, lambda *_: None)
     shown = list(Stream(path).frames())
     assert [one.time for one in shown] == pytest.approx([i / 8 for i in range(40)])
     levels = [one.picture()[:48, :64].mean() for one in shown]
@@ -136,17 +137,18 @@ def test_a_long_video_has_no_longer_a_time_line():
             scores = [(0.5 + 0.4 * (second >= 1500), 0.1, 0)]
             yield sighting([look(float(second), **{f"p{1 + second // 300}": LEFT})], *scores)
 
-    scores, others, size = time_line.read_scores(sightings, 3)
-    assert len(scores) == time_line.PERSONS and others == 10 - time_line.PERSONS
+    seen = list(sightings())
+    scores, others, size = drawing.read_scores(seen, 3)
+    assert len(scores) == drawing.PERSONS and others == 10 - drawing.PERSONS
     for number, bins in scores.items():
-        assert len(bins) <= time_line.BINS
+        assert len(bins) <= drawing.BINS
         present = ~np.isnan(bins).all(axis=1)
         assert present.sum() * size == 300, "a bin for every five seconds it was there"
         assert np.nanmax(bins[:, 0]) == 0.5 + 0.4 * (number > 5)
-    (axes,) = time_line.time_line(sightings, NAMES, 1.0).axes
+    (axes,) = drawing.time_line(seen, NAMES, 1.0).axes
     assert axes.get_xlabel() == "minutes"
     labels = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert labels.count("sit") == time_line.PERSONS and "stand" not in labels
+    assert labels.count("sit") == drawing.PERSONS and "stand" not in labels
 
 
 def texts(figure) -> str:

@@ -11,10 +11,9 @@ import pytest
 from stadlib.data.coco import read_coco
 from stadlib.world import SMOKE, WorldSpec
 from stadlib.world.actions import pose_at
-from stadlib.world.close_ups import compose, deal_stills
 from stadlib.world.render import Stage
 from stadlib.world.script import SOURCES, plan_split, write_script
-from stadlib.world.sets import render
+from stadlib.world.sets import compose, deal_stills, render
 
 TINY = WorldSpec(movies=(1, 1, 1), clips=(1, 1, 1), pretraining_clips=(60, 20))
 SPLITS = ("train", "val")

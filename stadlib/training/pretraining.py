@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 
 import torch
@@ -27,7 +26,7 @@ from stadlib.base import InputError, MakeProgress, Report, data_dir, digest, wri
 from stadlib.data import kinetics
 from stadlib.data.batches import GlobalBatches
 from stadlib.data.kinetics import Annotations, LabelledVideos, Unreadable
-from stadlib.data.layout import SOURCES, AvaLayout
+from stadlib.data.layout import AvaLayout
 from stadlib.models.heads import set_share
 from stadlib.models.networks import Classifier
 from stadlib.models.published import find_pretrained
@@ -36,7 +35,7 @@ from stadlib.recipes.experiment import INPUTS, USUAL, Execution, Experiment, own
 from stadlib.recipes.scales import RECIPES, SCALES
 from stadlib.training import build, processes
 from stadlib.training.loop import Schedule, fit
-from stadlib.world import MINI, PART_SPLITS, SMOKE, WorldSpec
+from stadlib.world import MINI, SMOKE, WorldSpec
 
 WORLDS = {"smoke": SMOKE, "mini": MINI}
 WORDS = ("backbone", "pretrain", "frames", "scale", "seed")  # of an experiment that count here
@@ -305,14 +304,11 @@ def prepare_data(experiment: Experiment, progress: MakeProgress, split: str = "v
 
 def render(experiment: Experiment, part: str, progress: MakeProgress) -> Path:
     """The folder of a part (see :func:`.sets.render`) of a seed's world, rendered at first use."""
-    root, spec, splits = _part(experiment, part), world(experiment), PART_SPLITS.get(part, ())
-    boxes = [AvaLayout(root).person_boxes("ground-truth", *of) for of in product(SOURCES, splits)]
-    files = [root / "world.json", *boxes]
-    if processes.rank() == 0 and not all(file.exists() for file in files):
+    root, spec = _part(experiment, part), world(experiment)
+    if processes.rank() == 0 and not (root / "world.json").exists():
         from stadlib.world import sets  # noqa: PLC0415  (what draws is not needed again)
 
         sets.render(root, part, spec, progress=progress(f"render {experiment.scale} {part}"))
-        sets.write_person_boxes(root, part, spec)
         known = base.published_dir("reference") / "weights" / "worlds.json"
         expected = json.loads(known.read_text()) if known.is_file() else {}
         if expected.get(f"{root.parent.name}/{part}", made := world_hash(root)) != made:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from IPython.display import Video
 
@@ -24,9 +23,8 @@ from stadlib.data.stream import Stream, around, picture_at
 from stadlib.recipes.scales import DETECTORS, OTHER_DETECTORS
 from stadlib.report.frames import Frame, Line, frame_grid, person_mark
 from stadlib.report.style import NotebookFigure, shortened
-from stadlib.video import time_line
-from stadlib.video.drawing import write_annotated, write_clip
-from stadlib.video.sightings import Sighting, SightingFile, shown_actions, write_tables
+from stadlib.video.drawing import Overlay, time_line, write_annotated, write_clip
+from stadlib.video.sightings import Playback, Sighting, SightingFile, shown_actions, write_tables
 
 _FILES = {
     "annotated.mp4": "the video, drawn on, without sound",
@@ -69,7 +67,7 @@ class Prediction:
 
     def time_line(self) -> NotebookFigure:
         """The people seen longest, and when they do what."""
-        return time_line.time_line(lambda: self.sightings, self.names, self.every, self.warning)
+        return time_line(self.sightings, self.names, self.every, self.warning)
 
     def persons(self) -> pd.DataFrame:
         """First, last and number of scored seconds; the actions of the highest mean score."""
@@ -82,7 +80,8 @@ class Prediction:
         columns = ["from second", "to", "scored"]
         table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("person")
         means = (sums[number] / scored for number, scored in table["scored"].items())
-        table["does"] = [", ".join(self._labels(mean)) for mean in means]
+        shown = [shown_actions(mean, list(self.names)) for mean in means]
+        table["does"] = [", ".join(self._labels(actions)) for actions in shown]
         return table.sort_index()
 
     def files(self) -> pd.DataFrame:
@@ -99,12 +98,11 @@ class Prediction:
         return pd.DataFrame({"": words.values()}, index=pd.Index(words, name="made of"))
 
     def _frame(self, stream: Stream, sighting: Sighting) -> Frame:
-        look, lines, marks = sighting.looks[0], [], []
-        for row in np.argsort(look.numbers):
-            person = look.numbers[row] - 1
-            marks.append(person_mark(person, look.boxes[row]))
-            labels = [(label, "plain") for label in self._labels(sighting.actions[row])]
-            lines.append(Line(labels or [("nothing sure", "faint")], person))
+        lines, marks = [], []
+        for seen in sorted(sighting.persons(list(self.names)), key=lambda seen: seen.number):
+            marks.append(person_mark(seen.number - 1, seen.box))
+            words = [(label, "plain") for label in self._labels(seen.actions)]
+            lines.append(Line(words or [("nothing sure", "faint")], seen.number - 1))
         if len(lines) > DESCRIBED + 1:
             more = [(f"and {len(lines) - DESCRIBED} more", "faint")]
             lines = [*lines[:DESCRIBED], Line(more)]
@@ -112,8 +110,7 @@ class Prediction:
         lines = lines or [Line([("no person found", "faint")])]
         return Frame(f"{sighting.second:g} s", picture, marks, lines)
 
-    def _labels(self, scores: np.ndarray) -> list[str]:
-        shown = shown_actions(scores, list(self.names))
+    def _labels(self, shown: list[tuple[int, float]]) -> list[str]:
         return [f"{shortened(self.names[action])} {score:.2f}" for action, score in shown]
 
 
@@ -193,13 +190,11 @@ def watch(
         annotated.unlink(missing_ok=True)
         scorer = Scorer(networks, every, path.stem)
         _score_rest(stream, sightings, scorer, progress(f"watch {path.name}"))
-    write_tables(
-        sightings, path.stem, list(names), folder / "detections.csv", folder / "tracks.csv"
-    )
+    write_tables(sightings, path.stem, list(names))
     if not annotated.exists():
         stream, report = Stream(path, *SHORT_SIDES), progress(f"draw {path.name}")
-        options = {"warning": networks.warning, "progress": report}
-        write_annotated(stream, sightings, names, annotated, **options)
+        overlay = Overlay(stream.size, names, networks.warning)
+        write_annotated(stream, overlay, Playback(sightings, list(names)), annotated, report)
     base.write_whole(folder / "contact_sheet.png", prediction.contact_sheet().png())
     base.write_whole(folder / "time_line.png", prediction.time_line().png())
     return prediction

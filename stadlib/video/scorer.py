@@ -55,20 +55,19 @@ class Tracks:
     def update(self, time: float, boxes: np.ndarray) -> list[int]:
         """Number the persons of a look by their boxes (N, 4); ``time`` grows from call to call."""
         self.known = {n: at for n, at in self.known.items() if time - at[0] <= GONE + 1e-6}
-        joined: dict[int, int] = {}  # place of a box: number
+        numbers = np.zeros(len(boxes), int)  # 0: of nobody known
         if self.known and len(boxes):
             names, last = list(self.known), np.stack([box for _, box in self.known.values()])
             iou = overlaps(boxes[:, None], last)
             for pair in np.argsort(-iou, axis=None, kind="stable"):  # the largest overlap first
-                place, number = int(pair) // len(last), names[pair % len(last)]
-                free = place not in joined and number not in joined.values()
+                place, number = pair // len(last), names[pair % len(last)]
+                free = numbers[place] == 0 and number not in numbers
                 if free and iou.flat[pair] >= LEAST:
-                    joined[place] = number
-        new = [place for place in range(len(boxes)) if place not in joined]
-        joined |= {place: self.number + count for count, place in enumerate(new, 1)}
-        numbers = [joined[place] for place in range(len(boxes))]
-        self.replay(time, numbers, boxes)
-        return numbers
+                    numbers[place] = number
+        new = np.flatnonzero(numbers == 0)
+        numbers[new] = self.number + 1 + np.arange(len(new))
+        self.replay(time, numbers.tolist(), boxes)
+        return numbers.tolist()
 
     def replay(self, time: float, numbers: list[int], boxes: np.ndarray) -> None:
         """Store a look whose persons are known."""
@@ -273,11 +272,9 @@ class Scorer:
             times = [moment.time + offset for offset in self._looks]
             times = [time for time in times if time <= max(moment.time, moment.end)]
             persons = self._persons(moment.pictures[: len(times)], times)
-            confidence = persons[0][1]
-            looks = [
-                Look(round(time, 6), self.tracks.update(time, boxes), boxes)
-                for time, (boxes, _) in zip(times, persons, strict=True)
-            ]
+            confidence, looks = persons[0][:, 4], []
+            for time, boxes in zip(times, (rows[:, :4] for rows in persons), strict=True):
+                looks.append(Look(round(time, 6), self.tracks.update(time, boxes), boxes))
         if not looks[0].numbers:
             return Sighting(looks, np.empty(0), np.empty((0, self.networks.labels.num_actions)))
         networks, model = self.networks, self.networks.model
@@ -302,18 +299,15 @@ class Scorer:
         clip = one_clip(frames_TCHW, boxes, actions, key, networks.view)
         return collate([clip], networks.multiple).to(next(networks.model.parameters()).device)
 
-    def _persons(
-        self, pictures: Sequence[np.ndarray], times: Sequence[float]
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Boxes (N, 4) as fractions of the frame and scores (N,), the surest first."""
+    def _persons(self, pictures: Sequence[np.ndarray], times: Sequence[float]) -> list[np.ndarray]:
+        """Boxes as fractions of the frame, each with its score, (N, 5), the surest first."""
         detector, threshold = self.networks.detector, self.networks.threshold
         if isinstance(detector, PersonBoxes):
             looks = [detector.at(self.video, time) for time in times]
         else:
             looks = look(detector, _channels_first(np.stack(pictures)))
         rows = [np.reshape(persons, (-1, 5)) for persons in looks]  # also of nobody
-        sure = [row_N5[row_N5[:, 4] >= threshold] for row_N5 in rows]
-        return [(row_N5[:, :4], row_N5[:, 4]) for row_N5 in sure]
+        return [row_N5[row_N5[:, 4] >= threshold] for row_N5 in rows]
 
 
 def _channels_first(pictures_THWC: np.ndarray) -> Tensor:

@@ -10,8 +10,8 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import numpy as np
@@ -24,21 +24,15 @@ SHOWN = 0.25  # least score of an action that is shown: in the miniature world's
 MOST = 3  # actions that are shown of a person
 
 
-@dataclass(frozen=True, eq=False)
-class Look:
+class Look(NamedTuple):
     """Who is where at a time: persons' numbers, and boxes (N, 4) as fractions of the frame."""
 
     time: float
     numbers: list[int]
     boxes: np.ndarray
 
-    def box(self, number: int) -> np.ndarray | None:
-        """The box (4,) of a person, if this look found it."""
-        return self.boxes[self.numbers.index(number)] if number in self.numbers else None
 
-
-@dataclass(frozen=True, eq=False)
-class Sighting:
+class Sighting(NamedTuple):
     """A scored second."""
 
     looks: list[Look]  # the first is at the second itself; its persons are scored
@@ -54,6 +48,11 @@ class Sighting:
     def numbers(self) -> list[int]:
         """Of the persons that are scored."""
         return self.looks[0].numbers
+
+    def persons(self, ids: Sequence[int]) -> list[Seen]:
+        """Who is scored; ``ids`` are the actions' in the order of the scores."""
+        rows = zip(self.numbers, self.looks[0].boxes, self.actions, strict=True)
+        return [Seen(number, box, shown_actions(scores, ids)) for number, box, scores in rows]
 
     def to_json(self) -> str:
         """Return one line, with six decimals."""
@@ -74,8 +73,7 @@ class Sighting:
         return Sighting(looks, np.array(content["confidence"], np.float64), actions)
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
+class Seen(NamedTuple):
     """A person in a frame: number, box (4,) as fractions, (action, score) from the highest down."""
 
     number: int
@@ -158,32 +156,27 @@ class Playback:
         before, after = earlier[-1], looks[min(len(earlier), len(looks) - 1)]
         share = (time - before.time) / max(after.time - before.time, 1e-6)
         nearest = before if share < 0.5 or after is before else after
+        actions: dict[int, list] = {}
+        for second in reversed(seconds):
+            actions |= {person.number: person.actions for person in second.persons(self.ids)}
+        here, there = (dict(zip(x.numbers, x.boxes, strict=True)) for x in (before, after))
         seen = []
         for number in sorted(nearest.numbers):
-            first, last = before.box(number), after.box(number)
-            box = last if first is None else first
-            if first is not None and last is not None:
-                box = first + min(max(share, 0.0), 1.0) * (last - first)
-            scored = next((second for second in seconds if number in second.numbers), None)
-            actions = []
-            if scored is not None:
-                scores = scored.actions[scored.numbers.index(number)]
-                actions = shown_actions(scores, self.ids)
-            seen.append(Seen(number, box, actions))
+            first, last = here.get(number, there.get(number)), there.get(number, here.get(number))
+            box = first + min(max(share, 0.0), 1.0) * (last - first)
+            seen.append(Seen(number, box, actions.get(number, [])))
         return seen
 
 
-def write_tables(
-    sightings: Iterable[Sighting], video: str, ids: Sequence[int], predictions: Path, tracks: Path
-) -> None:
-    """Write two files whose seconds count from the first frame.
+def write_tables(sightings: SightingFile, video: str, ids: Sequence[int]) -> None:
+    """Write two files beside the sightings; seconds count from the first frame.
 
-    ``predictions`` has AVA's form without a header: ``video,second,x1,y1,x2,y2,action,score``.
-    ``tracks`` has a header: ``video,second,x1,y1,x2,y2,person,score``, the person detector's score.
+    ``detections.csv`` has AVA's form without a header: ``video,second,x1,y1,x2,y2,action,score``.
+    ``tracks.csv`` has a header, a person's number in place of an action, and its detector's score.
     """
     with (
-        written_whole(predictions) as first,
-        written_whole(tracks) as second,
+        written_whole(sightings.path.with_name("detections.csv")) as first,
+        written_whole(sightings.path.with_name("tracks.csv")) as second,
         first.open("w", newline="") as scores_file,
         second.open("w", newline="") as tracks_file,
     ):
@@ -219,9 +212,8 @@ def write_cvat(folder: Path, video: Path, out: Path) -> int:
     tracks, before = defaultdict(dict), {}  # by person: frame, whether outside, box, actions
     for sighting in SightingFile(path, made_by):
         now, frame = {}, source.frame_at(sighting.second)
-        for row, number in enumerate(sighting.numbers):
-            shown = shown_actions(sighting.actions[row], list(names))
-            now[number] = sighting.looks[0].boxes[row], {names[action] for action, _ in shown}
+        for person in sighting.persons(list(names)):
+            now[person.number] = person.box, {names[action] for action, _ in person.actions}
         for number, seen in (before | now).items():
             tracks[number].setdefault(frame, (number not in now, *seen))
         before = now

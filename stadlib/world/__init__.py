@@ -2,7 +2,7 @@
 
 It has AVA-like movies (dim, cut into shots, a keyframe every second), Kinetics-like clips (bright
 and hand-held, one keyframe each), close-ups in Kinetics' layout that stand for K400 and K700, and
-pictures in COCO's layout. ``script`` deals cards to videos, ``story`` plays them, ``actions`` moves
+pictures in COCO's layout. ``script`` deals cards to videos, ``actions`` plays them and moves
 bodies, ``render`` draws ``scenery`` and ``figures`` and labels, ``sets`` writes files.
 """
 

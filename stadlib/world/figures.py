@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
 SUPERSAMPLE = 2
 _SHIFT = 3  # binary digits behind the point in OpenCV's coordinates
 _FIXED = SUPERSAMPLE << _SHIFT
@@ -75,7 +77,7 @@ def _hsv(hue: float, saturation: float, value: float) -> Colour:
     return tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue % 1, saturation, value))  # type: ignore[return-value]
 
 
-def random_looks(count: int, rng: np.random.Generator) -> list[Look]:
+def random_looks(count: int, rng: Generator) -> list[Look]:
     """Draw ``count`` looks that differ: the shirts' hues are spread over the circle."""
     first, u = rng.random(), rng.uniform
     looks = []
@@ -94,7 +96,7 @@ def random_looks(count: int, rng: np.random.Generator) -> list[Look]:
     return looks
 
 
-def statue_look(rng: np.random.Generator) -> Look:
+def statue_look(rng: Generator) -> Look:
     """One stone or plaster colour all over: a thing in the shape of a person."""
     level = int(rng.integers(120, 215))
     stone = (level, int(level * 0.97), int(level * rng.uniform(0.8, 0.95)))
@@ -196,10 +198,8 @@ def joints(pose: Pose, x: float, ground: float, height: float) -> Joints:
     return Joints(height, f, pose.back, pose.mouth, hip, neck, head, limbs[:2], limbs[2:], up)
 
 
-def bounds(
-    j: Joints, look: Look, size: tuple[int, int] | None = None
-) -> tuple[float, float, float, float]:
-    """Tight box (x1, y1, x2, y2) of the drawn figure in pixels, objects left out, unclipped.
+def bounds(j: Joints, look: Look, size: tuple[int, int] | None = None) -> Box:
+    """Tight box of the drawn figure in pixels, objects left out, unclipped.
 
     With the ``size`` of a frame it is that of the parts inside: legs below the picture widen none.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from typing import NamedTuple
 
 import cv2
@@ -10,13 +10,11 @@ import numpy as np
 from PIL import Image
 
 from stadlib.world import WORLD, actions, figures
-from stadlib.world.actions import LEFT, RIGHT, pose_at
-from stadlib.world.figures import SUPERSAMPLE
+from stadlib.world.actions import LEFT, RIGHT, Person, pose_at
+from stadlib.world.figures import SUPERSAMPLE, Box
 from stadlib.world.scenery import MARGIN, Camera, background, draw_held, draw_thing
 from stadlib.world.script import SIZE, Script, generator
-from stadlib.world.story import Person
 
-Box = tuple[float, float, float, float]
 _TABLES = {"desk", "worktop"}
 _ON_TABLE = {"computer": "laptop", "cut": "board"}  # what lies there in use, by action
 
@@ -36,10 +34,6 @@ class Stage:
         self.size = SIZE[script.source]
         self.backdrop = background(*self.size, script.setting, generator(*script.seed, 7))
         self._view, self._seen = (), np.empty(0)  # the background as it was seen last
-
-    def frames(self, seconds: int, rate: int) -> Iterator[np.ndarray]:
-        """All pictures in order, ``rate`` a second."""
-        return (self.frame(k / rate) for k in range(seconds * rate))
 
     def frame(self, t: float, without: Container[int] = ()) -> np.ndarray:
         """The picture at ``t`` seconds, uint8 RGB (H, W, 3), less the persons in ``without``."""
@@ -98,7 +92,6 @@ class Instance(NamedTuple):
     box: Box
     labels: tuple[int, ...]
     target: int  # number of the person looked at, -1 for none
-    evident: bool  # the label that lasts can be seen within the second around the keyframe
 
 
 def _area(box: Box) -> float:
@@ -153,15 +146,13 @@ def annotate(script: Script) -> list[Instance]:
                     if distance > 3 and seen.posture not in ("walk", "run"):
                         ahead[other] = distance
             target = min(ahead, key=ahead.__getitem__, default=-1)
-            # what is listened to or watched, and whether its evidence is near
-            labels, basis = segment.labels, segment
+            labels = segment.labels
             if target >= 0 and segment.action in actions.ATTENTIVE:
                 if segments[target].action == "talk":
-                    labels, basis = (*labels, actions.LISTEN), segments[target]
+                    labels = (*labels, actions.LISTEN)
                 elif segments[target].action in actions.WATCHED:
-                    labels, basis = (*labels, actions.WATCH), segments[target]
-            evident = sum(basis.evidence(t + k / 8) > 0.6 for k in range(-8, 7)) >= 3
-            instances.append(Instance(t, number, boxes[number], labels, target, evident))
+                    labels = (*labels, actions.WATCH)
+            instances.append(Instance(t, number, boxes[number], labels, target))
     return instances
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import pi, sin
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image
 
 from stadlib.world import WORLD, figures
@@ -66,7 +67,7 @@ class Camera:
 
 
 def random_camera(
-    source: str, seconds: int, rng: np.random.Generator, shots: tuple[Shot, ...] = (Shot(),)
+    source: str, seconds: int, rng: Generator, shots: tuple[Shot, ...] = (Shot(),)
 ) -> Camera:
     """Still or slowly panning in dim light (AVA-like); hand-held in bright light (Kinetics)."""
     u = rng.uniform
@@ -85,7 +86,7 @@ def random_camera(
 
 
 def random_shots(
-    seconds: int, people: list[Point], size: tuple[int, int], rng: np.random.Generator
+    seconds: int, people: list[Point], size: tuple[int, int], rng: Generator
 ) -> tuple[Shot, ...]:
     """Cuts every few seconds between the whole scene, a part of it, and one of ``people``.
 
@@ -126,7 +127,6 @@ def draw_thing(canvas: np.ndarray, thing: str, at: Point, height: float, side: f
 def draw_held(canvas: np.ndarray, action: str, item: str, j: Joints) -> None:
     """Draw the object of ``action`` at the hands of ``j``; nothing for actions without one."""
     h, head, far, hand = j.height, j.head, j.arms[0][2], j.arms[1][2]
-    middle = ((far[0] + hand[0]) / 2, (far[1] + hand[1]) / 2)
     if action == "instrument":  # a guitar
         x, y = j.legs[1][0][0] + 0.03 * h * j.facing, j.legs[1][0][1] - 0.1 * h
         dx, dy = far[0] - x, far[1] - y
@@ -135,19 +135,19 @@ def draw_held(canvas: np.ndarray, action: str, item: str, j: Joints) -> None:
         disc(canvas, (x, y), 0.135 * h, (226, 120, 30))
         disc(canvas, (x + dx * 0.35, y + dy * 0.35), 0.095 * h, (226, 120, 30))
         disc(canvas, (x, y), 0.045 * h, (50, 20, 10))
-    elif action in ("hold", "give", "take") and item:
-        draw_thing(canvas, item, middle if action == "hold" and item != "bag" else hand, h)
-    elif action in ("read", "text"):
-        x, y = middle if action == "read" else hand
-        draw_thing(canvas, action, (x, y - 0.05 * h), h)
-    elif action == "phone":
-        ear = (hand[0] * 0.6 + head[0] * 0.4, hand[1] * 0.6 + head[1] * 0.4)
-        draw_thing(canvas, action, ear, h)
-    elif action in ("drink", "eat", "cut"):
-        draw_thing(canvas, action, hand, h, side=j.facing or 0.6)
+    x, y = (far[0] + hand[0]) / 2, (far[1] + hand[1]) / 2
+    places = {
+        "hold": hand if item == "bag" else (x, y),
+        "read": (x, y - 0.05 * h),
+        "text": (hand[0], hand[1] - 0.05 * h),
+        "phone": (hand[0] * 0.6 + head[0] * 0.4, hand[1] * 0.6 + head[1] * 0.4),
+    }
+    thing = item if action in ("hold", "give", "take") else action
+    if thing in WORLD["things"]:
+        draw_thing(canvas, thing, places.get(action, hand), h, side=j.facing or 0.6)
 
 
-def _colour(rng: np.random.Generator, low: int | Colour, high: int | Colour) -> Colour:
+def _colour(rng: Generator, low: int | Colour, high: int | Colour) -> Colour:
     return tuple(int(v) for v in rng.integers(low, high, 3))  # type: ignore[return-value]
 
 
@@ -231,7 +231,7 @@ def _draw_outdoors(canvas: np.ndarray, thing: str, x: float, y: float, rng) -> N
         disc(canvas, (x, y - h), 3.5, (250, 240, 180))
 
 
-def background(width: int, height: int, setting: str, rng: np.random.Generator) -> Image.Image:
+def background(width: int, height: int, setting: str, rng: Generator) -> Image.Image:
     """A painted scene, ``MARGIN`` pixels larger a side, supersampled."""
     u, place = rng.uniform, WORLD["settings"][setting]
     w, h = width + 2 * MARGIN, height + 2 * MARGIN

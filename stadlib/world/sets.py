@@ -1,4 +1,9 @@
-"""Writes the parts of a miniature world, each in the layout of the real data it stands for."""
+"""Writes the parts of a miniature world, each in the layout of the real data it stands for.
+
+Stills train the person detector (paper section 3.1). They are frames of close-ups, movies and clips
+that belong to no split of the world, seen from nearer or farther, so that people are of many sizes
+and cut off by the picture's edge.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +17,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
+from math import exp, log, pi
 from pathlib import Path
 
 import cv2
@@ -23,18 +29,24 @@ import numpy as np
 
 from stadlib.base import InputError, whole_folder, write_whole
 from stadlib.data.labels import LabelMap, write_label_map
-from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
+from stadlib.data.layout import LABEL_MAP_FILE, SOURCES, AvaLayout
 from stadlib.data.video import write_video
-from stadlib.world import PART_SPLITS, WorldSpec, close_ups
+from stadlib.world import PART_SPLITS, WorldSpec
+from stadlib.world import script as scripts
 from stadlib.world.actions import NAMES
-from stadlib.world.render import Stage, box_rows, clock, rows
-from stadlib.world.script import SOURCES, Plan, Script, plan_split, write_script
+from stadlib.world.figures import Box
+from stadlib.world.render import Stage, box_rows, clock, rows, visible
+from stadlib.world.script import Plan, Script
 
 Progress = Callable[[int, int], None]
+Still = tuple[str, int, Plan | int]  # split, number in it, a video's plan or a close-up's class
 _CLIPS = "label,youtube_id,time_start,time_end,split"
-_HEADERS = {"video_starts.csv": "source,video,seconds", "train.csv": _CLIPS, "val.csv": _CLIPS}
 PIXELS = "pixels.csv"  # a hash of every video's frames, in which worlds can be compared
-_HEADERS |= {PIXELS: "video,sha256"}
+_HEADERS = {"video_starts.csv": "source,video,seconds", PIXELS: "video,sha256"}
+_HEADERS |= {"train.csv": _CLIPS, "val.csv": _CLIPS}
+_STILLS = 13  # a still's random stream, behind its script's seed
+_ZOOM = (0.8, 1.8)
+_DESERTED = 0.05  # share of pictures that show furniture alone
 
 
 def render(root: Path, part: str, spec: WorldSpec, *, workers: int | None = None,
@@ -42,10 +54,11 @@ def render(root: Path, part: str, spec: WorldSpec, *, workers: int | None = None
     """Render a part of ``spec`` into ``root`` unless it is there; equal bytes for any ``workers``.
 
     ``world`` is AVA-Kinetics in the official layout, training and validation; ``test`` is its
-    third split. ``kinetics-400`` and ``kinetics-700`` are classification sets in Kinetics' (see
-    :mod:`stadlib.data.kinetics`). ``coco`` holds as many pictures as the larger of them has clips,
-    with the boxes of people in COCO's JSON. ``progress`` is called with (videos or pictures done,
-    in all).
+    third split; both have the boxes of all people in every second, annotated or not. Memory needs
+    them: a Kinetics clip has one annotated second, but people in all ten. ``kinetics-400`` and
+    ``kinetics-700`` are classification sets in Kinetics' layout (see :mod:`stadlib.data.kinetics`).
+    ``coco`` holds as many pictures as the larger of them has clips, with the boxes of people in
+    COCO's JSON. ``progress`` is called with (videos or pictures done, in all).
     """
     root = Path(root)
     seal = json.loads(json.dumps({"part": part, "spec": asdict(spec)}))
@@ -55,16 +68,19 @@ def render(root: Path, part: str, spec: WorldSpec, *, workers: int | None = None
         # A worker that is still starting runs a script without a guard and may not start others.
         # It ends without a traceback; in_parallel tells the script's own process why.
         sys.exit(1)
-    deal, draw, write = _PARTS[part]
+    deal, draw = _PARTS[part]
     with whole_folder(root) as folder:
         files: dict[Path, list] = defaultdict(list)
         for lists in in_parallel(partial(draw, spec, folder), deal(spec), workers, progress):
             for path, lines in lists.items():
                 files[path] += lines
-        write(folder, files)
+        for path, lines in files.items():
+            _write(path, lines)
         if part in PART_SPLITS:
             write_label_map(AvaLayout(folder).annotation_folder / LABEL_MAP_FILE, LabelMap(NAMES))
         content = {str(path.relative_to(folder)): lines for path, lines in sorted(files.items())}
+        # the boxes of all seconds follow from the rest
+        content = {name: lines for name, lines in content.items() if not name.startswith("boxes/")}
         made = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
         text = json.dumps(seal | {"sha256": made}, indent=1)
         (folder / "world.json").write_text(text + "\n")
@@ -94,15 +110,12 @@ def in_parallel(task: Callable, jobs: Sequence, workers: int | None,
     linux = hasattr(os, "sched_getaffinity")  # there a process may be bound to a few cores
     cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
     workers = workers or min(8, cores)
-
-    results = []
-    with ExitStack() as stack:
-        run = map
-        if workers > 1:
-            spawn = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(workers, spawn, _follow_parent)
-            chunk = max(1, min(8, len(jobs) // (4 * workers)))
-            run = partial(stack.enter_context(pool).map, chunksize=chunk)
+    pool, run, results = nullcontext(), map, []
+    if workers > 1:
+        spawn = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, spawn, _follow_parent)
+        run = partial(pool.map, chunksize=max(1, min(8, len(jobs) // (4 * workers))))
+    with pool:
         try:
             for result in run(task, jobs):
                 results.append(result)
@@ -129,73 +142,124 @@ def _follow_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _write_lists(_: Path, files: dict[Path, list]) -> None:
-    for path, lines in files.items():
+def _write(path: Path, lines: list) -> None:
+    """Write a list below its header, if it has one; the rows of stills as COCO's JSON."""
+    if path.suffix != ".json":
         header = [_HEADERS[path.name]] if path.name in _HEADERS else []
-        write_whole(path, "".join(f"{line}\n" for line in header + lines))
+        return write_whole(path, "".join(f"{line}\n" for line in header + lines))
+    annotations = [annotation for _, of_picture in lines for annotation in of_picture]
+    instances = {
+        "info": {"description": "the miniature's stills"},
+        "images": [image for image, _ in lines],
+        "annotations": [{"id": k, **one} for k, one in enumerate(annotations, 1)],
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    return write_whole(path, json.dumps(instances))
 
 
-def _draw_video(spec: WorldSpec, path: Path, script: Script) -> str:
-    """Write a video; returns a hash of its pixels before they were encoded."""
-    rate, seen = spec.frames_per_second, hashlib.sha256()
+def _draw_video(spec: WorldSpec, folder: Path, path: Path, script: Script) -> dict[Path, list]:
+    """Write a video; returns the row of its pixels' hash, before they were encoded."""
+    rate, stage, seen = spec.frames_per_second, Stage(script), hashlib.sha256()
 
     def hashed() -> Iterator[np.ndarray]:
-        for picture in Stage(script).frames(script.seconds, rate):
+        for number in range(script.seconds * rate):
+            picture = stage.frame(number / rate)
             seen.update(np.ascontiguousarray(picture))
             yield picture
 
     write_video(path, hashed(), rate, qp=20, gop=rate)
-    return seen.hexdigest()
+    return {folder / PIXELS: [f"{path.relative_to(folder)},{seen.hexdigest()}"]}
 
 
-def _deal_world(part: str, spec: WorldSpec) -> list[Plan]:
-    groups = product(SOURCES, PART_SPLITS[part])
-    return [plan for group in groups for plan in plan_split(spec, *group)]
+def _plans(splits: tuple[str, ...], spec: WorldSpec) -> list[Plan]:
+    groups = product(SOURCES, splits)
+    return [plan for group in groups for plan in scripts.plan_split(spec, *group)]
 
 
 def _draw_movie(spec: WorldSpec, folder: Path, plan: Plan) -> dict[Path, list]:
-    script, layout, group = write_script(spec, plan), AvaLayout(folder), (plan.source, plan.split)
+    script = scripts.write_script(spec, plan)
+    layout, group = AvaLayout(folder), (plan.source, plan.split)
     path = folder / "videos" / script.source / f"{script.video}.mp4"
-    pixels = _draw_video(spec, path, script)
     starts = layout.annotation_folder / "video_starts.csv"
-    lists = {
+    lists = _draw_video(spec, folder, path, script) | {
         starts: [f"{script.source},{script.video},{script.start:g}"],
         layout.video_list(*group): [script.video],
         layout.annotations(*group): rows(script),
-        folder / PIXELS: [f"{path.relative_to(folder)},{pixels}"],
+        layout.person_boxes("ground-truth", *group): box_rows(script),
     }
     if script.source == "ava":
         lists[layout.excluded_file(*group)] = [clock(script, t) for t in script.excluded]
     return lists
 
 
-def write_person_boxes(root: Path, part: str, spec: WorldSpec) -> None:
-    """Write who can be seen in every second of every video, annotated or not, unless it is there.
-
-    Memory needs them: a Kinetics clip has one annotated second, but people in all ten.
-    """
-    for source, split in product(SOURCES, PART_SPLITS.get(part, ())):
-        path = AvaLayout(root).person_boxes("ground-truth", source, split)
-        if not path.exists():
-            scripts = (write_script(spec, plan) for plan in plan_split(spec, source, split))
-            _write_lists(root, {path: [row for script in scripts for row in box_rows(script)]})
-
-
-def _draw_clip(spec: WorldSpec, folder: Path, clip: close_ups.Clip) -> dict[Path, list]:
+def _draw_clip(spec: WorldSpec, folder: Path, clip: tuple[str, int, int]) -> dict[Path, list]:
     split, _, label = clip
-    script, name = close_ups.close_up(spec, *clip), " ".join(close_ups.CLASSES[label])
+    script, name = scripts.close_up(spec, *clip), " ".join(scripts.CLASSES[label])
     path = folder / split / name / f"{script.video}_{0:06d}_{script.seconds:06d}.mp4"
-    pixels = _draw_video(spec, path, script)
     row = f"{name},{script.video},0,{script.seconds},{split}"
-    listed = {folder / PIXELS: [f"{path.relative_to(folder)},{pixels}"]}
-    return listed | {folder / f"{split}.csv": [row]}
+    return _draw_video(spec, folder, path, script) | {folder / f"{split}.csv": [row]}
 
 
-# how a part's jobs are dealt (clips of so many classes), one is drawn, all rows are written
-_PARTS: dict[str, tuple[Callable, Callable, Callable]] = {
-    "world": (partial(_deal_world, "world"), _draw_movie, _write_lists),
-    "test": (partial(_deal_world, "test"), _draw_movie, _write_lists),
-    "kinetics-400": (partial(close_ups.deal_clips, 20), _draw_clip, _write_lists),
-    "kinetics-700": (partial(close_ups.deal_clips, 40), _draw_clip, _write_lists),
-    "coco": (close_ups.deal_stills, close_ups.draw_still, close_ups.write_instances),
+def _other_world(spec: WorldSpec) -> WorldSpec:
+    """Where the pictures are taken: a quarter of them in movies, a quarter in clips."""
+    quarters = [-(-number // 4) for number in spec.pretraining_clips]
+    return replace(spec, seed=spec.seed + 1_000, movies=(*quarters, 0), clips=(*quarters, 0))
+
+
+def deal_stills(spec: WorldSpec) -> list[Still]:
+    """What every picture shows: movies, clips, and close-ups of all classes in turns."""
+    jobs: list[Still] = []
+    for number, split in zip(spec.pretraining_clips, ("train", "val"), strict=True):
+        plans = _plans((split,), _other_world(spec))
+        labels = [k % len(scripts.CLASSES) for k in range(number - len(plans))]
+        jobs += [(split, index, scene) for index, scene in enumerate([*plans, *labels])]
+    return jobs
+
+
+def compose(spec: WorldSpec, job: Still) -> tuple[Script, float, dict[int, Box]]:
+    """The script of a picture, its second, and the boxes in pixels of the persons in it."""
+    split, index, scene = job
+    spec = _other_world(spec)
+    if isinstance(scene, Plan):
+        script = scripts.write_script(spec, scene)
+    else:
+        script = scripts.close_up(spec, split, index, scene)
+    rng = scripts.generator(*script.seed, _STILLS)
+    t, zoom = rng.uniform(0, script.seconds), exp(rng.uniform(*map(log, _ZOOM)))
+    # the wave of the camera's zoom has its crest at t
+    phase = pi / 4 - pi * t / (script.camera.period * 1.37)
+    script = replace(script, camera=replace(script.camera, zoom=zoom - 1, phase=phase))
+    return script, t, {} if rng.random() < _DESERTED else visible(script, t)
+
+
+def draw_still(spec: WorldSpec, folder: Path, job: Still) -> dict[Path, list]:
+    """Write one picture; returns its rows (image, annotations) of the split's JSON file.
+
+    A person without a box is not drawn, so that every person in a picture is annotated.
+    """
+    split, index, _ = job
+    script, t, boxes = compose(spec, job)
+    picture = Stage(script).frame(t, [p.number for p in script.persons if p.number not in boxes])
+    # an id names one picture of both splits
+    image_id = index + 1 + (spec.pretraining_clips[0] if split == "val" else 0)
+    path = folder / split / f"{image_id:012d}.jpg"
+    path.parent.mkdir(exist_ok=True)
+    if not cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92]):
+        raise OSError(f"{path}: could not be written")
+    height, width = picture.shape[:2]
+    image = {"id": image_id, "file_name": path.name, "width": width, "height": height}
+    annotations = []
+    for x1, y1, x2, y2 in boxes.values():
+        x, y, w, h = (round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1))
+        row = {"image_id": image_id, "category_id": 1, "bbox": [x, y, w, h]}
+        annotations.append(row | {"area": round(w * h, 2), "iscrowd": 0})
+    return {folder / "annotations" / f"instances_{split}.json": [(image, annotations)]}
+
+
+# how a part's jobs are dealt (clips of so many classes), and how one is drawn
+_PARTS: dict[str, tuple[Callable, Callable]] = {
+    **{part: (partial(_plans, splits), _draw_movie) for part, splits in PART_SPLITS.items()},
+    "kinetics-400": (partial(scripts.deal_clips, 20), _draw_clip),
+    "kinetics-700": (partial(scripts.deal_clips, 40), _draw_clip),
+    "coco": (deal_stills, draw_still),
 }
