@@ -24,8 +24,7 @@ from stadlib.cli import main
 from stadlib.data import boxes, prepare
 from stadlib.data.clips import Sampling, collate, one_clip
 from stadlib.data.keyframes import read_keyframes
-from stadlib.data.labels import AVA_ACTIONS
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import AVA_ACTIONS, AvaLayout
 from stadlib.data.transforms import resize_as_mmaction2, resize_as_pytorchvideo
 from stadlib.data.video import read_frames, write_video
 from stadlib.models import networks, public_detectors, published

@@ -28,8 +28,14 @@ from defusedxml import ElementTree
 
 from stadlib.base import InputError, whole_folder
 from stadlib.data.boxes import BOX_COLUMNS, write_person_boxes
-from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
-from stadlib.data.layout import LABEL_MAP_FILE, VIDEO_SUFFIXES, AvaLayout
+from stadlib.data.layout import (
+    AVA_ACTIONS,
+    LABEL_MAP_FILE,
+    VIDEO_SUFFIXES,
+    AvaLayout,
+    LabelMap,
+    write_label_map,
+)
 from stadlib.data.rows import BOX
 from stadlib.data.video import TIME_SLACK, opened, probe
 

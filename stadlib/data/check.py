@@ -14,8 +14,7 @@ import pandas as pd
 from stadlib.base import InputError
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.keyframes import contradictions, read_annotations
-from stadlib.data.labels import AVA_ACTIONS, LabelMap
-from stadlib.data.layout import BOX_SUFFIXES, SOURCES, SPLITS, AvaLayout
+from stadlib.data.layout import AVA_ACTIONS, BOX_SUFFIXES, SOURCES, SPLITS, AvaLayout, LabelMap
 from stadlib.data.video import probe, read_frames
 
 _SLACK = 1e-3  # seconds that a timestamp may lie outside its video, for containers' rounding

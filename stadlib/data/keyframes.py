@@ -18,8 +18,7 @@ from torchvision.ops import box_iou
 
 from stadlib.base import InputError, tell_once
 from stadlib.data.boxes import read_person_boxes
-from stadlib.data.labels import AVA_IDS, LabelMap
-from stadlib.data.layout import AVA_SECONDS, SPLITS, AvaLayout
+from stadlib.data.layout import AVA_IDS, AVA_SECONDS, SPLITS, AvaLayout, LabelMap
 from stadlib.data.rows import BOX, Form, Problems, read, to_pandas
 from stadlib.data.video import probe
 

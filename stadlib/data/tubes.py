@@ -28,8 +28,7 @@ import pandas as pd
 from stadlib.base import InputError, Report, some
 from stadlib.data.annotation_tools import AnnotatedVideo, write_dataset
 from stadlib.data.boxes import read_pickle
-from stadlib.data.labels import LabelMap
-from stadlib.data.layout import VIDEO_SUFFIXES
+from stadlib.data.layout import VIDEO_SUFFIXES, LabelMap
 from stadlib.data.rows import BOX
 from stadlib.data.video import write_video
 

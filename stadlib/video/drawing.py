@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from stadlib.base import Report
-from stadlib.data.labels import LabelMap
+from stadlib.data.layout import LabelMap
 from stadlib.data.stream import Shown, Stream, write_frames
 from stadlib.report.frames import person_color
 from stadlib.report.style import ALARM, action_colors, shortened

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from stadlib.data.labels import LabelMap
+from stadlib.data.layout import LabelMap
 from stadlib.report import style
 from stadlib.report.frames import person_color
 from stadlib.report.style import GREY, WIDTH, NotebookFigure, shortened

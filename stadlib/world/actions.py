@@ -12,7 +12,7 @@ from math import pi, sin
 
 import numpy as np
 
-from stadlib.data.labels import AVA_ACTIONS
+from stadlib.data.layout import AVA_ACTIONS
 from stadlib.world import WORLD
 from stadlib.world.figures import Pose, blend
 
