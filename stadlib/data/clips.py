@@ -6,6 +6,7 @@ Legend: B clips, N persons (of the batch, or of one clip), C channels, T time, A
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,7 +20,6 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from stadlib.base import InputError, data_dir, digest, write_whole
-from stadlib.data.coco import Still
 from stadlib.data.keyframes import Keyframe, KeyframeColumns
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import HSVJitter, shift_colours
@@ -220,9 +220,52 @@ class Picture:
         return torch.from_numpy(blue_first[:, :, ::-1].transpose(2, 0, 1).copy())
 
 
-def of_stills(stills: Sequence[Still]) -> list[Picture]:
-    """COCO's pictures."""
-    return [Picture(still.path, None, still.boxes) for still in stills]
+def read_coco(path: Path, folder: Path, category: str = "person") -> list[Picture]:
+    """Every picture (below ``folder``) of a file such as ``instances_train2017.json``, in order.
+
+    Boxes are those of the category, cut at the picture's edge. Groups (``iscrowd`` 1) and boxes
+    without area are left out.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected COCO's instances as JSON")
+    rows = defaultdict(list)
+    try:
+        coco = json.loads(path.read_bytes())
+        kinds = {kind["name"]: kind["id"] for kind in coco["categories"]}
+        ids = {image["id"] for image in coco["images"]}
+        for row in coco["annotations"]:
+            rows[row["image_id"]].append((row["category_id"], row))
+    except (ValueError, LookupError, TypeError) as error:
+        reason = f"{type(error).__name__} {error}"
+        lists = "images, annotations and categories with their ids"
+        raise InputError(f"{path}: not COCO's JSON ({reason}); it has {lists}") from None
+    if category not in kinds:
+        names = ", ".join(kinds) or "none at all"
+        raise InputError(f"{path}: no category {category!r}; there are {names}")
+    unlisted, twice = [image for image in rows if image not in ids], len(ids) < len(coco["images"])
+    if unlisted or twice:
+        problem = "one occurs twice" if twice else f"{unlisted[0]!r} is missing"
+        raise InputError(f"{path}: ids of images: {problem}; list every image once")
+    pictures = []
+    for number, image in enumerate(coco["images"]):
+        of_category = [row for kind, row in rows[image["id"]] if kind == kinds[category]]
+        try:
+            boxes = [row["bbox"] for row in of_category if not row.get("iscrowd", 0)]
+            inner, size = Path(image["file_name"]), (image["width"], image["height"])
+            numbers = [*size, *(number for box in boxes for number in box)]
+            sound = all(type(n) in (int, float) for n in numbers) and np.isfinite(numbers).all()
+            inside = inner.parts and not inner.anchor and ".." not in inner.parts
+            if not (sound and inside and min(size) > 0 and all(len(box) == 4 for box in boxes)):
+                raise ValueError(f"{inner} of {size} with {boxes}")
+        except (KeyError, TypeError, ValueError) as error:
+            remedy = f"mend file_name (below {folder}), width, height or a bbox of 4 numbers"
+            raise InputError(f"{path}: images[{number}]: {error}; {remedy}") from None
+        corners = np.array(boxes, np.float64).reshape(-1, 4)
+        corners[:, 2:] += corners[:, :2]
+        corners = np.clip(corners, 0, np.tile(size, 2))
+        kept = (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+        pictures.append(Picture(folder / inner, None, corners[kept].astype(np.float32)))
+    return pictures
 
 
 def of_keyframes(layout: AvaLayout, keyframes: Sequence[Keyframe]) -> list[Picture]:

@@ -15,6 +15,7 @@ import math
 import multiprocessing
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from itertools import chain, dropwhile, product, takewhile
@@ -32,14 +33,14 @@ SIDE = 320  # pixels of the short side that training reads; smaller videos are n
 MARGIN = 4.0  # seconds before AVA's first and after its last keyframe; a clip reaches 1.3
 ANNOTATED = (902.0, 1798.0)  # AVA's first and last keyframe
 _CLIP = re.compile(r"(?P<video>.+)_(?P<first>\d{6})_\d{6}")  # CVDF's name of a Kinetics clip
+DATASETS = tomllib.loads(Path(__file__).with_name("published.toml").read_text("utf-8"))
 _AVA = "https://s3.amazonaws.com/ava-dataset"
 _KINETICS = "https://storage.googleapis.com/deepmind-media/Datasets/ava_kinetics_v1_0.tar.gz"
 
 
-def what_to_fetch(layout: AvaLayout) -> list[str]:
-    """Where everything is published and where it belongs, a line each."""
-    text = Path(__file__).with_name("published.txt").read_text(encoding="utf-8")
-    return text.format(root=layout.root).splitlines()
+def what_to_fetch(dataset: str, root: Path) -> str:
+    """Where everything of a dataset is published and where it belongs, a line each."""
+    return DATASETS[dataset]["fetch"].format(root=root)
 
 
 def found_videos(layout: AvaLayout, source: str) -> dict[str, Path]:

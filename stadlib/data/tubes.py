@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +28,7 @@ from stadlib.base import InputError, Report, some
 from stadlib.data.annotation_tools import AnnotatedVideo, write_dataset
 from stadlib.data.boxes import read_pickle
 from stadlib.data.layout import VIDEO_SUFFIXES, LabelMap
+from stadlib.data.prepare import DATASETS
 from stadlib.data.rows import BOX
 from stadlib.data.video import write_video
 
@@ -36,45 +36,6 @@ OURS = ("encoded", "dataset")  # folders that are written below the root
 CRF = 18  # of encoded pictures: hardly to be told from them
 _PICTURE = re.compile(r"(?:.*\D)?(\d+)\.(?:jpe?g|png)", re.IGNORECASE)
 _FLOW = re.compile(r"(?i)flow|brox")  # ACT's and MOC's archives have pictures of optical flow, too
-_MOC = "https://drive.google.com/drive/folders/1BvGywlAGrACEqRyfYbz3wzlVV3cDFkct"
-_TINY = "https://download.openmmlab.com/mmaction/v1.0/projects/stad_tutorial/multisports-tiny.tar"
-
-
-@dataclass(frozen=True)
-class Published:
-    """A data set: its annotation file, where things are, pictures a second, what is not scored."""
-
-    file: str
-    fetch: str
-    rate: int = 25
-    left_out: tuple[str, ...] = ()
-
-
-DATASETS = {
-    "ucf101-24": Published(
-        "pyannot_with_class_names.pkl",
-        "annotations (no licence file): https://github.com/gurkirt/corrected-UCF101-Annots\n"
-        "videos (UCF101, 6.96 GB, 3,194 of them are used): https://www.crcv.ucf.edu/data/UCF101.php"
-        f" or https://huggingface.co/datasets/quchenyuan/UCF101-ZIP\nor pictures (MOC): {_MOC}",
-    ),
-    "jhmdb-21": Published(
-        "JHMDB-GT.pkl",
-        f"annotations and pictures (ACT, MOC; under 1 GB, no licence seen): {_MOC}\n"
-        "the data set's own page: http://jhmdb.is.tue.mpg.de",
-        rate=30,  # of HMDB51, of which these clips are
-    ),
-    "multisports": Published(
-        "multisports_GT.pkl",
-        "annotations and videos (CC BY-NC 4.0, to be accepted there): "
-        f"https://huggingface.co/datasets/MCG-NJU/MultiSports\na small part (mmaction2): {_TINY}",
-        left_out=(  # by evaluate_multisports.py
-            *("aerobic kick jump", "aerobic off axis jump", "aerobic butterfly jump"),
-            *("aerobic balance turn", "basketball save", "basketball jump ball"),
-        ),
-    ),
-}
-
-
 Tube = tuple[int, np.ndarray, np.ndarray]  # label from 0, frames (n,) from 0, corners in pixels
 
 
@@ -164,9 +125,9 @@ def prepare(name: str, root: Path, out: Path, *, every: int = 1, fold: int = 1,
     InputError says what is missing, or which file is wrong and how.
     """
     published = DATASETS[name]
-    path = next(iter(sorted(root.rglob(published.file))), None)
+    path = next(iter(sorted(root.rglob(published["file"]))), None)
     if path is None:
-        raise InputError(f"{root}: no {published.file} in it; fetch it from the above")
+        raise InputError(f"{root}: no {published['file']} in it; fetch it from the above")
     if out.exists():
         raise InputError(f"{out}: exists; remove it or name a new folder (--out)")
     annotations, found = read_annotations(path, fold), found_videos(root)
@@ -179,12 +140,12 @@ def prepare(name: str, root: Path, out: Path, *, every: int = 1, fold: int = 1,
         text = f"{len(missing)} of {len(places)} videos are missing: {some(missing)}"
         raise InputError(f"{root}: {text}; fetch them from the above")
     names = dict(enumerate(annotations.labels, 1))
-    names = {i: label for i, label in names.items() if label not in published.left_out}
+    names = {i: label for i, label in names.items() if label not in published["left_out"]}
     splits: dict[str, list[AnnotatedVideo]] = {"train": [], "val": []}
     tables, opened, other = [], {}, []
     for split, videos in annotations.splits.items():
         for video in videos:
-            shown = AnnotatedVideo(_as_file(places[video], root, published.rate))
+            shown = AnnotatedVideo(_as_file(places[video], root, published["rate"]))
             if opened.setdefault(shown.name, shown) is not shown:
                 raise InputError(f"{shown.path} and {opened[shown.name].path} have one name")
             splits[split].append(shown)
