@@ -1,8 +1,7 @@
 """The frames of a video in order, one at a time: memory does not grow with its length.
 
 Frames come as a player shows them, turned by the file's rotation. They are scaled on the way out of
-the decoder, so a large picture is never held in RGB. Time 0 is the first frame, as in
-:mod:`.video`.
+the decoder, so a large picture is never held in RGB. Time 0 is the first frame.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from stadlib.base import InputError
-from stadlib.data.video import FALLBACK_RATE, TIME_SLACK, opened, require_whole, write_video
+from stadlib.data.video import FALLBACK_RATE, TIME_SLACK, opened, probe, require_whole, write_video
 
 TICKS = 90_000  # a second; any frame rate's times are whole numbers of it, or nearly
 _BEFORE = 1.0  # seconds to seek ahead of what is wanted: decoders need some frames to get going
@@ -39,7 +38,7 @@ class Stream:
 
     The short side of its pictures has at least ``shortest`` pixels, and at most ``largest`` (0: no
     limit), unless ``shortest`` is more. ``size`` is their height and width, both even; ``rate`` the
-    declared frames a second; ``duration`` the declared seconds, or else counted ones.
+    declared frames a second; ``duration`` the declared seconds, or else those of the frames.
     """
 
     def __init__(self, path: Path, shortest: int = 0, largest: int = 0) -> None:
@@ -53,14 +52,7 @@ class Stream:
             self.duration = (container.duration or 0) / 1e6
             if stream.duration and stream.time_base:
                 self.duration = float(stream.duration * stream.time_base)
-        if not self.duration:  # a live stream: from the first to the last packet
-            with opened(self.path) as (container, stream):
-                packets = (packet.pts for packet in container.demux(stream) if packet.size)
-                times = [
-                    number / self.rate if pts is None else float(pts * stream.time_base)
-                    for number, pts in enumerate(packets, 1)
-                ]
-            self.duration = max([0.0, *times]) - min(times, default=0.0) + 1 / self.rate
+        self.duration = self.duration or probe(self.path).duration  # of a live stream
         self._origin, self._turns = first.pts, round(first.rotation / 90) % 4
         sides = (first.height, first.width)[:: -1 if self._turns % 2 else 1]
         scale = max(shortest, min(largest or min(sides), *sides)) / min(sides)
@@ -75,9 +67,8 @@ class Stream:
             frames = self._decoded(start - _BEFORE)
             first = next(frames, None)
             if first is not None and first.time <= start:
-                yield from chain([first], frames)
-                return
-        yield from self._decoded(0.0)
+                return chain([first], frames)
+        return self._decoded(0.0)
 
     @cached_property
     def _torn(self) -> bool:
@@ -125,8 +116,7 @@ def around(
     """The pictures around every moment of a regular clock, while the video runs.
 
     Moment ``k`` is at ``k * every`` seconds, from ``first`` on up to the last frame. Its pictures
-    are in the order of ``offsets``, in seconds from the moment, the largest 0 or more. Each is the
-    one that :func:`.video.read_frames` gives. Only pictures that a moment needs are made.
+    are in the order of ``offsets``, in seconds from the moment, the largest 0 or more.
     """
     wanted = np.asarray(offsets, np.float64)
     earliest, latest = wanted.min(), wanted.max()

@@ -1,8 +1,8 @@
 """Frames of a video by their time, exactly, whatever the container says; and the H.264 writer.
 
 Time 0 is the presentation time (pts) of the first frame; "the frame at t" is the last one with
-pts <= t. Times come from the packets, without decoding. Where packets have none (raw streams, AVI
-with B-frames) or wrong ones, the file is decoded once and its frames are counted.
+pts <= t. Times come from the packets. Where packets have none (raw streams, AVI with B-frames) or
+wrong ones, the file is decoded once and its frames are counted.
 """
 
 from __future__ import annotations
@@ -169,9 +169,7 @@ def _counted_times(path: Path, step: float) -> np.ndarray:
 
 
 def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:
-    """The frames shown at ``times``, exactly, as uint8 RGB (T, 3, H, W), T = ``len(times)``.
-
-    Colours lie side by side in memory, as decoders write them and convolutions read them.
+    """The frames shown at ``times``, exactly, as uint8 RGB (T, 3, H, W), colours side by side.
 
     Times are seconds since the first frame, in any order, at least one. Times before the first or
     after the last frame give that frame. Errors are those of :func:`probe`.
@@ -231,10 +229,9 @@ def write_video(
     """Write H.264 in MP4 without B-frames, whole or not at all; equal frames give equal bytes.
 
     Frames are of one even size: uint8 RGB arrays (H, W, 3), shown at ``fps``, or PyAV's frames with
-    their own times. With ``qp`` instead of ``crf`` every frame is quantized alike, and bytes do not
-    depend on the processor. ``gop``: frames from a keyframe to the next, small for cheap random
-    access (None: x264's). With 0 ``threads``, one a core, bytes depend on their number. With
-    ``index_first`` a browser plays while it loads.
+    their own times. With ``qp`` instead of ``crf`` bytes do not depend on the processor. ``gop``:
+    frames from a keyframe to the next (None: x264's). With 0 ``threads``, one a core, bytes depend
+    on their number. With ``index_first`` a browser plays while it loads.
     """
     quality = {"crf": str(crf)}
     if qp is not None:
