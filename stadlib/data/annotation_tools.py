@@ -1,9 +1,9 @@
 """Files of annotation tools as a dataset in the official layout.
 
 Read are CVAT's "CVAT for video 1.1" (https://docs.cvat.ai/docs/other/xml_format), projects of VIA 3
-(https://gitlab.com/vgg/via, ``CodeDoc.md``), and COCO with ``videos`` as MMTracking has it. Whole
-seconds from the first frame are keyframes. CVAT interpolates: a second has the boxes of the frame
-that is shown then. VIA and COCO do not: it has those of the annotated moment nearest to it.
+(https://gitlab.com/vgg/via, ``CodeDoc.md``), and COCO with ``videos`` as MMTracking has it.
+Keyframes are whole seconds from the first frame. From CVAT, which interpolates, they have the boxes
+of the frame that is shown then, from VIA and COCO those of the annotated moment nearest to it.
 
 An action is a ticked checkbox, or the value of another attribute that is no number. A box without
 attributes has its label as the action, unless that is ``person``.
@@ -191,10 +191,9 @@ def import_annotations(tool: str, source: Path, out: Path, *, videos: Path | Non
     depth; their ``videos`` are in a folder, or else beside each file. They are linked, or copied on
     demand or where links cannot be made. Those called ``val`` are for validation, by default every
     fifth in the order of names, the last of fewer than five, none of one. ``actions`` are the
-    attributes that hold actions, ``label`` for the label. The label map is AVA's where that has all
-    actions, or else the actions by name. Column 8 numbers the tracks of a video, -1 without tracks.
-    Boxes without an action are only in ``boxes/``, for memory. A second with ``UNDECIDED`` is
-    excluded. Returns lines to print. An InputError names file, element and remedy.
+    attributes that hold actions, ``label`` for the label. Boxes without an action are only in
+    ``boxes/``, for memory. A second with ``UNDECIDED`` is excluded. Returns lines to print. An
+    InputError names file, element and remedy.
     """
     if out.exists():
         raise InputError(f"{out}: exists; remove it or name a new folder")

@@ -36,10 +36,10 @@ class Share(NamedTuple):
 class GlobalBatches(Sampler[list[tuple[int, int]]]):
     """Shares of batches of (item index, item seed) for the iterations ``start`` to ``stop``.
 
-    The item seed decides the augmentation of an item, so a batch is the same in any worker.
-    Of ``S = num_processes * accumulate`` shares of a global batch this process takes ``rank``,
-    ``rank + num_processes``, ... one after the other before it updates the weights; share ``s``
-    has the items ``s, s + S, ...``. Without ``draw`` each of ``num_items`` comes once an epoch.
+    The item seed decides the augmentation of an item. Of ``S = num_processes * accumulate`` shares
+    of a global batch this process takes ``rank``, ``rank + num_processes``, ... one after the other
+    before it updates the weights; share ``s`` has the items ``s, s + S, ...``. Without ``draw``
+    each of ``num_items`` comes once an epoch.
     """
 
     num_items: int

@@ -1,9 +1,8 @@
 """Prepares AVA-Kinetics: what to fetch and what is missing, a manifest, smaller videos.
 
-Nothing is fetched. AVA's videos are whole movies; Kinetics' are clips of ten seconds, which its
+Nothing is fetched. AVA's videos are whole movies. Kinetics' are clips of ten seconds, which its
 mirror names ``<id>_<first second>_<last second>.mp4``, while annotations count from the beginning
-of the original video. Re-encoded videos are small and quick to seek in, and AVA's movies are cut to
-their annotated 15 minutes. Frames keep their times.
+of the original video.
 """
 
 from __future__ import annotations
@@ -165,8 +164,7 @@ def reencode(layout: AvaLayout, out: Path, progress: Report, *, workers: int = 0
         for path in sorted((layout.root / folder).glob("*")):
             if path.is_file() and path.name != starts_file.name:
                 write_whole(out / folder / path.name, path.read_bytes())
-    lines = starts_file.read_text().splitlines()[1:] if starts_file.is_file() else []
-    starts = {tuple(line.split(",")[:2]): float(line.split(",")[2]) for line in lines}
+    starts = dict(AvaLayout(out).video_starts)
 
     def write_starts() -> None:
         rows = [f"{','.join(key)},{second:.6f}\n" for key, second in sorted(starts.items())]
