@@ -215,7 +215,7 @@ def import_annotations(tool: str, source: Path, out: Path, *, videos: Path | Non
     splits = {split: [found[name] for name in sorted(names)] for split, names in members.items()}
     write_dataset(out, label_map, table, splits, copy)
     counts = f"{len(choices)} of {len(found)} videos, {len(chosen)} of them for validation"
-    kept = f"{len(table.groupby(table.index))} of {boxes['x1'].count()} boxes, by second"
+    kept = f"{table.index.nunique()} of {boxes['x1'].count()} boxes, by second"
     return [f"{out}: {counts}; {kept}", f"actions: {', '.join(names)}"]
 
 
