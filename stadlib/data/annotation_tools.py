@@ -9,8 +9,6 @@ An action is a ticked checkbox, or the value of another attribute that is no num
 attributes has its label as the action, unless that is ``person``.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -4,8 +4,6 @@ Iteration ``i`` is computed from ``i``. So the sequence is the same for any numb
 of shares that a process takes in turns, and after any number of interruptions.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -160,9 +158,7 @@ class _Repeated(_Shuffled):
 
 def repeat_factors(contains_KA: np.ndarray) -> np.ndarray:
     """(K,) how often an epoch shows each keyframe: ``max(1, sqrt(t / f))``, f being the share of
-    keyframes with the rarest of its classes (LVIS, Gupta et al. 2019, section 5).
-
-    Their t of 0.001 is for 1,203 classes; here it is the share if all were alike, 1 / classes.
+    keyframes with the rarest of its classes, t 1 / classes (LVIS, Gupta et al. 2019, section 5).
     """
     share_A = contains_KA.mean(axis=0)
     with np.errstate(divide="ignore"):

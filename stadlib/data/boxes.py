@@ -3,15 +3,13 @@
 Nothing that a file leaves out is guessed, and nothing that a pickle names is run.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import pickle
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -208,7 +206,7 @@ class _Noted:
     def __init__(self, name: str, arguments: tuple | None = None) -> None:
         self.name, self.arguments, self.state = name, arguments, None
 
-    def __call__(self, *arguments: object) -> _Noted:
+    def __call__(self, *arguments: object) -> Self:
         return _Noted(self.name, arguments)
 
     def __setstate__(self, state: object) -> None:

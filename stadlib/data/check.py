@@ -1,7 +1,5 @@
 """What is wrong with a dataset: every problem of its annotations and videos, a line each."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator

@@ -4,8 +4,6 @@ A keyframe gathers the annotation rows of one (video, timestamp), a person the r
 Other keyframes hold detected persons, or all seconds of a video.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -185,9 +183,8 @@ def detections(
 
 
 def meeting_threshold(layout: AvaLayout, sources: Iterable[str], detector: str) -> float:
-    """The least score by which a detector's boxes on validation are as many as the persons there.
-
-    Then precision and recall are equal: both are right boxes by that number.
+    """The least score by which a detector's boxes on validation are as many as the persons there:
+    precision and recall are equal.
     """
     persons, scores = 0, []
     for source in sources:
@@ -256,8 +253,7 @@ def with_confident(keyframes: list[Keyframe], boxes: dict[Moment, pd.DataFrame])
 def every_second(layout: AvaLayout, source: str, split: str) -> list[Keyframe]:
     """The annotated keyframes with persons, and the seconds of the ground truth's box file.
 
-    The miniature world writes such a file, and AVA-Kinetics has none. Sorted by video and time;
-    without a box file in file order.
+    Sorted by video and time; without a box file, which AVA-Kinetics lacks, in file order.
     """
     annotated = {k.moment: k for k in read_keyframes(layout, source, split) if len(k.boxes)}
     if not layout.person_boxes("ground-truth", source, split).exists():
@@ -268,10 +264,8 @@ def every_second(layout: AvaLayout, source: str, split: str) -> list[Keyframe]:
 
 
 def moments(layout: AvaLayout, source: str, split: str) -> list[tuple[str, float]]:
-    """(video, second) of everything that a detector should see, in file order.
-
-    These are the annotated moments and, whole seconds from them, all others of each video, without
-    the excluded ones.
+    """(video, second) of everything that a detector should see, in file order: the annotated
+    moments and, whole seconds from them, all others of each video, without the excluded ones.
     """
     annotated: dict[str, list[float]] = {video: [] for video in layout.videos(source, split)}
     if layout.annotations(source, split).is_file():  # AVA's test split has none

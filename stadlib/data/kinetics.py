@@ -11,8 +11,6 @@ cannot be read is noted in a list and skipped. The miniature world's videos are 
 squeezed into squares. Legend: V views, T time.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os
@@ -97,8 +95,7 @@ def read_annotations(root: Path) -> Annotations:
 def listed_videos(annotations: Annotations, split: str, kept: Path) -> LabelledVideos:
     """The videos of a split that are on disk, from the list ``kept``, which is written if missing.
 
-    A resumed training has the list, and so the order, that it began with, though files came or
-    went. No video is opened.
+    So a resumed training has the order that it began with, though files came or went.
     """
     root, rows = annotations.root, annotations.rows[split]
     if not kept.is_file():

@@ -11,8 +11,6 @@ ROOT/boxes/{detector}_{source}_{split}.csv              persons, of any second, 
 ROOT/videos/{ava,kinetics}/<video>.mp4                  or .mkv .webm .avi .mov
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -5,8 +5,6 @@ mirror names ``<id>_<first second>_<last second>.mp4``, while annotations count 
 of the original video.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
@@ -46,8 +44,8 @@ def found_videos(layout: AvaLayout, source: str) -> dict[str, Path]:
     """Every video file of a source by its id; a file under the layout's own name comes first."""
     folder = layout.root / "videos" / source
     videos: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix in VIDEO_SUFFIXES and not path.name.startswith("."):
+    for path in sorted(folder.glob("[!.]*")):
+        if path.suffix in VIDEO_SUFFIXES:
             clip = _CLIP.fullmatch(path.stem) if source == "kinetics" else None
             if clip:
                 videos.setdefault(clip["video"], path)
@@ -197,10 +195,8 @@ def reencode(layout: AvaLayout, out: Path, progress: Report, *, workers: int = 0
 
 
 def encode(source: str, path: Path, target: Path, start: float, side: int = SIDE) -> float:
-    """Write one video small; the annotation clock at its first frame, in seconds.
-
-    ``start`` is that of ``path``. Raises InputError for a file that cannot be read or has no
-    annotated frame, OSError if the disk is full.
+    """Write one video small; the annotation clock at its first frame (``start``: at that of
+    ``path``), in seconds. InputError: it has no annotated frame; OSError: the disk is full.
     """
     stream, first, last = Stream(path, largest=side), 0.0, math.inf
     if source == "ava":

@@ -4,8 +4,6 @@ Frames come as a player shows them, turned by the file's rotation. They are scal
 the decoder, so a large picture is never held in RGB. Time 0 is the first frame.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -59,10 +57,7 @@ class Stream:
         self.size = tuple(max(2, 2 * round(side * scale / 2)) for side in sides)
 
     def frames(self, start: float = 0.0) -> Iterator[Shown]:
-        """Every frame from the one shown at ``start`` on, or from an earlier one.
-
-        A frame whose picture is not asked for is decoded, but not converted.
-        """
+        """Every frame from the one shown at ``start`` on, or from an earlier one."""
         if start > _BEFORE and self._origin is not None and not self._torn:
             frames = self._decoded(start - _BEFORE)
             first = next(frames, None)

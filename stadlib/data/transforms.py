@@ -5,8 +5,6 @@ returns both; one draw from torch's generator serves the whole clip. Numbers are
 where the paper is silent.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 
@@ -28,10 +26,7 @@ def train_transform(short_side: int, long_side: int, *, colours: bool = True) ->
 
 
 def test_transform(short_side: int, long_side: int, flip=False, extend=(0.0, 0.0)) -> v2.Transform:  # noqa: PT028
-    """One view of a clip in evaluation; nothing is drawn.
-
-    ``extend``: fractions of width and height that boxes grow by; (0.1, 0.05) for detected ones.
-    """
+    """One view of a clip in evaluation; boxes grow by fractions of their width and height."""
     steps = [partial(resize, short_side=short_side, long_side=long_side)]
     if any(extend):
         steps.append(partial(extend_boxes, fractions=extend))
@@ -52,9 +47,8 @@ def resize(video, boxes, short_side: int, long_side: int) -> Both:
 
 
 def resize_as_pytorchvideo(video, boxes, short_side: int = 256) -> Both:
-    """Scale as pytorchvideo's detection tutorial does, whose numbers its detectors learned on.
-
-    Frames become floats from 0 to 255: bilinear, the long side rounded down, not smoothed.
+    """Scale as pytorchvideo's detection tutorial does: float frames from 0 to 255, bilinear, the
+    long side rounded down, not smoothed.
     """
     (height, width), boxes_N4 = video.shape[-2:], boxes.as_subclass(torch.Tensor)
     short, long = sorted((height, width))

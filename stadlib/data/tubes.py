@@ -6,17 +6,15 @@ tube in its video. Keyframes of validation without an evaluated action are named
 so that predictions there are wrong, as the field counts them.
 
 Read are ``pyannot_with_class_names.pkl`` (boxes x, y, width, height; frames from 0), and the form
-of ACT's ``JHMDB-GT.pkl`` and of ``multisports_GT.pkl`` (frames from 1). Nothing of them is run, and
-no path is made of a name in them. Videos are taken as they come. Folders of numbered pictures are
-encoded once, into ``ROOT/encoded``.
+of ACT's ``JHMDB-GT.pkl`` and of ``multisports_GT.pkl`` (frames from 1). No path is made of a name
+in them. Folders of numbered pictures are encoded once, into ``ROOT/encoded``.
 """
-
-from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,10 +48,7 @@ class Annotations(NamedTuple):
 
 
 def read_annotations(path: Path, fold: int = 1) -> Annotations:
-    """Read a published file of either form; ``fold`` is the number of its split, from 1.
-
-    An InputError names the file and, where it can, the video.
-    """
+    """Read a published file of either form; ``fold`` is the number of its split, from 1."""
     remedy = "fetch it again, or name a --fold that it has"
     return read_pickle(path, partial(_form, fold=fold), remedy)
 
@@ -121,8 +116,7 @@ def prepare(name: str, root: Path, out: Path, *, every: int = 1, fold: int = 1,
             progress: Report) -> list[str]:  # fmt: skip
     """Write a published data set to the new folder ``out``, whole or not at all.
 
-    Below ``root`` are its annotation file and its videos, at any depth. Returns lines to print. An
-    InputError says what is missing, or which file is wrong and how.
+    Below ``root`` are its annotation file and its videos, at any depth. Returns lines to print.
     """
     published = DATASETS[name]
     path = next(iter(sorted(root.rglob(published["file"]))), None)
@@ -131,11 +125,8 @@ def prepare(name: str, root: Path, out: Path, *, every: int = 1, fold: int = 1,
     if out.exists():
         raise InputError(f"{out}: exists; remove it or name a new folder (--out)")
     annotations, found = read_annotations(path, fold), found_videos(root)
-    places = {
-        video: found.get(video) or found.get(video.rpartition("/")[2])
-        for videos in annotations.splits.values()
-        for video in videos
-    }
+    videos = chain(*annotations.splits.values())
+    places = {video: found.get(video) or found.get(video.rpartition("/")[2]) for video in videos}
     if missing := [video for video, place in places.items() if place is None]:
         text = f"{len(missing)} of {len(places)} videos are missing: {some(missing)}"
         raise InputError(f"{root}: {text}; fetch them from the above")

@@ -117,7 +117,7 @@ def _declared_end(file: BinaryIO, size: int) -> int:
 
 
 def probe(path: Path | str) -> VideoInfo:
-    """Measures and frame times, from the packets, not the header; kept until the file changes.
+    """Measures and frame times, from the packets; kept until the file changes.
 
     Raises InputError if the file is missing, empty, ends early or holds no video.
     """
@@ -258,10 +258,7 @@ def write_video(
 
 
 def _yuv(picture: np.ndarray) -> np.ndarray:
-    """RGB (H, W, 3) to planes Y, U, V (H * 3 / 2, W), as BT.601 has them, in whole numbers.
-
-    FFmpeg's own conversion differs between processors.
-    """
+    """RGB (H, W, 3) to BT.601's planes (H * 3 / 2, W); FFmpeg's own differ between processors."""
     height, width = picture.shape[:2]
     wide = picture.astype(np.int32)
     red, green, blue = np.moveaxis(wide, -1, 0)
