@@ -253,12 +253,11 @@ def prepare(
 def _prepare_tubes(dataset: str, root: Path, out: Path, every: int, fold: int) -> None:
     if every < 1:
         raise InputError(f"--every {every}: give 1 or more")
-    from stadlib.data import prepare as steps  # noqa: PLC0415
-    from stadlib.data import tubes  # noqa: PLC0415  (pandas)
+    from stadlib.data import prepare as steps  # noqa: PLC0415  (pandas)
 
     options = {"every": every, "fold": fold, "progress": Progress("prepare")}
     try:
-        lines = tubes.prepare(dataset, root, out, **options)
+        lines = steps.prepare_tubes(dataset, root, out, **options)
     except InputError:
         print("published at:", steps.what_to_fetch(dataset, root), sep="\n")
         raise
