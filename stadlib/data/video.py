@@ -222,23 +222,22 @@ def write_video(
     *,
     crf: int = 23,
     qp: int | None = None,
-    gop: int | None = 8,
-    threads: int = 1,
-    index_first: bool = False,
+    gop: int = 8,
+    watched: bool = False,
 ) -> None:
     """Write H.264 in MP4 without B-frames, whole or not at all; equal frames give equal bytes.
 
     Frames are of one even size: uint8 RGB arrays (H, W, 3), shown at ``fps``, or PyAV's frames with
     their own times. With ``qp`` instead of ``crf`` bytes do not depend on the processor. ``gop``:
-    frames from a keyframe to the next (None: x264's). With 0 ``threads``, one a core, bytes depend
-    on their number. With ``index_first`` a browser plays while it loads.
+    frames from a keyframe to the next. ``watched`` by people: x264 chooses keyframes, every core
+    works, so that bytes depend on their number, and a browser plays while it loads.
     """
     quality = {"crf": str(crf)}
     if qp is not None:
         quality = {"qp": str(qp), "aq-mode": "0", "x264-params": "cpu-independent=1"}
-    options = quality | {"preset": "veryfast", "threads": str(threads), "bf": "0"}
-    options |= {"g": str(gop)} if gop else {}
-    muxer = {"movflags": "faststart"} if index_first else {}
+    access = {"threads": "0"} if watched else {"threads": "1", "g": str(gop)}
+    options = quality | {"preset": "veryfast", "bf": "0"} | access
+    muxer = {"movflags": "faststart"} if watched else {}
     with (
         written_whole(Path(path)) as temporary,
         av.open(str(temporary), "w", format="mp4", options=muxer) as container,

@@ -26,7 +26,6 @@ from stadlib.video.sightings import Playback, Seen, Sighting
 DARK, LIGHT, FAINT = (24, 24, 24), (255, 255, 255), (150, 150, 150)
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 WIDE = 0.7  # of a letter's height: as wide as a letter is at most, on average
-FAST = {"gop": None, "threads": 0, "index_first": True}  # of a drawn video
 
 
 class Overlay:
@@ -134,11 +133,11 @@ def write_annotated(
         return overlay.draw(shown.picture(), shown.time, playback.at(shown.time))
 
     drawn = (Shown(shown.time, partial(draw, shown)) for shown in stream.frames())
-    write_frames(path, drawn, stream.rate, crf=23, **FAST)
+    write_frames(path, drawn, stream.rate, crf=23, watched=True)
 
 
 def write_clip(video: Path, path: Path, seconds: float) -> None:
     """Write the beginning of a video again in fewer bytes, to be embedded in a page."""
     stream = Stream(video)
     frames = takewhile(lambda shown: shown.time < seconds, stream.frames())
-    write_frames(path, frames, stream.rate, crf=28, **FAST)
+    write_frames(path, frames, stream.rate, crf=28, watched=True)
