@@ -35,7 +35,8 @@ from stadlib.data.layout import (
     write_label_map,
 )
 from stadlib.data.rows import BOX
-from stadlib.data.video import TIME_SLACK, opened, probe
+from stadlib.data.stream import Stream
+from stadlib.data.video import TIME_SLACK, probe
 
 PERSON, LABEL = "person", "label"  # a label that is no action; a label as one of ``actions``
 UNDECIDED = "__undefined__"  # CVAT's value of a select or radio attribute that nobody has set
@@ -48,11 +49,8 @@ class AnnotatedVideo:
     """A video: ``name`` is its id in a dataset, ``size`` width and height as a player shows it."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.info = path.resolve(), probe(path)
-        with opened(path) as (container, stream):
-            first = next(container.decode(stream), None)
-        self.rotation = round(first.rotation / 90) * 90 % 360 if first else 0
-        self.size = (self.info.width, self.info.height)[:: -1 if self.rotation % 180 else 1]
+        self.path, self.info, self.turns = path.resolve(), probe(path), Stream(path).turns
+        self.size = (self.info.width, self.info.height)[:: -1 if self.turns % 2 else 1]
         self.name = re.sub(r'[,"\x00-\x1f\x85\u2028\u2029]', "_", path.stem).strip()  # fits a CSV
         self.num_seconds = math.ceil(self.info.duration - TIME_SLACK)
 
@@ -83,8 +81,8 @@ class _File:
             raise ValueError(f"no video {name!r} in {self.folder} (--videos names another folder)")
         if file not in self.opened:
             video = AnnotatedVideo(file)
-            if video.rotation:
-                turned = f"{file.name} is turned by {video.rotation} degrees when it is played"
+            if video.turns:
+                turned = f"{file.name} is turned by {video.turns * 90} degrees when it is played"
                 raise ValueError(f"{turned}: re-encode it upright (ffmpeg -i OLD NEW), name that")
             for other in self.opened.values():
                 if other.name == video.name and other.path != video.path:

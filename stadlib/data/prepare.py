@@ -101,9 +101,8 @@ def missing_videos(layout: AvaLayout) -> Iterator[str]:
     """How many videos of each split are missing, with the first names."""
     for source, split, videos, found in _wanted_videos(layout):
         if missing := [video for video in videos if video not in found]:
-            names = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
-            folder = layout.root / "videos" / source
-            yield f"{folder}: {len(missing)} of {len(videos)} {split} videos are missing: {names}"
+            text = f"{len(missing)} of {len(videos)} {split} videos are missing: {some(missing)}"
+            yield f"{layout.root / 'videos' / source}: {text}"
 
 
 def unusable_names(layout: AvaLayout) -> list[str]:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -35,8 +35,8 @@ class Stream:
     """A video file to be read from front to back, any number of times.
 
     The short side of its pictures has at least ``shortest`` pixels, and at most ``largest`` (0: no
-    limit), unless ``shortest`` is more. ``size`` is their height and width, both even; ``rate`` the
-    declared frames a second; ``duration`` the declared seconds, or else those of the frames.
+    limit), unless ``shortest`` is more. ``size`` is their height and width, both even, ``turns`` the
+    quarters of a turn that they were given; ``rate`` and ``duration`` are the declared ones.
     """
 
     def __init__(self, path: Path, shortest: int = 0, largest: int = 0) -> None:
@@ -51,26 +51,19 @@ class Stream:
             if stream.duration and stream.time_base:
                 self.duration = float(stream.duration * stream.time_base)
         self.duration = self.duration or probe(self.path).duration  # of a live stream
-        self._origin, self._turns = first.pts, round(first.rotation / 90) % 4
-        sides = (first.height, first.width)[:: -1 if self._turns % 2 else 1]
+        self._origin, self.turns = first.pts, round(first.rotation / 90) % 4
+        sides = (first.height, first.width)[:: -1 if self.turns % 2 else 1]
         scale = max(shortest, min(largest or min(sides), *sides)) / min(sides)
         self.size = tuple(max(2, 2 * round(side * scale / 2)) for side in sides)
 
     def frames(self, start: float = 0.0) -> Iterator[Shown]:
         """Every frame from the one shown at ``start`` on, or from an earlier one."""
-        if start > _BEFORE and self._origin is not None and not self._torn:
+        if start > _BEFORE and self._origin is not None and len(probe(self.path).keyframes):
             frames = self._decoded(start - _BEFORE)
             first = next(frames, None)
             if first is not None and first.time <= start:
                 return chain([first], frames)
         return self._decoded(0.0)
-
-    @cached_property
-    def _torn(self) -> bool:
-        """Whether the clock begins again, as in recordings joined end to end: no time to seek."""
-        with opened(self.path) as (container, stream):
-            times = [packet.dts for packet in container.demux(stream) if packet.dts is not None]
-        return any(after < before for before, after in pairwise(times))
 
     def _decoded(self, start: float) -> Iterator[Shown]:
         """Frames from the keyframe before ``start`` on; where the clock is torn, at the rate."""
@@ -89,11 +82,11 @@ class Stream:
 
     def _picture(self, frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
         """Upright RGB of the stream's size; one reformatter a stream, because it keeps tables."""
-        height, width = self.size[:: -1 if self._turns % 2 else 1]
+        height, width = self.size[:: -1 if self.turns % 2 else 1]
         same = (frame.height, frame.width) == (height, width)
         method = None if same else "AREA" if frame.width > width else "BICUBIC"
         rgb = reformatter.reformat(frame, width, height, format="rgb24", interpolation=method)
-        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self._turns))
+        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self.turns))
 
 
 @dataclass(frozen=True, eq=False)

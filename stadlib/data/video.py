@@ -2,7 +2,7 @@
 
 Time 0 is the presentation time (pts) of the first frame; "the frame at t" is the last one with
 pts <= t. Times come from the packets. Where packets have none (raw streams, AVI with B-frames) or
-wrong ones, the file is decoded once and its frames are counted.
+wrong ones (recordings joined end to end), the file is decoded once and its frames are counted.
 """
 
 from __future__ import annotations
@@ -149,11 +149,12 @@ def _packet_times(container, stream) -> tuple[np.ndarray, np.ndarray] | None:
     packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
     if not packets or any(p.pts is None or p.dts is None for p in packets):
         return None
-    pts = np.array([p.pts for p in packets], np.int64)
-    keyframes = np.array([(p.pts, p.dts) for p in packets if p.is_keyframe], np.int64)
-    if len(np.unique(pts)) < len(pts) or not len(keyframes):
+    times = np.array([(p.pts, p.dts) for p in packets], np.int64)
+    keyframes = times[[p.is_keyframe for p in packets]]
+    pts, begins_again = np.sort(times[:, 0]), (np.diff(times[:, 1]) < 0).any()
+    if (np.diff(pts) == 0).any() or begins_again or not len(keyframes):
         return None
-    return np.sort(pts), keyframes[np.argsort(keyframes[:, 0])]
+    return pts, keyframes[np.argsort(keyframes[:, 0])]
 
 
 def _counted_times(path: Path, step: float) -> np.ndarray:
