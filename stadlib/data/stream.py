@@ -35,8 +35,8 @@ class Stream:
     """A video file to be read from front to back, any number of times.
 
     The short side of its pictures has at least ``shortest`` pixels, and at most ``largest`` (0: no
-    limit), unless ``shortest`` is more. ``size`` is their height and width, both even, ``turns`` the
-    quarters of a turn that they were given; ``rate`` and ``duration`` are the declared ones.
+    limit), unless ``shortest`` is more. ``size`` is their height and width, both even, ``turns``
+    the quarters of a turn that they were given; ``rate`` and ``duration`` are the declared ones.
     """
 
     def __init__(self, path: Path, shortest: int = 0, largest: int = 0) -> None:
