@@ -1,4 +1,4 @@
-"""Where a dataset keeps its files: AVA's and AVA-Kinetics' own names under one root.
+"""Where a dataset keeps its files, AVA's and AVA-Kinetics' names under one root; its label map.
 
 ROOT/annotations/ava_action_list_v2.2_for_activitynet_2019.pbtxt
 ROOT/annotations/ava_{train,val,test}_v2.2.csv          annotations
