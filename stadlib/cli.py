@@ -238,7 +238,7 @@ def prepare(
     layout = AvaLayout(root)
     problems = [*steps.missing_files(layout), *steps.missing_videos(layout)]
     if problems:
-        print("\n".join(["published at:", *steps.what_to_fetch(layout)]))
+        print("published at:", steps.what_to_fetch(dataset, root), sep="\n")
     if not layout.root.is_dir():
         raise InputError(f"{layout.root}: no such folder; create it and fetch the above into it")
     problems += steps.update_manifest(layout, Progress("manifest"), checksums)
@@ -253,13 +253,13 @@ def prepare(
 def _prepare_tubes(dataset: str, root: Path, out: Path, every: int, fold: int) -> None:
     if every < 1:
         raise InputError(f"--every {every}: give 1 or more")
-    from stadlib.data import tubes  # noqa: PLC0415  (pandas)
+    from stadlib.data import prepare as steps  # noqa: PLC0415  (pandas)
 
     options = {"every": every, "fold": fold, "progress": Progress("prepare")}
     try:
-        lines = tubes.prepare(dataset, root, out, **options)
+        lines = steps.prepare_tubes(dataset, root, out, **options)
     except InputError:
-        print("published at:", tubes.DATASETS[dataset].fetch, sep="\n")
+        print("published at:", steps.what_to_fetch(dataset, root), sep="\n")
         raise
     print(*lines, f"now stadlib check {out}", sep="\n")
 

@@ -127,8 +127,7 @@ def tiny_dataset(tmp_path_factory) -> Path:
     """A sound dataset of three videos in the official layout; copy it before changing it."""
     import numpy as np
 
-    from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
-    from stadlib.data.layout import LABEL_MAP_FILE
+    from stadlib.data.layout import AVA_ACTIONS, LABEL_MAP_FILE, LabelMap, write_label_map
     from stadlib.data.video import write_video
 
     root = tmp_path_factory.mktemp("tiny")

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
-from stadlib.data.layout import LABEL_MAP_FILE
+from stadlib.data.layout import AVA_ACTIONS, LABEL_MAP_FILE, LabelMap, write_label_map
 from stadlib.data.video import write_video
 
 WIDTH, HEIGHT, RATE = 340, 256, 30

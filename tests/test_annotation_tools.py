@@ -20,8 +20,7 @@ from stadlib.base import InputError
 from stadlib.cli import main
 from stadlib.data import annotation_tools
 from stadlib.data.annotation_tools import AnnotatedVideo, import_annotations
-from stadlib.data.labels import AVA_ACTIONS
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import AVA_ACTIONS, AvaLayout
 from stadlib.data.video import write_video
 from stadlib.video.sightings import Look, Sighting, SightingFile
 

@@ -18,7 +18,7 @@ from stadlib.data.batches import (
     repeat_factors,
 )
 from stadlib.data.keyframes import read_annotation_file
-from stadlib.data.labels import read_label_map
+from stadlib.data.layout import read_label_map
 
 NAMES = ("stand", "talk", "read", "hug")
 

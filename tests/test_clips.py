@@ -14,7 +14,6 @@ import torch
 from stadlib.base import InputError
 from stadlib.data import clips
 from stadlib.data.clips import ClipDataset, PictureDataset, Sampling, collate
-from stadlib.data.coco import Still
 from stadlib.data.keyframes import Keyframe, KeyframeColumns, read_keyframes
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import test_transform, train_transform
@@ -155,18 +154,18 @@ def test_a_missing_video_is_named_before_any_work(tiny_dataset):
 
 
 @pytest.fixture
-def still(tmp_path) -> Still:
+def still(tmp_path) -> clips.Picture:
     """A bright rectangle, red at its left edge, where its box is."""
     path = tmp_path / "still.png"
     blue_first = np.full((40, 64, 3), 30, np.uint8)
     blue_first[5:25, 10:30] = (180, 180, 180)
     blue_first[5:25, 10:12] = (20, 20, 230)
     assert cv2.imwrite(str(path), blue_first)
-    return Still(path, np.array([[10.0, 5.0, 30.0, 25.0]], np.float32), 64, 40)
+    return clips.Picture(path, None, np.array([[10.0, 5.0, 30.0, 25.0]], np.float32))
 
 
 def test_an_image_file_is_read_red_first_or_refused_by_name(still, tmp_path):
-    frame = clips.of_stills([still])[0].read()
+    frame = still.read()
     assert frame.dtype == torch.uint8 and frame.shape == (3, 40, 64)
     assert frame[:, 10, 11].tolist() == [230, 20, 20]
     (tmp_path / "text.jpg").write_text("no picture")
@@ -192,7 +191,7 @@ def test_keyframes_are_frames_of_their_videos(tiny_dataset):
 
 def test_pictures_depend_on_their_key_and_boxes_are_mirrored_with_them(still):
     """Half of the time; the box stays on the rectangle, whatever its colours are."""
-    pictures = PictureDataset(clips.of_stills([still]))
+    pictures = PictureDataset([still])
     mirrored, sums = 0, set()
     for seed in range(40):
         torch.manual_seed(seed % 3)

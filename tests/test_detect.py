@@ -254,7 +254,7 @@ OUT = ["VIDEO", "--out", "b.csv"]
         ([*OUT, "--detector", "none.pt"], "none.pt: no such file; name a checkpoint.pt"),
         (["nowhere.mp4", "--out", "b.csv"], "nowhere.mp4: no such video"),
         (["--data", "DATA", "--split", "test"], "no ava or kinetics test; see the README"),
-        (["--data", "DATA", "--source", "youtube"], "'youtube' is unknown; choose from ava"),
+        (["--data", "DATA", "--source", "youtube"], "'youtube'; choose from ava, kinetics"),
     ],
 )
 def test_the_command_refuses_in_one_line(

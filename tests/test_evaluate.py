@@ -13,8 +13,7 @@ from stadlib import recipes, study
 from stadlib.base import Progress
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.clips import Batch
-from stadlib.data.labels import LabelMap, write_label_map
-from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
+from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout, LabelMap, write_label_map
 from stadlib.data.rows import COLUMNS, read_rows
 from stadlib.models.heads import no_memory
 from stadlib.models.losses import ActionLoss

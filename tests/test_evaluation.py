@@ -15,7 +15,7 @@ from official_evaluator import brute_force
 
 from stadlib.base import ConfigError, InputError
 from stadlib.cli import main
-from stadlib.data.labels import AVA_ACTIONS, LabelMap, read_label_map, write_label_map
+from stadlib.data.layout import AVA_ACTIONS, LabelMap, read_label_map, write_label_map
 from stadlib.data.rows import COLUMNS, NO_LABEL, read_rows
 from stadlib.evaluation.average_precision import (
     Result,

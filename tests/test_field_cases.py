@@ -15,7 +15,7 @@ from stadlib.base import InputError
 from stadlib.cli import main
 from stadlib.data.check import check_dataset
 from stadlib.data.keyframes import read_annotation_file, read_annotations
-from stadlib.data.labels import AVA_ACTIONS, LabelMap, read_label_map
+from stadlib.data.layout import AVA_ACTIONS, LabelMap, read_label_map
 from stadlib.data.rows import read_excluded
 from stadlib.evaluation import files
 from stadlib.report import figures, runs, style

@@ -11,8 +11,7 @@ import pytest
 from matplotlib.collections import PathCollection
 from reading import require_apart, require_readable, words
 
-from stadlib.data import labels
-from stadlib.data.labels import AVA_ACTIONS
+from stadlib.data.layout import AVA_ACTIONS
 from stadlib.report import figures, scores, tables
 from stadlib.report.style import COLORS, short_name
 
@@ -61,7 +60,7 @@ def maps(values: np.ndarray, *levels, names: list[str]) -> pd.DataFrame:
 def test_short_names_stay_distinct():
     assert short_name(80) == "watch a person"
     assert short_name(65) == "give/serve to a person"
-    assert len({short_name(action) for action in labels.AVA_ACTIONS}) == 60
+    assert len({short_name(action) for action in AVA_ACTIONS}) == 60
 
 
 @pytest.mark.parametrize("count", [1, 100])

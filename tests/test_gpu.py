@@ -29,8 +29,7 @@ from stadlib.base import InputError, Progress
 from stadlib.data.batches import Share
 from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe
-from stadlib.data.labels import AVA_ACTIONS, LabelMap
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import AVA_ACTIONS, AvaLayout, LabelMap
 from stadlib.data.transforms import test_transform as plain
 from stadlib.models import networks
 from stadlib.models.heads import MemoryTokens, no_memory, set_share

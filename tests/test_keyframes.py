@@ -34,8 +34,7 @@ from stadlib.data.keyframes import (
     require_agreement,
     with_confident,
 )
-from stadlib.data.labels import AVA_ACTIONS, LabelMap, read_label_map
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import AVA_ACTIONS, AvaLayout, LabelMap, read_label_map
 from stadlib.training.memory import one_a_second, second_key, view_key
 
 LABELS = LabelMap(AVA_ACTIONS)

@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from stadlib.base import InputError
-from stadlib.data.labels import AVA_ACTIONS, LabelMap, group, read_label_map, write_label_map
-from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout
+from stadlib.base import ConfigError, InputError
+from stadlib.data.layout import (
+    AVA_ACTIONS,
+    LABEL_MAP_FILE,
+    AvaLayout,
+    LabelMap,
+    group,
+    read_label_map,
+    write_label_map,
+)
 
 NOT_EVALUATED = {2, 16, 18, 19, 21, 23, 25, 31, 32, 33, 35, 39, 40, 42, 44, 50, 53, 55, 71, 75}
 
@@ -23,7 +30,7 @@ def test_official_names(tmp_path):
     excluded = layout.excluded_file("ava", "val")
     assert excluded == folder / "ava_val_excluded_timestamps_v2.2.csv"
     for words in (("avi", "train"), ("ava", "dev"), ("", "val")):
-        with pytest.raises(InputError, match="choose from"):
+        with pytest.raises(ConfigError, match="choose from"):
             layout.annotations(*words)
 
 

@@ -17,8 +17,7 @@ from standin import write_standin
 
 from stadlib import recipes, study
 from stadlib.cli import main
-from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
-from stadlib.data.layout import LABEL_MAP_FILE
+from stadlib.data.layout import AVA_ACTIONS, LABEL_MAP_FILE, LabelMap, write_label_map
 from stadlib.models.weights import save_backbone
 from stadlib.recipes.experiment import Experiment, Stage
 from stadlib.training import build

@@ -14,8 +14,7 @@ from stadlib import recipes
 from stadlib.base import ConfigError, InputError
 from stadlib.cli import main
 from stadlib.data.keyframes import Keyframe
-from stadlib.data.labels import AVA_ACTIONS
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import AVA_ACTIONS, AvaLayout
 from stadlib.data.video import write_video
 from stadlib.models.heads import no_memory
 from stadlib.training import build, predictions

@@ -51,7 +51,7 @@ def test_missing_things_are_named(root):
     assert list(missing_files(layout)) == list(missing_videos(layout)) == []
     (root / "annotations" / "ava_val_v2.2.txt").write_text("".join(f"v{i}\n" for i in range(9)))
     (line,) = missing_videos(layout)
-    assert line.endswith("videos/ava: 9 of 9 val videos are missing: v0, v1, v2, v3, v4, ...")
+    assert line.endswith("videos/ava: 9 of 9 val videos are missing: v0, v1, v2, ...")
 
 
 def test_manifest_measures_what_is_new_or_changed(root, monkeypatch):

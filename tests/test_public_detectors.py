@@ -24,8 +24,7 @@ from stadlib.cli import main
 from stadlib.data import boxes, prepare
 from stadlib.data.clips import Sampling, collate, one_clip
 from stadlib.data.keyframes import read_keyframes
-from stadlib.data.labels import AVA_ACTIONS
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import AVA_ACTIONS, AvaLayout
 from stadlib.data.transforms import resize_as_mmaction2, resize_as_pytorchvideo
 from stadlib.data.video import read_frames, write_video
 from stadlib.models import networks, public_detectors, published
@@ -486,7 +485,7 @@ def test_fair_s_boxes_of_ava_are_read_by_video_and_second(shared):
 
 
 def test_prepare_lists_boxes_and_archives(tmp_path):
-    text = "\n".join(prepare.what_to_fetch(AvaLayout(tmp_path)))
+    text = prepare.what_to_fetch("ava-kinetics", tmp_path)
     assert "ava_train_predicted_boxes.csv" in text and f"{tmp_path}/boxes/v3_ava_train.csv" in text
     assert "k700_2020_train_path.txt" in text and "annotates K700 of 2019" in text
 

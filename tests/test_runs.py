@@ -18,7 +18,7 @@ from stadlib.base import InputError
 from stadlib.cli import main
 from stadlib.data import clips
 from stadlib.data.keyframes import Keyframe
-from stadlib.data.labels import AVA_ACTIONS, LabelMap
+from stadlib.data.layout import AVA_ACTIONS, LabelMap
 from stadlib.recipes.experiment import Detections, Experiment
 from stadlib.report import frames, runs
 from stadlib.study import Record, write_record

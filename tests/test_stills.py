@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stadlib.data.coco import read_coco
+from stadlib.data.clips import read_coco
 from stadlib.world import SMOKE, WorldSpec
 from stadlib.world.actions import pose_at
 from stadlib.world.render import Stage

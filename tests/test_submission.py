@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from stadlib.base import InputError
 from stadlib.cli import main
-from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import AVA_ACTIONS, AvaLayout, LabelMap, write_label_map
 from stadlib.data.rows import COLUMNS, read_rows
 from stadlib.evaluation.average_precision import frame_map, tie_interval
 from stadlib.evaluation.matching import match

@@ -12,7 +12,7 @@ from reading import require_apart, require_readable, texts, words
 from stadlib import recipes
 from stadlib.base import InputError, Progress, published_dir
 from stadlib.data.clips import Batch
-from stadlib.data.labels import LASTING, group
+from stadlib.data.layout import LASTING, group
 from stadlib.models.heads import MemoryTokens
 from stadlib.models.losses import ActionLoss
 from stadlib.models.roi_fusion import Places

@@ -15,7 +15,7 @@ from stadlib.data.boxes import read_pickle
 from stadlib.data.check import check_dataset
 from stadlib.data.keyframes import read_keyframes
 from stadlib.data.layout import AvaLayout
-from stadlib.data.tubes import DATASETS, prepare, read_annotations
+from stadlib.data.prepare import DATASETS, prepare_tubes, read_annotations
 from stadlib.data.video import probe, read_frames, write_video
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 9
@@ -119,7 +119,7 @@ def test_ucf_tubes_become_keyframes_at_the_times_of_their_frames(tmp_path, capsy
 
 
 def test_every_k_frames_are_keyframes(tmp_path):
-    (line,) = prepare("ucf101-24", ucf(tmp_path), tmp_path / "out", every=4, progress=silent)
+    (line,) = prepare_tubes("ucf101-24", ucf(tmp_path), tmp_path / "out", every=4, progress=silent)
     assert "1 train videos, 1 val videos, 4 boxes, 2 actions" in line
     keyframes = read_keyframes(AvaLayout(tmp_path / "out"), "ava", "val")
     assert {(round(k.timestamp * 25), len(k.boxes)) for k in keyframes} == {(0, 0), (4, 2), (8, 1)}
@@ -132,7 +132,7 @@ def test_jhmdb_pictures_are_encoded_once_and_splits_are_chosen(tmp_path, suffix)
     for name in ("a/first", "b/second"):
         pictures(root / "Frames" / name, suffix=suffix)
         pictures(root / "FlowBrox04" / name, range(1, 3))  # no pictures of the video
-    prepare("jhmdb-21", root, tmp_path / "one", progress=silent)
+    prepare_tubes("jhmdb-21", root, tmp_path / "one", progress=silent)
     layout = AvaLayout(tmp_path / "one")
     assert check_dataset(layout.root) == []
     assert layout.videos("ava", "val") == ["first"]
@@ -142,7 +142,7 @@ def test_jhmdb_pictures_are_encoded_once_and_splits_are_chosen(tmp_path, suffix)
     shown = read_frames(video, [number / 30 for number in range(FRAMES)]).float().mean((1, 2, 3))
     np.testing.assert_allclose(shown, [20 * n for n in range(1, FRAMES + 1)], atol=3)
     made = video.stat().st_mtime_ns
-    prepare("jhmdb-21", root, tmp_path / "two", fold=2, progress=silent)
+    prepare_tubes("jhmdb-21", root, tmp_path / "two", fold=2, progress=silent)
     other = AvaLayout(tmp_path / "two")
     assert other.videos("ava", "val") == ["second"]
     assert other.video_file("ava", "first").resolve().stat().st_mtime_ns == made
@@ -159,7 +159,7 @@ def test_multisports_leaves_out_what_its_evaluator_does(tmp_path):
     save(tmp_path / "trainval" / "multisports_GT.pkl", gttubes())
     for name in ("a/first", "b/second"):
         film(tmp_path / "trainval" / f"{name}.mp4")
-    prepare("multisports", tmp_path, tmp_path / "out", progress=silent)
+    prepare_tubes("multisports", tmp_path, tmp_path / "out", progress=silent)
     layout = AvaLayout(tmp_path / "out")
     assert check_dataset(layout.root) == []
     assert layout.label_map().names == {1: "throw", 3: "catch"}
@@ -170,7 +170,7 @@ def test_multisports_leaves_out_what_its_evaluator_does(tmp_path):
 def test_boxes_of_frames_that_a_video_lacks_are_left_out_and_said(tmp_path):
     root = ucf(tmp_path)
     film(root / "UCF-101/Dive/v_Dive_g01.mp4", frames=6)
-    lines = prepare("ucf101-24", root, tmp_path / "out", progress=silent)
+    lines = prepare_tubes("ucf101-24", root, tmp_path / "out", progress=silent)
     assert "1 videos have more or fewer frames than annotated (v_Dive_g01" in lines[1]
     keyframes = read_keyframes(AvaLayout(tmp_path / "out"), "ava", "val")
     assert max(round(k.timestamp * 25) for k in keyframes) == 5
@@ -180,12 +180,13 @@ def test_boxes_of_frames_that_a_video_lacks_are_left_out_and_said(tmp_path):
 
 
 def test_what_is_missing_is_said_with_where_it_is_published(tmp_path, capsys):
-    for name, published in DATASETS.items():
+    for name in ("ucf101-24", "jhmdb-21", "multisports"):
         assert main(["prepare", name, "--root", str(tmp_path / name)]) == 1
         printed = capsys.readouterr()
-        assert published.fetch in printed.out and "http" in printed.out
+        assert DATASETS[name]["fetch"] in printed.out and "http" in printed.out
         assert printed.err == (
-            f"stadlib: {tmp_path / name}: no {published.file} in it; fetch it from the above\n"
+            f"stadlib: {tmp_path / name}: no {DATASETS[name]['file']} in it; "
+            "fetch it from the above\n"
         )
     (ucf(tmp_path / "u") / "UCF-101/Bike/v_Bike_g08.mp4").unlink()
     assert main(["prepare", "ucf101-24", "--root", str(tmp_path / "u")]) == 1
@@ -256,7 +257,7 @@ def test_a_name_in_the_file_leads_nowhere_else(tmp_path):
     save(root / "JHMDB-GT.pkl", content)
     film(root / "b" / "second.mp4")
     with pytest.raises(InputError, match=r"1 of 2 videos are missing: \.\./secret"):
-        prepare("jhmdb-21", root, root / "dataset", progress=silent)
+        prepare_tubes("jhmdb-21", root, root / "dataset", progress=silent)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,7 @@ def test_pictures_that_cannot_be_used(tmp_path, numbers, broken, words):
     if broken:
         (tmp_path / "a" / "first" / "00002.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=words):
-        prepare("jhmdb-21", tmp_path, tmp_path / "out", progress=silent)
+        prepare_tubes("jhmdb-21", tmp_path, tmp_path / "out", progress=silent)
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "encoded" / "first.mp4").exists()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stadlib.base import InputError
 from stadlib.cli import main
-from stadlib.data.labels import LabelMap, write_label_map
+from stadlib.data.layout import LabelMap, write_label_map
 from stadlib.data.rows import COLUMNS
 from stadlib.evaluation.tubes import LEAST, LINK_IOU, MOST, STRICT, video_map
 

@@ -178,7 +178,7 @@ def test_written_video_reads_back_and_is_deterministic(tmp_path: Path) -> None:
 
 def test_frames_with_times_keep_them(tmp_path: Path) -> None:
     frames = timed([time - UNEVEN[0] for time in UNEVEN])
-    video.write_video(tmp_path / "a.mp4", frames, fps=8, gop=None, threads=0, index_first=True)
+    video.write_video(tmp_path / "a.mp4", frames, fps=8, watched=True)
     expected = [float(time - UNEVEN[0]) for time in UNEVEN]
     np.testing.assert_allclose(video.probe(tmp_path / "a.mp4").seconds, expected, atol=1e-4)
     content = (tmp_path / "a.mp4").read_bytes()

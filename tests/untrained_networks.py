@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from stadlib import recipes
-from stadlib.data.labels import AVA_ACTIONS, LabelMap
+from stadlib.data.layout import AVA_ACTIONS, LabelMap
 from stadlib.models.losses import ActionLoss
 from stadlib.models.person_detector import PERSON
 from stadlib.training import build

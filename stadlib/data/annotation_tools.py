@@ -1,15 +1,13 @@
 """Files of annotation tools as a dataset in the official layout.
 
 Read are CVAT's "CVAT for video 1.1" (https://docs.cvat.ai/docs/other/xml_format), projects of VIA 3
-(https://gitlab.com/vgg/via, ``CodeDoc.md``), and COCO with ``videos`` as MMTracking has it. Whole
-seconds from the first frame are keyframes. CVAT interpolates: a second has the boxes of the frame
-that is shown then. VIA and COCO do not: it has those of the annotated moment nearest to it.
+(https://gitlab.com/vgg/via, ``CodeDoc.md``), and COCO with ``videos`` as MMTracking has it.
+Keyframes are whole seconds from the first frame. From CVAT, which interpolates, they have the boxes
+of the frame that is shown then, from VIA and COCO those of the annotated moment nearest to it.
 
 An action is a ticked checkbox, or the value of another attribute that is no number. A box without
 attributes has its label as the action, unless that is ``person``.
 """
-
-from __future__ import annotations
 
 import csv
 import json
@@ -28,10 +26,17 @@ from defusedxml import ElementTree
 
 from stadlib.base import InputError, whole_folder
 from stadlib.data.boxes import BOX_COLUMNS, write_person_boxes
-from stadlib.data.labels import AVA_ACTIONS, LabelMap, write_label_map
-from stadlib.data.layout import LABEL_MAP_FILE, VIDEO_SUFFIXES, AvaLayout
+from stadlib.data.layout import (
+    AVA_ACTIONS,
+    LABEL_MAP_FILE,
+    VIDEO_SUFFIXES,
+    AvaLayout,
+    LabelMap,
+    write_label_map,
+)
 from stadlib.data.rows import BOX
-from stadlib.data.video import TIME_SLACK, opened, probe
+from stadlib.data.stream import Stream
+from stadlib.data.video import TIME_SLACK, probe
 
 PERSON, LABEL = "person", "label"  # a label that is no action; a label as one of ``actions``
 UNDECIDED = "__undefined__"  # CVAT's value of a select or radio attribute that nobody has set
@@ -44,11 +49,8 @@ class AnnotatedVideo:
     """A video: ``name`` is its id in a dataset, ``size`` width and height as a player shows it."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.info = path.resolve(), probe(path)
-        with opened(path) as (container, stream):
-            first = next(container.decode(stream), None)
-        self.rotation = round(first.rotation / 90) * 90 % 360 if first else 0
-        self.size = (self.info.width, self.info.height)[:: -1 if self.rotation % 180 else 1]
+        self.path, self.info, self.turns = path.resolve(), probe(path), Stream(path).turns
+        self.size = (self.info.width, self.info.height)[:: -1 if self.turns % 2 else 1]
         self.name = re.sub(r'[,"\x00-\x1f\x85\u2028\u2029]', "_", path.stem).strip()  # fits a CSV
         self.num_seconds = math.ceil(self.info.duration - TIME_SLACK)
 
@@ -79,8 +81,8 @@ class _File:
             raise ValueError(f"no video {name!r} in {self.folder} (--videos names another folder)")
         if file not in self.opened:
             video = AnnotatedVideo(file)
-            if video.rotation:
-                turned = f"{file.name} is turned by {video.rotation} degrees when it is played"
+            if video.turns:
+                turned = f"{file.name} is turned by {video.turns * 90} degrees when it is played"
                 raise ValueError(f"{turned}: re-encode it upright (ffmpeg -i OLD NEW), name that")
             for other in self.opened.values():
                 if other.name == video.name and other.path != video.path:
@@ -185,10 +187,9 @@ def import_annotations(tool: str, source: Path, out: Path, *, videos: Path | Non
     depth; their ``videos`` are in a folder, or else beside each file. They are linked, or copied on
     demand or where links cannot be made. Those called ``val`` are for validation, by default every
     fifth in the order of names, the last of fewer than five, none of one. ``actions`` are the
-    attributes that hold actions, ``label`` for the label. The label map is AVA's where that has all
-    actions, or else the actions by name. Column 8 numbers the tracks of a video, -1 without tracks.
-    Boxes without an action are only in ``boxes/``, for memory. A second with ``UNDECIDED`` is
-    excluded. Returns lines to print. An InputError names file, element and remedy.
+    attributes that hold actions, ``label`` for the label. Boxes without an action are only in
+    ``boxes/``, for memory. A second with ``UNDECIDED`` is excluded. Returns lines to print. An
+    InputError names file, element and remedy.
     """
     if out.exists():
         raise InputError(f"{out}: exists; remove it or name a new folder")
@@ -210,7 +211,7 @@ def import_annotations(tool: str, source: Path, out: Path, *, videos: Path | Non
     splits = {split: [found[name] for name in sorted(names)] for split, names in members.items()}
     write_dataset(out, label_map, table, splits, copy)
     counts = f"{len(choices)} of {len(found)} videos, {len(chosen)} of them for validation"
-    kept = f"{len(table.groupby(table.index))} of {boxes['x1'].count()} boxes, by second"
+    kept = f"{table.index.nunique()} of {boxes['x1'].count()} boxes, by second"
     return [f"{out}: {counts}; {kept}", f"actions: {', '.join(names)}"]
 
 

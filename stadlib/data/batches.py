@@ -4,10 +4,9 @@ Iteration ``i`` is computed from ``i``. So the sequence is the same for any numb
 of shares that a process takes in turns, and after any number of interruptions.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import NamedTuple, get_args
 
@@ -31,38 +30,38 @@ class Share(NamedTuple):
     total: int
 
 
+@dataclass(eq=False)
 class GlobalBatches(Sampler[list[tuple[int, int]]]):
     """Shares of batches of (item index, item seed) for the iterations ``start`` to ``stop``.
 
-    The item seed decides the augmentation of an item, so a batch is the same in any worker.
-    Of ``S = num_processes * accumulate`` shares of a global batch this process takes ``rank``,
-    ``rank + num_processes``, ... one after the other before it updates the weights; share ``s``
-    has the items ``s, s + S, ...``. Without ``draw`` each of ``num_items`` comes once an epoch.
+    The item seed decides the augmentation of an item. Of ``S = num_processes * accumulate`` shares
+    of a global batch this process takes ``rank``, ``rank + num_processes``, ... one after the other
+    before it updates the weights; share ``s`` has the items ``s, s + S, ...``. Without ``draw``
+    each of ``num_items`` comes once an epoch.
     """
 
-    def __init__(
-        self,
-        num_items: int,
-        batch: int,
-        *,
-        seed: int,
-        start: int,
-        stop: int,
-        rank: int = 0,
-        num_processes: int = 1,
-        accumulate: int = 1,
-        draw: Draw | None = None,
-    ) -> None:
-        if num_items < 1:
+    num_items: int
+    batch: int
+    _: KW_ONLY
+    seed: int
+    start: int
+    stop: int
+    rank: int = 0
+    num_processes: int = 1
+    accumulate: int = 1
+    draw: Draw | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_items < 1:
             raise ConfigError("no keyframe to train on: the lists of this stage are empty")
-        self.num_shares = num_processes * accumulate
-        if batch < self.num_shares:
-            shared = f"{num_processes} processes" + f" in {accumulate} turns" * (accumulate > 1)
-            raise ConfigError(f"a batch of {batch} cannot be shared by {shared}")
-        self.batch, self.seed, self.accumulate = batch, seed, accumulate
-        self.iterations = range(start, stop)
-        self.draw = draw or _Shuffled(num_items, seed)
-        self._own = range(rank, self.num_shares, num_processes)
+        self.num_shares = self.num_processes * self.accumulate
+        if self.batch < self.num_shares:
+            turns = f" in {self.accumulate} turns" * (self.accumulate > 1)
+            shared = f"{self.num_processes} processes{turns}"
+            raise ConfigError(f"a batch of {self.batch} cannot be shared by {shared}")
+        self.iterations = range(self.start, self.stop)
+        self.draw = self.draw or _Shuffled(self.num_items, self.seed)
+        self._own = range(self.rank, self.num_shares, self.num_processes)
 
     def __len__(self) -> int:
         return len(self.iterations) * self.accumulate
@@ -84,10 +83,8 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
     def at(self, iteration: int) -> list[tuple[int, int]]:
         """The global batch of one iteration."""
         positions = np.arange(iteration * self.batch, (iteration + 1) * self.batch)
-        seeds = [
-            int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
-            for position in positions.tolist()
-        ]
+        sequences = (np.random.SeedSequence([self.seed, place]) for place in positions.tolist())
+        seeds = [int(sequence.generate_state(1)[0]) for sequence in sequences]
         return list(zip(self.draw(positions).tolist(), seeds, strict=True))
 
 
@@ -161,9 +158,7 @@ class _Repeated(_Shuffled):
 
 def repeat_factors(contains_KA: np.ndarray) -> np.ndarray:
     """(K,) how often an epoch shows each keyframe: ``max(1, sqrt(t / f))``, f being the share of
-    keyframes with the rarest of its classes (LVIS, Gupta et al. 2019, section 5).
-
-    Their t of 0.001 is for 1,203 classes; here it is the share if all were alike, 1 / classes.
+    keyframes with the rarest of its classes, t 1 / classes (LVIS, Gupta et al. 2019, section 5).
     """
     share_A = contains_KA.mean(axis=0)
     with np.errstate(divide="ignore"):
@@ -191,8 +186,7 @@ class _ByClass:
     """A class by its weight, then one of the keyframes that contain it.
 
     Classes follow each other along a golden-ratio sequence, so their frequencies are closer to the
-    weights than by chance. A keyframe comes once in a batch, as long as its class has others, so
-    processes that share a batch do not share keyframes.
+    weights than by chance. A keyframe comes once in a batch, as long as its class has others.
     """
 
     def __init__(self, contains_KA: np.ndarray, weights_A: np.ndarray, seed: int) -> None:

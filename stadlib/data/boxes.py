@@ -3,15 +3,13 @@
 Nothing that a file leaves out is guessed, and nothing that a pickle names is run.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import pickle
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -44,23 +42,20 @@ def read_person_boxes(path: Path) -> pd.DataFrame:
     - ``.json``: a list of COCO's detections, ``{"image_id", "bbox": [x, y, width, height],
       "score"}``, in pixels with the frame's ``width`` and ``height``, else in fractions. ``video``
       (or ``video_id``, ``movie``) and ``timestamp`` name the keyframe, or ``file_name`` or
-      ``image_id`` as ``video,0902`` or ``video/0902.jpg``. ``video_000902.jpg`` is refused: the
-      field writes seconds and frame numbers so.
+      ``image_id`` as ``video,0902`` or ``video/0902.jpg``.
     - ``.pkl``: mmaction2's ``ava_dense_proposals_*.pkl``, a dict of ``"video,0902"`` to boxes
       (n, 4) or (n, 5), corners and a score (1 where there is none).
 
     The rows have :data:`BOX_COLUMNS` in the file's order, corners as fractions of the frame.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected rows {','.join(COLUMNS)}")
     suffix = path.suffix.lower()
-    if suffix == ".csv":
+    if suffix not in BOX_SUFFIXES:
+        raise InputError(f"{path}: person boxes are a .csv of AVA's, a COCO .json or a .pkl")
+    if suffix == ".csv" or not path.is_file():
         boxes = read_rows(path, _CSV)[list(BOX_COLUMNS)]
-    elif suffix in BOX_SUFFIXES:
+    else:
         rows = _read_coco(path) if suffix == ".json" else _read_proposals(path)
         boxes = pd.DataFrame(rows, columns=list(BOX_COLUMNS))
-    else:
-        raise InputError(f"{path}: person boxes are a .csv of AVA's, a COCO .json or a .pkl")
     return boxes.astype({"video": str, **dict.fromkeys(BOX_COLUMNS[1:], np.float64)})
 
 
@@ -138,9 +133,8 @@ def _read_coco(path: Path) -> list[tuple]:
 
 def _coco_row(entry: dict) -> tuple:
     x, y, width, height = entry["bbox"]
-    size = (1, 1)
-    if "width" in entry or "height" in entry:
-        size = entry["width"], entry["height"]
+    sized = "width" in entry or "height" in entry
+    size = (entry["width"], entry["height"]) if sized else (1, 1)
     numbers = [x, y, width, height, entry["score"], *size]
     # JSON lets NaN, Infinity and true pass.
     if not all(type(n) in (int, float) and np.isfinite(float(n)) for n in numbers):
@@ -148,9 +142,8 @@ def _coco_row(entry: dict) -> tuple:
     if x + width <= x or y + height <= y or min(size) <= 0:
         raise ValueError(f"bbox {entry['bbox']} in a frame of {size} has no area; mend or drop it")
     if size == (1, 1) and max(map(abs, entry["bbox"])) > _LARGEST:
-        raise ValueError(
-            f'bbox {entry["bbox"]} is in pixels; add its frame\'s "width" and "height"'
-        )
+        remedy = 'add its frame\'s "width" and "height"'
+        raise ValueError(f"bbox {entry['bbox']} is in pixels; {remedy}")
     if size != (1, 1) and max(width, height) <= 1:
         raise ValueError(f"bbox {entry['bbox']} is a fraction perhaps; multiply it by the size")
     corners = (x / size[0], y / size[1], (x + width) / size[0], (y + height) / size[1])
@@ -195,8 +188,7 @@ def _read_proposals(path: Path) -> list[tuple]:
 def read_pickle(path: Path, form: Callable[[object], _Form], remedy: str) -> _Form:
     """What ``form`` makes of a pickle of lists, dicts, texts, numbers and arrays of numbers.
 
-    Nothing of the pickle is run. Python 2's are read, too. Whatever is wrong with it, or with its
-    form, is one InputError that ends with the ``remedy``.
+    Nothing of it is run. Whatever is wrong with it is one InputError, ended by the ``remedy``.
     """
     try:
         with path.open("rb") as file:
@@ -214,7 +206,7 @@ class _Noted:
     def __init__(self, name: str, arguments: tuple | None = None) -> None:
         self.name, self.arguments, self.state = name, arguments, None
 
-    def __call__(self, *arguments: object) -> _Noted:
+    def __call__(self, *arguments: object) -> Self:
         return _Noted(self.name, arguments)
 
     def __setstate__(self, state: object) -> None:
@@ -222,10 +214,7 @@ class _Noted:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Notes the few names by which arrays are pickled, and refuses every other one.
-
-    A pickle may have any function of any module called. Here nothing is called.
-    """
+    """Notes the few names by which arrays are pickled, refuses every other one, calls none."""
 
     def find_class(self, module: str, name: str) -> _Noted:
         if not _PICKLED.fullmatch(f"{module}.{name}"):

@@ -1,7 +1,5 @@
 """What is wrong with a dataset: every problem of its annotations and videos, a line each."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -11,21 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from stadlib.base import InputError
+from stadlib.base import InputError, Report
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.keyframes import contradictions, read_annotations
-from stadlib.data.labels import AVA_ACTIONS, LabelMap
-from stadlib.data.layout import BOX_SUFFIXES, SOURCES, SPLITS, AvaLayout
+from stadlib.data.layout import AVA_ACTIONS, BOX_SUFFIXES, SOURCES, SPLITS, AvaLayout, LabelMap
 from stadlib.data.video import probe, read_frames
 
 _SLACK = 1e-3  # seconds that a timestamp may lie outside its video, for containers' rounding
 _Tables = dict[tuple[str, str], pd.DataFrame]  # the right rows of each source and split
-_Video = tuple[str, str]  # source, video
 
 
 def check_dataset(
     root: Path | str,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Report = lambda *_: None,
     most: float = math.inf,
     notes: list[str] | None = None,
 ) -> list[str]:
@@ -70,9 +66,10 @@ def check_dataset(
         paths = {layout.annotations(*key): rows for key, rows in tables.items() if key[0] == source}
         lines += _first(contradictions(paths), most)
 
-    videos, repeated = _named_videos(layout, tables)
-    durations, broken = _durations(layout, videos, progress)
-    lines += _first(repeated, most)
+    named = _named_videos(layout, tables)
+    first = named.drop_duplicates(["source", "video"])
+    durations, broken = _durations(layout, first, progress)
+    lines += _first(_of_two_splits(layout, named.merge(first, on=["source", "video"])), most)
     lines += _first(_outside(layout, tables, durations), most) if starts_readable else ()
     lines += _first(broken, most)
     return [line.removeprefix(f"{layout.root}{os.sep}") for line in lines]
@@ -87,48 +84,42 @@ def _line(error: InputError | OSError) -> str:
 def _first(lines: Iterable[str], most: float) -> list[str]:
     """The first lines, and how many more of their kind there are."""
     lines = list(lines)
-    kept = lines[: int(min(most, len(lines)))]
-    left = len(lines) - len(kept)
-    return kept + [f"{left} more like the line above"] * (left > 0)
+    kept = int(min(most, len(lines)))
+    return lines[:kept] + [f"{len(lines) - kept} more like the line above"] * (kept < len(lines))
 
 
-def _named_videos(
-    layout: AvaLayout, tables: _Tables
-) -> tuple[dict[_Video, tuple[str, str]], list[str]]:
-    """Each video with the "file:row" that names it first and its split; videos of two splits."""
-    videos: dict[_Video, tuple[str, str]] = {}
-    lines: list[str] = []
+def _named_videos(layout: AvaLayout, tables: _Tables) -> pd.DataFrame:
+    """Source, split, video, and the "file:row" that names it first there."""
+    named = []
     for source, split in product(SOURCES, SPLITS):
-        named: dict[str, str] = {}
         path = layout.video_list(source, split)
         listed = path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else []
-        for row, line in enumerate(listed, 1):
-            if line.strip():
-                named.setdefault(line.strip(), f"{path.name}:{row}")
+        rows = [(line.strip(), f"{path.name}:{row}") for row, line in enumerate(listed, 1)]
         if (source, split) in tables:
-            first = tables[source, split].drop_duplicates("video")
-            for video, row in zip(first["video"], first["row"], strict=True):
-                named.setdefault(video, f"{layout.annotations(source, split).name}:{row}")
-        for video, place in named.items():
-            first_place, its_split = videos.setdefault((source, video), (place, split))
-            if its_split != split:
-                problem = f"video {video} is also in {first_place}; keep one"
-                lines.append(f"{layout.annotation_folder / place}: {problem}")
-    return videos, lines
+            table = tables[source, split].drop_duplicates("video")
+            place = f"{layout.annotations(source, split).name}:"
+            rows += zip(table["video"], place + table["row"].astype(str), strict=True)
+        named += [(source, split, video, place) for video, place in rows if video]
+    frame = pd.DataFrame(named, columns=["source", "split", "video", "place"])
+    return frame.drop_duplicates(["source", "split", "video"])
+
+
+def _of_two_splits(layout: AvaLayout, named: pd.DataFrame) -> Iterator[str]:
+    """Videos that another split names first (``split_y``, ``place_y``)."""
+    for row in named[named["split_x"] != named["split_y"]].itertuples():
+        problem = f"video {row.video} is also in {row.place_y}; keep one"
+        yield f"{layout.annotation_folder / row.place_x}: {problem}"
 
 
 def _durations(
-    layout: AvaLayout,
-    videos: dict[_Video, tuple[str, str]],
-    progress: Callable[[int, int, str], None] | None,
-) -> tuple[dict[_Video, float], list[str]]:
+    layout: AvaLayout, videos: pd.DataFrame, progress: Report
+) -> tuple[dict[tuple[str, str], float], list[str]]:
     """Seconds of the sound videos, and a line for each of the others."""
-    durations: dict[_Video, float] = {}
-    broken: list[str] = []
+    durations, broken = {}, []
 
-    def duration(video: _Video) -> float | str:
+    def duration(source: str, video: str) -> float | str:
         try:
-            path = layout.video_file(*video)
+            path = layout.video_file(source, video)
             seconds = probe(path).duration
             read_frames(path, [seconds])  # decodes the last group of pictures
         except (InputError, OSError) as error:
@@ -136,26 +127,26 @@ def _durations(
         return seconds
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        answers = pool.map(duration, videos)
-        for done, (video, answer) in enumerate(zip(videos, answers, strict=True), 1):
+        answers = pool.map(duration, videos["source"], videos["video"])
+        for done, (row, answer) in enumerate(zip(videos.itertuples(), answers, strict=True), 1):
             if isinstance(answer, str):
-                broken.append(f"{answer} (named in {videos[video][0]})")
+                broken.append(f"{answer} (named in {row.place})")
             else:
-                durations[video] = answer
-            if progress:
-                progress(done, len(videos), "videos")
+                durations[row.source, row.video] = answer
+            progress(done, len(videos), "videos")
     return durations, broken
 
 
-def _outside(layout: AvaLayout, tables: _Tables, durations: dict[_Video, float]) -> Iterator[str]:
+def _outside(
+    layout: AvaLayout, tables: _Tables, durations: dict[tuple[str, str], float]
+) -> Iterator[str]:
     """Keyframes before the first or after the last frame of their video."""
     for (source, split), rows in tables.items():
-        keyframes = rows.drop_duplicates(["video", "micros"])
-        columns = (keyframes[name] for name in ("video", "row", "timestamp"))
-        for video, row, timestamp in zip(*columns, strict=True):
-            start = layout.video_start(source, video)
-            end = start + durations.get((source, video), math.inf)
-            if (source, video) in durations and not start - _SLACK <= timestamp <= end + _SLACK:
-                problem = f"timestamp {timestamp:.6f} is outside the video, which lasts from "
+        for row in rows.drop_duplicates(["video", "micros"]).itertuples():
+            start = layout.video_start(source, row.video)
+            end = start + durations.get((source, row.video), math.inf)
+            known = (source, row.video) in durations
+            if known and not start - _SLACK <= row.timestamp <= end + _SLACK:
+                problem = f"timestamp {row.timestamp:.6f} is outside the video, which lasts from "
                 problem += f"{start:g} to {end:g} s; mend it or add the start to video_starts.csv"
-                yield f"{layout.annotations(source, split)}:{row}: {problem}"
+                yield f"{layout.annotations(source, split)}:{row.row}: {problem}"

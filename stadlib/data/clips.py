@@ -3,13 +3,13 @@
 Legend: B clips, N persons (of the batch, or of one clip), C channels, T time, A actions.
 """
 
-from __future__ import annotations
-
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import cv2
 import numpy as np
@@ -19,7 +19,6 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from stadlib.base import InputError, data_dir, digest, write_whole
-from stadlib.data.coco import Still
 from stadlib.data.keyframes import Keyframe, KeyframeColumns
 from stadlib.data.layout import AvaLayout
 from stadlib.data.transforms import HSVJitter, shift_colours
@@ -56,11 +55,8 @@ class Batch:
     keys: list[tuple[str, str, float]]  # (source, video, timestamp) a clip
     shifts_B5: torch.Tensor | None = None  # to come: hue, saturation, value; and the clip's H, W
 
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on ``device``; ``counts_B`` stay, the host reads them.
-
-        There the colours are shifted that a worker has left as they were.
-        """
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on ``device``, where colours are shifted; the host reads ``counts_B``."""
         moved = self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
         moved = replace(moved, counts_B=self.counts_B, shifts_B5=None)
         if self.shifts_B5 is None:
@@ -72,11 +68,11 @@ class Batch:
             clip_CTHW.copy_(shift_colours(clip_CTHW, *shift))
         return moved
 
-    def pin_memory(self) -> Batch:
+    def pin_memory(self) -> Self:
         """The same batch in page-locked memory, from which a GPU copies beside its work."""
         return self._with_each(torch.Tensor.pin_memory)
 
-    def _with_each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    def _with_each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         tensors = {name: x for name, x in vars(self).items() if isinstance(x, torch.Tensor)}
         return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
 
@@ -85,9 +81,9 @@ class Batch:
 class ClipDataset(Dataset):
     """The clips around keyframes.
 
-    An item is asked for by index, or by (index, seed): then it depends on nothing else, neither on
-    the worker that makes it nor on the items made before. With a sequence of transforms an item is
-    the list of these views. Of more than ``max_persons`` a random subset is kept.
+    An item is asked for by index, or by (index, seed): then it depends on nothing else. With a
+    sequence of transforms an item is the list of these views. Of more than ``max_persons`` a random
+    subset is kept.
     """
 
     layout: AvaLayout
@@ -104,10 +100,7 @@ class ClipDataset(Dataset):
         return len(self.keyframes)
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Height and width of every item's video, in pixels.
-
-        A file's header is read once; a list in the data folder keeps it until the file changes.
-        """
+        """Height and width of every item's video, in pixels; kept in the data folder."""
         kept = data_dir() / "sizes" / f"{digest({'root': str(self.layout.root)})}.json"
         known, fresh, sizes = {}, {}, {}
         with suppress(OSError, ValueError):  # none yet, or a damaged one
@@ -173,11 +166,7 @@ def _in_pixels(boxes_N4: torch.Tensor, frames: torch.Tensor) -> tv_tensors.Bound
 
 
 def collate(clips: Sequence[Batch], multiple: int = 32) -> Batch:
-    """One batch of single clips of any sizes, of which some or all may have no person.
-
-    Each clip's height and width are padded to a multiple of the backbone's spatial stride or more:
-    its size. The batch has room for the largest.
-    """
+    """One batch of single clips, each padded to ``multiple``, then to the size of the largest."""
     sizes = [tuple(-(-x // multiple) * multiple for x in clip.sizes[0]) for clip in clips]
     largest = [max(sides) for sides in zip(*sizes, strict=True)]
     channels, frames = clips[0].clips_BCTHW.shape[1:3]
@@ -220,9 +209,52 @@ class Picture:
         return torch.from_numpy(blue_first[:, :, ::-1].transpose(2, 0, 1).copy())
 
 
-def of_stills(stills: Sequence[Still]) -> list[Picture]:
-    """COCO's pictures."""
-    return [Picture(still.path, None, still.boxes) for still in stills]
+def read_coco(path: Path, folder: Path, category: str = "person") -> list[Picture]:
+    """Every picture (below ``folder``) of a file such as ``instances_train2017.json``, in order.
+
+    Boxes are those of the category, cut at the picture's edge. Groups (``iscrowd`` 1) and boxes
+    without area are left out.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected COCO's instances as JSON")
+    rows = defaultdict(list)
+    try:
+        coco = json.loads(path.read_bytes())
+        kinds = {kind["name"]: kind["id"] for kind in coco["categories"]}
+        ids = {image["id"] for image in coco["images"]}
+        for row in coco["annotations"]:
+            rows[row["image_id"]].append((row["category_id"], row))
+    except (ValueError, LookupError, TypeError) as error:
+        reason = f"{type(error).__name__} {error}"
+        lists = "images, annotations and categories with their ids"
+        raise InputError(f"{path}: not COCO's JSON ({reason}); it has {lists}") from None
+    if category not in kinds:
+        names = ", ".join(kinds) or "none at all"
+        raise InputError(f"{path}: no category {category!r}; there are {names}")
+    unlisted, twice = [image for image in rows if image not in ids], len(ids) < len(coco["images"])
+    if unlisted or twice:
+        problem = "one occurs twice" if twice else f"{unlisted[0]!r} is missing"
+        raise InputError(f"{path}: ids of images: {problem}; list every image once")
+    pictures = []
+    for number, image in enumerate(coco["images"]):
+        of_category = [row for kind, row in rows[image["id"]] if kind == kinds[category]]
+        try:
+            boxes = [row["bbox"] for row in of_category if not row.get("iscrowd", 0)]
+            inner, size = Path(image["file_name"]), (image["width"], image["height"])
+            numbers = [*size, *(number for box in boxes for number in box)]
+            sound = all(type(n) in (int, float) for n in numbers) and np.isfinite(numbers).all()
+            inside = inner.parts and not inner.anchor and ".." not in inner.parts
+            if not (sound and inside and min(size) > 0 and all(len(box) == 4 for box in boxes)):
+                raise ValueError(f"{inner} of {size} with {boxes}")
+        except (KeyError, TypeError, ValueError) as error:
+            remedy = f"mend file_name (below {folder}), width, height or a bbox of 4 numbers"
+            raise InputError(f"{path}: images[{number}]: {error}; {remedy}") from None
+        corners = np.array(boxes, np.float64).reshape(-1, 4)
+        corners[:, 2:] += corners[:, :2]
+        corners = np.clip(corners, 0, np.tile(size, 2))
+        kept = (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+        pictures.append(Picture(folder / inner, None, corners[kept].astype(np.float32)))
+    return pictures
 
 
 def of_keyframes(layout: AvaLayout, keyframes: Sequence[Keyframe]) -> list[Picture]:
@@ -236,10 +268,9 @@ def of_keyframes(layout: AvaLayout, keyframes: Sequence[Keyframe]) -> list[Pictu
 
 @dataclass(eq=False)
 class PictureDataset(Dataset):
-    """Pictures with shifted colours, every second one mirrored. The detector decides on sizes.
+    """Pictures with shifted colours, every second one mirrored.
 
-    An item is (uint8 (3, H, W), boxes (G, 4) float32 in its pixels) and depends on its key
-    (index, seed) alone.
+    An item is (uint8 (3, H, W), boxes (G, 4) float32 in its pixels), decided by its (index, seed).
     """
 
     pictures: Sequence[Picture]

@@ -4,11 +4,10 @@ A keyframe gathers the annotation rows of one (video, timestamp), a person the r
 Other keyframes hold detected persons, or all seconds of a video.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,7 @@ from torchvision.ops import box_iou
 
 from stadlib.base import InputError, tell_once
 from stadlib.data.boxes import read_person_boxes
-from stadlib.data.labels import AVA_IDS, LabelMap
-from stadlib.data.layout import AVA_SECONDS, SPLITS, AvaLayout
+from stadlib.data.layout import AVA_IDS, AVA_SECONDS, SPLITS, AvaLayout, LabelMap
 from stadlib.data.rows import BOX, Form, Problems, read, to_pandas
 from stadlib.data.video import probe
 
@@ -82,16 +80,14 @@ def read_annotations(
 ) -> tuple[pd.DataFrame, Problems]:
     """The right rows of an annotation file as :func:`stadlib.data.rows.read` gives them.
 
-    Boxes have an area; what sticks out of the frame by less than ``MARGIN`` is clipped. Corners are
-    compared at six decimals. Actions are those of the label map, and all of AVA's 80 if it is
-    AVA's. An id that names two boxes of a keyframe is dropped there.
+    Boxes have an area; what sticks out of the frame by less than ``MARGIN`` is clipped. Corners
+    have six decimals. Actions are those of the label map, and all of AVA's 80 if it is AVA's. An id
+    that names two boxes of a keyframe is dropped there.
     """
     actions = {*label_map.ids, *(AVA_IDS if label_map.is_avas else ())}
     named = f"{Path(label_map.path).name or 'the label map'} lists"
-    form = Form(
-        fractions=True, margin=MARGIN, area=True, actions=actions, named=named, last="person"
-    )
-    columns, problems = read(path, form, most)
+    boxes = {"fractions": True, "margin": MARGIN, "area": True}
+    columns, problems = read(path, Form(**boxes, actions=actions, named=named, last="person"), most)
     if columns.is_empty() and not problems.rows:
         raise InputError(f"{path}: empty file; add its rows or remove it")
     rows = to_pandas(columns)
@@ -104,11 +100,9 @@ def read_annotations(
         key = pd.MultiIndex.from_frame(rows[person])
         shared = key.isin(pd.MultiIndex.from_frame(twice[person]))
         rows["person"] = rows["person"].mask(shared, NO_PERSON)
-        first = twice.iloc[0]
-        problems.notes.append(
-            f"{path}: {len(twice)} boxes share their person's id with another of the same "
-            f"keyframe, first row {first['row']}; those ids are not used"
-        )
+        problem = f"{len(twice)} boxes share their person's id with another of the same keyframe"
+        first = f"first row {twice['row'].iat[0]}; those ids are not used"
+        problems.notes.append(f"{path}: {problem}, {first}")
     return rows, problems
 
 
@@ -184,26 +178,25 @@ def detections(
     """A detector's boxes by moment, the highest score first."""
     boxes = read_person_boxes(layout.person_boxes(detector, source, split))
     boxes = boxes[boxes["score"] >= threshold].sort_values("score", ascending=False, kind="stable")
-    return _by_moment(boxes)
+    times = boxes["timestamp"].map("{:.6f}".format)
+    return dict(list(boxes.groupby([boxes["video"], times], sort=False)))
 
 
 def meeting_threshold(layout: AvaLayout, sources: Iterable[str], detector: str) -> float:
-    """The least score by which a detector's boxes on validation are as many as the persons there.
-
-    Then precision and recall are equal: both are right boxes by that number.
+    """The least score by which a detector's boxes on validation are as many as the persons there:
+    precision and recall are equal.
     """
-    persons, scores = 0, [np.empty(0)]
+    persons, scores = 0, []
     for source in sources:
         boxes = detections(layout, source, "val", detector, 0.0)
         for keyframe in read_keyframes(layout, source, "val"):
             persons += len(keyframe.boxes)
             if keyframe.moment in boxes:
-                scores.append(boxes[keyframe.moment]["score"].to_numpy())
+                scores += boxes[keyframe.moment]["score"].tolist()
     if not persons:
         remedy = "give a least score of the boxes, Detections(threshold=...)"
         raise InputError(f"{layout.annotation_folder}: no validation person; {remedy}")
-    best = np.sort(np.concatenate(scores))[::-1][:persons]
-    return float(best[-1]) if len(best) else 0.0
+    return min(sorted(scores, reverse=True)[:persons], default=0.0)
 
 
 def detected_seconds(
@@ -225,9 +218,10 @@ def detected_keyframes(
     if layout.annotations(source, split).is_file():
         times = {k.moment: k.timestamp for k in read_keyframes(layout, source, split)}
     else:
-        videos, excluded = layout.videos(source, split), layout.excluded(source, split)
-        times = {(video, f"{t:.6f}"): float(t) for video in videos for t in AVA_SECONDS}
-        times = {moment: t for moment, t in times.items() if moment not in excluded}
+        seconds = product(layout.videos(source, split), map(float, AVA_SECONDS))
+        times = {(video, f"{t:.6f}"): t for video, t in seconds}
+        for moment in layout.excluded(source, split):
+            times.pop(moment, None)
     keyframes = _without_actions(layout, source, {m: boxes[m] for m in times if m in boxes})
     return [replace(k, timestamp=times[k.moment]) for k in keyframes]
 
@@ -259,30 +253,25 @@ def with_confident(keyframes: list[Keyframe], boxes: dict[Moment, pd.DataFrame])
 def every_second(layout: AvaLayout, source: str, split: str) -> list[Keyframe]:
     """The annotated keyframes with persons, and the seconds of the ground truth's box file.
 
-    The miniature world writes such a file, and AVA-Kinetics has none. Sorted by video and time;
-    without a box file in file order.
+    Sorted by video and time; without a box file, which AVA-Kinetics lacks, in file order.
     """
     annotated = {k.moment: k for k in read_keyframes(layout, source, split) if len(k.boxes)}
-    path = layout.person_boxes("ground-truth", source, split)
-    if not path.exists():
+    if not layout.person_boxes("ground-truth", source, split).exists():
         return list(annotated.values())
-    others = _without_actions(layout, source, _by_moment(read_person_boxes(path)))
-    keyframes = {k.moment: k for k in others} | annotated
+    boxes = detections(layout, source, split, "ground-truth", -np.inf)
+    keyframes = {k.moment: k for k in _without_actions(layout, source, boxes)} | annotated
     return sorted(keyframes.values(), key=lambda k: (k.video, k.timestamp))
 
 
 def moments(layout: AvaLayout, source: str, split: str) -> list[tuple[str, float]]:
-    """(video, second) of everything that a detector should see, in file order.
-
-    These are the annotated moments and, whole seconds from them, all others of each video, without
-    the excluded ones.
+    """(video, second) of everything that a detector should see, in file order: the annotated
+    moments and, whole seconds from them, all others of each video, without the excluded ones.
     """
     annotated: dict[str, list[float]] = {video: [] for video in layout.videos(source, split)}
     if layout.annotations(source, split).is_file():  # AVA's test split has none
         for keyframe in read_keyframes(layout, source, split):
             annotated.setdefault(keyframe.video, []).append(keyframe.timestamp)
-    excluded = layout.excluded(source, split)
-    seconds = []
+    seconds, excluded = [], layout.excluded(source, split)
     for video, known in annotated.items():
         start = layout.video_start(source, video)
         end = start + probe(layout.video_file(source, video)).duration
@@ -291,11 +280,6 @@ def moments(layout: AvaLayout, source: str, split: str) -> list[tuple[str, float
         others = [round(phase + second, 6) for second in np.arange(first, end - phase)]
         seconds += [(video, second) for second in sorted({*others, *known})]
     return [(video, t) for video, t in seconds if (video, f"{t:.6f}") not in excluded]
-
-
-def _by_moment(boxes: pd.DataFrame) -> dict[Moment, pd.DataFrame]:
-    times = boxes["timestamp"].map("{:.6f}".format)
-    return dict(list(boxes.groupby([boxes["video"], times], sort=False)))
 
 
 def _without_actions(

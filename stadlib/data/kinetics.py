@@ -6,12 +6,10 @@ DIR/train/<label>/<youtube_id>_<time_start>_<time_end>.mp4    seconds with six d
 DIR/val/...                       or validate/; folders below are searched, whatever their names
 DIR/videos/<youtube_id>.mp4       or the longer name; for either split
 
-Every file begins where the annotated ten seconds do, and its label is that of its row. Rows without
-a file are left out; a file that cannot be read is noted in a list and skipped. The miniature
-world's videos are ``small``: they are squeezed into squares. Legend: V views, T time.
+Every file begins where the annotated ten seconds do. Rows without a file are left out; a file that
+cannot be read is noted in a list and skipped. The miniature world's videos are ``small``: they are
+squeezed into squares. Legend: V views, T time.
 """
-
-from __future__ import annotations
 
 import csv
 import hashlib
@@ -97,8 +95,7 @@ def read_annotations(root: Path) -> Annotations:
 def listed_videos(annotations: Annotations, split: str, kept: Path) -> LabelledVideos:
     """The videos of a split that are on disk, from the list ``kept``, which is written if missing.
 
-    Names are looked up once, at the beginning of a training, and no file is opened. A resumed
-    training has the list, and so the order, that it began with, though files came or went.
+    So a resumed training has the order that it began with, though files came or went.
     """
     root, rows = annotations.root, annotations.rows[split]
     if not kept.is_file():
@@ -106,10 +103,9 @@ def listed_videos(annotations: Annotations, split: str, kept: Path) -> LabelledV
         for top in (*_NAMES[split], "videos"):
             for folder, below, names in os.walk(root / top, followlinks=True):
                 below.sort()
-                for name in sorted(names):
-                    stem, suffix = os.path.splitext(name)
-                    if suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                        paths.setdefault(stem, os.path.relpath(os.path.join(folder, name), root))
+                for path in (Path(folder, name) for name in sorted(names)):
+                    if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
+                        paths.setdefault(path.stem, str(path.relative_to(root)))
         videos = [(label, paths.get(clip) or paths.get(video)) for label, video, clip in rows]
         videos = [(label, path) for label, path in videos if path]
         if not videos:
@@ -167,7 +163,7 @@ class RandomClips(Dataset):
     ``small`` videos the middle clip comes, decoded once, its colours changed as in detection.
 
     An item is (uint8 frames (3, T, crop, crop), class id) and depends on its key (index, seed)
-    alone. In place of a video that cannot be read comes another one that the seed names.
+    alone. The seed also names the video in place of one that cannot be read.
     """
 
     videos: LabelledVideos
@@ -213,9 +209,8 @@ class RandomClips(Dataset):
 class TestViews(Dataset):
     """Views of a labelled video: clips evenly over its time, squares evenly along its long side.
 
-    ``10 x 3`` of them are the field's "30 views" (SlowFast's ``NUM_ENSEMBLE_VIEWS`` and
-    ``NUM_SPATIAL_CROPS``). Clips and squares reach both ends; a single one is in the middle.
-    ``side`` is that of the squares and the short one of the video.
+    ``10 x 3`` of them are the field's "30 views" (SlowFast). Clips and squares reach both ends; a
+    single one is in the middle. ``side`` is that of the squares and the short one of the video.
 
     Item ``i`` is (uint8 (V, 3, T, side, side), the ``num_crops`` squares of clip
     ``i % num_clips`` of video ``i // num_clips``, its class id); V is 0 if it cannot be read.

@@ -5,8 +5,6 @@ a person's id. Two columns, ``video,timestamp``, name a keyframe without a label
 seconds. polars parses a sound file; a file with anything wrong or unusual is read line by line.
 """
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import csv

@@ -1,17 +1,14 @@
 """The frames of a video in order, one at a time: memory does not grow with its length.
 
 Frames come as a player shows them, turned by the file's rotation. They are scaled on the way out of
-the decoder, so a large picture is never held in RGB. Time 0 is the first frame, as in
-:mod:`.video`.
+the decoder, so a large picture is never held in RGB. Time 0 is the first frame.
 """
-
-from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -20,7 +17,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from stadlib.base import InputError
-from stadlib.data.video import FALLBACK_RATE, TIME_SLACK, opened, require_whole, write_video
+from stadlib.data.video import FALLBACK_RATE, TIME_SLACK, opened, probe, require_whole, write_video
 
 TICKS = 90_000  # a second; any frame rate's times are whole numbers of it, or nearly
 _BEFORE = 1.0  # seconds to seek ahead of what is wanted: decoders need some frames to get going
@@ -38,8 +35,8 @@ class Stream:
     """A video file to be read from front to back, any number of times.
 
     The short side of its pictures has at least ``shortest`` pixels, and at most ``largest`` (0: no
-    limit), unless ``shortest`` is more. ``size`` is their height and width, both even; ``rate`` the
-    declared frames a second; ``duration`` the declared seconds, or else counted ones.
+    limit), unless ``shortest`` is more. ``size`` is their height and width, both even, ``turns``
+    the quarters of a turn that they were given; ``rate`` and ``duration`` are the declared ones.
     """
 
     def __init__(self, path: Path, shortest: int = 0, largest: int = 0) -> None:
@@ -53,38 +50,20 @@ class Stream:
             self.duration = (container.duration or 0) / 1e6
             if stream.duration and stream.time_base:
                 self.duration = float(stream.duration * stream.time_base)
-        if not self.duration:  # a live stream: from the first to the last packet
-            with opened(self.path) as (container, stream):
-                packets = (packet.pts for packet in container.demux(stream) if packet.size)
-                times = [
-                    number / self.rate if pts is None else float(pts * stream.time_base)
-                    for number, pts in enumerate(packets, 1)
-                ]
-            self.duration = max([0.0, *times]) - min(times, default=0.0) + 1 / self.rate
-        self._origin, self._turns = first.pts, round(first.rotation / 90) % 4
-        sides = (first.height, first.width)[:: -1 if self._turns % 2 else 1]
+        self.duration = self.duration or probe(self.path).duration  # of a live stream
+        self._origin, self.turns = first.pts, round(first.rotation / 90) % 4
+        sides = (first.height, first.width)[:: -1 if self.turns % 2 else 1]
         scale = max(shortest, min(largest or min(sides), *sides)) / min(sides)
         self.size = tuple(max(2, 2 * round(side * scale / 2)) for side in sides)
 
     def frames(self, start: float = 0.0) -> Iterator[Shown]:
-        """Every frame from the one shown at ``start`` on, or from an earlier one.
-
-        A frame whose picture is not asked for is decoded, but not converted.
-        """
-        if start > _BEFORE and self._origin is not None and not self._torn:
+        """Every frame from the one shown at ``start`` on, or from an earlier one."""
+        if start > _BEFORE and self._origin is not None and len(probe(self.path).keyframes):
             frames = self._decoded(start - _BEFORE)
             first = next(frames, None)
             if first is not None and first.time <= start:
-                yield from chain([first], frames)
-                return
-        yield from self._decoded(0.0)
-
-    @cached_property
-    def _torn(self) -> bool:
-        """Whether the clock begins again, as in recordings joined end to end: no time to seek."""
-        with opened(self.path) as (container, stream):
-            times = [packet.dts for packet in container.demux(stream) if packet.dts is not None]
-        return any(after < before for before, after in pairwise(times))
+                return chain([first], frames)
+        return self._decoded(0.0)
 
     def _decoded(self, start: float) -> Iterator[Shown]:
         """Frames from the keyframe before ``start`` on; where the clock is torn, at the rate."""
@@ -103,12 +82,12 @@ class Stream:
 
     def _picture(self, frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
         """Upright RGB of the stream's size; one reformatter a stream, because it keeps tables."""
-        height, width = self.size[:: -1 if self._turns % 2 else 1]
+        height, width = self.size[:: -1 if self.turns % 2 else 1]
         same = (frame.height, frame.width) == (height, width)
         method = None if same else "AREA" if frame.width > width else "BICUBIC"
         options = {"format": "rgb24", "interpolation": method, "threads": 1}
         rgb = reformatter.reformat(frame, width, height, **options)
-        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self._turns))
+        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self.turns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +105,7 @@ def around(
     """The pictures around every moment of a regular clock, while the video runs.
 
     Moment ``k`` is at ``k * every`` seconds, from ``first`` on up to the last frame. Its pictures
-    are in the order of ``offsets``, in seconds from the moment, the largest 0 or more. Each is the
-    one that :func:`.video.read_frames` gives. Only pictures that a moment needs are made.
+    are in the order of ``offsets``, in seconds from the moment, the largest 0 or more.
     """
     wanted = np.asarray(offsets, np.float64)
     earliest, latest = wanted.min(), wanted.max()

@@ -5,8 +5,6 @@ returns both; one draw from torch's generator serves the whole clip. Numbers are
 where the paper is silent.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 
@@ -21,20 +19,14 @@ Both = tuple[tv_tensors.Video, tv_tensors.BoundingBoxes]
 
 
 def train_transform(short_side: int, long_side: int, *, colours: bool = True) -> v2.Transform:
-    """The augmentation of training (paper section 3.1; bounds from AIA).
-
-    Without ``colours`` their shifts are drawn alike and returned, for :func:`shift_colours`.
-    """
+    """The augmentation of training; without ``colours`` :func:`shift_colours` is to follow."""
     sized = partial(resize, short_side=short_side, long_side=long_side)
     jitter = HSVJitter() if colours else _draw_shifts
     return v2.Compose([sized, jitter_boxes, jitter, v2.RandomHorizontalFlip(p=0.5)])
 
 
 def test_transform(short_side: int, long_side: int, flip=False, extend=(0.0, 0.0)) -> v2.Transform:  # noqa: PT028
-    """One view of a clip in evaluation; nothing is drawn.
-
-    ``extend``: fractions of width and height that boxes grow by; (0.1, 0.05) for detected ones.
-    """
+    """One view of a clip in evaluation; boxes grow by fractions of their width and height."""
     steps = [partial(resize, short_side=short_side, long_side=long_side)]
     if any(extend):
         steps.append(partial(extend_boxes, fractions=extend))
@@ -55,10 +47,8 @@ def resize(video, boxes, short_side: int, long_side: int) -> Both:
 
 
 def resize_as_pytorchvideo(video, boxes, short_side: int = 256) -> Both:
-    """Scale as pytorchvideo's detection tutorial does, whose numbers its detectors learned on.
-
-    Frames become floats from 0 to 255: bilinear, the long side rounded down, not smoothed. Boxes
-    end within the last pixel, before and after.
+    """Scale as pytorchvideo's detection tutorial does: float frames from 0 to 255, bilinear, the
+    long side rounded down, not smoothed.
     """
     (height, width), boxes_N4 = video.shape[-2:], boxes.as_subclass(torch.Tensor)
     short, long = sorted((height, width))
@@ -89,9 +79,7 @@ def extend_boxes(video, boxes, fractions: tuple[float, float]) -> Both:
 
 
 def jitter_boxes(video, boxes) -> Both:
-    """Move every side by its own draw: outwards by up to 0.2 of the box's width or 0.1 of its
-    height, inwards by up to half of that (AIA).
-    """
+    """Move sides outwards by up to 0.2 of the width, 0.1 of the height; inwards by half (AIA)."""
     outwards, inwards = boxes.new_tensor([0.2, 0.1] * 2), boxes.new_tensor([0.1, 0.05] * 2)
     return video, _grown(boxes, torch.rand_like(boxes) * (outwards + inwards) - inwards)
 
@@ -107,14 +95,10 @@ def _grown(boxes: tv_tensors.BoundingBoxes, outwards_N4: torch.Tensor) -> tv_ten
 
 
 class HSVJitter(v2.Transform):
-    """Turn the hue, shift saturation and value, all clamped, by one draw a clip (AIA).
-
-    The bounds are 20 degrees of hue (OpenCV's 8-bit hue has steps of 2) and 0.1 of the full range
-    of the others.
-    """
+    """Turn the hue, shift saturation and value, all clamped, by one draw a clip (AIA)."""
 
     _transformed_types = (tv_tensors.Video,)
-    bounds = (20.0 / 2, 0.1 * 255, 0.1 * 255)
+    bounds = (20.0 / 2, 0.1 * 255, 0.1 * 255)  # 20 degrees; OpenCV's 8-bit hue has steps of 2
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw once for the whole clip."""

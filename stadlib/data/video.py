@@ -1,8 +1,8 @@
 """Frames of a video by their time, exactly, whatever the container says; and the H.264 writer.
 
 Time 0 is the presentation time (pts) of the first frame; "the frame at t" is the last one with
-pts <= t. Times come from the packets, without decoding. Where packets have none (raw streams, AVI
-with B-frames) or wrong ones, the file is decoded once and its frames are counted.
+pts <= t. Times come from the packets. Where packets have none (raw streams, AVI with B-frames) or
+wrong ones (recordings joined end to end), the file is decoded once and its frames are counted.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _declared_end(file: BinaryIO, size: int) -> int:
 
 
 def probe(path: Path | str) -> VideoInfo:
-    """Measures and frame times, from the packets, not the header; kept until the file changes.
+    """Measures and frame times, from the packets; kept until the file changes.
 
     Raises InputError if the file is missing, empty, ends early or holds no video.
     """
@@ -151,11 +151,12 @@ def _packet_times(container, stream) -> tuple[np.ndarray, np.ndarray] | None:
     packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
     if not packets or any(p.pts is None or p.dts is None for p in packets):
         return None
-    pts = np.array([p.pts for p in packets], np.int64)
-    keyframes = np.array([(p.pts, p.dts) for p in packets if p.is_keyframe], np.int64)
-    if len(np.unique(pts)) < len(pts) or not len(keyframes):
+    times = np.array([(p.pts, p.dts) for p in packets], np.int64)
+    keyframes = times[[p.is_keyframe for p in packets]]
+    pts, begins_again = np.sort(times[:, 0]), (np.diff(times[:, 1]) < 0).any()
+    if (np.diff(pts) == 0).any() or begins_again or not len(keyframes):
         return None
-    return np.sort(pts), keyframes[np.argsort(keyframes[:, 0])]
+    return pts, keyframes[np.argsort(keyframes[:, 0])]
 
 
 def _counted_times(path: Path, step: float) -> np.ndarray:
@@ -171,9 +172,7 @@ def _counted_times(path: Path, step: float) -> np.ndarray:
 
 
 def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:
-    """The frames shown at ``times``, exactly, as uint8 RGB (T, 3, H, W), T = ``len(times)``.
-
-    Colours lie side by side in memory, as decoders write them and convolutions read them.
+    """The frames shown at ``times``, exactly, as uint8 RGB (T, 3, H, W), colours side by side.
 
     Times are seconds since the first frame, in any order, at least one. Times before the first or
     after the last frame give that frame. Errors are those of :func:`probe`.
@@ -282,24 +281,22 @@ def write_video(
     *,
     crf: int = 23,
     qp: int | None = None,
-    gop: int | None = 8,
-    threads: int = 1,
-    index_first: bool = False,
+    gop: int = 8,
+    watched: bool = False,
 ) -> None:
     """Write H.264 in MP4 without B-frames, whole or not at all; equal frames give equal bytes.
 
     Frames are of one even size: uint8 RGB arrays (H, W, 3), shown at ``fps``, or PyAV's frames with
-    their own times. With ``qp`` instead of ``crf`` every frame is quantized alike, and bytes do not
-    depend on the processor. ``gop``: frames from a keyframe to the next, small for cheap random
-    access (None: x264's). With 0 ``threads``, one a core, bytes depend on their number. With
-    ``index_first`` a browser plays while it loads.
+    their own times. With ``qp`` instead of ``crf`` bytes do not depend on the processor. ``gop``:
+    frames from a keyframe to the next. ``watched`` by people: x264 chooses keyframes, every core
+    works, so that bytes depend on their number, and a browser plays while it loads.
     """
     quality = {"crf": str(crf)}
     if qp is not None:
         quality = {"qp": str(qp), "aq-mode": "0", "x264-params": "cpu-independent=1"}
-    options = quality | {"preset": "veryfast", "threads": str(threads), "bf": "0"}
-    options |= {"g": str(gop)} if gop else {}
-    muxer = {"movflags": "faststart"} if index_first else {}
+    access = {"threads": "0"} if watched else {"threads": "1", "g": str(gop)}
+    options = quality | {"preset": "veryfast", "bf": "0"} | access
+    muxer = {"movflags": "faststart"} if watched else {}
     with (
         written_whole(Path(path)) as temporary,
         av.open(str(temporary), "w", format="mp4", options=muxer) as container,
@@ -319,10 +316,7 @@ def write_video(
 
 
 def _yuv(picture: np.ndarray) -> np.ndarray:
-    """RGB (H, W, 3) to planes Y, U, V (H * 3 / 2, W), as BT.601 has them, in whole numbers.
-
-    FFmpeg's own conversion differs between processors.
-    """
+    """RGB (H, W, 3) to BT.601's planes (H * 3 / 2, W); FFmpeg's own differ between processors."""
     height, width = picture.shape[:2]
     wide = picture.astype(np.int32)
     red, green, blue = np.moveaxis(wide, -1, 0)

@@ -13,7 +13,7 @@ from math import isnan, nan
 
 import numpy as np
 
-from stadlib.data.labels import LabelMap
+from stadlib.data.layout import LabelMap
 from stadlib.data.rows import Rows
 from stadlib.evaluation.matching import Matches, match
 

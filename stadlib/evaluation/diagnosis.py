@@ -16,7 +16,7 @@ from math import nan
 import numpy as np
 import pandas as pd
 
-from stadlib.data.labels import LabelMap
+from stadlib.data.layout import LabelMap
 from stadlib.data.rows import Rows
 from stadlib.evaluation.average_precision import average_precision
 from stadlib.evaluation.matching import PROTOCOLS, evaluated_boxes, find_hits, overlaps, pairs

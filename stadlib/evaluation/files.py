@@ -11,7 +11,7 @@ import pandas as pd
 from stadlib.base import ConfigError, InputError
 from stadlib.data import rows
 from stadlib.data.boxes import read_person_boxes
-from stadlib.data.labels import LabelMap, group, read_label_map
+from stadlib.data.layout import LabelMap, group, read_label_map
 from stadlib.evaluation import average_precision, diagnosis, matching, persons, tubes
 
 LONG = 20_000_000  # bytes of files that take seconds to read

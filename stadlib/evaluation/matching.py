@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 
 from stadlib.base import check_word
-from stadlib.data.labels import LabelMap
+from stadlib.data.layout import LabelMap
 from stadlib.data.rows import BOX, Rows, table
 
 

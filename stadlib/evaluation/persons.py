@@ -15,7 +15,7 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from stadlib.data.labels import LabelMap
+from stadlib.data.layout import LabelMap
 from stadlib.data.rows import BOX, NO_LABEL, Rows, keyframe_keys, table
 from stadlib.evaluation.matching import match
 

@@ -18,8 +18,7 @@ import polars as pl
 
 from stadlib.base import InputError, some
 from stadlib.data import rows as csv_rows
-from stadlib.data.labels import LabelMap, read_label_map
-from stadlib.data.layout import AVA_SECONDS, SOURCES, AvaLayout
+from stadlib.data.layout import AVA_SECONDS, SOURCES, AvaLayout, LabelMap, read_label_map
 from stadlib.data.rows import BOX, NO_LABEL, PART, Form, Problems, keyframe_keys, read_rows
 from stadlib.evaluation.matching import Boxes, evaluated_boxes, protocol
 

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from stadlib.base import InputError
-from stadlib.data.labels import LabelMap
+from stadlib.data.layout import LabelMap
 from stadlib.data.rows import Rows, table
 from stadlib.evaluation.average_precision import average_precision
 from stadlib.evaluation.matching import Protocol, evaluated_boxes, overlaps, pairs

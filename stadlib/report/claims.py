@@ -28,7 +28,7 @@ import pandas as pd
 
 from stadlib import recipes
 from stadlib.base import published_dir
-from stadlib.data.labels import AVA_ACTIONS
+from stadlib.data.layout import AVA_ACTIONS
 from stadlib.report import scores, tables
 from stadlib.report.scores import SOURCES, interval
 from stadlib.study import Record, read_records

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from stadlib.data.labels import LabelMap, group
+from stadlib.data.layout import LabelMap, group
 from stadlib.recipes.experiment import choices
 from stadlib.report import style
 from stadlib.report.scores import by_class, interval

@@ -16,7 +16,7 @@ from torch import Tensor
 from stadlib.base import InputError
 from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe
-from stadlib.data.labels import LASTING, group
+from stadlib.data.layout import LASTING, group
 from stadlib.data.video import read_frames
 from stadlib.models.action_detector import ActionDetector
 from stadlib.models.heads import MemoryTokens, RelationHead

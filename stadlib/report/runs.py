@@ -14,7 +14,7 @@ import pandas as pd
 from stadlib import study
 from stadlib.base import InputError, published_dir
 from stadlib.data import batches, clips, keyframes
-from stadlib.data.labels import AVA_ACTIONS, LabelMap, read_label_map
+from stadlib.data.layout import AVA_ACTIONS, LabelMap, read_label_map
 from stadlib.data.rows import BOX, keyframe_keys, read_rows
 from stadlib.evaluation import average_precision, diagnosis, matching
 from stadlib.recipes.experiment import from_dict

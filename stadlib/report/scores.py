@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 import pandas as pd
 
 from stadlib.base import check_word, published_dir
-from stadlib.data.labels import AVA_ACTIONS, LASTING, group
+from stadlib.data.layout import AVA_ACTIONS, LASTING, group
 from stadlib.recipes import CHOICES, MEMORY_CHOICES, choices_compared
 from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.study import Record, read_records

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stadlib.data.labels import AVA_ACTIONS, LabelMap
+from stadlib.data.layout import AVA_ACTIONS, LabelMap
 
 WIDTH = 7.0  # inches
 GREY = "#777777"

@@ -17,7 +17,7 @@ import pandas as pd
 
 from stadlib import recipes, study
 from stadlib.base import InputError, check_word, published_dir
-from stadlib.data.labels import AVA_ACTIONS
+from stadlib.data.layout import AVA_ACTIONS
 from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS
 from stadlib.report import scores

@@ -11,7 +11,7 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from stadlib.base import published_dir
-from stadlib.data.labels import group
+from stadlib.data.layout import group
 from stadlib.report import frames, style
 from stadlib.report.journey import Journey, open_journey
 from stadlib.report.style import COLORS, GREY, WIDTH, NotebookFigure, in_style, panels, short_name

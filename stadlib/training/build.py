@@ -17,8 +17,7 @@ from stadlib.base import InputError
 from stadlib.data import clips
 from stadlib.data.batches import GlobalBatches, Share, batches_by_size, make_draw
 from stadlib.data.keyframes import Keyframe
-from stadlib.data.labels import LabelMap
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import AvaLayout, LabelMap
 from stadlib.data.transforms import test_transform, train_transform
 from stadlib.models import backbones, heads, networks
 from stadlib.models.action_detector import ActionDetector

@@ -25,7 +25,6 @@ from stadlib.base import InputError, MakeProgress, Report, check_word, data_dir,
 from stadlib.data import clips
 from stadlib.data.batches import GlobalBatches, InTurns
 from stadlib.data.boxes import BOX_COLUMNS, PersonBoxes, write_person_boxes
-from stadlib.data.coco import read_coco
 from stadlib.data.keyframes import moments, read_keyframes
 from stadlib.data.layout import BOX_SUFFIXES, AvaLayout
 from stadlib.data.video import probe, read_frames
@@ -124,8 +123,8 @@ def _pictures(name: str, world: Experiment, progress: MakeProgress) -> list[clip
     paper = world.scale == "paper"
     root = data_dir() / "coco" if paper else render(world, "coco", progress)
     folder = "train2017" if paper else "train"
-    stills = read_coco(root / "annotations" / f"instances_{folder}.json", root / folder)
-    return clips.of_stills([still for still in stills if len(still.boxes) or not paper])
+    pictures = clips.read_coco(root / "annotations" / f"instances_{folder}.json", root / folder)
+    return [picture for picture in pictures if len(picture.boxes) or not paper]
 
 
 def open_detector(word: str, scale: str, progress: MakeProgress) -> tuple[Detector, str]:

@@ -18,8 +18,7 @@ from stadlib.data import keyframes as data_keyframes
 from stadlib.data import rows as data_rows
 from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe
-from stadlib.data.labels import LabelMap
-from stadlib.data.layout import SOURCES, AvaLayout
+from stadlib.data.layout import SOURCES, AvaLayout, LabelMap
 from stadlib.evaluation.average_precision import frame_map
 from stadlib.models.action_detector import ActionDetector, OnMaps
 from stadlib.models.losses import ActionLoss

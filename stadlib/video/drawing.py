@@ -20,7 +20,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from stadlib.base import Report
-from stadlib.data.labels import LabelMap
+from stadlib.data.layout import LabelMap
 from stadlib.data.stream import Shown, Stream, write_frames
 from stadlib.report import style
 from stadlib.report.frames import person_color
@@ -30,7 +30,6 @@ from stadlib.video.sightings import SHOWN, Playback, Seen, Sighting
 DARK, LIGHT, FAINT = (24, 24, 24), (255, 255, 255), (150, 150, 150)
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 WIDE = 0.7  # of a letter's height: as wide as a letter is at most, on average
-FAST = {"gop": None, "threads": 0, "index_first": True}  # of a drawn video
 PERSONS, ACTIONS = 6, 4  # of a time line, at most: persons, and actions of each
 BINS = 600  # along the time; more could not be seen
 ROW = 0.17  # inches
@@ -128,14 +127,14 @@ def write_annotated(
         return overlay.draw(shown.picture(), shown.time, playback.at(shown.time))
 
     drawn = (Shown(shown.time, partial(draw, shown)) for shown in stream.frames())
-    write_frames(path, drawn, stream.rate, crf=23, **FAST)
+    write_frames(path, drawn, stream.rate, crf=23, watched=True)
 
 
 def write_clip(video: Path, path: Path, seconds: float) -> None:
     """Write the beginning of a video again in fewer bytes, to be embedded in a page."""
     stream = Stream(video)
     frames = takewhile(lambda shown: shown.time < seconds, stream.frames())
-    write_frames(path, frames, stream.rate, crf=28, **FAST)
+    write_frames(path, frames, stream.rate, crf=28, watched=True)
 
 
 def read_scores(

@@ -18,7 +18,7 @@ from stadlib import recipes, study
 from stadlib.base import InputError, MakeProgress, data_dir
 from stadlib.data.boxes import PersonBoxes
 from stadlib.data.clips import Batch, Sampling, Transform, collate, one_clip
-from stadlib.data.labels import AVA_ACTIONS, LabelMap
+from stadlib.data.layout import AVA_ACTIONS, LabelMap
 from stadlib.data.stream import Moment
 from stadlib.data.transforms import resize_as_mmaction2, resize_as_pytorchvideo
 from stadlib.evaluation.matching import overlaps

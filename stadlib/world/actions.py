@@ -13,7 +13,7 @@ from math import pi, sin
 
 from numpy.random import Generator
 
-from stadlib.data.labels import AVA_ACTIONS
+from stadlib.data.layout import AVA_ACTIONS
 from stadlib.world import WORLD
 from stadlib.world.figures import Look, Pose, blend
 

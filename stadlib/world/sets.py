@@ -28,8 +28,7 @@ import cv2
 import numpy as np
 
 from stadlib.base import InputError, whole_folder, write_whole
-from stadlib.data.labels import LabelMap, write_label_map
-from stadlib.data.layout import LABEL_MAP_FILE, SOURCES, AvaLayout
+from stadlib.data.layout import LABEL_MAP_FILE, SOURCES, AvaLayout, LabelMap, write_label_map
 from stadlib.data.video import write_video
 from stadlib.world import PART_SPLITS, WorldSpec
 from stadlib.world import script as scripts

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from stadlib.data import rows as data_rows
-from stadlib.data.labels import AVA_ACTIONS, LabelMap
+from stadlib.data.layout import AVA_ACTIONS, LabelMap
 from stadlib.evaluation import average_precision, matching
 
 VIDEOS, KEYFRAMES, PERSONS = 64, 897, 2.1

@@ -54,8 +54,7 @@ from stadlib import recipes
 from stadlib.base import write_whole
 from stadlib.data.clips import ClipDataset, collate
 from stadlib.data.keyframes import Keyframe
-from stadlib.data.labels import AVA_ACTIONS
-from stadlib.data.layout import AvaLayout
+from stadlib.data.layout import AVA_ACTIONS, AvaLayout
 from stadlib.data.video import probe, read_frames, write_video
 from stadlib.recipes.experiment import Experiment
 from stadlib.recipes.scales import SCALES

@@ -25,7 +25,7 @@ import pandas as pd
 import polars as pl
 
 from stadlib.data import rows as data_rows
-from stadlib.data.labels import LabelMap
+from stadlib.data.layout import LabelMap
 from stadlib.evaluation import tubes
 
 VIDEOS, CLASSES, RATE = 3_200, 24, 25

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stadlib.data.labels import AVA_ACTIONS
+from stadlib.data.layout import AVA_ACTIONS
 from stadlib.world import MINI
 from stadlib.world.render import rows
 from stadlib.world.script import plan_split, write_script
