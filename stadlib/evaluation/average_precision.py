@@ -3,21 +3,31 @@
 The bootstrap over videos says how sure a number is, without matching again. Keyframes of one video
 are alike, so videos are drawn. In a video that is drawn twice every prediction and every box counts
 double. That gives the AP of two copies, since copies of one score are neighbours in the ranking.
+
+The AP of person boxes, whatever the people do, is that of pycocotools, COCO's own evaluator.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import isnan, nan
 
 import numpy as np
+import pandas as pd
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from stadlib.data.labels import LabelMap
-from stadlib.data.rows import Rows
+from stadlib.data.rows import BOX, NO_LABEL, Rows, keyframe_keys, table
 from stadlib.evaluation.matching import Matches, match
 
 PERCENTILES = (0.025, 0.975)  # of the resamples: the ends of an interval
+MAX_BOXES = 100  # person boxes of a keyframe, the highest scores
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+PERSON = LabelMap({1: "person"})
 
 
 @dataclass(frozen=True)
@@ -81,13 +91,11 @@ def class_aps(matches: Matches, weight_V: np.ndarray | None = None) -> np.ndarra
 
 def tie_interval(matches: Matches) -> tuple[float, float]:
     """The lowest and the highest mAP that any order of equal scores could give."""
+    column = np.repeat(np.arange(len(matches.ids)), np.diff(matches.starts))
     ends = []
     for first in (matches.hits, ~matches.hits):  # wrong ones first, right ones first
-        hits = matches.hits.copy()
-        for column in range(len(matches.ids)):
-            mine = slice(matches.starts[column], matches.starts[column + 1])
-            hits[mine] = hits[mine][np.lexsort((first[mine], -matches.scores[mine]))]
-        ends.append(result(replace(matches, hits=hits)).mAP)
+        order = np.lexsort((first, -matches.scores, column))
+        ends.append(result(replace(matches, hits=matches.hits[order])).mAP)
     return ends[0], ends[1]
 
 
@@ -142,3 +150,68 @@ def _resamples(
         yield [class_aps(side, weights[at]) for side, at in zip(sides, positions, strict=True)]
         if progress is not None:
             progress(number, num_resamples, "resamples")
+
+
+def person_ap(groundtruth: Rows, boxes: pd.DataFrame) -> dict[str, float]:
+    """AP of person boxes: ``AP@0.5``, ``AP@0.75``, ``AP@0.5:0.95``, ``recall@0.5``; two counts.
+
+    Both tables are in AVA's layout. A keyframe counts if ground truth names it. Rows of one
+    keyframe and box are one person, whatever the action. Without persons the fractions are NaN.
+    """
+    truth, found = table(groundtruth), table(boxes.assign(action_id=0))
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keyframe_keys(truth)), 1)}
+    persons = _coco(truth[truth["action_id"] != NO_LABEL], numbers)
+    guesses = _coco(found, numbers)
+    counts = {"persons": len(persons), "boxes": len(guesses)}
+    if not persons or not guesses:
+        nothing = 0.0 if persons else np.nan
+        return dict.fromkeys(("AP@0.5", "AP@0.75", "AP@0.5:0.95", "recall@0.5"), nothing) | counts
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        coco = COCO()
+        images = [{"id": number} for number in numbers.values()]
+        coco.dataset = {"images": images, "categories": [{"id": 1}], "annotations": persons}
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(guesses), "bbox")
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.params.maxDets = [MAX_BOXES]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][:, :, 0, 0, 0]  # IoU, recall
+    return {
+        "AP@0.5": float(precision[0].mean()),
+        "AP@0.75": float(precision[5].mean()),
+        "AP@0.5:0.95": float(precision.mean()),
+        "recall@0.5": float(evaluation.eval["recall"][0, 0, 0, 0]),
+    } | counts
+
+
+def _coco(rows: pd.DataFrame, numbers: dict[str, int]) -> list[dict]:
+    """COCO's annotations, one a box in keyframes that count, with the highest of its scores.
+
+    IoU does not change with corners in fractions of width and height.
+    """
+    rows = rows.assign(image_id=[numbers.get(key, 0) for key in keyframe_keys(rows)])
+    rows = rows.loc[rows["image_id"] > 0, ["image_id", *BOX, "score"]]
+    rows = rows.astype(dict.fromkeys((*BOX, "score"), float))
+    rows = rows.groupby(["image_id", *BOX], sort=False, as_index=False)["score"].max()
+    width, height = rows["x2"] - rows["x1"], rows["y2"] - rows["y1"]
+    corners = np.stack([rows["x1"], rows["y1"], width, height], axis=1).tolist()
+    rows = rows.assign(id=range(1, len(rows) + 1), category_id=1, iscrowd=0)
+    return rows.assign(bbox=corners, area=width * height).to_dict("records")
+
+
+def quality(groundtruth: pd.DataFrame, boxes: pd.DataFrame) -> dict:
+    """:func:`person_ap`, and ``thresholds``: recall and precision by the least score."""
+    report = person_ap(groundtruth, boxes)
+    labelled = groundtruth["action_id"] != NO_LABEL
+    persons = groundtruth[labelled].drop_duplicates(["video", "timestamp", *BOX])
+    truth = pd.concat([persons.assign(action_id=PERSON.ids[0]), groundtruth[~labelled]])
+    matches = match(truth, boxes.assign(action_id=PERSON.ids[0]), PERSON)
+    curve = {}
+    for least in THRESHOLDS:
+        hits = matches.hits[matches.scores >= least]
+        curve[str(least)] = {
+            "recall": float(hits.sum()) / max(1, len(persons)),
+            "precision": float(hits.mean()) if len(hits) else None,
+        }
+    return report | {"thresholds": curve}

@@ -1,20 +1,29 @@
-"""Prediction files of any system, measured: what ``stadlib evaluate`` says about them."""
+"""Prediction files of any system, measured (``stadlib evaluate``) and averaged.
+
+The paper's ensemble (last row of Table 1) is called "average voting" and no more. Here it is the
+mean of the scores of every (video, timestamp, box, action), with equal weights.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+import polars as pl
 
 from stadlib.base import ConfigError, InputError
-from stadlib.data import rows
+from stadlib.data import rows as csv_rows
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.labels import LabelMap, group, read_label_map
-from stadlib.evaluation import average_precision, diagnosis, matching, persons, tubes
+from stadlib.data.rows import BOX, NO_LABEL, PART, Form
+from stadlib.evaluation import average_precision, diagnosis, matching, tubes
 
 LONG = 20_000_000  # bytes of files that take seconds to read
+DIGITS = 10  # of a mean score: two more than members have
+_KEY = ["video", "timestamp", *BOX]  # of a box
+_REMEDY = "score all members on one box file"
 
 
 def measure(
@@ -50,9 +59,12 @@ def measure(
     size = sum(path.stat().st_size for path in (*groundtruth, *detections) if path.is_file())
     tell = progress("evaluate") if size > LONG else lambda *_: None
     tell(0, 2, "reading ground truth")
-    truth, excluded = rows.table(list(map(_ordered, groundtruth))), rows.read_excluded(exclude)
+    truth, excluded = (
+        csv_rows.table(list(map(_ordered, groundtruth))),
+        csv_rows.read_excluded(exclude),
+    )
     tell(1, 2, f"reading and matching {size / 1e6:.0f} MB")
-    found, options = rows.table(detections), {"iou": iou, "ties": ties, "excluded": excluded}
+    found, options = csv_rows.table(detections), {"iou": iou, "ties": ties, "excluded": excluded}
     matches = matching.match(truth, found, label_map, protocol, **options)
     tell(2, 2, "matched")
     report = _measured(matches, label_map, groundtruth) | {"protocol": protocol, "iou": iou}
@@ -81,7 +93,7 @@ def measure(
 
 def _ordered(path: Path) -> pd.DataFrame:
     """Ground truth of one file; corners in the wrong order end the official evaluator, too."""
-    truth = rows.read_rows(path)
+    truth = csv_rows.read_rows(path)
     for low, high in (("x1", "x2"), ("y1", "y2")):
         if (wrong := truth[low] > truth[high]).any():
             row = int(wrong.to_numpy().argmax()) + 1
@@ -91,7 +103,7 @@ def _ordered(path: Path) -> pd.DataFrame:
 
 def _elsewhere(truth: pd.DataFrame, found: pd.DataFrame) -> str:
     """A line that says so if no prediction lies on an annotated keyframe."""
-    named, keys = rows.keyframe_keys(truth), rows.keyframe_keys(found)
+    named, keys = csv_rows.keyframe_keys(truth), csv_rows.keyframe_keys(found)
     if not keys or not named or {*named} & {*keys}:
         return ""
     return (
@@ -115,11 +127,10 @@ def _measured(matches: matching.Matches, label_map: LabelMap, truth: Sequence[Pa
     }
     if report["mAP"] is None:
         return report
-    report["ties"] = dict(
-        zip(("low", "high"), average_precision.tie_interval(matches), strict=True)
-    )
+    low, high = average_precision.tie_interval(matches)
+    report["ties"] = {"low": low, "high": high}
     if len(truth) > 1:  # the classes of a dataset are those that it has
-        videos = {path.name: set(rows.read_rows(path)["video"].unique()) for path in truth}
+        videos = {path.name: set(csv_rows.read_rows(path)["video"].unique()) for path in truth}
         parts = {name: matches.of_videos(of_file) for name, of_file in videos.items()}
         results = {name: average_precision.result(part) for name, part in parts.items()}
         report["datasets"] = {name: found.to_json()["mAP"] for name, found in results.items()}
@@ -162,17 +173,17 @@ def lines(report: dict) -> list[str]:
 
 
 def measure_persons(groundtruth: Sequence[Path], boxes: Sequence[Path]) -> dict:
-    """AP of person boxes or predictions (:func:`.persons.person_ap`), of all files jointly."""
+    """AP of person boxes or predictions (see :func:`.person_ap`), of all files jointly."""
     tables = []
     for path in boxes:
         only_boxes = path.suffix.lower() in (".json", ".pkl")
         if path.is_file() and not only_boxes:
             with path.open(errors="replace") as file:
                 only_boxes = file.readline().split(",")[6:7] == [""]
-        read = read_person_boxes if only_boxes else rows.read_rows
+        read = read_person_boxes if only_boxes else csv_rows.read_rows
         tables.append(read(path).astype({"video": object}))
-    found, truth = pd.concat(tables), rows.table(groundtruth)
-    report = persons.person_ap(truth, found)
+    found, truth = pd.concat(tables), csv_rows.table(groundtruth)
+    report = average_precision.person_ap(truth, found)
     note = "" if report["boxes"] else _elsewhere(truth, found)
     return report | ({"note": note} if note else {})
 
@@ -184,3 +195,76 @@ def person_lines(report: dict) -> list[str]:
     return notes + [
         f"{n:>12}: {v if isinstance(v, int) else f'{100 * v:.2f} %'}" for n, v in numbers.items()
     ]
+
+
+def average(files: Sequence[Path], out: Path) -> tuple[int, int]:
+    """Write the mean of the members' scores to ``out``; returns the numbers of boxes and rows.
+
+    Memory holds one member at a time. Boxes and timestamps are equal if they agree to six decimals;
+    ``out`` has the boxes in the order of the first member. An action that a member leaves out on
+    one of its boxes counts as score 0: the evaluator, too, ranks an absent row behind all others. A
+    box that a member leaves out is an error, because it was not scored. So average whole files,
+    then cut them to the rows that count (``stadlib submit``).
+    """
+    paths = [path.resolve() for path in files]
+    if not files:
+        raise InputError(f"{out}: no member; name the detection files to average")
+    for number, path in enumerate(paths):
+        if path in paths[:number]:
+            raise InputError(f"{files[number]}: given twice; name it once")
+    if out.resolve() in paths:
+        raise InputError(f"{out}: is one of the members; give --out another name")
+    boxes = None
+    sums = pl.DataFrame(schema={"box": pl.UInt32, "action_id": pl.Int32, "score": pl.Float64})
+    for path in files:
+        rows = _member(path)
+        if boxes is None:
+            boxes = rows.unique(_KEY, keep="first", maintain_order=True)
+            boxes = boxes.select(*_KEY, pl.col("row").alias("first")).with_row_index("box")
+        scores = _on_boxes(path, rows, boxes, files[0])
+        # One after the other, because floating-point sums depend on the order.
+        sums = pl.concat([sums, scores]).group_by("box", "action_id").agg(pl.col("score").sum())
+    sums = sums.sort("box", "action_id")
+    return len(boxes), csv_rows.write_rows(out, _means(sums, boxes, len(files)))
+
+
+def _member(path: Path) -> pl.DataFrame:
+    """A member's rows; numbers of the box are whole, in millionths."""
+    rows, problems = csv_rows.read(path, Form(widths=(8,), last="probability"))
+    empty = rows.filter(pl.col("action_id") == NO_LABEL)
+    problems.add("action", empty["row"], ["no action; drop the row"] * len(empty))
+    problems.refuse()
+    whole = [(pl.col(name) * 1e6).round(mode="half_to_even").cast(pl.Int64) for name in _KEY[1:]]
+    return rows.with_columns(whole)
+
+
+def _on_boxes(path: Path, rows: pl.DataFrame, boxes: pl.DataFrame, first: Path) -> pl.DataFrame:
+    """A member's ``box``, ``action_id`` and ``score``; refuses other boxes than the first's."""
+    rows = rows.join(boxes, on=_KEY, how="left", maintain_order="left")
+    if rows["box"].null_count():
+        row = rows["row"][rows["box"].is_null().arg_max()]
+        raise InputError(f"{path}:{row}: a box that {first} does not have; {_REMEDY}")
+    missed = boxes.filter(~pl.col("box").is_in(rows["box"].unique().implode()))
+    if len(missed):
+        words = f"lacks {len(missed)} boxes of {first}, first that of row {missed['first'][0]}"
+        raise InputError(f"{path}: {words}; {_REMEDY}")
+    cell = pl.col("box").cast(pl.Int64) * 2**32 + pl.col("action_id")
+    again = rows.filter(~cell.is_first_distinct())
+    if len(again):
+        words = f"action {again['action_id'][0]} of this box stands in an earlier row too"
+        raise InputError(f"{path}:{again['row'][0]}: {words}; keep one of the two")
+    return rows.select("box", "action_id", "score")
+
+
+def _means(sums: pl.DataFrame, boxes: pl.DataFrame, num_members: int) -> Iterator[pl.DataFrame]:
+    """The means as rows of a prediction file, in parts."""
+    times = boxes["timestamp"].unique()
+    texts = pl.Series([f"{time / 1e6:.6f}" for time in times], dtype=pl.String)
+    boxes = boxes.with_columns(pl.col("timestamp").replace_strict(times, texts))
+    for start in range(0, len(sums), PART):
+        part = sums[start : start + PART]
+        means = (part["score"].to_numpy() / num_members).round(DIGITS)
+        rows = boxes.select(_KEY)[part["box"]]
+        # numpy divides exactly; polars would multiply by the inverse.
+        rows = rows.with_columns(**{name: rows[name].to_numpy() / 1e6 for name in BOX})
+        yield rows.with_columns(part["action_id"], score=means)

@@ -24,6 +24,7 @@ Legend: K keyframes, D predictions, G ground-truth boxes, R pairs of the two, V 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -100,7 +101,8 @@ def evaluated_boxes(
     counts_K[truth_key] = True
     counts_K &= ~out_K
     truths = _selected(truth, truth_key, truth_video, label_map, counts_K)
-    truths = truths.at(_heap_order(truths))
+    listed = np.array([row for rows in _heaps(truths) for row in rows], dtype=np.int64)
+    truths = truths.at(listed[np.lexsort((-truths.score[listed], truths.key[listed]))])
     boxes = _selected(found, found_key, found_video, label_map, counts_K)
     if (boxes.key[1:] < boxes.key[:-1]).any():  # a file that is in order needs no copy
         boxes = boxes.at(np.argsort(boxes.key, kind="stable"))
@@ -163,15 +165,18 @@ def _selected(
     return Boxes(*named, score, corners, kept.astype(np.int32))
 
 
-def _heap_order(truths: Boxes) -> np.ndarray:
-    """Rule 5: the order in which the official heap lists the ground truth of a keyframe."""
-    y1, x1, y2, x2 = (truths.corners[:, number].tolist() for number in (1, 0, 3, 2))
-    entries = zip(truths.score.tolist(), truths.action.tolist(), y1, x1, y2, x2, strict=True)
+def _heaps(boxes: Boxes, cap: int | None = None) -> Iterator[list[int]]:
+    """The rows of each keyframe as the official heap of ``cap`` entries lists them at the end."""
+    x1, y1, x2, y2 = boxes.corners.T.tolist()
+    named = boxes.key.tolist(), boxes.score.tolist(), boxes.action.tolist()
     heaps: dict[int, list[tuple]] = {}
-    for row, (key, entry) in enumerate(zip(truths.key.tolist(), entries, strict=True)):
-        heapq.heappush(heaps.setdefault(key, []), (*entry, row))
-    listed = (sorted(heap, key=lambda entry: -entry[0]) for heap in heaps.values())
-    return np.array([entry[-1] for heap in listed for entry in heap], dtype=np.int64)
+    for row, (key, *values) in enumerate(zip(*named, y1, x1, y2, x2, strict=True)):
+        heap, entry = heaps.setdefault(key, []), (*values, row)
+        if cap is None or len(heap) < cap:
+            heapq.heappush(heap, entry)
+        elif entry[0] > heap[0][0]:
+            heapq.heapreplace(heap, entry)
+    return ([entry[-1] for entry in heap] for heap in heaps.values())
 
 
 def _pass_heap(boxes: Boxes, cap: int) -> np.ndarray:
@@ -267,8 +272,7 @@ def match(
     hits, _ = find_hits(truths, boxes, iou)
     # Class by class, from the highest score down.
     if ties == "file":
-        order = np.argsort(-boxes.score, kind="stable")
-        order = order[np.argsort(boxes.column[order], kind="stable")]
+        order = np.lexsort((-boxes.score, boxes.column))
     else:  # by the very call of the official evaluator
         classes = [np.flatnonzero(boxes.column == c) for c in range(len(label_map.ids))]
         order = np.concatenate([rows[np.argsort(boxes.score[rows])[::-1]] for rows in classes])
@@ -297,19 +301,11 @@ def _official_order(boxes: Boxes, cap: int | None) -> np.ndarray:
     same = np.ones(max(0, len(order) - 1), bool)
     for values in (boxes.key, boxes.column, boxes.score):
         same &= values[order][1:] == values[order][:-1]
+    rows = np.flatnonzero(np.isin(boxes.key, boxes.key[order[1:][same]]))
+    rows = rows[np.argsort(boxes.row[rows])]
     place = np.zeros(len(boxes.key), np.int64)  # in the heap
-    x1, y1, x2, y2 = boxes.corners.T
-    for key in np.unique(boxes.key[order[1:][same]]):
-        rows = np.flatnonzero(boxes.key == key)
-        rows = rows[np.argsort(boxes.row[rows])]
-        heap: list[tuple] = []
-        for row in rows.tolist():
-            entry = (boxes.score[row], boxes.action[row], y1[row], x1[row], y2[row], x2[row], row)
-            if cap is None or len(heap) < cap:
-                heapq.heappush(heap, entry)
-            elif entry[0] > heap[0][0]:
-                heapq.heapreplace(heap, entry)
-        place[[entry[-1] for entry in heap]] = np.arange(len(heap))
+    for heap in _heaps(boxes.at(rows), cap):
+        place[rows[heap]] = np.arange(len(heap))
     _, first, key = np.unique(boxes.key, return_index=True, return_inverse=True)
     first_row = np.minimum.reduceat(boxes.row, first) if len(first) else first
     return np.lexsort((place, -boxes.score, boxes.column, first_row[key]))
