@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ from torchvision.transforms import v2
 
 from stadlib.base import InputError
 from stadlib.data import clips
-from stadlib.data.batches import GlobalBatches, Share, batches_by_size, make_draw
+from stadlib.data.batches import GlobalBatches, batches_by_size, make_draw
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import LabelMap
 from stadlib.data.layout import AvaLayout
@@ -148,23 +147,11 @@ def order(
 
 
 def train_batches(
-    experiment: Experiment,
-    dataset: clips.ClipDataset,
-    batches: GlobalBatches,
-    before: Callable[[], None],
-    workers: int = 0,
-) -> Iterator[tuple[clips.Batch, Share]]:
-    """This process's shares of a stage's batches, and whose persons they have.
-
-    ``before`` is called before each iteration.
-    """
-    scale = numbers(experiment)
-    padded = partial(clips.collate, multiple=scale.pad_multiple)
-    shares = batches.shares([min(len(k.boxes), scale.max_persons) for k in dataset.keyframes])
-    loaded = iter(loader(dataset, experiment, workers, batch_sampler=batches, collate_fn=padded))
-    while turns := list(islice(loaded, batches.accumulate)):
-        before()
-        yield from zip(turns, shares, strict=False)
+    experiment: Experiment, dataset: clips.ClipDataset, order: GlobalBatches, workers: int = 0
+) -> DataLoader:
+    """This process's shares of a stage's batches."""
+    padded = partial(clips.collate, multiple=numbers(experiment).pad_multiple)
+    return loader(dataset, experiment, workers, batch_sampler=order, collate_fn=padded)
 
 
 def views(experiment: Experiment) -> dict[str, v2.Transform]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from stadlib.base import InputError, MakeProgress, digest
-from stadlib.data.batches import GlobalBatches, Share
+from stadlib.data.batches import GlobalBatches
 from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe, detected_seconds, every_second
 from stadlib.data.layout import AvaLayout
@@ -52,12 +52,20 @@ def view_key(keyframe: Keyframe) -> Key:
     return keyframe.key, 0
 
 
-def one_a_second(keyframes: Sequence[Keyframe]) -> list[Keyframe]:
+def one_a_second(keyframes: Sequence[Keyframe]) -> dict[Key, Keyframe]:
     """The first keyframe of every (video, second); AVA-Kinetics has a second with two."""
     first: dict[Key, Keyframe] = {}
     for keyframe in keyframes:
         first.setdefault(second_key(keyframe), keyframe)
-    return list(first.values())
+    return first
+
+
+def by_source(keyframes: Sequence[Keyframe]) -> dict[str, list[Keyframe]]:
+    """The keyframes of each source."""
+    apart: dict[str, list[Keyframe]] = {}
+    for keyframe in keyframes:
+        apart.setdefault(keyframe.source, []).append(keyframe)
+    return apart
 
 
 def weights_digest(*modules: nn.Module) -> str:
@@ -112,10 +120,7 @@ class OnlineMemory:
         self, folder: Path, made_of: Mapping, size: tuple[int, int], keyframes: Mapping[str, list]
     ) -> None:
         self.folder, self.made_of, self.size = folder, made_of, size
-        self.keyframes = {
-            source: {second_key(keyframe): keyframe for keyframe in one_a_second(those)}
-            for source, those in keyframes.items()
-        }
+        self.keyframes = {source: one_a_second(those) for source, those in keyframes.items()}
         self.kept = {clip_key(k) for those in self.keyframes.values() for k in those.values()}
         self.banks: dict[str, FeatureBank] = {}
         self.seen: list[tuple] = []  # in this iteration, by this process
@@ -197,19 +202,17 @@ class OfflineMemory:
             keyframes = detected_seconds(*of, experiment.boxes_name, self.threshold)
         else:
             keyframes = every_second(*of)
-        first = {second_key(keyframe): keyframe for keyframe in one_a_second(keyframes)}
         view = {f"{source}_{split}": build.memory_view(experiment)}
-        return self._extracted(model, view, first, experiment.detected)[0]
+        return self._extracted(model, view, one_a_second(keyframes), experiment.detected)[0]
 
     def trained_on(
-        self, model: ActionDetector, source: str, keyframes: Sequence[Keyframe], views: int
-    ) -> list[FeatureBank]:
-        """The annotated training keyframes of a source, for a head that is trained on features.
+        self, model: ActionDetector, keyframes: Sequence[Keyframe], views: int
+    ) -> list[dict[str, FeatureBank]]:
+        """The annotated training keyframes, for a head that is trained on features.
 
-        A bank for each of the ``views`` (``Stage.views``), the plain one first.
+        A bank by source for each of the ``views`` (``Stage.views``), the plain one first.
         """
-        experiment = self.experiment
-        of_source = {second_key(k): k for k in keyframes if k.source == source}
+        experiment, banks = self.experiment, {}
         mixed = experiment.detected and experiment.detections.training != "ground-truth"
         named = build.augmented_views(experiment, views - 1)
         if self.maps:  # whose folder is of all seeds
@@ -217,20 +220,23 @@ class OfflineMemory:
         # A row that remembers annotated persons has extracted all seconds, these among them.
         if alone := experiment.detected or not experiment.memory:
             named = {"annotated": build.plain_view(experiment)} | named
-        named = {f"{source}_{name}": view for name, view in named.items()}
-        banks = self._extracted(model, named, of_source, mixed) if named else []
-        return banks if alone else [self.seconds(model, source, "train"), *banks]
+        for source, of_source in by_source(keyframes).items():
+            banks[source] = [] if alone else [self.seconds(model, source, "train")]
+            if named:
+                shown = {f"{source}_{name}": view for name, view in named.items()}
+                banks[source] += self._extracted(model, shown, one_a_second(of_source), mixed)
+        return [dict(zip(banks, view, strict=True)) for view in zip(*banks.values(), strict=True)]
 
     def views(
         self, model: ActionDetector, keyframes: Sequence[Keyframe], split: str
     ) -> list[dict[str, FeatureBank]]:
         """The annotated keyframes as each test view shows them, a bank by source."""
         views, banks = build.views(self.experiment), {}
-        for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
-            of_source = {view_key(k): k for k in keyframes if k.source == source}
-            named = {f"{source}_{split}_{name}": view for name, view in views.items()}
-            banks[source] = self._extracted(model, named, of_source, self.experiment.detected)
-        return [{source: banks[source][i] for source in banks} for i in range(len(views))]
+        for source, of_source in by_source(keyframes).items():
+            shown = {f"{source}_{split}_{name}": view for name, view in views.items()}
+            keys = {view_key(keyframe): keyframe for keyframe in of_source}
+            banks[source] = self._extracted(model, shown, keys, self.experiment.detected)
+        return [dict(zip(banks, view, strict=True)) for view in zip(*banks.values(), strict=True)]
 
     @torch.inference_mode()
     def _extracted(
@@ -347,21 +353,12 @@ def feature_batch(
 
 
 def feature_batches(
-    keyframes: Sequence[Keyframe],
-    order: GlobalBatches,
-    views: Sequence[Mapping[str, FeatureBank]],
-    before: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[FeatureBatch, Share]]:
-    """This process's shares of the batches of a stage that trains on features of some views.
-
-    ``before`` is called before each iteration.
-    """
-    shares = order.shares([len(keyframe.boxes) for keyframe in keyframes])
-    for turn, (batch, share) in enumerate(zip(order, shares, strict=True)):
-        if turn % order.accumulate == 0:
-            before()
+    keyframes: Sequence[Keyframe], order: GlobalBatches, views: Sequence[Mapping[str, FeatureBank]]
+) -> Iterator[FeatureBatch]:
+    """This process's shares of the batches of a stage that trains on features of some views."""
+    for batch in order:
         drawn = [views[seed % len(views)] for _, seed in batch]
-        yield feature_batch([keyframes[index] for index, _ in batch], drawn), share
+        yield feature_batch([keyframes[index] for index, _ in batch], drawn)
 
 
 def feature_views(

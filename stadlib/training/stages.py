@@ -207,8 +207,7 @@ def extract(run: Run) -> Path:
             run.require_boxes(source, split)
             maps.seconds(model, source, split)
     keyframes = memory.one_a_second(annotated(run.layout, SOURCES, "train"))
-    for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
-        maps.trained_on(model, source, keyframes, run.experiment.stages[0].views)
+    maps.trained_on(model, list(keyframes.values()), run.experiment.stages[0].views)
     maps.views(model, scored_keyframes(run), "val")
     return maps.folder
 
@@ -246,10 +245,9 @@ def _training_keyframes(run: Run, stage: Stage) -> list[Keyframe]:
     if not experiment.detected or experiment.detections.training == "ground-truth":
         return keyframes
     both, options = [], ("train", experiment.boxes_name, data_keyframes.CONFIDENT)
-    for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
+    for source, of_source in memory.by_source(keyframes).items():
         run.require_boxes(source, "train")
         boxes = data_keyframes.detections(run.layout, source, *options)
-        of_source = [keyframe for keyframe in keyframes if keyframe.source == source]
         both += data_keyframes.with_confident(of_source, boxes)
     return both
 
@@ -258,19 +256,19 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
     """Train a stage, counted from 1, or finish training it."""
     experiment, stage = run.experiment, run.experiment.stages[number - 1]
     folder, name = run.stage_folders[number - 1], experiment.stage_digest(number)
-    turns, workers = run.execution.accumulate, run.execution.workers
+    turns = run.execution.accumulate
     online, see = None, lambda *_: None
     keyframes = _training_keyframes(run, stage)
     if stage.on_features:  # of a backbone that no longer changes
-        keyframes = memory.one_a_second(keyframes)
+        keyframes = list(memory.one_a_second(keyframes).values())
         offline = run.maps() if stage.train == "all" else run.banks(number)
-        sources = dict.fromkeys(keyframe.source for keyframe in keyframes)
-        views = [offline.trained_on(model, s, keyframes, stage.views) for s in sources]
-        features = [dict(zip(sources, view, strict=True)) for view in zip(*views, strict=True)]
+        features, most = offline.trained_on(model, keyframes, stage.views), None
     else:
         dataset = build.train_dataset(experiment, run.layout, keyframes)
+        most = dataset.max_persons
     if stage.train == "all":  # the whole network, or fusion and head; memory fills on the way
-        shown = {source: [k for k in keyframes if k.source == source] for source in stage.memory}
+        apart = memory.by_source(keyframes)
+        shown = {source: apart.get(source, []) for source in stage.memory}
         size = build.token_size(experiment, model)
         online = memory.OnlineMemory(folder / "online", {"stage": name}, size, shown)
         model.backbone.requires_grad_(stage.start not in ("frozen", "features"))
@@ -285,12 +283,17 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
     def batches(start: int) -> Iterator[tuple[Batch | FeatureBatch, Share]]:
         labels = run.layout.label_map()
         order = build.order(experiment, stage, keyframes, labels, start, accumulate=turns)
-        settle = online.settle if online else lambda: None
-        if online:  # what an iteration saw is settled, and remembered, before the next one
-            online.restore(start)
         if stage.on_features:
-            return memory.feature_batches(keyframes, order, features, before=settle)
-        return build.train_batches(experiment, dataset, order, settle, workers)
+            loaded = memory.feature_batches(keyframes, order, features)
+        else:
+            loaded = build.train_batches(experiment, dataset, order, run.execution.workers)
+        if online:
+            online.restore(start)
+        persons = order.shares([len(keyframe.boxes[:most]) for keyframe in keyframes])
+        for turn, part in enumerate(zip(loaded, persons, strict=True)):
+            if online and turn % turns == 0:  # what an iteration saw is remembered in the next one
+                online.settle()
+            yield part
 
     names = ("iterations", "lr", "backbone_lr", "drop", "weight_decay", "clip")
     schedule = loop.Schedule(**{name: getattr(stage, name) for name in names}, seed=experiment.seed)
