@@ -18,7 +18,7 @@ from stadlib.data import rows as csv_rows
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.labels import LabelMap, group, read_label_map
 from stadlib.data.rows import BOX, NO_LABEL, PART, Form
-from stadlib.evaluation import average_precision, diagnosis, matching, tubes
+from stadlib.evaluation import average_precision, matching, tubes
 
 LONG = 20_000_000  # bytes of files that take seconds to read
 DIGITS = 10  # of a mean score: two more than members have
@@ -59,15 +59,15 @@ def measure(
     size = sum(path.stat().st_size for path in (*groundtruth, *detections) if path.is_file())
     tell = progress("evaluate") if size > LONG else lambda *_: None
     tell(0, 2, "reading ground truth")
-    truth, excluded = (
-        csv_rows.table(list(map(_ordered, groundtruth))),
-        csv_rows.read_excluded(exclude),
-    )
+    truths = list(map(_ordered, groundtruth))
+    truth, excluded = csv_rows.table(truths), csv_rows.read_excluded(exclude)
     tell(1, 2, f"reading and matching {size / 1e6:.0f} MB")
     found, options = csv_rows.table(detections), {"iou": iou, "ties": ties, "excluded": excluded}
     matches = matching.match(truth, found, label_map, protocol, **options)
     tell(2, 2, "matched")
-    report = _measured(matches, label_map, groundtruth) | {"protocol": protocol, "iou": iou}
+    names = [path.name for path in groundtruth]
+    report = _measured(matches, label_map, dict(zip(names, truths, strict=True)))
+    report |= {"protocol": protocol, "iou": iou}
     if not len(matches.scores) and (note := _elsewhere(truth, found)):
         report["note"] = note
     if report["mAP"] is None:
@@ -75,16 +75,17 @@ def measure(
     if shortest_tube:
         report["tubes"] = tubes.video_map(truth, found, label_map, shortest_tube, excluded)
     if diagnose:
-        lost = diagnosis.diagnose(truth, found, label_map, iou, excluded)
+        lost = average_precision.diagnose(truth, found, label_map, iou, excluded)
         report["lost"] = json.loads(lost.drop(columns="AP").to_json(orient="index"))
     if num_resamples and report["counts"]["videos"] < 2:
         report["note"] = "an interval is over videos, and a single one bounds nothing"
         num_resamples = 0
-    other = matching.match(truth, compare, label_map, protocol, **options) if compare else None
-    if other is not None:
+    others = {"interval": None}
+    if compare:
+        other = matching.match(truth, compare, label_map, protocol, **options)
         report["difference"] = {"mAP": report["mAP"] - average_precision.result(other).mAP}
-    intervals = {"interval": None} | ({"difference": other} if compare else {})
-    for name, minus in intervals.items() if num_resamples else ():
+        others["difference"] = other
+    for name, minus in others.items() if num_resamples else ():
         draws = {"num_resamples": num_resamples, "progress": progress(f"bootstrap the {name}")}
         numbers = average_precision.bootstrap(matches, minus, **draws)
         report[name] = dict(zip(("mAP", "low", "high"), numbers, strict=True))
@@ -112,7 +113,10 @@ def _elsewhere(truth: pd.DataFrame, found: pd.DataFrame) -> str:
     )
 
 
-def _measured(matches: matching.Matches, label_map: LabelMap, truth: Sequence[Path]) -> dict:
+def _measured(
+    matches: matching.Matches, label_map: LabelMap, truths: dict[str, pd.DataFrame]
+) -> dict:
+    """Numbers of all ground truth and, of several files, of each."""
     result = average_precision.result(matches)
     aps = pd.Series(result.AP, dtype=float).dropna()
     report = result.to_json() | {
@@ -129,9 +133,8 @@ def _measured(matches: matching.Matches, label_map: LabelMap, truth: Sequence[Pa
         return report
     low, high = average_precision.tie_interval(matches)
     report["ties"] = {"low": low, "high": high}
-    if len(truth) > 1:  # the classes of a dataset are those that it has
-        videos = {path.name: set(csv_rows.read_rows(path)["video"].unique()) for path in truth}
-        parts = {name: matches.of_videos(of_file) for name, of_file in videos.items()}
+    if len(truths) > 1:  # the classes of a dataset are those that it has
+        parts = {name: matches.of_videos({*of["video"].unique()}) for name, of in truths.items()}
         results = {name: average_precision.result(part) for name, part in parts.items()}
         report["datasets"] = {name: found.to_json()["mAP"] for name, found in results.items()}
     return report
@@ -158,7 +161,7 @@ def lines(report: dict) -> list[str]:
             texts.append(f"video mAP, %: {', '.join(means)} ({area})")
     if "lost" in report:  # the largest loss first
         table = pd.DataFrame.from_dict(report["lost"], orient="index").rename(report["names"])
-        points = (100 * table[list(diagnosis.KINDS)].astype(float)).round(2)
+        points = (100 * table[list(average_precision.KINDS)].astype(float)).round(2)
         order = points.max(axis=1).sort_values(ascending=False).index
         points = points.assign(instead=table["instead"]).rename_axis("action")
         texts += ["points of AP that mending one kind of error would bring:"]

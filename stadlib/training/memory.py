@@ -147,9 +147,11 @@ class OnlineMemory:
         self.settle()
         if processes.rank() == 0:
             for source, bank in self.banks.items():
-                for stale in sorted(self.folder.glob(f"{source}-*"))[:-1]:
+                copy = self.folder / f"{source}-{iteration:08d}"
+                older = sorted(path for path in self.folder.glob(f"{source}-*") if path < copy)
+                for stale in older[:-1]:
                     shutil.rmtree(stale)
-                bank.copy(self.folder / f"{source}-{iteration:08d}")
+                bank.copy(copy)
         processes.barrier()
 
     def update(
@@ -269,7 +271,11 @@ class OfflineMemory:
         every = list(keyframes.values())
         if self.source:
             known = self.source._extracted(model, given, keyframes, detected)
-            batches, total = self._from_maps([every[place] for place in missing], known, keys)
+            share = missing[processes.rank() :: processes.num_processes()]
+            of_bank = [{every[0].source: bank} for bank in known]
+            seen = [every[place] for place in share]
+            batches = feature_views(seen, of_bank, lambda k: keys[clip_key(k)])
+            total = len(seen)
         else:
             of = experiment, self.layout, every, list(views.values()), missing
             batches = build.test_batches(*of, workers=self.workers)
@@ -292,14 +298,6 @@ class OfflineMemory:
                 "folder, so run them on one machine, or set STADLIB_RESULTS to a folder they share"
             )
         return banks
-
-    def _from_maps(
-        self, keyframes: list[Keyframe], maps: list[FeatureBank], keys: Mapping[ClipKey, Key]
-    ) -> tuple[Iterator[list[FeatureBatch]], int]:
-        """This process's share of keyframes of one source out of a bank a view, and its size."""
-        share = keyframes[processes.rank() :: processes.num_processes()]
-        views = [{keyframe.source: bank for keyframe in share} for bank in maps]
-        return feature_views(share, views, lambda keyframe: keys[clip_key(keyframe)]), len(share)
 
     def _read(self, model: ActionDetector, batch: Batch | FeatureBatch) -> tuple[Tensor, ...]:
         """What a bank holds of a batch: numbers of slots (B,), features and boxes of the slots."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -82,8 +82,10 @@ class Run:
     def threshold(self) -> float:
         """The least score of a detected box that is used (``Detections.threshold``)."""
         given = self.experiment.detections
-        if not given or given.threshold is not None:
-            return given.threshold if given else 0.0
+        if not given:
+            return 0.0
+        if given.threshold is not None:
+            return given.threshold
         validation = replace(self, layout=prepare_data(self.experiment, self.progress))
         sources = validation.layout.sources("val")
         for source in sources:
@@ -100,19 +102,18 @@ class Run:
         """Of the backbone as it is after a stage, counted from 1."""
         stages = self.experiment.stages[:number]
         last = max(i for i, s in enumerate(stages) if s.train == "all")
-        folder, source = self.stage_folders[last], None
-        if stages[last].start == "features":  # fusion may have changed since, not the backbone
-            source = self.maps()
-        return self._memory(folder, source=source)
+        # From features on fusion may have changed, not the backbone.
+        source = self.maps() if stages[last].start == "features" else None
+        return self._memory(self.stage_folders[last], source=source)
 
     def maps(self) -> memory.OfflineMemory:
         """Of the pretrained backbone: what a stage that starts from features trains on.
 
         The folder is of all heads and trainings that read the same clips with the same weights.
         """
-        experiment, numbers = self.experiment, asdict(build.numbers(self.experiment))
+        experiment, numbers = self.experiment, build.numbers(self.experiment)
         sizes = ("short_side", "long_side", "frame_rate", "frame_divisor", "roi_size")
-        read = {name: numbers[name] for name in sizes} | {"frames": experiment.frames}
+        read = {name: getattr(numbers, name) for name in sizes} | {"frames": experiment.frames}
         read |= {"data": str(self.layout.root), "backbone": self.pretrained[1]["backbone"]}
         if experiment.dataset:
             read["data"] = dataset_digest(experiment.dataset, experiment.detector)
@@ -149,8 +150,8 @@ def open_run(
 ) -> Run:
     """A run on its dataset, which is rendered if need be; ``test`` may be a part of its own."""
     layout = prepare_data(experiment, progress, split)
-    digests = [experiment.stage_digest(n) for n, _ in enumerate(experiment.stages, 1)]
-    folders = tuple(map(stage_dir, digests))
+    numbers = range(1, len(experiment.stages) + 1)
+    folders = tuple(stage_dir(experiment.stage_digest(number)) for number in numbers)
     return Run(experiment, layout, folder, folders, progress, execution)
 
 
@@ -300,19 +301,11 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
     title = f"train {experiment.head}" + f", stage {number}" * (number > 1)
     remember = remember_from(run, banks, drawn=experiment.chosen == "random")
     loss = partial(share_loss, loss=run.loss, remember=remember, see=see)
-    loop.fit(
-        module.train(),
-        loss,
-        batches,
-        schedule,
-        folder=folder,
-        digest=name,
-        progress=run.progress(title),
-        accumulate=turns,
-        half=run.half,
-        keep=online.keep if online else lambda done: None,
-        save_every=run.execution.save_every,
-    )
+    options = {"accumulate": turns, "half": run.half, "save_every": run.execution.save_every}
+    if online:
+        options["keep"] = online.keep
+    options |= {"folder": folder, "digest": name, "progress": run.progress(title)}
+    loop.fit(module.train(), loss, batches, schedule, **options)
 
 
 def share_loss(
