@@ -160,9 +160,8 @@ def _resamples(
     generator = np.random.default_rng(0)
     first = sides[0]
     named = sorted({first.videos[video] for video in np.unique(first.truth_video)})
-    position = {video: number for number, video in enumerate(named)}
-    # The position behind the last is that of videos without ground truth, which weigh 1.
-    positions = [[position.get(video, len(named)) for video in side.videos] for side in sides]
+    # Videos without ground truth weigh 1: their position is -1, the last one.
+    positions = [pd.Index(named, dtype=object).get_indexer(side.videos) for side in sides]
     for number in range(1, num_resamples + 1):
         weights = np.bincount(generator.integers(len(named), size=len(named)), minlength=len(named))
         weights = np.append(weights, 1).astype(np.float64)

@@ -123,26 +123,20 @@ def _keyframes(
     def name(second: float | str) -> str:
         return f"{int(float(second)):04d}" if rules.whole_seconds else f"{float(second):.6f}"
 
-    number: dict[str, int] = {}  # of a video
-    codes = []
-    for rows in (truth, found):
-        video = rows["video"].cat
-        numbers = [number.setdefault(name, len(number)) for name in video.categories]
-        codes.append(np.array(numbers, dtype=np.int32)[video.codes.to_numpy()])
-    video = np.concatenate(codes)
+    names = (rows["video"].cat for rows in (truth, found))
+    both = [column.rename_categories(column.categories.astype(object)) for column in names]
+    both = pd.api.types.union_categoricals(both)
+    video, videos = both.codes.astype(np.int32), both.categories
     # Few seconds differ: only those are written as text.
     times = np.concatenate([rows["timestamp"].to_numpy(np.float64) for rows in (truth, found)])
     time, seconds = pd.factorize(times)
     moments, names = pd.factorize(np.array([name(second) for second in seconds], dtype=object))
-    place = video.astype(np.int64) * max(1, len(names)) + moments[time]
-    key, places = pd.factorize(place)
-    moment = {written: position for position, written in enumerate(names)}
-    out = [
-        number[video] * len(names) + moment[name(second)]
-        for video, second in excluded
-        if video in number and name(second) in moment
-    ]
-    return list(number), video, key.astype(np.int32), np.isin(places, out)
+    key, places = pd.factorize(video.astype(np.int64) * len(names) + moments[time])
+    out_video = videos.get_indexer([video for video, _ in excluded])
+    out_moment = pd.Index(names).get_indexer([name(second) for _, second in excluded])
+    named = (out_video >= 0) & (out_moment >= 0)
+    out = (out_video * len(names) + out_moment)[named]
+    return videos.tolist(), video, key.astype(np.int32), np.isin(places, out)
 
 
 def _selected(
@@ -154,12 +148,9 @@ def _selected(
 ) -> Boxes:
     """The rows whose class is evaluated and whose keyframe counts."""
     actions = rows["action_id"].to_numpy(np.int32)
-    ids = np.array(label_map.ids)
-    column = np.minimum(np.searchsorted(ids, actions), len(ids) - 1).astype(np.int16)
-    kept = np.flatnonzero((ids[column] == actions) & counts_K[key])
-    corners = np.empty((len(kept), 4))
-    for number, name in enumerate(BOX):
-        corners[:, number] = rows[name].to_numpy(np.float64)[kept]
+    column = pd.Index(label_map.ids).get_indexer(actions).astype(np.int16)
+    kept = np.flatnonzero((column >= 0) & counts_K[key])
+    corners = np.stack([rows[name].to_numpy(np.float64)[kept] for name in BOX], axis=1)
     score = rows["score"].to_numpy(np.float64)[kept]
     named = (key[kept], column[kept], video[kept], actions[kept])
     return Boxes(*named, score, corners, kept.astype(np.int32))

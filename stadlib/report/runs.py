@@ -166,7 +166,7 @@ def match_persons(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.
 def lost(record: Record) -> pd.DataFrame:
     """Where a run loses AP: by source a column each of :data:`LOSSES`, in points of mAP.
 
-    Each says what mending this kind of error alone would bring (:func:`.diagnose`). Errors hide each
+    Each says what mending this kind of error alone would bring (``diagnose``). Errors hide each
     other; the columns do not add up.
     """
     run = _opened(record)

@@ -81,10 +81,8 @@ def trained_detector(version: str, scale: str, progress: MakeProgress, seed: int
 
 
 def _half(model: nn.Module) -> bool:
-    """Whether a detector computes in bfloat16 where that is safe: ours of paper size on a GPU.
-
-    torchvision's decode boxes in the type of their networks, too coarse for pixels.
-    """
+    """Whether a detector computes in bfloat16 where that is safe: ours of paper size on a GPU."""
+    # torchvision's decode boxes in the type of their networks, too coarse for pixels.
     large = isinstance(model, GFocalV2) and len(model.strides) == 5
     return large and next(model.parameters()).device.type == "cuda"
 
@@ -114,10 +112,7 @@ def detection_loss(model: nn.Module, batch: tuple[list, list]) -> tuple[torch.Te
 
 
 def _pictures(name: str, world: Experiment, progress: MakeProgress) -> list[clips.Picture]:
-    """A list of a stage: keyframes, or the persons of COCO (section 3.1) or of the rendered set.
-
-    ``world`` is the experiment whose scale and seed name the data.
-    """
+    """A list of a stage: keyframes, or the persons of COCO (section 3.1) or of the rendered set."""
     if name != "stills":
         layout = prepare_data(world, progress)
         return clips.of_keyframes(layout, read_keyframes(layout, name, "train"))
@@ -334,11 +329,10 @@ def box_files(
 ) -> list[tuple[Path, list[Frame]]]:
     """The box files of a dataset, one a source and split, and the frames that they are of."""
     layout = AvaLayout(root)
-    known = [
-        of
-        for of in product(sources, splits)
-        if layout.annotations(*of).is_file() or layout.video_list(*of).is_file()
-    ]
-    if not known:
+    files = []
+    for of in product(sources, splits):
+        if layout.annotations(*of).is_file() or layout.video_list(*of).is_file():
+            files.append((layout.person_boxes(name, *of), frames_of_dataset(layout, *of)))
+    if not files:
         raise InputError(f"{root}: no {' or '.join(sources)} {' or '.join(splits)}; see the README")
-    return [(layout.person_boxes(name, *of), frames_of_dataset(layout, *of)) for of in known]
+    return files

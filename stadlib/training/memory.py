@@ -94,7 +94,7 @@ def _open_bank(
 ) -> FeatureBank:
     """A bank with room for the keyframes' persons, made if need be, open in all processes.
 
-    Every machine writes into its ``own``: on some shared file systems another does not see what is
+    Every machine writes into its ``own``: some shared file systems do not show another one what is
     written into a mapped file. The one for all takes what these have, and they are deleted.
     ``scenes`` is how many slots a keyframe has before its persons'.
     """
@@ -112,8 +112,7 @@ def _open_bank(
 class OnlineMemory:
     """One bank a source that fills while the model trains; ``folder`` has them and their copies.
 
-    A bank has room for the training keyframes, of two in one second for the first. ``size`` is L
-    and C of the tokens.
+    It has room for the training keyframes, of two in one second for the first. ``size`` is L and C.
     """
 
     def __init__(
@@ -337,10 +336,9 @@ def feature_batch(
     for clip, (keyframe, own) in enumerate(zip(keyframes, banks, strict=True)):
         of_bank[own[keyframe.source]].append(clip)
     for bank, clips in of_bank.items():
-        if clips:
-            of_source, counts = bank.read([key(keyframes[clip]) for clip in clips])
-            for clip, part in zip(clips, of_source.split(counts.tolist()), strict=True):
-                tokens[clip] = part
+        read, counts = bank.read([key(keyframes[clip]) for clip in clips])
+        for clip, part in zip(clips, read.split(counts.tolist()), strict=True):
+            tokens[clip] = part
     return FeatureBatch(
         tokens_NLC=torch.cat(tokens),
         boxes_norm_N4=torch.from_numpy(np.concatenate([k.boxes for k in keyframes])),

@@ -53,9 +53,8 @@ def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
             views = list(build.views(experiment).values())
             options = {"workers": run.execution.workers}
             batches = build.test_batches(experiment, run.layout, keyframes, views, **options)
-            progress = run.progress(f"evaluate {experiment.head}")
-            total = sum(map(len, batches.batch_sampler))
-            report = {"total": total, "progress": progress}
+            report = {"progress": run.progress(f"evaluate {experiment.head}")}
+            report |= {"total": sum(map(len, batches.batch_sampler))}
             rows = score_persons(model, batches, run.loss, remember, labels, **report)
         else:
             share = keyframes[processes.rank() :: processes.num_processes()]
@@ -105,7 +104,7 @@ def score_persons(
     """
     module.eval()
     device = next(module.parameters()).device
-    columns = ["source", "video", "timestamp", *BOX, "action_id", "score"]
+    columns = ["source", *data_rows.COLUMNS]
     parts, done = [], 0
     for views in batches:
         first, remembered = views[0], remember(views[0].keys).to(device)
@@ -131,7 +130,7 @@ def detection_file(folder: Path, source: str, split: str) -> Path:
 
 def write_detections(rows: pd.DataFrame, path: Path) -> None:
     """Write a predictions file in the official form, without the ``source`` column."""
-    text = rows[["video", "timestamp", *BOX, "action_id", "score"]].copy()
+    text = rows[list(data_rows.COLUMNS)].copy()
     for column, decimals in {"timestamp": 6, **dict.fromkeys(BOX, 6), "score": 8}.items():
         text[column] = text[column].map(f"{{:.{decimals}f}}".format)
     with written_whole(path) as temporary:
