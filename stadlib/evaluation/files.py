@@ -264,8 +264,7 @@ def _means(sums: pl.DataFrame, boxes: pl.DataFrame, num_members: int) -> Iterato
     times = boxes["timestamp"].unique()
     texts = pl.Series([f"{time / 1e6:.6f}" for time in times], dtype=pl.String)
     boxes = boxes.with_columns(pl.col("timestamp").replace_strict(times, texts))
-    for start in range(0, len(sums), PART):
-        part = sums[start : start + PART]
+    for part in sums.iter_slices(PART):
         means = (part["score"].to_numpy() / num_members).round(DIGITS)
         rows = boxes.select(_KEY)[part["box"]]
         # numpy divides exactly; polars would multiply by the inverse.
