@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from math import isnan, nan
@@ -29,6 +29,7 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from stadlib.base import Report
 from stadlib.data.labels import LabelMap
 from stadlib.data.rows import BOX, NO_LABEL, Rows, keyframe_keys, table
 from stadlib.evaluation.matching import (
@@ -123,7 +124,7 @@ def bootstrap(
     minus: Matches | None = None,
     *,
     num_resamples: int = 1_000,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Report = lambda *_: None,
 ) -> tuple[float, float, float]:
     """An mAP on all videos, with the ends of its 95 % percentile interval, as fractions.
 
@@ -143,7 +144,7 @@ def bootstrap_classes(
 ) -> dict[int, tuple[float, float, float]]:
     """The difference in AP of every class with ground truth, as :func:`bootstrap` gives it."""
     sides = [matches, minus]
-    samples = np.array([np.subtract(*draw) for draw in _resamples(sides, num_resamples, None)])
+    samples = np.array([np.subtract(*draw) for draw in _resamples(sides, num_resamples)])
     estimates = np.subtract(*map(class_aps, sides))
     differences = {}
     for column, action in enumerate(matches.ids):
@@ -154,7 +155,7 @@ def bootstrap_classes(
 
 
 def _resamples(
-    sides: list[Matches], num_resamples: int, progress: Callable[[int, int, str], None] | None
+    sides: list[Matches], num_resamples: int, progress: Report = lambda *_: None
 ) -> Iterator[list[np.ndarray]]:
     """For every draw of videos the APs of the classes, one array a side."""
     generator = np.random.default_rng(0)
@@ -166,8 +167,7 @@ def _resamples(
         weights = np.bincount(generator.integers(len(named), size=len(named)), minlength=len(named))
         weights = np.append(weights, 1).astype(np.float64)
         yield [class_aps(side, weights[at]) for side, at in zip(sides, positions, strict=True)]
-        if progress is not None:
-            progress(number, num_resamples, "resamples")
+        progress(number, num_resamples, "resamples")
 
 
 def person_ap(groundtruth: Rows, boxes: pd.DataFrame) -> dict[str, float]:

@@ -7,13 +7,13 @@ mean of the scores of every (video, timestamp, box, action), with equal weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import polars as pl
 
-from stadlib.base import ConfigError, InputError
+from stadlib.base import ConfigError, InputError, MakeProgress
 from stadlib.data import rows as csv_rows
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.labels import LabelMap, group, read_label_map
@@ -39,7 +39,7 @@ def measure(
     num_resamples: int = 0,
     diagnose: bool = False,
     shortest_tube: int = 0,
-    progress: Callable[[str], Callable[[int, int, str], None]],
+    progress: MakeProgress,
 ) -> dict:
     """Evaluate predictions jointly on all ground-truth files.
 
@@ -263,10 +263,9 @@ def _means(sums: pl.DataFrame, boxes: pl.DataFrame, num_members: int) -> Iterato
     """The means as rows of a prediction file, in parts."""
     times = boxes["timestamp"].unique()
     texts = pl.Series([f"{time / 1e6:.6f}" for time in times], dtype=pl.String)
-    boxes = boxes.with_columns(pl.col("timestamp").replace_strict(times, texts))
+    boxes = boxes.select("video", pl.col("timestamp").replace_strict(times, texts), *BOX)
+    # numpy divides exactly; polars would multiply by the inverse.
+    boxes = boxes.with_columns(**{name: boxes[name].to_numpy() / 1e6 for name in BOX})
     for part in sums.iter_slices(PART):
         means = (part["score"].to_numpy() / num_members).round(DIGITS)
-        rows = boxes.select(_KEY)[part["box"]]
-        # numpy divides exactly; polars would multiply by the inverse.
-        rows = rows.with_columns(**{name: rows[name].to_numpy() / 1e6 for name in BOX})
-        yield rows.with_columns(part["action_id"], score=means)
+        yield boxes[part["box"]].with_columns(part["action_id"], score=means)

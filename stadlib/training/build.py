@@ -87,18 +87,15 @@ def action_loss(experiment: Experiment, label_map: LabelMap) -> ActionLoss:
     return ActionLoss([label_map.ids.index(action) for action in poses] if chosen else ())
 
 
-def token_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]:
-    """L and C of the tokens that a relation head reads of a person."""
-    scale = numbers(experiment)
+def token_size(
+    experiment: Experiment, model: ActionDetector, maps: bool = False
+) -> tuple[int, int]:
+    """L and C of a person's tokens, which a head reads, or of its backbone's ``maps``."""
+    cells = numbers(experiment).roi_size ** 2
     times = -(-sampling(experiment).num_frames // model.backbone.temporal_stride)
-    lengths = {"linear": 1, "s-only": scale.roi_size**2, "t-only": times}
-    return lengths[experiment.head], model.fusion.width
-
-
-def map_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]:
-    """L and C of the maps that a frozen backbone gives of a person."""
-    times = -(-sampling(experiment).num_frames // model.backbone.temporal_stride)
-    return times * numbers(experiment).roi_size ** 2, model.backbone.out_channels
+    if maps:
+        return times * cells, model.backbone.out_channels
+    return {"linear": 1, "s-only": cells, "t-only": times}[experiment.head], model.fusion.width
 
 
 def train_dataset(

@@ -194,7 +194,7 @@ def detect_persons(
     videos = dict.fromkeys(frame.path for frame in left)
     mine = {*list(videos)[processes.rank() :: processes.num_processes()]}
     left = [frame for frame in left if frame.path in mine]
-    done, total = 0, len(left)
+    done = len(frames) - len(left)
     processes.barrier()  # all have read what was begun
     lines = [*base.whole_lines(own)] or [json.dumps({"made_by": made_by}) + "\n"]
     write_whole(own, "".join(lines))
@@ -209,7 +209,7 @@ def detect_persons(
                 file.write(json.dumps(line) + "\n")
             file.flush()
             done += len(batch)
-            progress(len(frames) - total + done, len(frames), "frames")
+            progress(done, len(frames), "frames")
     processes.barrier()
     if processes.rank() == 0:
         boxes = _begun(path, made_by)

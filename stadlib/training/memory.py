@@ -253,7 +253,7 @@ class OfflineMemory:
             "head": "maps" if self.maps else f"{experiment.head}, {experiment.aggregate}",
             "detector": experiment.boxes_name if detected else "ground-truth",
         }
-        size = (build.map_size if self.maps else build.token_size)(experiment, model)
+        size = build.token_size(experiment, model, self.maps)
         of = {"made_of": made_of, "size": size, "keyframes": keyframes, "scenes": int(self.maps)}
         opened = partial(_open_bank, **of)
         folders = [self.folder / "banks" / name for name in views]
