@@ -66,10 +66,7 @@ class Result:
 def frame_map(
     groundtruth: Rows, detections: Rows, label_map: LabelMap, rules: str = "official", **options
 ) -> Result:
-    """Evaluate predictions: :func:`match`, which takes the options, then :func:`result`.
-
-    A+K is both datasets' files at once, not the mean of two results.
-    """
+    """Evaluate predictions, with :func:`match`'s options; A+K is both files at once, no mean."""
     return result(match(groundtruth, detections, label_map, rules, **options))
 
 

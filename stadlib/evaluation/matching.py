@@ -89,10 +89,7 @@ def evaluated_boxes(
     rules: Protocol,
     excluded: AbstractSet[tuple[str, str]] = frozenset(),
 ) -> tuple[list[str], Boxes, Boxes]:
-    """Rules 1 to 3 and 5: names of the videos, ground truth, and the predictions that count.
-
-    Both are sorted by keyframe. Arguments and errors as in :func:`match`.
-    """
+    """Rules 1 to 3 and 5: the videos, ground truth and what counts of predictions, by keyframe."""
     truth, found = table(groundtruth), table(detections)
     videos, video, key, out_K = _keyframes(truth, found, rules, excluded)
     truth_key, found_key = np.split(key, [len(truth)])
@@ -115,10 +112,7 @@ def evaluated_boxes(
 def _keyframes(
     truth: pd.DataFrame, found: pd.DataFrame, rules: Protocol, excluded: AbstractSet
 ) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """Rule 1: names of the videos, every row's video and keyframe, (K,) which are excluded.
-
-    Ground truth's rows and keyframes come first.
-    """
+    """Rule 1: the videos, every row's video and keyframe (ground truth first), (K,) exclusion."""
 
     def name(second: float | str) -> str:
         return f"{int(float(second)):04d}" if rules.whole_seconds else f"{float(second):.6f}"

@@ -1,9 +1,8 @@
 """The challenge's submission file: one CSV of AVA and Kinetics, only what counts, free of ties.
 
-The AVA-Kinetics crossover of the ActivityNet challenge takes detection rows of both datasets in one
-file and measures it by ``get_ava_performance.py`` (:mod:`stadlib.evaluation.matching` follows it).
-How that ranks equal scores depends on its processor; a file without equal scores of a class has one
-number everywhere.
+The AVA-Kinetics crossover of the ActivityNet challenge takes rows of both datasets in one file and
+measures it by ``get_ava_performance.py``. How that ranks equal scores depends on its processor; a
+file without equal scores of a class has one number everywhere.
 """
 
 from __future__ import annotations

@@ -200,15 +200,12 @@ class FeatureBank:
             shutil.copytree(self.folder, fresh, dirs_exist_ok=True)
 
     def _map(self, name: str, kind: type, shape: tuple[int, ...]) -> np.ndarray:
-        """Map an array; a new one is zeros: unwritten. Its room is taken at once.
-
-        On a full disk a write into a mapped file kills the process.
-        """
+        """Map an array; a new one is zeros (unwritten), and takes its room at once."""
         path, size = self.folder / name, math.prod(shape) * np.dtype(kind).itemsize
         if not size:
             return np.zeros(shape, kind)
         if self.writable and hasattr(os, "posix_fallocate"):
-            try:
+            try:  # on a full disk a write into a mapped file kills the process
                 with open(path, "ab") as file:
                     os.posix_fallocate(file.fileno(), 0, size)
             except OSError as error:
@@ -238,10 +235,9 @@ def _drawn(seed: int, key: Key, *shape: int) -> np.ndarray:
 def windows(
     banks: Mapping, keys: Sequence[tuple], empty: MemoryTokens, **options: object
 ) -> MemoryTokens:
-    """The memory of clips, named by (source, video, timestamp), from the banks of their sources.
+    """The memory of clips (source, video, timestamp) from their sources' banks, else ``empty``.
 
-    ``options`` are those of :meth:`FeatureBank.window`; ``empty`` is returned where no clip has a
-    bank.
+    ``options`` are those of :meth:`FeatureBank.window`.
     """
     parts = []
     for source, bank in banks.items():

@@ -101,12 +101,9 @@ def token_size(
 def train_dataset(
     experiment: Experiment, layout: AvaLayout, keyframes: Sequence[Keyframe]
 ) -> clips.ClipDataset:
-    """Augmented clips: colour jitter, box jitter, flip (paper section 3.1).
-
-    A GPU shifts the colours itself: that is a third of a worker's time.
-    """
+    """Augmented clips: colour jitter, box jitter, flip (paper section 3.1)."""
     scale = numbers(experiment)
-    here = not torch.cuda.is_available()
+    here = not torch.cuda.is_available()  # a GPU shifts colours itself: a third of a worker's time
     view = train_transform(scale.short_side, scale.long_side, colours=here)
     shown = sampling(experiment)
     return clips.ClipDataset(layout, keyframes, shown, view, max_persons=scale.max_persons)
@@ -215,10 +212,7 @@ def test_batches(
 
 
 def loader(dataset, experiment: Experiment, workers: int = 0, **options) -> DataLoader:
-    """A loader with so many workers; ``options`` are DataLoader's.
-
-    Without a number it is the scale's, as far as this process has cores.
-    """
+    """A loader with so many workers (0: by scale and cores); ``options`` are DataLoader's."""
     # Those that this process may use, of a machine that others use too; macOS does not tell.
     affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
     cores = len(affinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

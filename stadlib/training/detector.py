@@ -240,20 +240,18 @@ def _begun(path: Path, made_by: str) -> dict[tuple[str, float], list]:
 def _found(model: Detector, frames: Sequence[Frame]) -> Iterator[tuple[list[Frame], list]]:
     """Batches of frames of one video with their persons; threads read the next ones meanwhile."""
     groups = (list(group) for _, group in groupby(frames, key=lambda frame: frame.path))
-    batches = (of[i : i + BATCH] for of in groups for i in range(0, len(of), BATCH))
+    batches = [of[i : i + BATCH] for of in groups for i in range(0, len(of), BATCH)]
     if isinstance(model, PersonBoxes):
         for batch in batches:
             yield batch, [model.at(frame.video, frame.timestamp).tolist() for frame in batch]
         return
     waiting: deque = deque()
     with ThreadPoolExecutor(AHEAD) as threads:
-        for batch in chain(batches, [None] * AHEAD):
-            if batch:
-                times = [frame.time for frame in batch]
-                waiting.append((batch, threads.submit(read_frames, batch[0].path, times)))
-            if waiting and (not batch or len(waiting) > AHEAD):
-                first, pictures = waiting.popleft()
-                yield first, look(model, pictures.result())
+        for number, batch in enumerate(batches):
+            for later in batches[number + len(waiting) : number + AHEAD + 1]:
+                times = [frame.time for frame in later]
+                waiting.append(threads.submit(read_frames, later[0].path, times))
+            yield batch, look(model, waiting.popleft().result())
 
 
 @torch.inference_mode()
@@ -280,8 +278,7 @@ def make_boxes(
     """Write the boxes of an experiment's detector for every second of a split.
 
     In a rendered world they are part of the study, or the detector is trained at first use; on real
-    data a missing file is an InputError. Of two runs that need them at once the second waits for
-    the first.
+    data a missing file is an InputError. Of two runs at once the second waits for the first.
     """
     name = experiment.boxes_name
     path = layout.person_boxes(name, source, split)

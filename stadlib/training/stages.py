@@ -60,10 +60,7 @@ class Run:
 
     @property
     def recompute(self) -> bool:
-        """Whether a backbone's activations are computed again in the backward pass.
-
-        By itself only where a GPU has no room for those of a process's clips of one turn.
-        """
+        """Whether backward computes activations again; ``auto``: where a GPU lacks room for them."""
         experiment, device = self.experiment, processes.device()
         usual = experiment.scale == "paper" and "64x1" in experiment.frames
         if experiment.scale == "paper" and device.type == "cuda":
