@@ -60,7 +60,7 @@ class Run:
 
     @property
     def recompute(self) -> bool:
-        """Whether backward computes activations again; ``auto``: where a GPU lacks room for them."""
+        """Whether backward computes activations again; ``auto``: where a GPU lacks the room."""
         experiment, device = self.experiment, processes.device()
         usual = experiment.scale == "paper" and "64x1" in experiment.frames
         if experiment.scale == "paper" and device.type == "cuda":
