@@ -41,16 +41,14 @@ def measure(
     shortest_tube: int = 0,
     progress: MakeProgress,
 ) -> dict:
-    """Evaluate predictions jointly on all ground-truth files.
+    """Evaluate predictions jointly on all ground-truth files, with the arguments of :func:`.match`.
 
-    Arguments are those of :mod:`stadlib.evaluation.matching`; ``exclude`` are files of keyframes.
-    ``compare`` are other predictions, whose paired difference is added; ``num_resamples`` 0 leaves
-    out intervals; ``diagnose`` adds what AP is lost to each kind of error (official rules only);
-    ``shortest_tube`` above 0 adds video mAP.
-
+    ``exclude`` are files of keyframes; ``compare`` are other predictions, whose paired difference
+    is added; ``num_resamples`` 0 leaves out intervals; ``diagnose`` adds what AP is lost to
+    (official rules); ``shortest_tube`` > 0 adds video mAP.
     Returns ``mAP`` and ``AP`` by action id (fractions; None without ground truth), ``ties`` (the
-    ends of what other orders of equal scores give), with several ground-truth files ``datasets``,
-    and where asked for ``interval``, ``difference``, ``lost`` and ``tubes``.
+    range over orders of equal scores), ``datasets`` of several ground-truth files, and where asked
+    for ``interval``, ``difference``, ``lost`` and ``tubes``.
     """
     matching.protocol(protocol)  # refuses a wrong word before long files are read
     if diagnose and protocol != "official":
@@ -59,17 +57,15 @@ def measure(
     size = sum(path.stat().st_size for path in (*groundtruth, *detections) if path.is_file())
     tell = progress("evaluate") if size > LONG else lambda *_: None
     tell(0, 2, "reading ground truth")
-    truths = list(map(_ordered, groundtruth))
-    truth, excluded = csv_rows.table(truths), csv_rows.read_excluded(exclude)
+    truths = [(path.name, _ordered(path)) for path in groundtruth]
+    truth, excluded = csv_rows.table([of for _, of in truths]), csv_rows.read_excluded(exclude)
     tell(1, 2, f"reading and matching {size / 1e6:.0f} MB")
     found, options = csv_rows.table(detections), {"iou": iou, "ties": ties, "excluded": excluded}
     matches = matching.match(truth, found, label_map, protocol, **options)
     tell(2, 2, "matched")
-    names = [path.name for path in groundtruth]
-    report = _measured(matches, label_map, dict(zip(names, truths, strict=True)))
-    report |= {"protocol": protocol, "iou": iou}
-    if not len(matches.scores) and (note := _elsewhere(truth, found)):
-        report["note"] = note
+    report = _measured(matches, label_map, dict(truths)) | {"protocol": protocol, "iou": iou}
+    if not len(matches.scores):
+        report |= _elsewhere(truth, found)
     if report["mAP"] is None:
         return report
     if shortest_tube:
@@ -102,15 +98,16 @@ def _ordered(path: Path) -> pd.DataFrame:
     return truth
 
 
-def _elsewhere(truth: pd.DataFrame, found: pd.DataFrame) -> str:
-    """A line that says so if no prediction lies on an annotated keyframe."""
+def _elsewhere(truth: pd.DataFrame, found: pd.DataFrame) -> dict[str, str]:
+    """A ``note`` that says so if no prediction lies on an annotated keyframe."""
     named, keys = csv_rows.keyframe_keys(truth), csv_rows.keyframe_keys(found)
     if not keys or not named or {*named} & {*keys}:
-        return ""
-    return (
+        return {}
+    note = (
         f"none of the {len(keys)} boxes lies on an annotated keyframe: they are of such as "
         f"{keys[0]}, annotated are such as {named[0]} (video, seconds)"
     )
+    return {"note": note}
 
 
 def _measured(
@@ -187,8 +184,7 @@ def measure_persons(groundtruth: Sequence[Path], boxes: Sequence[Path]) -> dict:
         tables.append(read(path).astype({"video": object}))
     found, truth = pd.concat(tables), csv_rows.table(groundtruth)
     report = average_precision.person_ap(truth, found)
-    note = "" if report["boxes"] else _elsewhere(truth, found)
-    return report | ({"note": note} if note else {})
+    return report if report["boxes"] else report | _elsewhere(truth, found)
 
 
 def person_lines(report: dict) -> list[str]:
