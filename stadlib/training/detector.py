@@ -65,15 +65,15 @@ def trained_detector(version: str, scale: str, progress: MakeProgress, seed: int
         weights = torch.load(path, map_location="cpu", weights_only=True)
         body = {name: w for name, w in weights.items() if not name.startswith("fc.")}
         model.body.body.load_state_dict(body)
+    world = Experiment(scale=scale, seed=seed)
+    rates = {name: getattr(numbers, name) for name in ("lr", "drop", "weight_decay")}
     for number, stage in enumerate(DETECTORS[version], 1):
-        options = {name: getattr(numbers, name) for name in ("lr", "drop", "weight_decay")}
         iterations = max(1, round(numbers.iterations * stage.share))
-        schedule = Schedule(iterations=iterations, seed=seed, **options)
-        world = Experiment(scale=scale, seed=seed)
+        schedule = Schedule(iterations=iterations, seed=seed, **rates)
         batches = partial(_batches, stage.data, world, iterations, progress)
-        options = {"digest": (digest := detector_digest(version, scale, number, seed=seed))}
+        options = {"digest": detector_digest(version, scale, number, seed=seed)}
         options |= {"progress": progress(f"train detector {version}, stage {number}")}
-        folder = data_dir() / "detectors" / digest
+        folder = data_dir() / "detectors" / options["digest"]
         with _alone(folder.with_suffix(".lock")):
             options |= {"half": _half(model), "folder": folder}
             fit(model.train(), detection_loss, batches, schedule, **options)
