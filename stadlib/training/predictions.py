@@ -17,30 +17,16 @@ from stadlib.base import Report, written_whole
 from stadlib.data import keyframes as data_keyframes
 from stadlib.data import rows as data_rows
 from stadlib.data.clips import Batch
-from stadlib.data.keyframes import Keyframe
 from stadlib.data.labels import LabelMap
-from stadlib.data.layout import SOURCES, AvaLayout
+from stadlib.data.layout import AvaLayout
 from stadlib.evaluation.average_precision import frame_map
 from stadlib.models.action_detector import ActionDetector, OnMaps
 from stadlib.models.losses import ActionLoss
 from stadlib.training import build, memory, processes
 from stadlib.training.memory import FeatureBatch
-from stadlib.training.stages import Remember, Run, annotated, model_inputs, remember_from
+from stadlib.training.stages import Remember, Run, model_inputs, remember_from, scored_keyframes
 
 BOX = list(data_rows.BOX)
-
-
-def scored_keyframes(run: Run, split: str = "val") -> list[Keyframe]:
-    """The moments of a split that count, with the persons that are scored there."""
-    experiment, layout = run.experiment, run.layout
-    if not experiment.detected:
-        return annotated(layout, SOURCES, split)
-    boxes, keyframes = experiment.boxes_name, []
-    for source in layout.sources(split, listed=True):
-        run.require_boxes(source, split)
-        of = layout, source, split, boxes, run.threshold
-        keyframes += data_keyframes.detected_keyframes(*of)
-    return keyframes
 
 
 def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:

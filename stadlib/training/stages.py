@@ -163,6 +163,19 @@ def annotated(layout: AvaLayout, sources: Iterable[str], split: str) -> list[Key
     raise InputError(f"{layout.annotation_folder}: no annotated {split} keyframe; add some")
 
 
+def scored_keyframes(run: Run, split: str = "val") -> list[Keyframe]:
+    """The moments of a split that count, with the persons that are scored there."""
+    experiment, layout = run.experiment, run.layout
+    if not experiment.detected:
+        return annotated(layout, SOURCES, split)
+    boxes, keyframes = experiment.boxes_name, []
+    for source in layout.sources(split, listed=True):
+        run.require_boxes(source, split)
+        of = layout, source, split, boxes, run.threshold
+        keyframes += data_keyframes.detected_keyframes(*of)
+    return keyframes
+
+
 def run_stages(run: Run) -> ActionDetector:
     """Pretrain (or reuse) the backbone and train every stage; returns the trained model."""
     stages = run.experiment.stages
@@ -197,8 +210,6 @@ def extract(run: Run) -> Path:
     Training's seconds are seen in one view, those of validation also as they are tested. Returns
     the folder.
     """
-    from stadlib.training.predictions import scored_keyframes  # noqa: PLC0415
-
     model, maps = pretrained_model(run), run.maps()
     for split in ("train", "val"):
         for source in run.layout.sources(split):
