@@ -220,15 +220,9 @@ class Matches:
         inside = np.array([name in names for name in self.videos], dtype=bool)
         kept, truths = inside[self.video], inside[self.truth_video]
         ends = np.concatenate(([0], np.cumsum(kept)))
-        return replace(
-            self,
-            starts=ends[self.starts],
-            scores=self.scores[kept],
-            hits=self.hits[kept],
-            video=self.video[kept],
-            truth_class=self.truth_class[truths],
-            truth_video=self.truth_video[truths],
-        )
+        parts = {name: getattr(self, name)[kept] for name in ("scores", "hits", "video")}
+        parts |= {name: getattr(self, name)[truths] for name in ("truth_class", "truth_video")}
+        return replace(self, starts=ends[self.starts], **parts)
 
 
 def match(

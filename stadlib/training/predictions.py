@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from stadlib.base import Report, written_whole
-from stadlib.data import keyframes as data_keyframes
 from stadlib.data import rows as data_rows
+from stadlib.data.boxes import read_person_boxes
 from stadlib.data.clips import Batch
 from stadlib.data.labels import LabelMap
 from stadlib.data.layout import AvaLayout
@@ -60,9 +60,8 @@ def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
         for source, path in files.items():
             of_source = rows[rows["source"] == source]
             if len(of_source) and experiment.detections and experiment.detections.product:
-                name = experiment.boxes_name
-                found = data_keyframes.detections(run.layout, source, split, name, 0.0)
-                boxes = pd.concat(found.values()).astype(dict.fromkeys(BOX, "float32"))
+                boxes = run.layout.person_boxes(experiment.boxes_name, source, split)
+                boxes = read_person_boxes(boxes).astype(dict.fromkeys(BOX, "float32"))
                 boxes = boxes.rename(columns={"score": "box"})
                 factor = of_source.merge(boxes, on=["video", "timestamp", *BOX], how="left")["box"]
                 of_source = of_source.assign(score=of_source["score"] * factor.to_numpy())
