@@ -175,10 +175,7 @@ def whole_lines(path: Path) -> Iterator[str]:
 
 @contextmanager
 def whole_folder(path: Path):
-    """Yield an empty folder beside ``path``; it takes ``path``'s name only when all went well.
-
-    Of two processes, the first to finish wins.
-    """
+    """Yield an empty folder that becomes ``path`` when all went well; the first of two wins."""
     folder = _temporary(path, "part")
     folder.mkdir()
     try:
@@ -245,10 +242,7 @@ LINES = 10  # where nothing can be redrawn, a task writes about this many lines
 
 
 class Progress:
-    """``progress(done, total, text)`` of one task.
-
-    A live bar in a terminal or JupyterLab; elsewhere (papermill, CI, a log file) some ten lines.
-    """
+    """``progress(done, total, text)`` of a task: a live bar, or some ten lines in a log or file."""
 
     def __init__(self, title: str) -> None:
         self.title = title

@@ -312,9 +312,9 @@ def ensemble(
     if not table1:
         if not members or out is None:
             raise InputError("ensemble: give prediction files and --out, or --table1")
-        from stadlib.evaluation import ensembles  # noqa: PLC0415  (polars)
+        from stadlib.evaluation import files  # noqa: PLC0415  (polars)
 
-        boxes, rows = ensembles.average(members, out)
+        boxes, rows = files.average(members, out)
         print(f"{out}: {len(members)} members, {boxes} boxes, {rows} rows")
         return
     wanted = recipes.ensemble1(scale=scale, seed=seed)

@@ -297,7 +297,7 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
     Another split than ``val`` needs :func:`score_split` of every member first, and gives None where
     that does.
     """
-    from stadlib.evaluation import ensembles  # noqa: PLC0415  (polars)
+    from stadlib.evaluation.files import average  # noqa: PLC0415  (polars)
     from stadlib.training import predictions, pretraining  # noqa: PLC0415  (torch)
 
     started, (scale, seed) = time.monotonic(), (members[0].scale, members[0].seed)
@@ -316,14 +316,14 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
             raise InputError(f"{absent[0]}: no such file; train that member or score the split")
         averages[source] = predictions.detection_file(folder, source, split)
         folder.mkdir(parents=True, exist_ok=True)
-        ensembles.average(files, averages[source])
+        average(files, averages[source])
     bare = Record(content, made, scale, {}, {}, folder)
     metrics = predictions.measure(layout, averages, split)
     return _measured(bare, metrics, started, path) if metrics else None
 
 
 def detector_record(version: str, scale: str, seed: int = 0) -> Record:
-    """Measure a detector's boxes on validation (``persons.quality``), or read the record of it."""
+    """Measure a detector's boxes on validation (:func:`.quality`), or read the record of it."""
     check_word("detector", version, tuple(DETECTORS))
     made = detector_digest(version, scale, seed=seed)
     path = runs_dir() / "detectors" / f"{version}_{scale}_seed{seed}-{made}.json"
@@ -331,7 +331,7 @@ def detector_record(version: str, scale: str, seed: int = 0) -> Record:
         return read_record(path)
     from stadlib.data.boxes import read_person_boxes  # noqa: PLC0415
     from stadlib.data.layout import SOURCES  # noqa: PLC0415
-    from stadlib.evaluation.persons import quality  # noqa: PLC0415
+    from stadlib.evaluation.average_precision import quality  # noqa: PLC0415
     from stadlib.training import predictions, stages  # noqa: PLC0415  (torch)
 
     started, metrics = time.monotonic(), {}

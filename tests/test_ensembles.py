@@ -11,7 +11,7 @@ import pytest
 from stadlib.base import InputError
 from stadlib.cli import main
 from stadlib.data.rows import COLUMNS, read_rows
-from stadlib.evaluation.ensembles import average
+from stadlib.evaluation.files import average
 
 KEY = list(COLUMNS[:7])
 

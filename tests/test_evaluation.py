@@ -18,15 +18,16 @@ from stadlib.cli import main
 from stadlib.data.layout import AVA_ACTIONS, LabelMap, read_label_map, write_label_map
 from stadlib.data.rows import COLUMNS, NO_LABEL, read_rows
 from stadlib.evaluation.average_precision import (
+    KINDS,
     Result,
     bootstrap,
     bootstrap_classes,
     class_aps,
+    diagnose,
     frame_map,
     result,
     tie_interval,
 )
-from stadlib.evaluation.diagnosis import KINDS, diagnose
 from stadlib.evaluation.matching import match
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

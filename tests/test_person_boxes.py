@@ -10,7 +10,7 @@ from stadlib.base import ConfigError
 from stadlib.cli import main
 from stadlib.data.boxes import read_person_boxes
 from stadlib.data.rows import COLUMNS, NO_LABEL
-from stadlib.evaluation.persons import THRESHOLDS, person_ap, quality
+from stadlib.evaluation.average_precision import THRESHOLDS, person_ap, quality
 from stadlib.study import detector_record
 
 LEFT, RIGHT, NOWHERE = (0.1, 0.1, 0.3, 0.9), (0.6, 0.1, 0.9, 0.9), (0.4, 0.0, 0.5, 0.1)

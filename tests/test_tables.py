@@ -15,7 +15,7 @@ from reading import make_record
 
 from stadlib import base, recipes, study
 from stadlib.base import ConfigError, InputError
-from stadlib.evaluation import persons
+from stadlib.evaluation import average_precision
 from stadlib.recipes.experiment import Experiment
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS
 from stadlib.report import readme, scores, tables
@@ -469,7 +469,7 @@ def boxes_of(version: str, ap: float, scale: str = "mini") -> Record:
     last = recipes.THRESHOLDS[-1]
     curve = {
         str(least): {"recall": 1 - least, "precision": least if least < last else None}
-        for least in persons.THRESHOLDS
+        for least in average_precision.THRESHOLDS
     }
     quality = {"AP@0.5": ap, "AP@0.75": ap - 0.2, "AP@0.5:0.95": ap - 0.3, "recall@0.5": 0.99}
     metrics = {
@@ -585,8 +585,8 @@ def test_thresholds_have_boxes_and_actions(detected: list[Record], commit: Commi
     some += [scored(uses[f"threshold {used}"], seed, 0.34) for seed in range(3)]
     commit([*detected, *some], BOXES)
     table = tables.by_threshold()
-    assert table.loc["AVA"].index.tolist() == list(persons.THRESHOLDS)
-    assert set(recipes.THRESHOLDS) < set(persons.THRESHOLDS)
+    assert table.loc["AVA"].index.tolist() == list(average_precision.THRESHOLDS)
+    assert set(recipes.THRESHOLDS) < set(average_precision.THRESHOLDS)
     wanted = [100 - 100 * low, 100 * low, 30, 30, 30, 3]
     assert table.loc[("AVA", low)].tolist() == pytest.approx(wanted)
     of_tables = table.loc[("Kinetics", used), ["recall", "mAP", "seeds"]]

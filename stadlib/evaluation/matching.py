@@ -24,6 +24,7 @@ Legend: K keyframes, D predictions, G ground-truth boxes, R pairs of the two, V 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -88,10 +89,7 @@ def evaluated_boxes(
     rules: Protocol,
     excluded: AbstractSet[tuple[str, str]] = frozenset(),
 ) -> tuple[list[str], Boxes, Boxes]:
-    """Rules 1 to 3 and 5: names of the videos, ground truth, and the predictions that count.
-
-    Both are sorted by keyframe. Arguments and errors as in :func:`match`.
-    """
+    """Rules 1 to 3 and 5: the videos, ground truth and what counts of predictions, by keyframe."""
     truth, found = table(groundtruth), table(detections)
     videos, video, key, out_K = _keyframes(truth, found, rules, excluded)
     truth_key, found_key = np.split(key, [len(truth)])
@@ -100,7 +98,8 @@ def evaluated_boxes(
     counts_K[truth_key] = True
     counts_K &= ~out_K
     truths = _selected(truth, truth_key, truth_video, label_map, counts_K)
-    truths = truths.at(_heap_order(truths))
+    listed = np.array([row for rows in _heaps(truths) for row in rows], dtype=np.int64)
+    truths = truths.at(listed[np.lexsort((-truths.score[listed], truths.key[listed]))])
     boxes = _selected(found, found_key, found_video, label_map, counts_K)
     if (boxes.key[1:] < boxes.key[:-1]).any():  # a file that is in order needs no copy
         boxes = boxes.at(np.argsort(boxes.key, kind="stable"))
@@ -113,34 +112,25 @@ def evaluated_boxes(
 def _keyframes(
     truth: pd.DataFrame, found: pd.DataFrame, rules: Protocol, excluded: AbstractSet
 ) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """Rule 1: names of the videos, every row's video and keyframe, (K,) which are excluded.
-
-    Ground truth's rows and keyframes come first.
-    """
+    """Rule 1: the videos, every row's video and keyframe (ground truth first), (K,) exclusion."""
 
     def name(second: float | str) -> str:
         return f"{int(float(second)):04d}" if rules.whole_seconds else f"{float(second):.6f}"
 
-    number: dict[str, int] = {}  # of a video
-    codes = []
-    for rows in (truth, found):
-        video = rows["video"].cat
-        numbers = [number.setdefault(name, len(number)) for name in video.categories]
-        codes.append(np.array(numbers, dtype=np.int32)[video.codes.to_numpy()])
-    video = np.concatenate(codes)
+    names = (rows["video"].cat for rows in (truth, found))
+    both = [column.rename_categories(column.categories.astype(object)) for column in names]
+    both = pd.api.types.union_categoricals(both)
+    video, videos = both.codes.astype(np.int32), both.categories
     # Few seconds differ: only those are written as text.
     times = np.concatenate([rows["timestamp"].to_numpy(np.float64) for rows in (truth, found)])
     time, seconds = pd.factorize(times)
     moments, names = pd.factorize(np.array([name(second) for second in seconds], dtype=object))
-    place = video.astype(np.int64) * max(1, len(names)) + moments[time]
-    key, places = pd.factorize(place)
-    moment = {written: position for position, written in enumerate(names)}
-    out = [
-        number[video] * len(names) + moment[name(second)]
-        for video, second in excluded
-        if video in number and name(second) in moment
-    ]
-    return list(number), video, key.astype(np.int32), np.isin(places, out)
+    key, places = pd.factorize(video.astype(np.int64) * len(names) + moments[time])
+    out_video = videos.get_indexer([video for video, _ in excluded])
+    out_moment = pd.Index(names).get_indexer([name(second) for _, second in excluded])
+    named = (out_video >= 0) & (out_moment >= 0)
+    out = (out_video * len(names) + out_moment)[named]
+    return videos.tolist(), video, key.astype(np.int32), np.isin(places, out)
 
 
 def _selected(
@@ -152,26 +142,26 @@ def _selected(
 ) -> Boxes:
     """The rows whose class is evaluated and whose keyframe counts."""
     actions = rows["action_id"].to_numpy(np.int32)
-    ids = np.array(label_map.ids)
-    column = np.minimum(np.searchsorted(ids, actions), len(ids) - 1).astype(np.int16)
-    kept = np.flatnonzero((ids[column] == actions) & counts_K[key])
-    corners = np.empty((len(kept), 4))
-    for number, name in enumerate(BOX):
-        corners[:, number] = rows[name].to_numpy(np.float64)[kept]
+    column = pd.Index(label_map.ids).get_indexer(actions).astype(np.int16)
+    kept = np.flatnonzero((column >= 0) & counts_K[key])
+    corners = np.stack([rows[name].to_numpy(np.float64)[kept] for name in BOX], axis=1)
     score = rows["score"].to_numpy(np.float64)[kept]
     named = (key[kept], column[kept], video[kept], actions[kept])
     return Boxes(*named, score, corners, kept.astype(np.int32))
 
 
-def _heap_order(truths: Boxes) -> np.ndarray:
-    """Rule 5: the order in which the official heap lists the ground truth of a keyframe."""
-    y1, x1, y2, x2 = (truths.corners[:, number].tolist() for number in (1, 0, 3, 2))
-    entries = zip(truths.score.tolist(), truths.action.tolist(), y1, x1, y2, x2, strict=True)
+def _heaps(boxes: Boxes, cap: int | None = None) -> Iterator[list[int]]:
+    """The rows of each keyframe as the official heap of ``cap`` entries lists them at the end."""
+    x1, y1, x2, y2 = boxes.corners.T.tolist()
+    named = boxes.key.tolist(), boxes.score.tolist(), boxes.action.tolist()
     heaps: dict[int, list[tuple]] = {}
-    for row, (key, entry) in enumerate(zip(truths.key.tolist(), entries, strict=True)):
-        heapq.heappush(heaps.setdefault(key, []), (*entry, row))
-    listed = (sorted(heap, key=lambda entry: -entry[0]) for heap in heaps.values())
-    return np.array([entry[-1] for heap in listed for entry in heap], dtype=np.int64)
+    for row, (key, *values) in enumerate(zip(*named, y1, x1, y2, x2, strict=True)):
+        heap, entry = heaps.setdefault(key, []), (*values, row)
+        if cap is None or len(heap) < cap:
+            heapq.heappush(heap, entry)
+        elif entry[0] > heap[0][0]:
+            heapq.heapreplace(heap, entry)
+    return ([entry[-1] for entry in heap] for heap in heaps.values())
 
 
 def _pass_heap(boxes: Boxes, cap: int) -> np.ndarray:
@@ -230,15 +220,9 @@ class Matches:
         inside = np.array([name in names for name in self.videos], dtype=bool)
         kept, truths = inside[self.video], inside[self.truth_video]
         ends = np.concatenate(([0], np.cumsum(kept)))
-        return replace(
-            self,
-            starts=ends[self.starts],
-            scores=self.scores[kept],
-            hits=self.hits[kept],
-            video=self.video[kept],
-            truth_class=self.truth_class[truths],
-            truth_video=self.truth_video[truths],
-        )
+        parts = {name: getattr(self, name)[kept] for name in ("scores", "hits", "video")}
+        parts |= {name: getattr(self, name)[truths] for name in ("truth_class", "truth_video")}
+        return replace(self, starts=ends[self.starts], **parts)
 
 
 def match(
@@ -267,8 +251,7 @@ def match(
     hits, _ = find_hits(truths, boxes, iou)
     # Class by class, from the highest score down.
     if ties == "file":
-        order = np.argsort(-boxes.score, kind="stable")
-        order = order[np.argsort(boxes.column[order], kind="stable")]
+        order = np.lexsort((-boxes.score, boxes.column))
     else:  # by the very call of the official evaluator
         classes = [np.flatnonzero(boxes.column == c) for c in range(len(label_map.ids))]
         order = np.concatenate([rows[np.argsort(boxes.score[rows])[::-1]] for rows in classes])
@@ -297,19 +280,11 @@ def _official_order(boxes: Boxes, cap: int | None) -> np.ndarray:
     same = np.ones(max(0, len(order) - 1), bool)
     for values in (boxes.key, boxes.column, boxes.score):
         same &= values[order][1:] == values[order][:-1]
+    rows = np.flatnonzero(np.isin(boxes.key, boxes.key[order[1:][same]]))
+    rows = rows[np.argsort(boxes.row[rows])]
     place = np.zeros(len(boxes.key), np.int64)  # in the heap
-    x1, y1, x2, y2 = boxes.corners.T
-    for key in np.unique(boxes.key[order[1:][same]]):
-        rows = np.flatnonzero(boxes.key == key)
-        rows = rows[np.argsort(boxes.row[rows])]
-        heap: list[tuple] = []
-        for row in rows.tolist():
-            entry = (boxes.score[row], boxes.action[row], y1[row], x1[row], y2[row], x2[row], row)
-            if cap is None or len(heap) < cap:
-                heapq.heappush(heap, entry)
-            elif entry[0] > heap[0][0]:
-                heapq.heapreplace(heap, entry)
-        place[[entry[-1] for entry in heap]] = np.arange(len(heap))
+    for heap in _heaps(boxes.at(rows), cap):
+        place[rows[heap]] = np.arange(len(heap))
     _, first, key = np.unique(boxes.key, return_index=True, return_inverse=True)
     first_row = np.minimum.reduceat(boxes.row, first) if len(first) else first
     return np.lexsort((place, -boxes.score, boxes.column, first_row[key]))

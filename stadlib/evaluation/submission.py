@@ -1,14 +1,13 @@
 """The challenge's submission file: one CSV of AVA and Kinetics, only what counts, free of ties.
 
-The AVA-Kinetics crossover of the ActivityNet challenge takes detection rows of both datasets in one
-file and measures it by ``get_ava_performance.py`` (:mod:`stadlib.evaluation.matching` follows it).
-How that ranks equal scores depends on its processor; a file without equal scores of a class has one
-number everywhere.
+The AVA-Kinetics crossover of the ActivityNet challenge takes rows of both datasets in one file and
+measures it by ``get_ava_performance.py``. How that ranks equal scores depends on its processor; a
+file without equal scores of a class has one number everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from stadlib.base import InputError, some
 from stadlib.data import rows as csv_rows
 from stadlib.data.layout import AVA_SECONDS, SOURCES, AvaLayout, LabelMap, read_label_map
 from stadlib.data.rows import BOX, NO_LABEL, PART, Form, Problems, keyframe_keys, read_rows
-from stadlib.evaluation.matching import Boxes, evaluated_boxes, protocol
+from stadlib.evaluation.matching import evaluated_boxes, protocol
 
 DIGITS = 8  # of a score, as members of an ensemble have; no order depends on them
 ROWS = protocol("official").cap  # an image: 50
@@ -62,9 +61,21 @@ def write_submission(detections: Sequence[Path], labels: Path, out: Path) -> Wri
     ticks, parted = part_scores(kept.score, kept.column)
     x1, y1, x2, y2 = kept.corners.T
     order = np.lexsort((-x2, -y2, -x1, -y1, -kept.action, -ticks, kept.key))
-    written = csv_rows.write_rows(out, _parts(rows, kept.at(order), ticks[order], in_ava_style))
-    num_images = len(np.unique(kept.key))
-    return Written(written, num_images, len(rows) - written, parted, out.stat().st_size)
+    kept = kept.at(order)
+    videos = pl.Series(rows["video"].cat.categories.to_list(), dtype=pl.String)
+    moments, seconds = pd.factorize(rows["timestamp"].to_numpy()[kept.row])
+    texts = [f"{second:.6f}" for second in seconds]  # few different ones, written out once
+    texts += [f"{round(second):04d}" for second in seconds]
+    columns = {
+        "video": videos.gather(rows["video"].cat.codes.to_numpy()[kept.row]),
+        "timestamp": pl.Series(texts).gather(moments + len(seconds) * in_ava_style[kept.row]),
+        **dict(zip(BOX, kept.corners.T, strict=True)),
+        "action_id": kept.action,
+        "score": ticks[order] / 10**DIGITS,
+    }
+    csv_rows.write_rows(out, pl.DataFrame(columns).iter_slices(PART))
+    num_images, beyond = len(np.unique(kept.key)), len(rows) - len(order)
+    return Written(len(order), num_images, beyond, parted, out.stat().st_size)
 
 
 def part_scores(score_D: np.ndarray, class_D: np.ndarray) -> tuple[np.ndarray, int]:
@@ -83,29 +94,6 @@ def part_scores(score_D: np.ndarray, class_D: np.ndarray) -> tuple[np.ndarray, i
         free = np.maximum.accumulate(rounded_D[rows] - step) + step  # pushed up, one by one
         ticks_D[rows] = np.minimum(free, most - len(rows) + 1 + step)  # and back below 1
     return ticks_D, int((ticks_D != rounded_D).sum())
-
-
-def _parts(
-    rows: pd.DataFrame, kept: Boxes, ticks: np.ndarray, in_ava_style: np.ndarray
-) -> Iterator[pl.DataFrame]:
-    """The kept rows as they are written, in parts."""
-    videos = pl.Series([str(name) for name in rows["video"].cat.categories], dtype=pl.String)
-    codes, times = rows["video"].cat.codes.to_numpy(), rows["timestamp"].to_numpy()
-    for start in range(0, len(ticks), PART):
-        part = slice(start, start + PART)
-        row = kept.row[part]
-        moments, seconds = pd.factorize(times[row])  # few different ones, written out once
-        texts = [f"{second:.6f}" for second in seconds]
-        texts += [f"{round(second):04d}" for second in seconds]
-        yield pl.DataFrame(
-            {
-                "video": videos.gather(codes[row]),
-                "timestamp": pl.Series(texts).gather(moments + len(seconds) * in_ava_style[row]),
-                **{name: kept.corners[part, number] for number, name in enumerate(BOX)},
-                "action_id": kept.action[part],
-                "score": ticks[part] / 10**DIGITS,
-            }
-        )
 
 
 @dataclass(frozen=True)

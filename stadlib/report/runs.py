@@ -16,7 +16,7 @@ from stadlib.base import InputError, published_dir
 from stadlib.data import batches, clips, keyframes
 from stadlib.data.layout import AVA_ACTIONS, LabelMap, read_label_map
 from stadlib.data.rows import BOX, keyframe_keys, read_rows
-from stadlib.evaluation import average_precision, diagnosis, matching
+from stadlib.evaluation import average_precision, matching
 from stadlib.recipes.experiment import from_dict
 from stadlib.report import scores
 from stadlib.report.frames import Frame, Line, Mark, person_mark
@@ -28,7 +28,7 @@ from stadlib.training import memory, predictions, stages
 IOU = 0.5  # of a hit
 SHOWN = 4  # highest scores of a person in an example
 DRAWS, BATCH = 30_000, 64  # of every sampler, in class_statistics
-LOSSES = {  # what AP is lost to, of the kinds that ``diagnosis.diagnose`` tells apart
+LOSSES = {  # what AP is lost to, of the kinds that ``diagnose`` tells apart
     "missed persons": ["missed"],
     "imprecise boxes": ["box"],
     "false boxes": ["background", "duplicate"],
@@ -166,15 +166,15 @@ def match_persons(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.
 def lost(record: Record) -> pd.DataFrame:
     """Where a run loses AP: by source a column each of :data:`LOSSES`, in points of mAP.
 
-    Each says what mending this kind of error alone would bring (``diagnosis.diagnose``). Errors
-    hide each other; the columns do not add up.
+    Each says what mending this kind of error alone would bring (``diagnose``). Errors hide each
+    other; the columns do not add up.
     """
     run = _opened(record)
     rows = {}
     for source in run.layout.sources("val"):
         truth = predictions.groundtruth(run.layout, source)
         path = predictions.detection_file(record.folder, source, "val")
-        gains = diagnosis.diagnose(truth, path, run.layout.label_map())
+        gains = average_precision.diagnose(truth, path, run.layout.label_map())
         # Where all persons of a class are missed, whatever AP it lacks is lost to that.
         gains = gains.assign(missed=gains["missed"].fillna(1 - gains["AP"]))
         points = [100 * gains[kinds].sum(axis=1).mean() for kinds in LOSSES.values()]
@@ -220,8 +220,9 @@ def training_ap(record: Record) -> pd.Series:
     run = _opened(record)
     model, labels = stages.trained_model(run), run.layout.label_map()
     annotated = memory.one_a_second(stages.annotated(run.layout, ["ava"], "train"))
-    (bank,) = run.banks(len(run.experiment.stages)).trained_on(model, "ava", annotated, 1)
-    views = memory.feature_views(annotated, [{"ava": bank}], memory.second_key)
+    annotated = list(annotated.values())
+    banks = run.banks(len(run.experiment.stages)).trained_on(model, annotated, 1)
+    views = memory.feature_views(annotated, banks, memory.second_key)
     nothing = stages.remember_from(run, {})
     rows = predictions.score_persons(model.head, views, run.loss, nothing, labels)
     truth = predictions.groundtruth(run.layout, "ava", "train")

@@ -18,10 +18,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from stadlib.base import InputError, write_whole, written_whole
+from stadlib.base import InputError, whole_folder, write_whole, written_whole
 from stadlib.models import heads
 from stadlib.models.heads import MemoryTokens
 
@@ -69,11 +70,8 @@ class FeatureBank:
         self.tokens = self._map("tokens.f16", np.float16, (slots, self.length, self.width))
         self.boxes = self._map("boxes.f32", np.float32, (slots, 4))
         self.states = self._map("states.u8", np.uint8, (slots,))
-        # A number for each (video, second), sorted, to find rows by; the last one is of no row.
-        codes = (self.rows["video"].astype(np.int64) << 32) + self.rows["second"]
-        order = np.argsort(codes, kind="stable")
-        self._codes = np.append(codes[order], np.iinfo(np.int64).max)
-        self._order = np.append(order, -1)
+        # A number for each (video, second), to find rows by.
+        self._codes = pd.Index((self.rows["video"].astype(np.int64) << 32) + self.rows["second"])
 
     @classmethod
     def create(
@@ -195,27 +193,19 @@ class FeatureBank:
                 array.flush()
 
     def copy(self, folder: Path) -> None:
-        """Copy the bank to ``folder``, whole; an older copy stays until then."""
+        """Copy the bank to ``folder``, which appears whole; an older copy there goes first."""
         self.flush()
-        fresh, old = (folder.with_name(f".{folder.name}.{word}") for word in ("tmp", "old"))
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.copytree(self.folder, fresh)
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        with whole_folder(folder) as fresh:
+            shutil.copytree(self.folder, fresh, dirs_exist_ok=True)
 
     def _map(self, name: str, kind: type, shape: tuple[int, ...]) -> np.ndarray:
-        """Map an array; a new one is zeros: unwritten. Its room is taken at once.
-
-        On a full disk a write into a mapped file kills the process.
-        """
+        """Map an array; a new one is zeros (unwritten), and takes its room at once."""
         path, size = self.folder / name, math.prod(shape) * np.dtype(kind).itemsize
         if not size:
             return np.zeros(shape, kind)
         if self.writable and hasattr(os, "posix_fallocate"):
-            try:
+            try:  # on a full disk a write into a mapped file kills the process
                 with open(path, "ab") as file:
                     os.posix_fallocate(file.fileno(), 0, size)
             except OSError as error:
@@ -233,8 +223,7 @@ class FeatureBank:
         video = np.array([self._videos.get(name, -1) for name, _ in keys], dtype=np.int64)
         second = np.array([second for _, second in keys], dtype=np.int64)
         codes = ((video << 32) + second)[:, None] + offsets
-        place = np.searchsorted(self._codes, codes)
-        return np.where(self._codes[place] == codes, self._order[place], -1)
+        return self._codes.get_indexer(codes.ravel()).reshape(codes.shape)
 
 
 def _drawn(seed: int, key: Key, *shape: int) -> np.ndarray:
@@ -246,10 +235,9 @@ def _drawn(seed: int, key: Key, *shape: int) -> np.ndarray:
 def windows(
     banks: Mapping, keys: Sequence[tuple], empty: MemoryTokens, **options: object
 ) -> MemoryTokens:
-    """The memory of clips, named by (source, video, timestamp), from the banks of their sources.
+    """The memory of clips (source, video, timestamp) from their sources' banks, else ``empty``.
 
-    ``options`` are those of :meth:`FeatureBank.window`; ``empty`` is returned where no clip has a
-    bank.
+    ``options`` are those of :meth:`FeatureBank.window`.
     """
     parts = []
     for source, bank in banks.items():

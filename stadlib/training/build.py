@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ from torchvision.transforms import v2
 
 from stadlib.base import InputError
 from stadlib.data import clips
-from stadlib.data.batches import GlobalBatches, Share, batches_by_size, make_draw
+from stadlib.data.batches import GlobalBatches, batches_by_size, make_draw
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.layout import AvaLayout, LabelMap
 from stadlib.data.transforms import test_transform, train_transform
@@ -87,29 +86,23 @@ def action_loss(experiment: Experiment, label_map: LabelMap) -> ActionLoss:
     return ActionLoss([label_map.ids.index(action) for action in poses] if chosen else ())
 
 
-def token_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]:
-    """L and C of the tokens that a relation head reads of a person."""
-    scale = numbers(experiment)
+def token_size(
+    experiment: Experiment, model: ActionDetector, maps: bool = False
+) -> tuple[int, int]:
+    """L and C of a person's tokens, which a head reads, or of its backbone's ``maps``."""
+    cells = numbers(experiment).roi_size ** 2
     times = -(-sampling(experiment).num_frames // model.backbone.temporal_stride)
-    lengths = {"linear": 1, "s-only": scale.roi_size**2, "t-only": times}
-    return lengths[experiment.head], model.fusion.width
-
-
-def map_size(experiment: Experiment, model: ActionDetector) -> tuple[int, int]:
-    """L and C of the maps that a frozen backbone gives of a person."""
-    times = -(-sampling(experiment).num_frames // model.backbone.temporal_stride)
-    return times * numbers(experiment).roi_size ** 2, model.backbone.out_channels
+    if maps:
+        return times * cells, model.backbone.out_channels
+    return {"linear": 1, "s-only": cells, "t-only": times}[experiment.head], model.fusion.width
 
 
 def train_dataset(
     experiment: Experiment, layout: AvaLayout, keyframes: Sequence[Keyframe]
 ) -> clips.ClipDataset:
-    """Augmented clips: colour jitter, box jitter, flip (paper section 3.1).
-
-    A GPU shifts the colours itself: that is a third of a worker's time.
-    """
+    """Augmented clips: colour jitter, box jitter, flip (paper section 3.1)."""
     scale = numbers(experiment)
-    here = not torch.cuda.is_available()
+    here = not torch.cuda.is_available()  # a GPU shifts colours itself: a third of a worker's time
     view = train_transform(scale.short_side, scale.long_side, colours=here)
     shown = sampling(experiment)
     return clips.ClipDataset(layout, keyframes, shown, view, max_persons=scale.max_persons)
@@ -147,23 +140,11 @@ def order(
 
 
 def train_batches(
-    experiment: Experiment,
-    dataset: clips.ClipDataset,
-    batches: GlobalBatches,
-    before: Callable[[], None],
-    workers: int = 0,
-) -> Iterator[tuple[clips.Batch, Share]]:
-    """This process's shares of a stage's batches, and whose persons they have.
-
-    ``before`` is called before each iteration.
-    """
-    scale = numbers(experiment)
-    padded = partial(clips.collate, multiple=scale.pad_multiple)
-    shares = batches.shares([min(len(k.boxes), scale.max_persons) for k in dataset.keyframes])
-    loaded = iter(loader(dataset, experiment, workers, batch_sampler=batches, collate_fn=padded))
-    while turns := list(islice(loaded, batches.accumulate)):
-        before()
-        yield from zip(turns, shares, strict=False)
+    experiment: Experiment, dataset: clips.ClipDataset, order: GlobalBatches, workers: int = 0
+) -> DataLoader:
+    """This process's shares of a stage's batches."""
+    padded = partial(clips.collate, multiple=numbers(experiment).pad_multiple)
+    return loader(dataset, experiment, workers, batch_sampler=order, collate_fn=padded)
 
 
 def views(experiment: Experiment) -> dict[str, v2.Transform]:
@@ -230,10 +211,7 @@ def test_batches(
 
 
 def loader(dataset, experiment: Experiment, workers: int = 0, **options) -> DataLoader:
-    """A loader with so many workers; ``options`` are DataLoader's.
-
-    Without a number it is the scale's, as far as this process has cores.
-    """
+    """A loader with so many workers (0: by scale and cores); ``options`` are DataLoader's."""
     # Those that this process may use, of a machine that others use too; macOS does not tell.
     affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
     cores = len(affinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

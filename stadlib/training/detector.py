@@ -64,15 +64,15 @@ def trained_detector(version: str, scale: str, progress: MakeProgress, seed: int
         weights = torch.load(path, map_location="cpu", weights_only=True)
         body = {name: w for name, w in weights.items() if not name.startswith("fc.")}
         model.body.body.load_state_dict(body)
+    world = Experiment(scale=scale, seed=seed)
+    rates = {name: getattr(numbers, name) for name in ("lr", "drop", "weight_decay")}
     for number, stage in enumerate(DETECTORS[version], 1):
-        options = {name: getattr(numbers, name) for name in ("lr", "drop", "weight_decay")}
         iterations = max(1, round(numbers.iterations * stage.share))
-        schedule = Schedule(iterations=iterations, seed=seed, **options)
-        world = Experiment(scale=scale, seed=seed)
+        schedule = Schedule(iterations=iterations, seed=seed, **rates)
         batches = partial(_batches, stage.data, world, iterations, progress)
-        options = {"digest": (digest := detector_digest(version, scale, number, seed=seed))}
+        options = {"digest": detector_digest(version, scale, number, seed=seed)}
         options |= {"progress": progress(f"train detector {version}, stage {number}")}
-        folder = data_dir() / "detectors" / digest
+        folder = data_dir() / "detectors" / options["digest"]
         with _alone(folder.with_suffix(".lock")):
             options |= {"half": _half(model), "folder": folder}
             fit(model.train(), detection_loss, batches, schedule, **options)
@@ -80,10 +80,8 @@ def trained_detector(version: str, scale: str, progress: MakeProgress, seed: int
 
 
 def _half(model: nn.Module) -> bool:
-    """Whether a detector computes in bfloat16 where that is safe: ours of paper size on a GPU.
-
-    torchvision's decode boxes in the type of their networks, too coarse for pixels.
-    """
+    """Whether a detector computes in bfloat16 where that is safe: ours of paper size on a GPU."""
+    # torchvision's decode boxes in the type of their networks, too coarse for pixels.
     large = isinstance(model, GFocalV2) and len(model.strides) == 5
     return large and next(model.parameters()).device.type == "cuda"
 
@@ -113,10 +111,7 @@ def detection_loss(model: nn.Module, batch: tuple[list, list]) -> tuple[torch.Te
 
 
 def _pictures(name: str, world: Experiment, progress: MakeProgress) -> list[clips.Picture]:
-    """A list of a stage: keyframes, or the persons of COCO (section 3.1) or of the rendered set.
-
-    ``world`` is the experiment whose scale and seed name the data.
-    """
+    """A list of a stage: keyframes, or the persons of COCO (section 3.1) or of the rendered set."""
     if name != "stills":
         layout = prepare_data(world, progress)
         return clips.of_keyframes(layout, read_keyframes(layout, name, "train"))
@@ -198,7 +193,7 @@ def detect_persons(
     videos = dict.fromkeys(frame.path for frame in left)
     mine = {*list(videos)[processes.rank() :: processes.num_processes()]}
     left = [frame for frame in left if frame.path in mine]
-    done, total = 0, len(left)
+    done = len(frames) - len(left)
     processes.barrier()  # all have read what was begun
     lines = [*base.whole_lines(own)] or [json.dumps({"made_by": made_by}) + "\n"]
     write_whole(own, "".join(lines))
@@ -213,7 +208,7 @@ def detect_persons(
                 file.write(json.dumps(line) + "\n")
             file.flush()
             done += len(batch)
-            progress(len(frames) - total + done, len(frames), "frames")
+            progress(done, len(frames), "frames")
     processes.barrier()
     if processes.rank() == 0:
         boxes = _begun(path, made_by)
@@ -244,20 +239,18 @@ def _begun(path: Path, made_by: str) -> dict[tuple[str, float], list]:
 def _found(model: Detector, frames: Sequence[Frame]) -> Iterator[tuple[list[Frame], list]]:
     """Batches of frames of one video with their persons; threads read the next ones meanwhile."""
     groups = (list(group) for _, group in groupby(frames, key=lambda frame: frame.path))
-    batches = (of[i : i + BATCH] for of in groups for i in range(0, len(of), BATCH))
+    batches = [of[i : i + BATCH] for of in groups for i in range(0, len(of), BATCH)]
     if isinstance(model, PersonBoxes):
         for batch in batches:
             yield batch, [model.at(frame.video, frame.timestamp).tolist() for frame in batch]
         return
     waiting: deque = deque()
     with ThreadPoolExecutor(AHEAD) as threads:
-        for batch in chain(batches, [None] * AHEAD):
-            if batch:
-                times = [frame.time for frame in batch]
-                waiting.append((batch, threads.submit(read_frames, batch[0].path, times)))
-            if waiting and (not batch or len(waiting) > AHEAD):
-                first, pictures = waiting.popleft()
-                yield first, look(model, pictures.result())
+        for number, batch in enumerate(batches):
+            for later in batches[number + len(waiting) : number + AHEAD + 1]:
+                times = [frame.time for frame in later]
+                waiting.append(threads.submit(read_frames, later[0].path, times))
+            yield batch, look(model, waiting.popleft().result())
 
 
 @torch.inference_mode()
@@ -284,8 +277,7 @@ def make_boxes(
     """Write the boxes of an experiment's detector for every second of a split.
 
     In a rendered world they are part of the study, or the detector is trained at first use; on real
-    data a missing file is an InputError. Of two runs that need them at once the second waits for
-    the first.
+    data a missing file is an InputError. Of two runs at once the second waits for the first.
     """
     name = experiment.boxes_name
     path = layout.person_boxes(name, source, split)
@@ -333,11 +325,10 @@ def box_files(
 ) -> list[tuple[Path, list[Frame]]]:
     """The box files of a dataset, one a source and split, and the frames that they are of."""
     layout = AvaLayout(root)
-    known = [
-        of
-        for of in product(sources, splits)
-        if layout.annotations(*of).is_file() or layout.video_list(*of).is_file()
-    ]
-    if not known:
+    files = []
+    for of in product(sources, splits):
+        if layout.annotations(*of).is_file() or layout.video_list(*of).is_file():
+            files.append((layout.person_boxes(name, *of), frames_of_dataset(layout, *of)))
+    if not files:
         raise InputError(f"{root}: no {' or '.join(sources)} {' or '.join(splits)}; see the README")
-    return [(layout.person_boxes(name, *of), frames_of_dataset(layout, *of)) for of in known]
+    return files

@@ -144,10 +144,7 @@ def _shared(model: nn.Module) -> nn.Module:
 def _add_gradients(
     network: nn.Module, objective: Objective, turns: list, seed: int, half: bool
 ) -> torch.Tensor:
-    """Backpropagate the mean loss over the units of all turns and processes.
-
-    Returns this process's part of it, float64 on the network's device.
-    """
+    """Backpropagate the mean loss over all units; returns this process's part of it, float64."""
     device, size = next(network.parameters()).device, processes.num_processes()
     total, units = torch.zeros((), dtype=torch.float64, device=device), 1.0
     try:

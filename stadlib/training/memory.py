@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from stadlib.base import InputError, MakeProgress, digest
-from stadlib.data.batches import GlobalBatches, Share
+from stadlib.data.batches import GlobalBatches
 from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe, detected_seconds, every_second
 from stadlib.data.layout import AvaLayout
@@ -52,12 +52,20 @@ def view_key(keyframe: Keyframe) -> Key:
     return keyframe.key, 0
 
 
-def one_a_second(keyframes: Sequence[Keyframe]) -> list[Keyframe]:
+def one_a_second(keyframes: Sequence[Keyframe]) -> dict[Key, Keyframe]:
     """The first keyframe of every (video, second); AVA-Kinetics has a second with two."""
     first: dict[Key, Keyframe] = {}
     for keyframe in keyframes:
         first.setdefault(second_key(keyframe), keyframe)
-    return list(first.values())
+    return first
+
+
+def by_source(keyframes: Sequence[Keyframe]) -> dict[str, list[Keyframe]]:
+    """The keyframes of each source."""
+    apart: dict[str, list[Keyframe]] = {}
+    for keyframe in keyframes:
+        apart.setdefault(keyframe.source, []).append(keyframe)
+    return apart
 
 
 def weights_digest(*modules: nn.Module) -> str:
@@ -86,7 +94,7 @@ def _open_bank(
 ) -> FeatureBank:
     """A bank with room for the keyframes' persons, made if need be, open in all processes.
 
-    Every machine writes into its ``own``: on some shared file systems another does not see what is
+    Every machine writes into its ``own``: some shared file systems do not show another one what is
     written into a mapped file. The one for all takes what these have, and they are deleted.
     ``scenes`` is how many slots a keyframe has before its persons'.
     """
@@ -104,18 +112,14 @@ def _open_bank(
 class OnlineMemory:
     """One bank a source that fills while the model trains; ``folder`` has them and their copies.
 
-    A bank has room for the training keyframes, of two in one second for the first. ``size`` is L
-    and C of the tokens.
+    It has room for the training keyframes, of two in one second for the first. ``size`` is L and C.
     """
 
     def __init__(
         self, folder: Path, made_of: Mapping, size: tuple[int, int], keyframes: Mapping[str, list]
     ) -> None:
         self.folder, self.made_of, self.size = folder, made_of, size
-        self.keyframes = {
-            source: {second_key(keyframe): keyframe for keyframe in one_a_second(those)}
-            for source, those in keyframes.items()
-        }
+        self.keyframes = {source: one_a_second(those) for source, those in keyframes.items()}
         self.kept = {clip_key(k) for those in self.keyframes.values() for k in those.values()}
         self.banks: dict[str, FeatureBank] = {}
         self.seen: list[tuple] = []  # in this iteration, by this process
@@ -142,9 +146,11 @@ class OnlineMemory:
         self.settle()
         if processes.rank() == 0:
             for source, bank in self.banks.items():
-                for stale in sorted(self.folder.glob(f"{source}-*"))[:-1]:
+                copy = self.folder / f"{source}-{iteration:08d}"
+                older = sorted(path for path in self.folder.glob(f"{source}-*") if path < copy)
+                for stale in older[:-1]:
                     shutil.rmtree(stale)
-                bank.copy(self.folder / f"{source}-{iteration:08d}")
+                bank.copy(copy)
         processes.barrier()
 
     def update(
@@ -197,19 +203,17 @@ class OfflineMemory:
             keyframes = detected_seconds(*of, experiment.boxes_name, self.threshold)
         else:
             keyframes = every_second(*of)
-        first = {second_key(keyframe): keyframe for keyframe in one_a_second(keyframes)}
         view = {f"{source}_{split}": build.memory_view(experiment)}
-        return self._extracted(model, view, first, experiment.detected)[0]
+        return self._extracted(model, view, one_a_second(keyframes), experiment.detected)[0]
 
     def trained_on(
-        self, model: ActionDetector, source: str, keyframes: Sequence[Keyframe], views: int
-    ) -> list[FeatureBank]:
-        """The annotated training keyframes of a source, for a head that is trained on features.
+        self, model: ActionDetector, keyframes: Sequence[Keyframe], views: int
+    ) -> list[dict[str, FeatureBank]]:
+        """The annotated training keyframes, for a head that is trained on features.
 
-        A bank for each of the ``views`` (``Stage.views``), the plain one first.
+        A bank by source for each of the ``views`` (``Stage.views``), the plain one first.
         """
-        experiment = self.experiment
-        of_source = {second_key(k): k for k in keyframes if k.source == source}
+        experiment, banks = self.experiment, {}
         mixed = experiment.detected and experiment.detections.training != "ground-truth"
         named = build.augmented_views(experiment, views - 1)
         if self.maps:  # whose folder is of all seeds
@@ -217,20 +221,23 @@ class OfflineMemory:
         # A row that remembers annotated persons has extracted all seconds, these among them.
         if alone := experiment.detected or not experiment.memory:
             named = {"annotated": build.plain_view(experiment)} | named
-        named = {f"{source}_{name}": view for name, view in named.items()}
-        banks = self._extracted(model, named, of_source, mixed) if named else []
-        return banks if alone else [self.seconds(model, source, "train"), *banks]
+        for source, of_source in by_source(keyframes).items():
+            banks[source] = [] if alone else [self.seconds(model, source, "train")]
+            if named:
+                shown = {f"{source}_{name}": view for name, view in named.items()}
+                banks[source] += self._extracted(model, shown, one_a_second(of_source), mixed)
+        return [dict(zip(banks, view, strict=True)) for view in zip(*banks.values(), strict=True)]
 
     def views(
         self, model: ActionDetector, keyframes: Sequence[Keyframe], split: str
     ) -> list[dict[str, FeatureBank]]:
         """The annotated keyframes as each test view shows them, a bank by source."""
         views, banks = build.views(self.experiment), {}
-        for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
-            of_source = {view_key(k): k for k in keyframes if k.source == source}
-            named = {f"{source}_{split}_{name}": view for name, view in views.items()}
-            banks[source] = self._extracted(model, named, of_source, self.experiment.detected)
-        return [{source: banks[source][i] for source in banks} for i in range(len(views))]
+        for source, of_source in by_source(keyframes).items():
+            shown = {f"{source}_{split}_{name}": view for name, view in views.items()}
+            keys = {view_key(keyframe): keyframe for keyframe in of_source}
+            banks[source] = self._extracted(model, shown, keys, self.experiment.detected)
+        return [dict(zip(banks, view, strict=True)) for view in zip(*banks.values(), strict=True)]
 
     @torch.inference_mode()
     def _extracted(
@@ -246,7 +253,7 @@ class OfflineMemory:
             "head": "maps" if self.maps else f"{experiment.head}, {experiment.aggregate}",
             "detector": experiment.boxes_name if detected else "ground-truth",
         }
-        size = (build.map_size if self.maps else build.token_size)(experiment, model)
+        size = build.token_size(experiment, model, self.maps)
         of = {"made_of": made_of, "size": size, "keyframes": keyframes, "scenes": int(self.maps)}
         opened = partial(_open_bank, **of)
         folders = [self.folder / "banks" / name for name in views]
@@ -263,7 +270,11 @@ class OfflineMemory:
         every = list(keyframes.values())
         if self.source:
             known = self.source._extracted(model, given, keyframes, detected)
-            batches, total = self._from_maps([every[place] for place in missing], known, keys)
+            share = missing[processes.rank() :: processes.num_processes()]
+            of_bank = [{every[0].source: bank} for bank in known]
+            seen = [every[place] for place in share]
+            batches = feature_views(seen, of_bank, lambda k: keys[clip_key(k)])
+            total = len(seen)
         else:
             of = experiment, self.layout, every, list(views.values()), missing
             batches = build.test_batches(*of, workers=self.workers)
@@ -286,14 +297,6 @@ class OfflineMemory:
                 "folder, so run them on one machine, or set STADLIB_RESULTS to a folder they share"
             )
         return banks
-
-    def _from_maps(
-        self, keyframes: list[Keyframe], maps: list[FeatureBank], keys: Mapping[ClipKey, Key]
-    ) -> tuple[Iterator[list[FeatureBatch]], int]:
-        """This process's share of keyframes of one source out of a bank a view, and its size."""
-        share = keyframes[processes.rank() :: processes.num_processes()]
-        views = [{keyframe.source: bank for keyframe in share} for bank in maps]
-        return feature_views(share, views, lambda keyframe: keys[clip_key(keyframe)]), len(share)
 
     def _read(self, model: ActionDetector, batch: Batch | FeatureBatch) -> tuple[Tensor, ...]:
         """What a bank holds of a batch: numbers of slots (B,), features and boxes of the slots."""
@@ -333,10 +336,9 @@ def feature_batch(
     for clip, (keyframe, own) in enumerate(zip(keyframes, banks, strict=True)):
         of_bank[own[keyframe.source]].append(clip)
     for bank, clips in of_bank.items():
-        if clips:
-            of_source, counts = bank.read([key(keyframes[clip]) for clip in clips])
-            for clip, part in zip(clips, of_source.split(counts.tolist()), strict=True):
-                tokens[clip] = part
+        read, counts = bank.read([key(keyframes[clip]) for clip in clips])
+        for clip, part in zip(clips, read.split(counts.tolist()), strict=True):
+            tokens[clip] = part
     return FeatureBatch(
         tokens_NLC=torch.cat(tokens),
         boxes_norm_N4=torch.from_numpy(np.concatenate([k.boxes for k in keyframes])),
@@ -347,21 +349,12 @@ def feature_batch(
 
 
 def feature_batches(
-    keyframes: Sequence[Keyframe],
-    order: GlobalBatches,
-    views: Sequence[Mapping[str, FeatureBank]],
-    before: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[FeatureBatch, Share]]:
-    """This process's shares of the batches of a stage that trains on features of some views.
-
-    ``before`` is called before each iteration.
-    """
-    shares = order.shares([len(keyframe.boxes) for keyframe in keyframes])
-    for turn, (batch, share) in enumerate(zip(order, shares, strict=True)):
-        if turn % order.accumulate == 0:
-            before()
+    keyframes: Sequence[Keyframe], order: GlobalBatches, views: Sequence[Mapping[str, FeatureBank]]
+) -> Iterator[FeatureBatch]:
+    """This process's shares of the batches of a stage that trains on features of some views."""
+    for batch in order:
         drawn = [views[seed % len(views)] for _, seed in batch]
-        yield feature_batch([keyframes[index] for index, _ in batch], drawn), share
+        yield feature_batch([keyframes[index] for index, _ in batch], drawn)
 
 
 def feature_views(

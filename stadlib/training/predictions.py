@@ -14,32 +14,18 @@ import torch
 from torch import nn
 
 from stadlib.base import Report, written_whole
-from stadlib.data import keyframes as data_keyframes
 from stadlib.data import rows as data_rows
+from stadlib.data.boxes import read_person_boxes
 from stadlib.data.clips import Batch
-from stadlib.data.keyframes import Keyframe
-from stadlib.data.layout import SOURCES, AvaLayout, LabelMap
+from stadlib.data.layout import AvaLayout, LabelMap
 from stadlib.evaluation.average_precision import frame_map
 from stadlib.models.action_detector import ActionDetector, OnMaps
 from stadlib.models.losses import ActionLoss
 from stadlib.training import build, memory, processes
 from stadlib.training.memory import FeatureBatch
-from stadlib.training.stages import Remember, Run, annotated, model_inputs, remember_from
+from stadlib.training.stages import Remember, Run, model_inputs, remember_from, scored_keyframes
 
 BOX = list(data_rows.BOX)
-
-
-def scored_keyframes(run: Run, split: str = "val") -> list[Keyframe]:
-    """The moments of a split that count, with the persons that are scored there."""
-    experiment, layout = run.experiment, run.layout
-    if not experiment.detected:
-        return annotated(layout, SOURCES, split)
-    boxes, keyframes = experiment.boxes_name, []
-    for source in layout.sources(split, listed=True):
-        run.require_boxes(source, split)
-        of = layout, source, split, boxes, run.threshold
-        keyframes += data_keyframes.detected_keyframes(*of)
-    return keyframes
 
 
 def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
@@ -52,9 +38,8 @@ def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
             views = list(build.views(experiment).values())
             options = {"workers": run.execution.workers}
             batches = build.test_batches(experiment, run.layout, keyframes, views, **options)
-            progress = run.progress(f"evaluate {experiment.head}")
-            total = sum(map(len, batches.batch_sampler))
-            report = {"total": total, "progress": progress}
+            report = {"progress": run.progress(f"evaluate {experiment.head}")}
+            report |= {"total": sum(map(len, batches.batch_sampler))}
             rows = score_persons(model, batches, run.loss, remember, labels, **report)
         else:
             share = keyframes[processes.rank() :: processes.num_processes()]
@@ -74,9 +59,8 @@ def predict(run: Run, model: ActionDetector, split: str = "val") -> dict:
         for source, path in files.items():
             of_source = rows[rows["source"] == source]
             if len(of_source) and experiment.detections and experiment.detections.product:
-                name = experiment.boxes_name
-                found = data_keyframes.detections(run.layout, source, split, name, 0.0)
-                boxes = pd.concat(found.values()).astype(dict.fromkeys(BOX, "float32"))
+                boxes = run.layout.person_boxes(experiment.boxes_name, source, split)
+                boxes = read_person_boxes(boxes).astype(dict.fromkeys(BOX, "float32"))
                 boxes = boxes.rename(columns={"score": "box"})
                 factor = of_source.merge(boxes, on=["video", "timestamp", *BOX], how="left")["box"]
                 of_source = of_source.assign(score=of_source["score"] * factor.to_numpy())
@@ -104,7 +88,7 @@ def score_persons(
     """
     module.eval()
     device = next(module.parameters()).device
-    columns = ["source", "video", "timestamp", *BOX, "action_id", "score"]
+    columns = ["source", *data_rows.COLUMNS]
     parts, done = [], 0
     for views in batches:
         first, remembered = views[0], remember(views[0].keys).to(device)
@@ -130,7 +114,7 @@ def detection_file(folder: Path, source: str, split: str) -> Path:
 
 def write_detections(rows: pd.DataFrame, path: Path) -> None:
     """Write a predictions file in the official form, without the ``source`` column."""
-    text = rows[["video", "timestamp", *BOX, "action_id", "score"]].copy()
+    text = rows[list(data_rows.COLUMNS)].copy()
     for column, decimals in {"timestamp": 6, **dict.fromkeys(BOX, 6), "score": 8}.items():
         text[column] = text[column].map(f"{{:.{decimals}f}}".format)
     with written_whole(path) as temporary:

@@ -193,10 +193,7 @@ def pretrain(plan: Pretraining, progress: MakeProgress, execution: Execution = U
 def _clips(
     plan: Pretraining, start: int, stop: int, execution: Execution
 ) -> tuple[Iterable, Iterable]:
-    """This process's shares of batches: random clips (B, 3, T, H, W) and class ids (B,); its parts.
-
-    The parts are those of the batch's dropout.
-    """
+    """This process's random clips (B, 3, T, H, W) with class ids (B,), and its shares (dropout)."""
     recipe, videos = plan.recipe, plan.videos["train"]
     options = {"seed": plan.experiment.seed, "accumulate": execution.accumulate}
     if not recipe.whole_batches:

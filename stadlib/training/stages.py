@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -61,10 +61,7 @@ class Run:
 
     @property
     def recompute(self) -> bool:
-        """Whether a backbone's activations are computed again in the backward pass.
-
-        By itself only where a GPU has no room for those of a process's clips of one turn.
-        """
+        """Whether backward computes activations again; ``auto``: where a GPU lacks the room."""
         experiment, device = self.experiment, processes.device()
         usual = experiment.scale == "paper" and "64x1" in experiment.frames
         if experiment.scale == "paper" and device.type == "cuda":
@@ -83,8 +80,10 @@ class Run:
     def threshold(self) -> float:
         """The least score of a detected box that is used (``Detections.threshold``)."""
         given = self.experiment.detections
-        if not given or given.threshold is not None:
-            return given.threshold if given else 0.0
+        if not given:
+            return 0.0
+        if given.threshold is not None:
+            return given.threshold
         validation = replace(self, layout=prepare_data(self.experiment, self.progress))
         sources = validation.layout.sources("val")
         for source in sources:
@@ -101,19 +100,18 @@ class Run:
         """Of the backbone as it is after a stage, counted from 1."""
         stages = self.experiment.stages[:number]
         last = max(i for i, s in enumerate(stages) if s.train == "all")
-        folder, source = self.stage_folders[last], None
-        if stages[last].start == "features":  # fusion may have changed since, not the backbone
-            source = self.maps()
-        return self._memory(folder, source=source)
+        # From features on fusion may have changed, not the backbone.
+        source = self.maps() if stages[last].start == "features" else None
+        return self._memory(self.stage_folders[last], source=source)
 
     def maps(self) -> memory.OfflineMemory:
         """Of the pretrained backbone: what a stage that starts from features trains on.
 
         The folder is of all heads and trainings that read the same clips with the same weights.
         """
-        experiment, numbers = self.experiment, asdict(build.numbers(self.experiment))
+        experiment, numbers = self.experiment, build.numbers(self.experiment)
         sizes = ("short_side", "long_side", "frame_rate", "frame_divisor", "roi_size")
-        read = {name: numbers[name] for name in sizes} | {"frames": experiment.frames}
+        read = {name: getattr(numbers, name) for name in sizes} | {"frames": experiment.frames}
         read |= {"data": str(self.layout.root), "backbone": self.pretrained[1]["backbone"]}
         if experiment.dataset:
             read["data"] = dataset_digest(experiment.dataset, experiment.detector)
@@ -150,8 +148,8 @@ def open_run(
 ) -> Run:
     """A run on its dataset, which is rendered if need be; ``test`` may be a part of its own."""
     layout = prepare_data(experiment, progress, split)
-    digests = [experiment.stage_digest(n) for n, _ in enumerate(experiment.stages, 1)]
-    folders = tuple(map(stage_dir, digests))
+    numbers = range(1, len(experiment.stages) + 1)
+    folders = tuple(stage_dir(experiment.stage_digest(number)) for number in numbers)
     return Run(experiment, layout, folder, folders, progress, execution)
 
 
@@ -164,6 +162,19 @@ def annotated(layout: AvaLayout, sources: Iterable[str], split: str) -> list[Key
     if persons := [keyframe for keyframe in keyframes if len(keyframe.boxes)]:
         return persons
     raise InputError(f"{layout.annotation_folder}: no annotated {split} keyframe; add some")
+
+
+def scored_keyframes(run: Run, split: str = "val") -> list[Keyframe]:
+    """The moments of a split that count, with the persons that are scored there."""
+    experiment, layout = run.experiment, run.layout
+    if not experiment.detected:
+        return annotated(layout, SOURCES, split)
+    boxes, keyframes = experiment.boxes_name, []
+    for source in layout.sources(split, listed=True):
+        run.require_boxes(source, split)
+        of = layout, source, split, boxes, run.threshold
+        keyframes += data_keyframes.detected_keyframes(*of)
+    return keyframes
 
 
 def run_stages(run: Run) -> ActionDetector:
@@ -200,16 +211,13 @@ def extract(run: Run) -> Path:
     Training's seconds are seen in one view, those of validation also as they are tested. Returns
     the folder.
     """
-    from stadlib.training.predictions import scored_keyframes  # noqa: PLC0415
-
     model, maps = pretrained_model(run), run.maps()
     for split in ("train", "val"):
         for source in run.layout.sources(split):
             run.require_boxes(source, split)
             maps.seconds(model, source, split)
     keyframes = memory.one_a_second(annotated(run.layout, SOURCES, "train"))
-    for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
-        maps.trained_on(model, source, keyframes, run.experiment.stages[0].views)
+    maps.trained_on(model, list(keyframes.values()), run.experiment.stages[0].views)
     maps.views(model, scored_keyframes(run), "val")
     return maps.folder
 
@@ -247,10 +255,9 @@ def _training_keyframes(run: Run, stage: Stage) -> list[Keyframe]:
     if not experiment.detected or experiment.detections.training == "ground-truth":
         return keyframes
     both, options = [], ("train", experiment.boxes_name, data_keyframes.CONFIDENT)
-    for source in dict.fromkeys(keyframe.source for keyframe in keyframes):
+    for source, of_source in memory.by_source(keyframes).items():
         run.require_boxes(source, "train")
         boxes = data_keyframes.detections(run.layout, source, *options)
-        of_source = [keyframe for keyframe in keyframes if keyframe.source == source]
         both += data_keyframes.with_confident(of_source, boxes)
     return both
 
@@ -259,19 +266,19 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
     """Train a stage, counted from 1, or finish training it."""
     experiment, stage = run.experiment, run.experiment.stages[number - 1]
     folder, name = run.stage_folders[number - 1], experiment.stage_digest(number)
-    turns, workers = run.execution.accumulate, run.execution.workers
+    turns = run.execution.accumulate
     online, see = None, lambda *_: None
     keyframes = _training_keyframes(run, stage)
     if stage.on_features:  # of a backbone that no longer changes
-        keyframes = memory.one_a_second(keyframes)
+        keyframes = list(memory.one_a_second(keyframes).values())
         offline = run.maps() if stage.train == "all" else run.banks(number)
-        sources = dict.fromkeys(keyframe.source for keyframe in keyframes)
-        views = [offline.trained_on(model, s, keyframes, stage.views) for s in sources]
-        features = [dict(zip(sources, view, strict=True)) for view in zip(*views, strict=True)]
+        features, most = offline.trained_on(model, keyframes, stage.views), None
     else:
         dataset = build.train_dataset(experiment, run.layout, keyframes)
+        most = dataset.max_persons
     if stage.train == "all":  # the whole network, or fusion and head; memory fills on the way
-        shown = {source: [k for k in keyframes if k.source == source] for source in stage.memory}
+        apart = memory.by_source(keyframes)
+        shown = {source: apart.get(source, []) for source in stage.memory}
         size = build.token_size(experiment, model)
         online = memory.OnlineMemory(folder / "online", {"stage": name}, size, shown)
         model.backbone.requires_grad_(stage.start not in ("frozen", "features"))
@@ -286,31 +293,28 @@ def _train(run: Run, number: int, model: ActionDetector) -> None:
     def batches(start: int) -> Iterator[tuple[Batch | FeatureBatch, Share]]:
         labels = run.layout.label_map()
         order = build.order(experiment, stage, keyframes, labels, start, accumulate=turns)
-        settle = online.settle if online else lambda: None
-        if online:  # what an iteration saw is settled, and remembered, before the next one
-            online.restore(start)
         if stage.on_features:
-            return memory.feature_batches(keyframes, order, features, before=settle)
-        return build.train_batches(experiment, dataset, order, settle, workers)
+            loaded = memory.feature_batches(keyframes, order, features)
+        else:
+            loaded = build.train_batches(experiment, dataset, order, run.execution.workers)
+        if online:
+            online.restore(start)
+        persons = order.shares([len(keyframe.boxes[:most]) for keyframe in keyframes])
+        for turn, part in enumerate(zip(loaded, persons, strict=True)):
+            if online and turn % turns == 0:  # what an iteration saw is remembered in the next one
+                online.settle()
+            yield part
 
     names = ("iterations", "lr", "backbone_lr", "drop", "weight_decay", "clip")
     schedule = loop.Schedule(**{name: getattr(stage, name) for name in names}, seed=experiment.seed)
     title = f"train {experiment.head}" + f", stage {number}" * (number > 1)
     remember = remember_from(run, banks, drawn=experiment.chosen == "random")
     loss = partial(share_loss, loss=run.loss, remember=remember, see=see)
-    loop.fit(
-        module.train(),
-        loss,
-        batches,
-        schedule,
-        folder=folder,
-        digest=name,
-        progress=run.progress(title),
-        accumulate=turns,
-        half=run.half,
-        keep=online.keep if online else lambda done: None,
-        save_every=run.execution.save_every,
-    )
+    options = {"accumulate": turns, "half": run.half, "save_every": run.execution.save_every}
+    if online:
+        options["keep"] = online.keep
+    options |= {"folder": folder, "digest": name, "progress": run.progress(title)}
+    loop.fit(module.train(), loss, batches, schedule, **options)
 
 
 def share_loss(

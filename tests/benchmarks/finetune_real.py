@@ -31,7 +31,7 @@ from stadlib.data.batches import GlobalBatches
 from stadlib.data.clips import Picture, PictureDataset, as_lists
 from stadlib.data.rows import COLUMNS
 from stadlib.data.video import probe
-from stadlib.evaluation.persons import person_ap
+from stadlib.evaluation.average_precision import person_ap
 from stadlib.models.person_detector import gfocal_mini
 from stadlib.training.detector import detection_loss
 from stadlib.training.loop import Schedule, fit
