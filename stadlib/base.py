@@ -21,7 +21,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
@@ -49,6 +51,23 @@ class ConfigError(OneLineError):
 
 class InputError(OneLineError):
     """A file or row that cannot be used; the message names file, row, word and the remedy."""
+
+
+def lazy_modules(package: str, functions_of: str = "") -> Callable[[str], object]:
+    """A package's ``__getattr__``: ``package.module`` is imported at its first use.
+
+    So words are checked before torch is there. What is no module is looked up in ``functions_of``.
+    """
+
+    def attribute(name: str) -> object:
+        if not name.startswith("_"):
+            if find_spec(f"{package}.{name}"):
+                return import_module(f"{package}.{name}")
+            if functions_of:
+                return getattr(import_module(f"{package}.{functions_of}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return attribute
 
 
 def some(names: list[str]) -> str:

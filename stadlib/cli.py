@@ -1,28 +1,33 @@
 """``python -m stadlib`` (or ``stadlib``): every command of the study, and what torchrun starts.
 
-Words are checked before slow libraries are imported. A user's mistake ends with one line on
-standard error and exit status 1.
+A command is a function: its signature is its options, positional before ``*``, and its annotations
+and its docstring are its help. Words are checked before slow libraries are imported. A user's
+mistake ends with one line on standard error and exit status 1.
 """
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from types import NoneType
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
-from stadlib import base, run_commands, study
-from stadlib.base import InputError, Progress
-from stadlib.options import parse
-from stadlib.recipes.experiment import ScaleName
+from stadlib import base, evaluation, report, run_commands
+from stadlib import data as datasets
+from stadlib import video as own_video
+from stadlib.base import ConfigError, InputError, Progress, check_word
 
 # Words and options of several commands.
 # As in evaluation.matching.
 Protocol = Literal["official", "acar", "slowfast", "mmaction2", "multisports"]
-DetectorOption = Annotated[str, "v1, v2, v3; torchvision:NAME; FILE.pt; BOXES.csv, .json, .pkl"]
 LabelsOption = Annotated[Path | None, "label map (.pbtxt) of the evaluated actions"]
 
 
@@ -45,49 +50,78 @@ def main(arguments: list[str] | None = None) -> int:
     return 1
 
 
-def detect(
-    *videos: Annotated[Path, "video files; or give --data"],
-    data: Annotated[Path | None, "a dataset: all its seconds"] = None,
-    source: Annotated[Sequence[str], "of the dataset: ava, kinetics"] = ("ava", "kinetics"),
-    split: Annotated[Sequence[str], "of the dataset: train, val, test"] = ("val",),
-    detector: DetectorOption = "v3",
-    scale: Annotated[ScaleName, "of v1, v2, v3"] = "mini",
-    as_: Annotated[str | None, "the dataset's box files get this name"] = None,
-    every: Annotated[float, "seconds between frames of a video"] = 1.0,
-    out: Annotated[Path | None, "of videos: write the boxes into this CSV"] = None,
-    processes: run_commands.ProcessesOption = 0,
-) -> None:
-    """Find the people in videos or in a dataset."""
-    if bool(videos) == bool(data):
-        raise InputError("detect: give either video files or --data DIR")
-    if videos and not out:
-        raise InputError("--out is missing: name the CSV file for the boxes of these videos")
-    if out and out.suffix.lower() != ".csv":
-        raise InputError(f"--out {out}: person boxes are written as .csv; rename it")
-    if not 0 < every < math.inf:
-        raise InputError(f"--every {every:g}: give seconds, more than 0")
-    if processes:
-        lists = {"source": source, "split": split} if data else {}
-        words = {"data": data, "detector": detector, "scale": scale, "as": as_}
-        words |= {"every": every, "out": out}
-        command = [f"--{name}={word}" for name, word in words.items() if word is not None]
-        command += [word for name, of in lists.items() for word in (f"--{name}", *of)]
-        study.torchrun(["detect", *map(str, videos), *command], processes, "detect")
-        return
-    from stadlib.training import detector as training  # noqa: PLC0415  (torch)
-    from stadlib.training.processes import group, rank  # noqa: PLC0415
+class _Parser(argparse.ArgumentParser):
+    """One line instead of a usage text."""
 
-    if videos:
-        files = [(out, training.frames_of_videos(videos, every))]
+    def error(self, message: str) -> None:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def parse(commands: Sequence[Callable[..., None]], arguments: list[str] | None = None) -> partial:
+    """The command that a command line names, with its options; call it to run it."""
+    parser = _Parser(prog="stadlib", description="Every command of the study.")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in commands:
+        name, text = command.__name__.removesuffix("_command"), command.__doc__
+        subparser = subparsers.add_parser(name, help=text, description=text)
+        options = inspect.signature(command, eval_str=True).parameters.values()
+        subparser.set_defaults(command=command, options=options)
+        for option in options:
+            _add(subparser, option)
+    values = vars(parser.parse_args(arguments))
+    command, options, positional = values.pop("command"), values.pop("options"), []
+    for option in options:
+        kind, _ = _read(option.annotation)
+        if option.kind is option.VAR_POSITIONAL:
+            positional = values.pop(option.name)
+        elif is_dataclass(kind):
+            values[option.name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
+        elif get_origin(kind) is Literal:
+            check_word(option.name, values[option.name], get_args(kind))
+    return partial(command, *positional, **values)
+
+
+def _read(annotation: object) -> tuple[object, list[str]]:
+    """The type of an annotation and its help, if it has one."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, []
+    kind, *texts = get_args(annotation)
+    return kind, texts
+
+
+def _add(parser: argparse.ArgumentParser, option: inspect.Parameter) -> None:
+    """Give a parser the option that a command's parameter stands for."""
+    kind, texts = _read(option.annotation)
+    if is_dataclass(kind):
+        for name, hint in get_type_hints(kind, include_extras=True).items():
+            default = getattr(option.default, name)
+            _add(parser, option.replace(name=name, default=default, annotation=hint))
+        return
+    name, needed, settings = option.name.rstrip("_"), option.default is option.empty, {}
+    if get_origin(kind) is Literal:
+        texts.append(", ".join(map(str, get_args(kind))))
+        kind = str
+    if NoneType in get_args(kind):
+        kind = get_args(kind)[0]
+    if get_origin(kind) in (list, Sequence):
+        kind = get_args(kind)[0]
+        settings["nargs"] = "+"
+    if texts and not isinstance(texts[-1], str):  # what an option means that stands alone
+        settings |= {"nargs": "?", "const": texts.pop()}
+    settings["help"] = ": ".join(texts).replace("%", "%%")
+    if kind is bool:
+        settings["action"] = "store_true"
     else:
-        files = training.box_files(data, source, split, as_ or detector)
-    with group():
-        model, name = training.open_detector(detector, scale, Progress)
-        for path, frames in files:
-            report = Progress(f"detect {path.stem}")
-            training.detect_persons(model, frames, path, name, progress=report)
-            if rank() == 0:
-                print(f"{path}: {len(frames)} frames")
+        settings |= {"type": kind, "metavar": "PATH" if kind is Path else name.upper()}
+    if not needed:
+        settings["default"] = option.default
+    if option.kind is option.KEYWORD_ONLY:
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, dest=option.name, required=needed, **settings)
+    elif option.kind is option.VAR_POSITIONAL:
+        parser.add_argument(option.name, nargs="*", **settings)
+    else:
+        parser.add_argument(option.name, **settings if needed else settings | {"nargs": "?"})
 
 
 def evaluate(
@@ -109,17 +143,15 @@ def evaluate(
     """Measure frame mAP and video mAP of prediction files, of any system."""
     if labels is None and not persons:
         raise InputError("--labels is missing: name the label map, or ask for --persons")
-    from stadlib.evaluation import files  # noqa: PLC0415  (pandas)
-
     if persons:
-        report = files.measure_persons(groundtruth, detections)
-        lines = files.person_lines(report)
+        report = evaluation.files.measure_persons(groundtruth, detections)
+        lines = evaluation.files.person_lines(report)
     else:
         options = {"exclude": exclude, "compare": compare, "diagnose": diagnose, "ties": ties}
         options |= {"protocol": protocol, "iou": iou, "num_resamples": bootstrap}
-        options |= {"shortest_tube": tubes}
-        report = files.measure(groundtruth, detections, labels, **options, progress=Progress)
-        lines = files.lines(report)
+        options |= {"shortest_tube": tubes, "progress": Progress}
+        report = evaluation.files.measure(groundtruth, detections, labels, **options)
+        lines = evaluation.files.lines(report)
     print("\n".join(lines))
     if json_:
         base.write_whole(json_, json.dumps(report, indent=1) + "\n")
@@ -140,10 +172,8 @@ def check(
     out: Annotated[Path | None, "write every problem into this file"] = None,
 ) -> None:
     """Read a dataset in the official layout and list its problems, the first of each kind."""
-    from stadlib.data.check import check_dataset  # noqa: PLC0415  (torch)
-
-    notes: list[str] = []
-    problems = check_dataset(folder, Progress("check"), math.inf if out else 3, notes)
+    notes, most = [], math.inf if out else 3
+    problems = datasets.check.check_dataset(folder, Progress("check"), most, notes)
     if strict:
         problems += notes
     else:
@@ -161,12 +191,10 @@ def classes(
     out: Annotated[Path | None, "draw it into this PNG"] = None,
 ) -> None:
     """Count how often an annotation file has which action."""
-    from stadlib.report import figures, runs  # noqa: PLC0415  (matplotlib)
-
-    table = runs.class_statistics(file, labels)
+    table = report.runs.class_statistics(file, labels)
     print(table.round(4).to_string())
     if out:
-        base.write_whole(out, figures.class_frequencies(table).png())
+        base.write_whole(out, report.figures.class_frequencies(table).png())
         print(f"{out}: written")
 
 
@@ -181,10 +209,8 @@ def import_command(
     copy: Annotated[bool, "the videos, instead of linking them"] = False,
 ) -> None:
     """Turn the files of an annotation tool into a dataset."""
-    from stadlib.data import annotation_tools  # noqa: PLC0415  (pandas)
-
     options = {"videos": videos, "val": val, "actions": actions, "copy": copy}
-    print(*annotation_tools.import_annotations(tool, source, out, **options), sep="\n")
+    print(*datasets.annotation_tools.import_annotations(tool, source, out, **options), sep="\n")
 
 
 def export(
@@ -194,9 +220,8 @@ def export(
     out: Annotated[Path, "an .xml file; the task's labels are written beside it"],
 ) -> None:
     """Write predictions as a file for CVAT, to correct them by hand."""
-    from stadlib.video.sightings import write_cvat  # noqa: PLC0415  (pandas)
-
-    print(f"{out}: {write_cvat(predictions, video, out)} people; for tasks: {out.stem}.labels.json")
+    people = own_video.sightings.write_cvat(predictions, video, out)
+    print(f"{out}: {people} people; for tasks: {out.stem}.labels.json")
 
 
 def weights(
@@ -228,14 +253,20 @@ def prepare(
     if dataset != "ava-kinetics":
         if checksums or reencode:
             raise InputError(f"--checksums and --reencode are of ava-kinetics, not of {dataset}")
-        _prepare_tubes(dataset, root, out or root / "dataset", every, fold)
+        if every < 1:
+            raise InputError(f"--every {every}: give 1 or more")
+        out, steps = out or root / "dataset", datasets.prepare
+        options = {"every": every, "fold": fold, "progress": Progress("prepare")}
+        try:
+            lines = steps.prepare_tubes(dataset, root, out, **options)
+        except InputError:
+            print("published at:", steps.what_to_fetch(dataset, root), sep="\n")
+            raise
+        print(*lines, f"now stadlib check {out}", sep="\n")
         return
     if workers < 0:
         raise InputError(f"--workers {workers}: give 0 or more")
-    from stadlib.data import prepare as steps  # noqa: PLC0415
-    from stadlib.data.layout import AvaLayout  # noqa: PLC0415
-
-    layout = AvaLayout(root)
+    layout, steps = datasets.layout.AvaLayout(root), datasets.prepare
     problems = [*steps.missing_files(layout), *steps.missing_videos(layout)]
     if problems:
         print("published at:", steps.what_to_fetch(dataset, root), sep="\n")
@@ -250,20 +281,6 @@ def prepare(
     _list(problems, layout.root, f"complete; now stadlib check {reencode or layout.root}")
 
 
-def _prepare_tubes(dataset: str, root: Path, out: Path, every: int, fold: int) -> None:
-    if every < 1:
-        raise InputError(f"--every {every}: give 1 or more")
-    from stadlib.data import prepare as steps  # noqa: PLC0415  (pandas)
-
-    options = {"every": every, "fold": fold, "progress": Progress("prepare")}
-    try:
-        lines = steps.prepare_tubes(dataset, root, out, **options)
-    except InputError:
-        print("published at:", steps.what_to_fetch(dataset, root), sep="\n")
-        raise
-    print(*lines, f"now stadlib check {out}", sep="\n")
-
-
 def submit(
     *,
     detections: Annotated[list[Path] | None, "AVA's and Kinetics' prediction files"] = None,
@@ -276,12 +293,10 @@ def submit(
     """Write or check the challenge's submission file."""
     if bool(detections) == bool(check):
         raise InputError("submit: give --detections to write a file, or --check to check one")
-    from stadlib.evaluation import submission  # noqa: PLC0415  (pandas)
-
     if detections:
         if labels is None or out is None:
             raise InputError("--labels is missing, or --out: --detections needs both")
-        written = submission.write_submission(detections, labels, out)
+        written = evaluation.submission.write_submission(detections, labels, out)
         print(
             f"{out}: {written.rows} rows of {written.images} images, {written.size / 1e6:.1f} MB; "
             f"{written.beyond} rows do not count, {written.parted} equal scores moved apart"
@@ -289,11 +304,9 @@ def submit(
         return
     if data is None:
         raise InputError("--data is missing: name the dataset whose keyframes the file is of")
-    from stadlib.data.layout import AvaLayout  # noqa: PLC0415
-
-    layout = AvaLayout(data)
-    keyframes = submission.split_keyframes(layout, split)
-    problems, notes = submission.validate_submission(check, keyframes, layout.label_map())
+    layout, rules = datasets.layout.AvaLayout(data), evaluation.submission
+    keyframes = rules.split_keyframes(layout, split)
+    problems, notes = rules.validate_submission(check, keyframes, layout.label_map())
     print(*notes, sep="\n")
     _list(problems, check)
 
@@ -303,15 +316,13 @@ def predict_command(
     *,
     out: Annotated[Path | None, "of the results; default: results/predictions/..."] = None,
     weights: Annotated[str, "a run, its folder or part of its name; or of the list"] = "default",
-    detector: DetectorOption = "default",
+    detector: run_commands.AnyDetectorOption = "default",
     every: Annotated[float, "seconds between two scored moments"] = 1.0,
     scale: Annotated[str, "of the miniature model: smoke, mini"] = "mini",
 ) -> None:
     """Show who does what in a video."""
-    from stadlib.video import predict  # noqa: PLC0415  (torch, matplotlib, IPython)
-
     options = {"out": out, "weights": weights, "detector": detector, "every": every}
-    prediction = predict.predict(video, **options, scale=scale)
+    prediction = own_video.predict.predict(video, **options, scale=scale)
     table = prediction.persons()
     print(table.head(20).to_string() if len(table) else "no person found")
     for path in sorted(prediction.folder.iterdir()):
@@ -322,21 +333,17 @@ def predict_command(
 
 def readme(*, root: Annotated[Path | None, "a checkout; default: this one"] = None) -> None:
     """Write results/ into the tables of the README and of the pages beside it."""
-    from stadlib.report.readme import update  # noqa: PLC0415  (pandas)
-
-    for path in update(root or base.published_dir("paper").parents[1]):
+    for path in report.publish.update(root or base.published_dir("paper").parents[1]):
         print(path)
 
 
-def report(*, out: Annotated[Path, "a new folder"]) -> None:
+def report_command(*, out: Annotated[Path, "a new folder"]) -> None:
     """Write the committed notebooks and the ledger of claims as web pages."""
-    from stadlib.report.readme import write_pages  # noqa: PLC0415  (nbconvert)
-
-    pages = write_pages(out)
+    pages = report.publish.write_pages(out)
     print(f"{pages[0]}: open it in a browser; {len(pages)} pages")
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *run_commands.COMMANDS, detect, evaluate, check, classes, weights, prepare, submit,
-    predict_command, import_command, export, readme, report,
+    *run_commands.COMMANDS, evaluate, check, classes, weights, prepare, submit,
+    predict_command, import_command, export, readme, report_command,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -11,10 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from stadlib import base, recipes, study
+from stadlib import base, evaluation, recipes, report, study, training
 from stadlib.base import InputError, Progress
-from stadlib.publish import publish as publish_record
-from stadlib.recipes import own_data
 from stadlib.recipes.experiment import (
     INPUTS,
     USUAL,
@@ -33,6 +32,7 @@ BackboneOption = Annotated[
     str | None, "slowfast-101, slowfast-152, ir-csn-152, all; beyond the paper: swin3d-t, ..."
 ]
 DetectorOption = Annotated[str | None, "ground-truth (default with --data), v1, v2, v3"]
+AnyDetectorOption = Annotated[str, "v1, v2, v3; torchvision:NAME; FILE.pt; BOXES.csv, .json, .pkl"]
 DataOption = Annotated[str, "a folder with a dataset of your own"]
 ExperimentOption = Annotated[str | None, "an experiment as JSON (what torchrun is given)"]
 TableName = Literal["1", "2", "3", "4", "amounts", "uses", "choices", "beyond"]
@@ -79,24 +79,18 @@ def train(
     numbers = _given(iterations=iterations, lr=lr, batch=batch)
     rows = [_with_numbers(replace(row, **changes), numbers, start) for row in rows]
     if data and not experiment:  # numbers by the size of the data, unless others are given
-        from stadlib.report.own_data import size  # noqa: PLC0415  (torch, pandas)
-
-        found = size(rows[0])
-        rows = [_with_numbers(own_data.fitted(row, found), numbers, start) for row in rows]
-        print(*own_data.lines(rows[0], found), sep="\n", flush=True)
-    from stadlib.training.processes import group, rank  # noqa: PLC0415
-
-    with group():
+        size = report.beyond.size(rows[0])
+        rows = [_with_numbers(recipes.fitted(row, size), numbers, start) for row in rows]
+        print(*recipes.size_notes(rows[0], size), sep="\n", flush=True)
+    with training.processes.group():
         for row in rows:
             record = study.run(row, num_processes=processes, execution=execution)
-            if rank() == 0:
+            if training.processes.rank() == 0:
                 print(f"{record.folder.name}: mAP@0.5, %: {_values(record)}", flush=True)
                 if scale == "mini" and not data:
-                    from stadlib.report import scores  # noqa: PLC0415  (pandas)
-
-                    print(scores.against_reference(record), flush=True)
+                    print(report.scores.against_reference(record), flush=True)
                 if publish:
-                    publish_record(record, table if table in ("choices", "beyond") else "")
+                    report.publish.publish(record, table if table in ("choices", "beyond") else "")
         for one in seed if table == "4" else ():
             _measure_detectors(scale, one, publish)
 
@@ -133,8 +127,9 @@ def _rows(
 
 
 def _values(record: study.Record, measure: str = "mAP") -> str:
-    """A measure of every source, in %."""
-    return ", ".join(f"{name} {100 * of[measure]:.2f}" for name, of in record.metrics.items())
+    """A measure of every source that has it, in %."""
+    values = {name: of[measure] for name, of in record.metrics.items() if of[measure] is not None}
+    return ", ".join(f"{name} {100 * value:.2f}" for name, value in values.items())
 
 
 def extract(
@@ -156,12 +151,52 @@ def extract(
     row = from_dict(json.loads(experiment)) if experiment else row
     if data:
         row = replace(row, dataset=str(Path(data).resolve()))
-    from stadlib.training.processes import group, rank  # noqa: PLC0415
-
-    with group():
+    with training.processes.group():
         made = study.extract(row, num_processes=processes, execution=execution)
-        if rank() == 0:
+        if training.processes.rank() == 0:
             print(made, flush=True)
+
+
+def detect(
+    *videos: Annotated[Path, "video files; or give --data"],
+    data: Annotated[Path | None, "a dataset: all its seconds"] = None,
+    source: Annotated[Sequence[str], "of the dataset: ava, kinetics"] = ("ava", "kinetics"),
+    split: Annotated[Sequence[str], "of the dataset: train, val, test"] = ("val",),
+    detector: AnyDetectorOption = "v3",
+    scale: Annotated[ScaleName, "of v1, v2, v3"] = "mini",
+    as_: Annotated[str | None, "the dataset's box files get this name"] = None,
+    every: Annotated[float, "seconds between frames of a video"] = 1.0,
+    out: Annotated[Path | None, "of videos: write the boxes into this CSV"] = None,
+    processes: ProcessesOption = 0,
+) -> None:
+    """Find the people in videos or in a dataset."""
+    if bool(videos) == bool(data):
+        raise InputError("detect: give either video files or --data DIR")
+    if videos and not out:
+        raise InputError("--out is missing: name the CSV file for the boxes of these videos")
+    if out and out.suffix.lower() != ".csv":
+        raise InputError(f"--out {out}: person boxes are written as .csv; rename it")
+    if not 0 < every < math.inf:
+        raise InputError(f"--every {every:g}: give seconds, more than 0")
+    if processes:
+        lists = {"source": source, "split": split} if data else {}
+        words = {"data": data, "detector": detector, "scale": scale, "as": as_}
+        words |= {"every": every, "out": out}
+        command = [f"--{name}={word}" for name, word in words.items() if word is not None]
+        command += [word for name, of in lists.items() for word in (f"--{name}", *of)]
+        study.torchrun(["detect", *map(str, videos), *command], processes, "detect")
+        return
+    if videos:
+        files = [(out, training.detector.frames_of_videos(videos, every))]
+    else:
+        files = training.detector.box_files(data, source, split, as_ or detector)
+    with training.processes.group():
+        model, name = training.detector.open_detector(detector, scale, Progress)
+        for path, frames in files:
+            report = Progress(f"detect {path.stem}")
+            training.detector.detect_persons(model, frames, path, name, progress=report)
+            if training.processes.rank() == 0:
+                print(f"{path}: {len(frames)} frames")
 
 
 def _measure_detectors(scale: str, seed: int, publish: bool) -> None:
@@ -171,7 +206,7 @@ def _measure_detectors(scale: str, seed: int, publish: bool) -> None:
         print(f"{version}: AP@0.5 of people, %: {_values(record, 'AP@0.5')}", flush=True)
         if publish:
             name = f"{version}_{record.scale}_seed{seed}-{record.digest}"
-            publish_record(record, "detectors", name)
+            report.publish.publish(record, "detectors", name)
 
 
 def pretrain_command(
@@ -201,11 +236,8 @@ def pretrain_command(
             "--iterations is for real files; name them with --data, or --scale paper "
             f"(weights of scale {scale} are shared by all rows that need them)"
         )
-    from stadlib.training import pretraining  # noqa: PLC0415
-    from stadlib.training.processes import group, rank  # noqa: PLC0415
-
     root = None if rendered else data or base.data_dir() / KINETICS[pretrain][0]
-    plan = pretraining.Pretraining(experiment, root, iterations)  # mistakes show at once
+    plan = training.pretraining.Pretraining(experiment, root, iterations)  # mistakes show at once
     if processes:
         plan.finished()
         words |= _given(data=data, iterations=iterations)
@@ -213,9 +245,9 @@ def pretrain_command(
         command = ["pretrain", *options, *execution.words()]
         study.torchrun(command, processes, f"pretrain {backbone}")
         return
-    with group():
-        record = pretraining.pretrain(plan, Progress, execution)
-        if rank() != 0:
+    with training.processes.group():
+        record = training.pretraining.pretrain(plan, Progress, execution)
+        if training.processes.rank() != 0:
             return
         top1, top5 = (f"top-{k} {100 * record[f'top{k}']:.2f} %" for k in (1, 5))
         views = " x ".join(map(str, record["views"]))
@@ -259,9 +291,7 @@ def status(folder: Path, now: float | None = None) -> list[str]:
         first, *others = _stage_lines(study.stage_folder(experiment, number), now)
         lines += [f"stage {number} of {len(experiment.stages)}: {first}", *others]
     if record.is_file():
-        means = {name: found["mAP"] for name, found in study.read_record(record).metrics.items()}
-        values = [f"{name} {100 * mean:.2f}" for name, mean in means.items() if mean is not None]
-        lines.append("finished; mAP@0.5, %: " + ", ".join(values))
+        lines.append(f"finished; mAP@0.5, %: {_values(study.read_record(record))}")
     return lines
 
 
@@ -312,9 +342,7 @@ def ensemble(
     if not table1:
         if not members or out is None:
             raise InputError("ensemble: give prediction files and --out, or --table1")
-        from stadlib.evaluation import files  # noqa: PLC0415  (polars)
-
-        boxes, rows = files.average(members, out)
+        boxes, rows = evaluation.files.average(members, out)
         print(f"{out}: {len(members)} members, {boxes} boxes, {rows} rows")
         return
     wanted = recipes.ensemble1(scale=scale, seed=seed)
@@ -326,7 +354,7 @@ def ensemble(
     _tell(study.ensemble(runs, split), "ensembles", split, publish)
     if publish and split == "val":
         for row in runs:
-            publish_record(study.find(row), "ensembles/members")
+            report.publish.publish(study.find(row), "ensembles/members")
 
 
 def score(
@@ -336,12 +364,10 @@ def score(
     publish: PublishOption = False,
 ) -> None:
     """Score another split with a finished run's model."""
-    from stadlib.training.processes import group, rank  # noqa: PLC0415
-
     finished = study.find_record(run)
-    with group():
+    with training.processes.group():
         record = study.score_split(finished, split)
-        if rank() == 0:
+        if training.processes.rank() == 0:
             _tell(record, "", split, publish)
 
 
@@ -352,7 +378,7 @@ def _tell(record: study.Record | None, kind: str, split: str, publish: bool) -> 
         return
     print(f"{record.folder.name}, {split}: mAP@0.5, %: {_values(record)}")
     if publish:
-        publish_record(record, "test" if split == "test" else kind)
+        report.publish.publish(record, "test" if split == "test" else kind)
 
 
-COMMANDS = (train, extract, pretrain_command, ensemble, score, watch)
+COMMANDS = (train, extract, pretrain_command, ensemble, score, watch, detect)

@@ -1,6 +1,6 @@
 """Run an experiment, or read its record: the one entrance for notebooks and the command line.
 
-torch is imported only inside the functions that compute, so that a wrong word is refused at once.
+torch is imported by what computes, so that a wrong word is refused at once.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from stadlib import base
+from stadlib import base, data, evaluation, training
 from stadlib.base import ConfigError, InputError, Progress, check_word, runs_dir, write_whole
 from stadlib.recipes.experiment import USUAL, Execution, Experiment, choices, from_dict
 from stadlib.recipes.scales import DETECTORS, SCALES, detector_digest, made_of
 from stadlib.recipes.tables import MEMORY_WORDS
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from stadlib.training.stages import Run
 
 
@@ -66,13 +64,16 @@ def read_records(folder: Path) -> list[Record]:
     return [read_record(path) for path in sorted(folder.glob("*.json"))]
 
 
-def check_parameters(namespace: dict[str, object], *names: str) -> None:
+def check_parameters(namespace: dict[str, object], *names: str, **words: tuple[str, ...]) -> None:
     """Refuse a notebook parameter that does not exist, and a word that is not a choice.
 
     papermill alone would run the defaults and exit 0. ``namespace`` is ``globals()``; ``names`` are
     ``seed``, ``gpus``, ``scale``, ``memory`` or an experiment's fields, which may be ``all`` too.
+    ``words`` are the choices of other parameters; an empty tuple takes any word.
     """
-    refuse_unknown(namespace, names)
+    refuse_unknown(namespace, (*names, *words))
+    for name, known in words.items():
+        check_word(name, namespace[name], known or (namespace[name],))
     for name in names:
         value = namespace[name]
         if name in ("seed", "gpus"):
@@ -81,8 +82,8 @@ def check_parameters(namespace: dict[str, object], *names: str) -> None:
         elif name == "scale":
             check_word(name, value, tuple(SCALES))
         else:
-            words = MEMORY_WORDS if name == "memory" else choices(name)
-            check_word(name, value, (*words, "all"))
+            known = MEMORY_WORDS if name == "memory" else choices(name)
+            check_word(name, value, (*known, "all"))
 
 
 def refuse_unknown(namespace: dict[str, object], names: Sequence[str]) -> None:
@@ -150,9 +151,8 @@ def find_record(name: str) -> Record:
 
 def open_run(record: Record, split: str = "val") -> Run:
     """Open the run of a record, with its dataset and its files."""
-    from stadlib.training import stages  # noqa: PLC0415  (torch)
-
-    return stages.open_run(from_dict(record.experiment), record.folder, Progress, split=split)
+    experiment = from_dict(record.experiment)
+    return training.stages.open_run(experiment, record.folder, Progress, split=split)
 
 
 def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution = USUAL) -> Record:
@@ -175,63 +175,53 @@ def run(experiment: Experiment, *, num_processes: int = 0, execution: Execution 
         words = ["train", "--experiment", json.dumps(experiment.to_dict()), *execution.words()]
         torchrun(words, num_processes, experiment.name)
         return read_record(folder / "record.json")
-    from stadlib.training import predictions, processes, stages  # noqa: PLC0415  (torch)
-
-    started, several = time.monotonic(), processes.num_processes() > 1
-    opened = stages.open_run(experiment, folder, Progress, execution)
-    metrics = predictions.predict(opened, stages.run_stages(opened))
-    origin = {"processes": processes.num_processes()} if several else {}
+    started, together = time.monotonic(), training.processes.num_processes()
+    opened = training.stages.open_run(experiment, folder, Progress, execution)
+    metrics = training.predictions.predict(opened, training.stages.run_stages(opened))
+    origin = {"processes": together} if together > 1 else {}
     origin |= {"precision": "bfloat16" if opened.half else "float32"} | opened.inputs
     origin |= {"threshold": opened.threshold} if experiment.detected else {}
     origin |= _hashes(opened, "val")
     content = experiment.to_dict()
     bare = Record(content, experiment.digest, experiment.scale, {}, origin, folder)
     record = _measured(bare, metrics, started, folder / "record.json")
-    processes.barrier()
+    training.processes.barrier()
     return record
 
 
 def extract(experiment: Experiment, *, num_processes: int = 0, execution: Execution = USUAL) -> str:
-    """Extract what stages that start from features train on; returns where it lies, how large.
-
-    An interrupted extraction resumes.
-    """
+    """Extract, or go on to extract, what stages on features train on; returns where, how large."""
     if num_processes:
         words = ["extract", "--experiment", json.dumps(experiment.to_dict()), *execution.words()]
         torchrun(words, num_processes, experiment.name)
-    from stadlib.training import stages  # noqa: PLC0415  (torch)
-
-    opened = stages.open_run(experiment, run_folder(experiment), Progress, execution)
-    folder = stages.extract(opened)
+    opened = training.stages.open_run(experiment, run_folder(experiment), Progress, execution)
+    folder = training.stages.extract(opened)
     megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     return f"{folder}: {megabytes:.0f} MB"
 
 
 def _hashes(opened: Run, split: str) -> dict:
     """Of the rendered world and of the detected boxes that a split was scored on."""
-    from stadlib.data.layout import SOURCES  # noqa: PLC0415
-    from stadlib.training.pretraining import world_hash  # noqa: PLC0415  (torch)
-
     experiment, root = opened.experiment, opened.layout.root
     rendered = not experiment.dataset and experiment.scale != "paper"
-    hashes = {"world": world_hash(root)} if rendered else {}
+    hashes = {"world": training.pretraining.world_hash(root)} if rendered else {}
     if experiment.detected:
-        files = [opened.layout.person_boxes(experiment.boxes_name, s, split) for s in SOURCES]
-        total = hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file()))
+        total = hashlib.sha256()
+        for source in data.layout.SOURCES:
+            file = opened.layout.person_boxes(experiment.boxes_name, source, split)
+            total.update(file.read_bytes() if file.is_file() else b"")
         hashes["boxes"] = total.hexdigest()[:12]
     return hashes
 
 
 def _measured(record: Record, metrics: dict, started: float, path: Path) -> Record:
     """The record with these metrics, written by the first process; it equals what is read again."""
-    from stadlib.training import processes  # noqa: PLC0415  (torch)
-
-    origin = base.provenance(str(processes.device()), time.monotonic() - started)
-    origin["threads"] = processes.threads()
+    origin = base.provenance(str(training.processes.device()), time.monotonic() - started)
+    origin["threads"] = training.processes.threads()
     content, metrics = json.loads(json.dumps([record.experiment, metrics]))
     origin |= record.provenance
     record = replace(record, experiment=content, metrics=metrics, provenance=origin)
-    if processes.rank() == 0:
+    if training.processes.rank() == 0:
         write_record(record, path)
     return record
 
@@ -278,28 +268,22 @@ def score_split(record: Record, split: str) -> Record | None:
     path = _record_file(record.folder, split)
     if path.is_file():
         return read_record(path)
-    from stadlib.training import predictions, processes, stages  # noqa: PLC0415  (torch)
-
     started = time.monotonic()
     opened = open_run(record, split)
-    metrics = predictions.predict(opened, stages.trained_model(opened), split)
+    metrics = training.predictions.predict(opened, training.stages.trained_model(opened), split)
     if not metrics:
         return None
-    bare = replace(record, provenance=_hashes(opened, split))
-    record = _measured(bare, metrics, started, path)
-    processes.barrier()
+    record = replace(record, provenance=_hashes(opened, split))
+    record = _measured(record, metrics, started, path)
+    training.processes.barrier()
     return record
 
 
 def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None:
     """Average voting of this machine's runs (paper section 3.1), which all scored the same boxes.
 
-    Another split than ``val`` needs :func:`score_split` of every member first, and gives None where
-    that does.
+    Another split than ``val`` needs :func:`score_split` of every member first; None as there.
     """
-    from stadlib.evaluation.files import average  # noqa: PLC0415  (polars)
-    from stadlib.training import predictions, pretraining  # noqa: PLC0415  (torch)
-
     started, (scale, seed) = time.monotonic(), (members[0].scale, members[0].seed)
     named = {member.name: member.digest for member in members}
     content = {"members": named, "scale": scale, "seed": seed}
@@ -308,17 +292,17 @@ def ensemble(members: Sequence[Experiment], split: str = "val") -> Record | None
     path = _record_file(folder, split)
     if path.is_file():
         return read_record(path)
-    layout, averages = pretraining.prepare_data(members[0], Progress, split), {}
+    layout, averages = training.pretraining.prepare_data(members[0], Progress, split), {}
     for source in layout.sources(split, listed=True):
         folders = map(run_folder, members)
-        files = [predictions.detection_file(of, source, split) for of in folders]
+        files = [training.predictions.detection_file(of, source, split) for of in folders]
         if absent := [file for file in files if not file.is_file()]:
             raise InputError(f"{absent[0]}: no such file; train that member or score the split")
-        averages[source] = predictions.detection_file(folder, source, split)
+        averages[source] = training.predictions.detection_file(folder, source, split)
         folder.mkdir(parents=True, exist_ok=True)
-        average(files, averages[source])
+        evaluation.files.average(files, averages[source])
     bare = Record(content, made, scale, {}, {}, folder)
-    metrics = predictions.measure(layout, averages, split)
+    metrics = training.predictions.measure(layout, averages, split)
     return _measured(bare, metrics, started, path) if metrics else None
 
 
@@ -329,35 +313,15 @@ def detector_record(version: str, scale: str, seed: int = 0) -> Record:
     path = runs_dir() / "detectors" / f"{version}_{scale}_seed{seed}-{made}.json"
     if path.exists():
         return read_record(path)
-    from stadlib.data.boxes import read_person_boxes  # noqa: PLC0415
-    from stadlib.data.layout import SOURCES  # noqa: PLC0415
-    from stadlib.evaluation.average_precision import quality  # noqa: PLC0415
-    from stadlib.training import predictions, stages  # noqa: PLC0415  (torch)
-
     started, metrics = time.monotonic(), {}
     words = {"scale": scale, "detector": version, "seed": seed}
-    opened = stages.open_run(Experiment(**words), path.parent, Progress)
-    for source in SOURCES:
+    opened = training.stages.open_run(Experiment(**words), path.parent, Progress)
+    for source in data.layout.SOURCES:
         opened.require_boxes(source, "val")
         boxes = opened.layout.person_boxes(opened.experiment.boxes_name, source, "val")
-        truth = predictions.groundtruth(opened.layout, source)
-        metrics[source] = quality(truth, read_person_boxes(boxes))
+        truth = training.predictions.groundtruth(opened.layout, source)
+        found = data.boxes.read_person_boxes(boxes)
+        metrics[source] = evaluation.average_precision.quality(truth, found)
     made_by = made_of(version, scale)["detector"]
     content = {"detector": version, "stages": made_by, "seed": seed}
     return _measured(Record(content, made, scale, {}, {}, path.parent), metrics, started, path)
-
-
-def class_counts(record: Record) -> pd.DataFrame:
-    """Training instances of every action in the data of a run: ``name``, ``ava``, ``kinetics``."""
-    import pandas as pd  # noqa: PLC0415
-
-    from stadlib.training import stages  # noqa: PLC0415  (torch)
-
-    layout = open_run(record).layout
-    labels = layout.label_map()
-    index = pd.Index(labels.ids, name="action_id")
-    counts = pd.DataFrame({"name": list(labels.names.values())}, index=index)
-    for source in stages.SOURCES:
-        keyframes = stages.annotated(layout, [source], "train")
-        counts[source] = sum(keyframe.actions.sum(axis=0) for keyframe in keyframes)
-    return counts

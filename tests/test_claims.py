@@ -48,7 +48,7 @@ def reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             write_record(one, folder / f"{one.digest}.json")
     shutil.copy(base.published_dir("reference") / "class_counts.csv", folder)
     folders = {"paper": base.published_dir("paper"), "reference": folder}
-    for module in (base, claims, tables):
+    for module in (base, claims, scores, tables):
         monkeypatch.setattr(module, "published_dir", folders.__getitem__)
     return folder
 
@@ -245,3 +245,7 @@ def test_a_run_lies_inside_or_outside_of_the_replicates(reference, monkeypatch):
     assert scores.against_reference(outside).count("OUTSIDE") == 3
     other = replace(row_of("linear"), flip=False)
     assert "0 replicates" in scores.against_reference(record(other, 0))
+    for seed in range(3):  # of a row beyond the paper
+        one = record(other, seed)
+        write_record(one, reference / "beyond" / f"{one.digest}.json")
+    assert "of 3 replicates" in scores.against_reference(record(other, 0))

@@ -26,6 +26,7 @@ from torchvision.models import detection
 
 from stadlib import cli, recipes
 from stadlib.base import InputError, Progress
+from stadlib.cli import parse
 from stadlib.data.batches import Share
 from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe
@@ -35,7 +36,6 @@ from stadlib.models import networks
 from stadlib.models.heads import MemoryTokens, no_memory, set_share
 from stadlib.models.losses import ActionLoss
 from stadlib.models.person_detector import gfocal_resnet
-from stadlib.options import parse
 from stadlib.recipes.experiment import Execution
 from stadlib.recipes.scales import SCALES
 from stadlib.training import build, detector, loop, memory, predictions, processes, stages

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,10 +16,12 @@ from hypothesis import strategies as st
 from stadlib import recipes, study
 from stadlib.base import ConfigError, InputError
 from stadlib.cli import main
-from stadlib.recipes.own_data import FEW, LEAST, PASSES, SMALL, Size, fitted, lines
 from stadlib.recipes.scales import SCALES
-from stadlib.report import own_data
+from stadlib.recipes.tables import FEW, LEAST, PASSES, SMALL, Size, fitted, size_notes
+from stadlib.report import beyond
 from stadlib.training import pretraining
+
+NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "06_your_data.ipynb"
 
 
 def size(keyframes: int, most: int = 3, **instances: int) -> Size:
@@ -42,8 +46,8 @@ def test_a_dataset_is_passed_over_ten_times_within_what_the_scale_trains(keyfram
 
 def test_what_few_keyframes_cannot_show_is_said():
     (row,) = recipes.table1(scale="mini", head="linear", pretrain="K700", backbone="ir-csn-152")
-    assert len(lines(row, size(5_000, walk=FEW, run=FEW))) == 1
-    said = lines(row, size(50, most=40, walk=FEW, run=FEW - 1))[1:]
+    assert len(size_notes(row, size(5_000, walk=FEW, run=FEW))) == 1
+    said = size_notes(row, size(50, most=40, walk=FEW, run=FEW - 1))[1:]
     assert len(said) == 3
     assert all("1 of 2 actions" in line and "run" in line for line in said[:2])
     assert "40 persons" in said[2]
@@ -83,31 +87,34 @@ def test_a_frozen_backbone_stays_and_all_else_is_trained(
     ("change", "words"),
     [
         ({"tool": "labelme"}, "tool='labelme'; choose from none, cvat, via, coco-video"),
-        ({"source": "nowhere.xml"}, "nowhere.xml: no such file or folder"),
         ({"head": "x-only"}, "head='x-only'"),
         ({"iterations": 3}, "unknown parameter 'iterations'"),
     ],
 )
 def test_a_wrong_parameter_of_the_notebook_is_refused(change, words):
     given = {"source": "miniature", "tool": "none", "head": "linear", "scale": "smoke"}
-    with pytest.raises((ConfigError, InputError), match=re.escape(words)):
-        own_data.check_parameters(given | change)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    setup = [cell for cell in notebook.cells if cell.cell_type == "code"][1]
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        exec(setup.source, given | change)
+    with pytest.raises(InputError, match=r"nowhere\.xml: no such file or folder"):
+        beyond.dataset("nowhere.xml", "cvat", "smoke")
 
 
 def test_a_dataset_is_imported_once_and_again_when_its_file_changes(
     tmp_path, monkeypatch, smoke_record, capsys
 ):
-    monkeypatch.setattr(own_data, "imported_dir", lambda: tmp_path / "imported")
-    first = own_data.dataset("miniature", "none", "smoke")
+    monkeypatch.setattr(beyond, "imported_dir", lambda: tmp_path / "imported")
+    first = beyond.dataset("miniature", "none", "smoke")
     said = capsys.readouterr().out
     assert "12 of 12 videos, 2 of them for validation" in said and str(tmp_path) not in said
-    assert own_data.dataset("miniature", "none", "smoke") == first
+    assert beyond.dataset("miniature", "none", "smoke") == first
     assert "videos" not in capsys.readouterr().out
-    assert own_data.problems(first) == ["no problem found"]
+    assert beyond.problems(first) == ["no problem found"]
     changed = json.loads((tmp_path / "imported" / "smoke.json").read_text())
     changed["annotations"] = changed["annotations"][1:]
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(changed))
     for video in (first / "videos" / "ava").iterdir():
         shutil.copyfile(video, tmp_path / video.name)
-    assert own_data.dataset(str(file), "coco-video", "smoke") != first
+    assert beyond.dataset(str(file), "coco-video", "smoke") != first

@@ -11,7 +11,7 @@ from nbformat import v4, write
 
 from stadlib.base import InputError
 from stadlib.cli import main
-from stadlib.report import claims, readme
+from stadlib.report import claims, publish
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_notebook_has_a_page_and_links_lead_to_pages(notebooks, tmp_path):
-    written = readme.write_pages(tmp_path / "deep" / "pages", notebooks)
+    written = publish.write_pages(tmp_path / "deep" / "pages", notebooks)
     assert [path.name for path in written] == ["index.html", "00_first.html", "01_second.html"]
     index, first, _ = (path.read_text() for path in written)
     assert 'href="00_first.html"' in index and "<td>b</td>" in index
@@ -40,7 +40,7 @@ def test_every_notebook_has_a_page_and_links_lead_to_pages(notebooks, tmp_path):
 
 def test_the_committed_notebooks_become_pages(tmp_path, capsys):
     assert main(["report", "--out", str(tmp_path / "pages")]) == 0
-    names = {path.stem for path in readme.NOTEBOOKS.glob("[0-9]*.ipynb")}
+    names = {path.stem for path in publish.NOTEBOOKS.glob("[0-9]*.ipynb")}
     assert {path.stem for path in (tmp_path / "pages").iterdir()} == names | {"index"}
     assert "index.html: open it in a browser" in capsys.readouterr().out
     for path in (tmp_path / "pages").iterdir():  # readable offline, also on a narrow screen
@@ -63,15 +63,15 @@ def test_interrupted_leaves_nothing(notebooks, tmp_path, monkeypatch):
 
     monkeypatch.setattr(HTMLExporter, "from_notebook_node", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        readme.write_pages(tmp_path / "pages", notebooks)
+        publish.write_pages(tmp_path / "pages", notebooks)
     assert [path.name for path in tmp_path.iterdir()] == ["notebooks"]
 
 
 def test_what_cannot_be_used_is_named(notebooks, tmp_path):
     with pytest.raises(InputError, match=r"notebooks: exists already; name a new folder"):
-        readme.write_pages(notebooks, notebooks)
+        publish.write_pages(notebooks, notebooks)
     with pytest.raises(InputError, match="nowhere: no notebook"):
-        readme.write_pages(tmp_path / "pages", tmp_path / "nowhere")
+        publish.write_pages(tmp_path / "pages", tmp_path / "nowhere")
     (notebooks / "02_bad.ipynb").write_text("{")
     with pytest.raises(InputError, match=r"02_bad.ipynb: not a notebook"):
-        readme.write_pages(tmp_path / "pages", notebooks)
+        publish.write_pages(tmp_path / "pages", notebooks)

@@ -14,14 +14,13 @@ from pkgutil import resolve_name
 import pytest
 from reading import make_record
 
-from stadlib import cli, options, run_commands, study
+from stadlib import cli, run_commands, study
 from stadlib.base import runs_dir
 from stadlib.cli import main
-from stadlib.recipes import CHOICES, MEMORY_CHOICES
+from stadlib.recipes import CHOICES, MEMORY_CHOICES, Size
 from stadlib.recipes.experiment import Detections, Experiment, Stage
-from stadlib.recipes.own_data import Size
 from stadlib.recipes.scales import Scale
-from stadlib.report import own_data, readme
+from stadlib.report import beyond, publish
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = ("README.md", "results/table1.md", "results/claims.md", "results/claims.csv")
@@ -50,7 +49,7 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("command", commands())
 def test_a_command_is_understood(command, monkeypatch, tmp_path):
-    call = options.parse(cli.COMMANDS, shlex.split(command))
+    call = cli.parse(cli.COMMANDS, shlex.split(command))
     if call.func is run_commands.train:  # its words select rows
         rows: list[Experiment] = []
 
@@ -65,7 +64,7 @@ def test_a_command_is_understood(command, monkeypatch, tmp_path):
         monkeypatch.setattr(run_commands, "_measure_detectors", lambda *words: None)
         numbers = {"train": 5_000, "val": 500}
         size = Size(numbers, {split: {"walk": 90} for split in numbers}, 4)
-        monkeypatch.setattr(own_data, "size", lambda row: size)
+        monkeypatch.setattr(beyond, "size", lambda row: size)
         monkeypatch.chdir(tmp_path)
         (tmp_path / "DIR" / "dataset").mkdir(parents=True)
         call()
@@ -133,7 +132,7 @@ def test_the_pages_are_what_the_command_writes(tmp_path):
     assert (tmp_path / "results" / "pictures" / "gain.png").stat().st_size > 1_000
 
 
-@pytest.mark.parametrize("row", readme.fidelity_rows(), ids=lambda row: row["says"][:40])
+@pytest.mark.parametrize("row", publish.fidelity_rows(), ids=lambda row: row["says"][:40])
 def test_a_statement_of_the_paper_names_code_and_fields_that_exist(row):
     for name in row["code"]:
         assert resolve_name(name) is not None
@@ -147,7 +146,7 @@ def test_a_statement_of_the_paper_names_code_and_fields_that_exist(row):
 
 def test_every_field_has_a_row_in_the_page():
     """But those that name a machine's data, a run's size and its seed, of which the paper is."""
-    text = " ".join(row["change"] for row in readme.fidelity_rows())
+    text = " ".join(row["change"] for row in publish.fidelity_rows())
     named = {*re.findall(r"(\w+\.\w+)", text)}
     fields = {
         f"{kind.__name__}.{name}"
@@ -155,7 +154,7 @@ def test_every_field_has_a_row_in_the_page():
         for name in kind.__dataclass_fields__
     }
     assert fields - named == {"Experiment.seed", "Experiment.scale", "Experiment.dataset"}
-    shown = {row["mini"] for row in readme.fidelity_rows() if "mini" in row}
+    shown = {row["mini"] for row in publish.fidelity_rows() if "mini" in row}
     assert shown == {*CHOICES, *MEMORY_CHOICES}
 
 

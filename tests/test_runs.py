@@ -20,7 +20,7 @@ from stadlib.data import clips
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.layout import AVA_ACTIONS, LabelMap
 from stadlib.recipes.experiment import Detections, Experiment
-from stadlib.report import frames, runs
+from stadlib.report import frames, publish, runs
 from stadlib.study import Record, write_record
 from stadlib.training import predictions, stages
 
@@ -105,7 +105,7 @@ def test_a_detected_person_has_the_actions_of_the_one_it_overlaps(record: Record
 
 
 def test_class_counts_are_persons_by_source(record: Record):
-    counts = study.class_counts(record)
+    counts = publish.class_counts(record)
     assert counts["ava"].to_dict() == {12: 8, 79: 4, 80: 8}
     assert counts["kinetics"].to_dict() == {12: 4, 79: 4, 80: 4}
     assert counts.loc[12, "name"] == "stand"

@@ -13,12 +13,12 @@ from itertools import takewhile
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-import stadlib.publish as published
 from stadlib import recipes, study
 from stadlib.base import ConfigError, InputError
-from stadlib.publish import publish
 from stadlib.recipes.experiment import Experiment, from_dict
-from stadlib.report import runs
+from stadlib.report import publish as published
+from stadlib.report import runs, scores
+from stadlib.report.publish import publish
 
 ROW = recipes.at(Experiment(head="linear"), "smoke")
 
@@ -214,7 +214,8 @@ def test_what_a_published_row_started_from_becomes_part_of_the_study(
     hashes.write_text('{"another/world": "0"}')
     first = replace(smoke_record, provenance={**smoke_record.provenance, "dirty": False})
     monkeypatch.setattr(published, "_first_row", lambda record: from_dict(record.experiment))
-    monkeypatch.setattr(runs, "published_dir", lambda kind: tmp_path / kind)
+    for module in (runs, scores):
+        monkeypatch.setattr(module, "published_dir", lambda kind: tmp_path / kind)
     publish(first, "beyond")
     (weights,) = (folder / "weights").glob("*.safetensors")
     weights.unlink()

@@ -18,7 +18,7 @@ from stadlib.base import ConfigError, InputError
 from stadlib.evaluation import average_precision
 from stadlib.recipes.experiment import Experiment
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS
-from stadlib.report import readme, scores, tables
+from stadlib.report import publish, scores, tables
 from stadlib.report.scores import interval
 from stadlib.study import Record
 
@@ -51,7 +51,9 @@ def commit(monkeypatch: pytest.MonkeyPatch) -> Commit:
     ) -> list[Record]:
         content = {"": records, "detectors": list((boxes or {}).values())}
         content |= {name.replace("_", "/"): ones for name, ones in folders.items()}
-        monkeypatch.setattr(tables, "reference_records", lambda name="": content.get(name, []))
+        reference = base.published_dir("reference")
+        content = {reference / name: ones for name, ones in content.items()}
+        monkeypatch.setattr(scores, "read_records", lambda folder: content.get(folder, []))
         monkeypatch.setattr(tables, "reference_counts", lambda: pd.Series(COUNTS))
         return records
 
@@ -198,7 +200,7 @@ def test_rows_without_records_are_not_run(commit: Commit, table: int) -> None:
 
 def test_curves_and_gains_without_records_are_empty(commit: Commit) -> None:
     commit([])
-    assert all(tables.by_class(table).empty for table in (2, 3, 4))
+    assert all(tables.by_class(table).empty for table in (3, 4))
     assert all(tables.differences(table).empty for table in (2, 4))
     curves = (tables.amount_effect, tables.by_detector, tables.by_threshold)
     assert all(curve().empty for curve in curves)
@@ -214,14 +216,14 @@ def test_reference_has_means_intervals_and_seeds(heads: list[Record]) -> None:
 
 def test_committed_ensembles_are_the_last_row(heads: list[Record], commit: Commit) -> None:
     assert tables.reference(1).iloc[-1].tolist() == ["not run"] * 3 + [0]
-    assert "Our ensemble" not in readme.full_table()
+    assert "Our ensemble" not in publish.full_table()
     same = [one for one in heads if one.experiment["head"] == "t-only"][:2]
     mixed = [replace(one, experiment={"seed": one.experiment["seed"]}) for one in same]
     members = heads[:2] + heads[5:7]  # two seeds of two heads
     commit(heads, ensembles=mixed, ensembles_members=members)
     row = tables.reference(1).loc[tables.ENSEMBLE]
     assert row.tolist() == [*(scores.mean_text(same, source) for source in scores.SOURCES), 2]
-    last = readme.full_table().splitlines()[-1]
+    last = publish.full_table().splitlines()[-1]
     assert last.startswith("Our ensemble averages 2 models of one seed, alone (A+K): ir-csn-152")
     for group in (heads[:2], heads[5:7]):
         head, score = group[0].experiment["head"], scores.mean_text(group, "ava+kinetics")
@@ -302,21 +304,21 @@ def test_provenance_names_every_record() -> None:
 def test_a_section_is_rewritten_in_place(heads: list[Record], tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text("# Title\n<!-- results:start -->\nold\n<!-- results:end -->\nThe end.\n")
-    readme.rewrite(path, "results", readme.full_table())
+    publish.rewrite(path, "results", publish.full_table())
     once = path.read_text()
     assert once.startswith("# Title\n") and once.endswith("\nThe end.\n")
     assert "old" not in once and "52.00 ± 1.96" in once
     assert once.count("\n|") == 17
-    readme.rewrite(path, "results", readme.full_table())
+    publish.rewrite(path, "results", publish.full_table())
     assert path.read_text() == once
     path.write_text("# Title\n")
     with pytest.raises(InputError, match=r"README\.md: the lines .* are missing"):
-        readme.rewrite(path, "results", "")
+        publish.rewrite(path, "results", "")
 
 
 def test_committed_reference_belongs_to_the_recipes() -> None:
     """The rows of its tables, and nothing else."""
-    records = tables.reference_records()
+    records = study.read_records(base.published_dir("reference"))
     assert all(json.loads(one.to_json())["scale"] == "mini" for one in records)
     known = {
         one.digest
@@ -379,7 +381,6 @@ def test_strategies_are_paired_by_seed(memory: list[Record], commit: Commit) -> 
     assert (table["high"] - table["low"]).max() == pytest.approx(0, abs=1e-9)  # equal every seed
     by_duration = tables.differences(2, "duration")["gain"]
     assert by_duration["empty bank − t-only"].tolist() == pytest.approx([30, 0])
-    assert tables.by_class(2).loc[79, ["gain", "seeds"]].tolist() == pytest.approx([15, 3])
     commit([one for one in memory if one.experiment["seed"]])
     assert set(tables.differences(2)["seeds"]) == {2}
 

@@ -1,1 +1,5 @@
 """Everything that turns files into batches: layout, annotations, video, transforms, clips."""
+
+from stadlib.base import lazy_modules
+
+__getattr__ = lazy_modules(__name__)

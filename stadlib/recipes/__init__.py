@@ -1,28 +1,3 @@
 """The paper's experiments as values: words and numbers, no torch."""
 
-from stadlib.recipes.tables import (  # noqa: F401
-    CHOICES,
-    DECOUPLED,
-    DETECTORS,
-    MEMORY_CHOICES,
-    MEMORY_WORDS,
-    REMEMBERED,
-    SPAN,
-    TABLE1,
-    TABLE2,
-    THRESHOLDS,
-    WITH_MEMORY,
-    WORDS,
-    at,
-    beyond,
-    box_uses,
-    choices_compared,
-    ensemble1,
-    memory_ablation,
-    started,
-    strategy,
-    table1,
-    table2,
-    table3,
-    table4,
-)
+from stadlib.recipes.tables import *  # noqa: F403

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 from stadlib.base import ConfigError, check_word, dataset_digest, digest
 from stadlib.recipes.scales import RECIPES, SCALES, detector_digest, made_of
@@ -17,17 +17,12 @@ from stadlib.recipes.scales import RECIPES, SCALES, detector_digest, made_of
 BackboneName = Literal["slowfast-101", "slowfast-152", "ir-csn-152"]  # the paper's
 PretrainName = Literal["K400", "K400+IG65M", "K700", "other"]  # other: what the publisher says
 InputName = Literal["8x8+32x2", "16x4+64x1", "32x2", "64x1", "16x4", "8x8"]
-HeadName = Literal["linear", "s-only", "t-only"]
 SourceName = Literal["ava", "kinetics"]
 SamplerName = Literal["instance", "class-balanced", "square-root", "repeat-factor"]
 StartName = Literal[
     "pretrained", "frozen", "features", "previous", "previous-backbone", "previous-but-classifier"
 ]
-DetectorName = Literal["ground-truth", "v1", "v2", "v3"]
 ScaleName = Literal["smoke", "mini", "paper"]
-FusionName = Literal["tiled", "mean", "grid"]
-RecallName = Literal["none", "embedding", "geometry"]
-LossName = Literal["bce", "pose-softmax", "softmax"]
 _SLOWFAST: tuple[InputName, ...] = ("8x8+32x2", "16x4+64x1")
 INPUTS: dict[str, tuple[InputName, ...]] = {  # that a backbone takes
     "slowfast-101": _SLOWFAST,
@@ -125,18 +120,19 @@ class Experiment(_Checked):
     backbone: str = "ir-csn-152"  # a name of INPUTS, or FILE.py:FUNCTION (models.backbones)
     pretrain: PretrainName = "K700"
     frames: InputName = "32x2"
-    head: HeadName = "t-only"
+    head: Literal["linear", "s-only", "t-only"] = "t-only"
     aggregate: Literal["mean", "max"] = "mean"  # agg(.) of paper section 2.2
-    fusion: FusionName = "tiled"  # see models.roi_fusion.Fusion
+    fusion: Literal["tiled", "mean", "grid"] = "tiled"  # see models.roi_fusion.Fusion
     linear: Literal["raw", "fused"] = "raw"  # features of the linear head (models.heads.LinearHead)
-    loss: LossName = "bce"  # see models.losses.ActionLoss
+    loss: Literal["bce", "pose-softmax", "softmax"] = "bce"  # see models.losses.ActionLoss
     stages: tuple[Stage, ...] = (Stage(),)
     span: int | None = None  # seconds to each side that memory reaches
     remembered: int | None = None  # persons a second that memory keeps
-    recall: RecallName = "none"  # what is told of when and where they were (models.heads.Recall)
+    # What is told of when and where they were (models.heads.Recall).
+    recall: Literal["none", "embedding", "geometry"] = "none"
     own_second: bool = False  # whether memory has the clip's own second, too
     chosen: Literal["surest", "random"] = "surest"  # which persons of a second, in training
-    detector: DetectorName = "ground-truth"
+    detector: Literal["ground-truth", "v1", "v2", "v3"] = "ground-truth"
     detections: Detections | None = None  # None with ground-truth boxes
     scales: tuple[int, ...] = (256, 288, 320)  # short sides in testing, pixels
     flip: bool = True  # in testing, every scale mirrored too
@@ -299,8 +295,8 @@ def own_backbone(name: str) -> tuple[str, str] | None:
 
 def from_dict(content: dict) -> Experiment:
     """The inverse of :meth:`Experiment.to_dict`, also after JSON; refuses unknown fields."""
-    known = {field.name for field in fields(Experiment)}
-    if unknown := sorted(set(content) - known):
+    known = [field.name for field in fields(Experiment)]
+    if unknown := sorted(set(content) - set(known)):
         raise ConfigError(f"unknown field {unknown[0]!r}; an experiment has {', '.join(known)}")
 
     def with_tuples(values: dict) -> dict:
@@ -316,25 +312,21 @@ def from_dict(content: dict) -> Experiment:
 
 @dataclass(frozen=True, kw_only=True)
 class Execution(_Checked):
-    """What a machine decides about a run (``HELP``); its numbers stay the same up to rounding.
+    """What a machine decides about a run; its numbers stay the same up to rounding.
 
     ``auto``: bfloat16 (autocast) on a GPU, and recompute where its memory is too small.
     """
 
-    accumulate: int = 1
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    recompute: Literal["auto", "yes", "no"] = "auto"
-    compile: bool = False
-    save_every: int = 0
-    workers: int = 0
-    HELP: ClassVar[dict[str, str]] = {
-        "accumulate": "take a process's part of a batch in N turns: the same batch, less memory",
-        "precision": "of the forward pass: auto, float32, bfloat16",
-        "recompute": "compute activations again instead of keeping them: auto, yes, no",
-        "compile": "torch.compile backbone, fusion and head",
-        "save_every": "iterations between checkpoints; 0: a tenth of the stage",
-        "workers": "that decode for a process; 0: by scale and cores",
-    }
+    accumulate: Annotated[
+        int, "take a process's part of a batch in N turns: the same batch, less memory"
+    ] = 1
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], "of the forward pass"] = "auto"
+    recompute: Annotated[
+        Literal["auto", "yes", "no"], "compute activations again instead of keeping them"
+    ] = "auto"
+    compile: Annotated[bool, "torch.compile backbone, fusion and head"] = False
+    save_every: Annotated[int, "iterations between checkpoints; 0: a tenth of the stage"] = 0
+    workers: Annotated[int, "that decode for a process; 0: by scale and cores"] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 from stadlib.base import check_word
-from stadlib.recipes.experiment import INPUTS, Experiment, Stage, choices
+from stadlib.recipes.experiment import ALWAYS_FROZEN, INPUTS, Experiment, Stage, choices
 from stadlib.recipes.scales import SCALES
 
 BOTH = ("ava", "kinetics")
@@ -64,6 +65,10 @@ TABLE3 = {  # what differs from it
 DETECTORS = ("v1", "v2", "v3", "ground-truth")  # of Table 4
 THRESHOLDS = (0.05, 0.2, 0.35, 0.5)  # of a box's score, for the sweep
 SPANS, PERSONS = (2, 5, 10, 30), (1, 2, 3, 5)  # of the memory ablation; 30 and 5 are the tables'
+PASSES = 10  # over one's own keyframes; the paper's 30,000 iterations are 5.5 of AVA-Kinetics
+LEAST = 100  # iterations, so that warm-up and drops are more than a few steps each
+FEW = 10  # instances of a class, below which little is learned or measured of it
+SMALL = 1_000  # training keyframes, below which the backbone stays as it was pretrained
 # What the paper leaves open, by field: the words that are compared, the tables' own first. Those
 # of MEMORY_CHOICES are compared on a new head of Table 2, where nothing else differs.
 CHOICES = {
@@ -94,33 +99,25 @@ def table1(
     ``words`` are any of ``backbone``, ``pretrain``, ``frames``, ``head`` and ``memory`` (yes, no),
     each ``all`` by default. Unknown words and words that match no row raise a ConfigError.
     """
-    fields = (*WORDS, "memory")
     for name, word in words.items():
-        check_word("field of table 1", name, fields)
+        check_word("field of table 1", name, (*WORDS, "memory"))
         check_word(name, word, (*(MEMORY_WORDS if name == "memory" else choices(name)), "all"))
+    words = {name: word for name, word in words.items() if word != "all"}
     rows = []
-    for row in TABLE1:
-        values = dict(zip(fields, (*row[:4], MEMORY_WORDS[row[4]]), strict=True))
-        if all(word in ("all", values[name]) for name, word in words.items()):
-            rows.append(row)
+    for *four, memory in TABLE1:
+        values = dict(zip(WORDS, four, strict=True)) | {"memory": MEMORY_WORDS[memory]}
+        if words.items() <= values.items():
+            stages = WITH_MEMORY if memory else (Stage(),)
+            row = _experiment(four, scale, seed, stages, detector)
+            rows.append(replace(row, weights=weights))
     if not rows:
-        named = ", ".join(f"{name}={word}" for name, word in words.items() if word != "all")
+        named = ", ".join(f"{name}={word}" for name, word in words.items())
         check_word("row of table 1", named, tuple(dict.fromkeys(" ".join(r[:4]) for r in TABLE1)))
-    experiments = (_table1_row(row, scale, seed, detector) for row in rows)
-    return tuple(replace(experiment, weights=weights) for experiment in experiments)
-
-
-def _table1_row(row: tuple, scale: str, seed: int, detector: str) -> Experiment:
-    return _experiment(row[:4], scale, seed, WITH_MEMORY if row[4] else (Stage(),), detector)
+    return tuple(rows)
 
 
 def table2(
-    *,
-    scale: str = "mini",
-    seed: int = 0,
-    detector: str = "v3",
-    recall: str = "none",
-    **words: str,
+    *, scale: str = "mini", seed: int = 0, detector: str = "v3", recall: str = "none", **words: str
 ) -> dict[str, Experiment]:
     """The rows of Table 2 by strategy; the paper's are of SlowFast-152, t-only.
 
@@ -138,8 +135,7 @@ def table3(
     """Before and after decoupled training (Table 3), and what it is compared with, by name.
 
     "Before" is the paper's row of Table 1. The paper does not say whether the classifier starts
-    anew, as in its reference [11]: both are here, with two other samplers and the control, as much
-    training on plain data.
+    anew, as in its reference [11]: both are here. The control is as much training on plain data.
     """
     row = _usual("ir-csn-152", **words)
     stages = {"before": (Stage(),)}
@@ -170,8 +166,7 @@ def memory_ablation(
 ) -> dict[tuple[int, int], Experiment]:
     """How much is remembered, by (span in seconds, persons of a second); (0, 0) is nothing.
 
-    All are Table 2's second strategy, whose first stage they share. They differ in what the new
-    head of this one backbone can attend to.
+    All are Table 2's second strategy and share its first stage.
     """
     whole = _new_head(scale, seed, detector, words)
     rows = {(0, 0): _without_memory(whole)}
@@ -216,33 +211,27 @@ def strategy(experiment: Experiment) -> str | None:
     """The strategy of Table 2 that an experiment follows; None if it follows none of them."""
 
     def words(stages: tuple[Stage, ...]) -> list[tuple]:
-        starts = [s.start if s.start.startswith("previous") else "" for s in stages]
+        # The scale says how a first stage starts.
+        starts = ["", *(stage.start for stage in stages[1:])]
         return [
             (s.data, s.memory, s.train, s.sampler, b) for s, b in zip(stages, starts, strict=True)
         ]
 
-    known = {tuple(words(stages)): name for name, stages in TABLE2.items()}
-    return known.get(tuple(words(experiment.stages)))
+    same = (n for n, stages in TABLE2.items() if words(stages) == words(experiment.stages))
+    return next(same, None)
 
 
-def ensemble1(*, scale: str = "mini", seed: int = 0, **words: str) -> tuple[Experiment, ...]:
-    """Members for the last row of Table 1; with ``words`` the rows that match, nothing else.
+def ensemble1(*, scale: str = "mini", seed: int = 0) -> tuple[Experiment, ...]:
+    """The members of Table 1's last row: all others, and the best single one with the next seed.
 
-    The paper "selects 15 models" without naming them; these are its 14 rows and its best single
-    model with the next seed.
+    The paper "selects 15 models" without naming them.
     """
-    rows = table1(scale=scale, seed=seed, **words)
-    if any(word != "all" for word in words.values()):
-        return rows
-    return (*rows, _table1_row(TABLE1[-1], scale, seed + 1, "v3"))
+    best = table1(scale=scale, seed=seed + 1)[-1]
+    return (*table1(scale=scale, seed=seed), best)
 
 
 def beyond(
-    *,
-    scale: str = "mini",
-    seed: int = 0,
-    detector: str = "v3",
-    **words: str,
+    *, scale: str = "mini", seed: int = 0, detector: str = "v3", **words: str
 ) -> dict[str, Experiment]:
     """Rows that the paper does not have, by name: other backbones, and features seen once.
 
@@ -262,18 +251,16 @@ def beyond(
         public = {"ir-csn-152": "K700", "swin3d-t": "K400"}.get(backbone, "other")
         pretrain = words.get("pretrain") or (public if scale == "paper" else "K700")
         frames = words.get("frames") or INPUTS.get(backbone, ("32x2",))[0]
-        row = backbone, pretrain, frames, head
         stage = Stage(start="features" if start == "features" else "frozen", memory=kept)
-        row = _experiment(row, scale, seed, (stage,), detector)
+        row = _experiment((backbone, pretrain, frames, head), scale, seed, (stage,), detector)
         rows[f"{backbone}, {head}, {start}"] = started(row, start)
     return rows
 
 
 def at(experiment: Experiment, scale: str) -> Experiment:
-    """The same experiment at another scale: its words stay.
+    """The same experiment at another scale, which says whether backbones are trained with the rest.
 
-    The scale says whether backbones are trained with the rest. A stage keeps its share of a full
-    stage's iterations and its ratio to the learning rate.
+    A stage keeps its share of a full stage's iterations and its ratio to the learning rate.
     """
     check_word("scale", scale, tuple(SCALES))
     here, there = SCALES[experiment.scale], SCALES[scale]
@@ -301,6 +288,52 @@ def started(experiment: Experiment, start: str) -> Experiment:
     return replace(experiment, stages=(after, *later))
 
 
+@dataclass(frozen=True)
+class Size:
+    """What a dataset of one's own has, by split: ``train`` and ``val``."""
+
+    keyframes: Mapping[str, int]  # with persons
+    instances: Mapping[str, Mapping[str, int]]  # of each action, by its name
+    most: int  # persons of the fullest training keyframe
+
+
+def fitted(experiment: Experiment, size: Size) -> Experiment:
+    """The experiment with as many iterations as the dataset needs, at most its scale's.
+
+    Stages keep their lengths to each other. On a small dataset the backbone is frozen.
+    """
+    keyframes, first = size.keyframes["train"], experiment.stages[0]
+    wanted = max(LEAST, round(PASSES * keyframes / first.batch))
+    share = min(1.0, wanted / SCALES[experiment.scale].iterations)
+    still = keyframes < SMALL or experiment.backbone in ALWAYS_FROZEN
+    experiment = started(experiment, "frozen" if still else "pretrained")
+    stages = (replace(s, iterations=round(share * s.iterations)) for s in experiment.stages)
+    return replace(experiment, stages=tuple(stages))
+
+
+def size_notes(experiment: Experiment, size: Size) -> list[str]:
+    """What is trained on how much, and what so few keyframes cannot show."""
+    first, limit = experiment.stages[0], SCALES[experiment.scale].max_persons
+    lengths = " + ".join(str(stage.iterations) for stage in experiment.stages)
+    notes = [
+        f"{size.keyframes['train']} training keyframes, {size.keyframes['val']} of validation: "
+        f"{lengths} iterations of {first.batch}, lr {first.lr:g}, "
+        f"the backbone starts {first.start}"
+    ]
+    for split, verb in (("train", "learned"), ("val", "measured")):
+        of_split = size.instances[split]
+        if few := [name for name, count in of_split.items() if count < FEW]:
+            names = ", ".join(few[:5]) + ", ..." * (len(few) > 5)
+            notes.append(
+                f"note: {len(few)} of {len(of_split)} actions have fewer than {FEW} instances in "
+                f"{split}; little can be {verb} of {names}"
+            )
+    if size.most > limit:
+        most = f"note: a training keyframe has {size.most} persons"
+        notes.append(f"{most}; {limit} are drawn at a time")
+    return notes
+
+
 def _full_length(stage: Stage, scale: str) -> int:
     return HEAD_ITERATIONS[scale] if stage.on_features else SCALES[scale].iterations
 
@@ -311,13 +344,12 @@ def _usual(backbone: str, /, **words: str) -> tuple[str, ...]:
         check_word("field of this table", name, WORDS)
         check_word(name, word, choices(name))
     words = {"backbone": backbone, "pretrain": "K700", "head": "t-only"} | words
-    usual = "8x8+32x2" if words["backbone"].startswith("slowfast") else "32x2"
-    words = {"frames": usual} | words
+    words = {"frames": INPUTS[words["backbone"]][0]} | words
     return tuple(words[name] for name in WORDS)
 
 
 def _experiment(
-    words: tuple[str, str, str, str],
+    words: Sequence[str],
     scale: str,
     seed: int,
     stages: tuple[Stage, ...] = (Stage(),),

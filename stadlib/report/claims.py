@@ -31,7 +31,7 @@ from stadlib.base import published_dir
 from stadlib.data.layout import AVA_ACTIONS
 from stadlib.report import scores, tables
 from stadlib.report.scores import SOURCES, interval
-from stadlib.study import Record, read_records
+from stadlib.study import Record
 
 MARGIN = 0.03  # as a share of the mAP that is compared with
 PLANNED = {True: 6, False: 3}  # seeds of a primary claim, of another
@@ -191,22 +191,22 @@ def committed() -> dict[str, list[Record]]:
     ``ensembles/members`` are copies of rows. ``test`` holds records under the same digests, with
     the test split's metrics.
     """
-    folder = published_dir("reference")
-    records, runs = read_records(folder), {}
+    runs = {}
     for detector, ending in (("v3", ""), ("ground-truth", ", ground-truth boxes")):
-        for name, row in zip(TABLE1, recipes.table1(detector=detector), strict=True):
-            runs[name + ending] = scores.of_experiment(row, records)
+        names = [name + ending for name in TABLE1]
+        rows = zip(names, recipes.table1(detector=detector), strict=True)
+        runs |= scores.replicates(dict(rows))
     for table in (2, 3, 4):
-        runs |= tables.records_of(table, records=records)
+        runs |= tables.records_of(table)
     chosen = scores.choice_records()
     runs["new head, ground-truth boxes"] = chosen["memory", "yes"]
     runs["new head without memory, ground-truth boxes"] = chosen["memory", "no"]
-    members = [r for r in read_records(folder / "ensembles/members") if r.scale == "mini"]
+    members = scores.reference_records("ensembles/members")
     members.sort(key=lambda record: record.metrics["ava+kinetics"]["mAP"])
     best = {record.experiment["seed"]: record for record in members}  # the last one of a seed
-    tests = {record.digest: record for record in read_records(folder / "test")}
+    tests = {record.digest: record for record in scores.reference_records("test")}
     runs["best single model"] = list(best.values())
-    runs["ensemble"] = tables.reference_ensembles()
+    runs["ensemble"] = scores.reference_records("ensembles")
     runs["single models"] = [record for record in members if record.digest in tests]
     for name in ("ensemble", "single models"):
         runs[f"{name}, test"] = [tests[r.digest] for r in runs[name] if r.digest in tests]
@@ -253,7 +253,7 @@ def measured() -> list[list[Claim]]:
     On the test split, where all rows of a comparison have been scored there, else on validation.
     """
     points, records, counts = printed(), committed(), tables.reference_counts()
-    tests = {r.digest: r for r in read_records(published_dir("reference") / "test")}
+    tests = {r.digest: r for r in scores.reference_records("test")}
     measurements = []
     for places in read_claims():
         measurements.append([])

@@ -66,9 +66,9 @@ def training_log(record: Record) -> pd.DataFrame:
 
 def committed_logs(record: Record) -> list[pd.DataFrame]:
     """``iteration`` and ``loss`` of the committed runs of an experiment, whatever their seeds."""
-    folder, experiment = published_dir("reference"), from_dict(record.experiment)
-    known = scores.of_experiment(experiment, study.read_records(folder))
-    paths = (folder / "curves" / f"{committed.digest}.csv" for committed in known)
+    (known,) = scores.replicates({"": from_dict(record.experiment)}).values()
+    folder = published_dir("reference") / "curves"
+    paths = (folder / f"{committed.digest}.csv" for committed in known)
     return [pd.read_csv(path) for path in paths if path.is_file()]
 
 
@@ -190,9 +190,9 @@ def _matches(record: Record) -> matching.Matches:
 
 
 def class_differences(after: Record, before: Record, num_resamples: int = 1_000) -> pd.DataFrame:
-    """What each class gains on AVA from run to run, with its paired bootstrap interval over videos.
+    """What each class gains on AVA from run to run: ``gain``, ``low``, ``high`` in points of AP.
 
-    By action id: ``gain``, ``low``, ``high`` in points of AP.
+    By action id; the interval is a paired bootstrap's over videos.
     """
     pair = _matches(after), _matches(before)
     gains = average_precision.bootstrap_classes(*pair, num_resamples=num_resamples)
@@ -213,10 +213,7 @@ def precision_recall(record: Record, actions: Iterable[int]) -> dict:
 
 
 def training_ap(record: Record) -> pd.Series:
-    """The AP of every class on AVA's training data, in %, from one plain view of annotated boxes.
-
-    Against the AP on validation it tells what was learned by heart.
-    """
+    """AP of every class on AVA's training data, in %, from one plain view of annotated boxes."""
     run = _opened(record)
     model, labels = stages.trained_model(run), run.layout.label_map()
     annotated = memory.one_a_second(stages.annotated(run.layout, ["ava"], "train"))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from math import isnan, nan, sqrt
 from statistics import fmean, stdev
+from typing import TypeVar
 
 import pandas as pd
 
@@ -18,6 +20,7 @@ from stadlib.recipes import CHOICES, MEMORY_CHOICES, choices_compared
 from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.study import Record, read_records
 
+Key = TypeVar("Key")
 SOURCES = {"ava": "AVA", "kinetics": "Kinetics", "ava+kinetics": "A+K"}
 NOT_RUN = "not run"
 ORDER = {  # of the rows of a table of gains
@@ -49,7 +52,7 @@ def predicted(values: Iterable[float]) -> tuple[float, float]:
 
 def against_reference(record: Record) -> str:
     """A run beside the committed replicates of its experiment, source by source, in one line."""
-    others = of_experiment(from_dict(record.experiment), read_records(published_dir("reference")))
+    (others,) = replicates({"": from_dict(record.experiment)}).values()
     if len(others) < 2:
         count = f"{len(others)} replicate" + "s" * (len(others) != 1)
         return f"the reference has {count} of this row; two would bound it"
@@ -122,12 +125,25 @@ def means(metrics: dict, source: str, by: str) -> pd.Series:
     return aps.groupby(group if by == "group" else lambda a: ORDER[by][a not in LASTING]).mean()
 
 
-def of_experiment(experiment: Experiment, records: Iterable[Record]) -> list[Record]:
-    """The records of this experiment with any seed, by digest: a changed scale is another one."""
-    records = list(records)
-    seeds = {record.experiment["seed"] for record in records}
-    wanted = {replace(experiment, seed=seed).digest for seed in seeds}
-    return [record for record in records if record.digest in wanted]
+def reference_records(folder: str = "") -> list[Record]:
+    """The committed records of a folder of ``results/reference``, at mini."""
+    records = read_records(published_dir("reference") / folder)
+    return [record for record in records if record.scale == "mini"]
+
+
+def replicates(rows: Mapping[Key, Experiment], *folders: str) -> dict[Key, list[Record]]:
+    """The committed records of each row with any seed, by digest: a changed scale is another row.
+
+    Without ``folders`` they are those of the paper's tables and those beyond them.
+    """
+    kinds = [reference_records(folder) for folder in folders or ("", "beyond")]
+    records = {record.digest: record for record in chain(*kinds)}
+    seeds = {record.experiment["seed"] for record in records.values()}
+    wanted = {name: {replace(row, seed=s).digest for s in seeds} for name, row in rows.items()}
+    return {
+        name: [record for digest, record in records.items() if digest in digests]
+        for name, digests in wanted.items()
+    }
 
 
 def paired_by_seed(better: Iterable[Record], plain: Iterable[Record]) -> list:
@@ -162,8 +178,7 @@ def gain_of_pairs(pairs: list, by: str = "source", source: str = "ava+kinetics")
 
 def choice_records() -> dict[tuple[str, object], list[Record]]:
     """Committed records of what the paper leaves open, by field and word (``recipes.CHOICES``)."""
-    records = read_records(published_dir("reference") / "choices")
-    return {key: of_experiment(row, records) for key, row in choices_compared().items()}
+    return replicates(choices_compared(), "choices")
 
 
 def choice_effects(compared: Mapping[str, Sequence] = CHOICES | MEMORY_CHOICES) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.recipes.scales import DETECTOR_SCALES, DETECTORS
 from stadlib.report import scores
 from stadlib.report.scores import SOURCES, bounds, mean_text, percent, text_of, values_of
-from stadlib.study import Record, read_records
+from stadlib.study import Record
 
 BACKBONE = "ir-csn-152"  # of the reference for Tables 2 to 4
 MEMORY = {True: "✓", False: "×"}
@@ -73,12 +73,11 @@ def paper(table: int) -> pd.DataFrame:
 def paper_by_detector() -> pd.DataFrame:
     """Table 4 in the form of :func:`by_detector`; the paper gives no intervals."""
     printed = paper(4).replace("-", "100").astype(float).set_axis([*DETECTORS, "GT"])
-    names = {PERSON_AP: "AP", ACTION_AP: "mAP"}
-    tables = {
-        place: printed[[f"{place} {name}" for name in names]].set_axis(names.values(), axis=1)
-        for place in PLACES.values()
-    }
-    return pd.concat(tables, names=["source", "detector"]).assign(low=nan, high=nan)
+    parts = {}
+    for place in PLACES.values():
+        columns = printed[[f"{place} {PERSON_AP}", f"{place} {ACTION_AP}"]]
+        parts[place] = columns.set_axis(["AP", "mAP"], axis=1)
+    return pd.concat(parts, names=["source", "detector"]).assign(low=nan, high=nan)
 
 
 def experiments(rows: Sequence[Experiment]) -> pd.DataFrame:
@@ -93,15 +92,12 @@ def experiments(rows: Sequence[Experiment]) -> pd.DataFrame:
 
 def stages(rows: dict[str, Experiment]) -> pd.DataFrame:
     """The stages of some rows in words: what is trained, where from, on what."""
-    names = ("data", "memory", "start", "train", "sampler", "iterations")
-    table = {
-        (row, number): {name: getattr(stage, name) for name in names}
-        for row, experiment in rows.items()
-        for number, stage in enumerate(experiment.stages, 1)
-    }
-    for values in table.values():
-        values |= {name: " + ".join(values[name]) or "-" for name in ("data", "memory")}
-    return pd.DataFrame.from_dict(table, orient="index").rename_axis(["row", "stage"])
+    names = ["data", "memory", "start", "train", "sampler", "iterations"]
+    parts = {name: pd.DataFrame(map(vars, row.stages))[names] for name, row in rows.items()}
+    table = pd.concat(parts, names=["row", "stage"]).rename(lambda number: number + 1, level=1)
+    for name in ("data", "memory"):
+        table[name] = table[name].map(" + ".join).replace("", "-")
+    return table
 
 
 def provenance(records: Iterable[Record | None]) -> pd.DataFrame:
@@ -116,21 +112,10 @@ def provenance(records: Iterable[Record | None]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("digest").T if rows else pd.DataFrame()
 
 
-def reference_records(folder: str = "") -> list[Record]:
-    """The committed records of a folder of ``results/reference``."""
-    return read_records(published_dir("reference") / folder)
-
-
-def reference_ensembles() -> list[Record]:
-    """The committed ensembles at mini, one a seed."""
-    return [record for record in reference_records("ensembles") if record.scale == "mini"]
-
-
 def reference_rows(**words: str) -> list[Record]:
     """The committed records of the rows of Table 1 that match words, as in recipes."""
-    records = reference_records()
-    rows = recipes.table1(scale="mini", **words)
-    return [record for row in rows for record in scores.of_experiment(row, records)]
+    rows = dict(enumerate(recipes.table1(scale="mini", **words)))
+    return [*chain(*scores.replicates(rows).values())]
 
 
 def reference_counts() -> pd.Series:
@@ -140,8 +125,8 @@ def reference_counts() -> pd.Series:
 
 
 def reference_boxes() -> dict[str, list[Record]]:
-    """The committed records of detectors at mini, by version, one a seed."""
-    records = [one for one in reference_records("detectors") if one.scale == "mini"]
+    """The committed records of detectors, by version, one a seed."""
+    records = scores.reference_records("detectors")
     return {v: [one for one in records if one.experiment["detector"] == v] for v in DETECTORS}
 
 
@@ -152,11 +137,8 @@ def row_key(experiment: dict) -> tuple[str, ...]:
     return (*(word.lower() for word in words), MEMORY[memory])
 
 
-def records_of(
-    table: int, backbone: str = BACKBONE, records: list[Record] | None = None
-) -> dict[object, list[Record]]:
+def records_of(table: int, backbone: str = BACKBONE) -> dict[object, list[Record]]:
     """The mini records of every row of a table, and of the rows it is compared with, by name."""
-    records = reference_records() if records is None else records
     if table == 1:
         rows = {row_key(row.to_dict()): row for row in recipes.table1(scale="mini")}
     elif table == 2:
@@ -175,7 +157,7 @@ def records_of(
     else:
         rows = recipes.table4(backbone=backbone) | recipes.box_uses(backbone=backbone)
         rows["GT"] = rows["ground-truth"]
-    return {name: scores.of_experiment(row, records) for name, row in rows.items()}
+    return scores.replicates(rows)
 
 
 def reference(table: int = 1, backbone: str = BACKBONE) -> pd.DataFrame:
@@ -187,7 +169,7 @@ def reference(table: int = 1, backbone: str = BACKBONE) -> pd.DataFrame:
     check_word("table", table, tuple(HEADERS))
     groups = records_of(table, backbone)
     if table == 1:
-        groups[ENSEMBLE] = reference_ensembles()
+        groups[ENSEMBLE] = scores.reference_records("ensembles")
     return _on_rows(table, groups, reference_boxes())
 
 
@@ -302,11 +284,11 @@ def differences(table: int, by: str = "source", backbone: str = BACKBONE) -> pd.
 def by_class(table: int, backbone: str = BACKBONE) -> pd.DataFrame:
     """What the idea of a table brings to every class by action id, in points, paired by seed.
 
-    Table 2: memory to a new head, on both sources. Table 3: decoupled training, on AVA, with
-    ``before`` and ``after``. Table 4: ground-truth boxes beside v3's, the largest gain first.
+    Table 3: decoupled training, on AVA, with ``before`` and ``after``. Table 4: ground-truth boxes
+    beside v3's, on both sources, the largest gain first.
     """
     groups = records_of(table, backbone)
-    better, plain = {2: (NEW, NOTHING), 3: ("after", "before"), 4: ("GT", "v3")}[table]
+    better, plain = {3: ("after", "before"), 4: ("GT", "v3")}[table]
     pairs = scores.paired_by_seed(groups[better], groups[plain])
     gains = scores.gain_of_pairs(pairs, "class", "ava" if table == 3 else "ava+kinetics")
     if table == 3:
@@ -334,10 +316,8 @@ def most_changed(changes: pd.DataFrame, count: int = 3) -> pd.DataFrame:
 
 def amount_effect(backbone: str = BACKBONE) -> pd.DataFrame:
     """mAP by ``span`` in seconds, ``persons`` of a second in memory, and source."""
-    records, rows = reference_records(), []
-    amounts = recipes.memory_ablation(backbone=backbone)
-    for (span, persons), row in amounts.items():
-        runs = scores.of_experiment(row, records)
+    rows, amounts = [], scores.replicates(recipes.memory_ablation(backbone=backbone))
+    for (span, persons), runs in amounts.items():
         for source, name in SOURCES.items() if runs else ():
             rows.append({"span": span, "persons": persons, "source": name} | bounds(runs, source))
     return _indexed(rows, ["span", "persons", "source"])

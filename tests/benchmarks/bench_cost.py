@@ -33,7 +33,7 @@ from stadlib.base import write_whole
 from stadlib.models.heads import no_memory
 from stadlib.models.networks import recompute_activations
 from stadlib.recipes.experiment import Experiment
-from stadlib.report.readme import rewrite
+from stadlib.report.publish import rewrite
 from stadlib.training import build
 
 PEAK = 989e12  # FLOPs a second

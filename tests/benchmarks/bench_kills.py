@@ -106,7 +106,7 @@ def publish(work: Work) -> None:
     (base._CHECKOUT / "results").mkdir(parents=True, exist_ok=True)
     (base._CHECKOUT / "pyproject.toml").touch()
     if processes.rank() == 0:
-        from stadlib.publish import publish as publish_record
+        from stadlib.report.publish import publish as publish_record
 
         os.environ["STADLIB_RESULTS"] = str(work.root / "finished")
         publish_record(study.find(work.row()))

@@ -1,6 +1,6 @@
 """The three heads on a dataset of one's own, over several seeds, with the numbers of its size.
 
-    python tests/benchmarks/bench_own_data.py DIR [SEEDS]
+    python tests/benchmarks/bench_beyond.py DIR [SEEDS]
 
 Prints mAP in per cent, mean and 95 % half width over seeds (Student's t), and which run diverged.
 All seeds start from the backbone of seed 0; they draw the head's weights and the order of the data.
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from stadlib import study
 from stadlib.base import InputError
-from stadlib.report import own_data, scores
+from stadlib.report import beyond, scores
 from stadlib.training import pretraining, stages
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     stages.pretrained_backbone = _of_seed_0
     root, seeds = Path(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 5
     for head in ("linear", "s-only", "t-only"):
-        row, found = own_data.row(root, head, "mini"), []
+        row, found = beyond.row(root, head, "mini"), []
         for seed in range(seeds):
             try:
                 record = study.run(replace(row, seed=seed))

@@ -1,13 +1,19 @@
-"""What is written from ``results/``: sections of Markdown files and a chart by ``stadlib readme``;
-by ``stadlib report`` the committed notebooks and the ledger as pages that ask for nothing online.
+"""What becomes part of the study, and what is written from it.
+
+Runs of this machine are copied to ``results/reference``, to be committed. ``stadlib readme`` writes
+sections of Markdown files and a chart, ``stadlib report`` the committed notebooks and the ledger as
+pages that ask for nothing online.
 """
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 import tomllib
 from collections import Counter, defaultdict
 from html import escape
+from itertools import product
 from math import isnan, nan
 from pathlib import Path
 from string import Template
@@ -16,31 +22,122 @@ import nbformat
 import pandas as pd
 from nbconvert import HTMLExporter
 
+from stadlib import base, recipes, study
 from stadlib.base import InputError, published_dir, whole_folder, write_whole
-from stadlib.report import claims, scores, style, tables
+from stadlib.data.layout import SOURCES, SPLITS
+from stadlib.recipes.experiment import Experiment
+from stadlib.report import claims, runs, scores, style, tables
+from stadlib.study import Record, read_record, write_record
+from stadlib.training import stages
+from stadlib.training.pretraining import Pretraining, world_hash
 
 NOTEBOOKS = published_dir("paper").parents[1] / "notebooks"
 BEST = ("ir-CSN-152", "K700")  # whose rows the README shows
 
 
+def publish(record: Record, kind: str = "", name: str = "") -> None:
+    """Copy a record to ``results/reference/KIND``; one of uncommitted code is refused.
+
+    Without a kind it is a row of a table. If it is not of somebody's own data, the class counts of
+    its training data are written too, and its backbone, its boxes and the hash of its world become
+    part of the study, as those of a row beyond the paper do. The row of README's first command
+    leaves its losses in ``curves``. A digest names one outcome: when it is published already, this
+    run becomes a line of ``results/machines.csv``, which says what the same experiment gave where.
+    """
+    name = name or record.folder.name
+    if record.provenance["dirty"] is not False:
+        raise InputError(f"{name}: made with uncommitted code; commit and run again")
+    if base.provenance("", 0)["dirty"]:  # what is counted below would be of other code
+        raise InputError(f"{name}: the code was edited since; commit or undo that")
+    folder = base.published_dir("reference") / kind
+    path = folder / f"{name}.json"
+    if path.is_file() and read_record(path).to_json() != record.to_json():
+        _note_machine(record, folder.parents[bool(kind)] / "machines.csv")
+        return
+    write_record(record, path)
+    if kind in ("", "beyond") and not record.experiment["dataset"]:
+        _publish_inputs(study.open_run(record))
+    if not kind and not record.experiment["dataset"]:
+        write_whole(folder / "class_counts.csv", class_counts(record).to_csv())
+    if record.digest == _first_row(record).digest:
+        curve = runs.training_log(record)[["iteration", "loss"]]
+        write_whole(folder / "curves" / f"{record.digest}.csv", curve.to_csv(index=False))
+
+
+def class_counts(record: Record) -> pd.DataFrame:
+    """Training instances of every action in the data of a run: ``name``, ``ava``, ``kinetics``."""
+    layout = study.open_run(record).layout
+    labels = layout.label_map()
+    index = pd.Index(labels.ids, name="action_id")
+    counts = pd.DataFrame({"name": list(labels.names.values())}, index=index)
+    for source in SOURCES:
+        keyframes = stages.annotated(layout, [source], "train")
+        counts[source] = sum(keyframe.actions.sum(axis=0) for keyframe in keyframes)
+    return counts
+
+
+def _first_row(record: Record) -> Experiment:
+    """What README's first command runs, at the scale of a record and with its seed."""
+    words = {"head": "t-only", "backbone": "ir-csn-152", "pretrain": "K700", "memory": "no"}
+    (row,) = recipes.table1(scale=record.scale, seed=record.experiment["seed"], **words)
+    return row
+
+
+def _publish_inputs(opened: stages.Run) -> None:
+    """Make the backbone that a run started from, and its detector's boxes, the study's own."""
+    experiment, folder = opened.experiment, base.published_dir("reference")
+    if experiment.scale == "paper" or experiment.weights == "anew":
+        return
+    plan, root = Pretraining(experiment), opened.layout.root
+    copies = {plan.weights: plan.published}
+    copies[plan.record] = plan.published.with_suffix(".accuracy.json")
+    # Not the boxes of training, ten times as large, which memory alone needs.
+    scored = [split for split in SPLITS if split != "train"]
+    for split in product(SOURCES, scored) if experiment.detected else ():
+        boxes = opened.layout.person_boxes(experiment.boxes_name, *split)
+        copies[boxes] = folder / "boxes" / f"{boxes.name}.gz"
+    for old, new in copies.items():
+        if old.is_file() and not new.is_file():
+            content = old.read_bytes()
+            write_whole(new, gzip.compress(content, mtime=0) if new.suffix == ".gz" else content)
+    worlds = folder / "weights" / "worlds.json"
+    known = json.loads(worlds.read_text()) if worlds.is_file() else {}
+    known.setdefault(f"{root.parent.name}/{root.name}", world_hash(root))
+    write_whole(worlds, json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+def _note_machine(record: Record, path: Path) -> None:
+    """Append what a published experiment gave in a later run to the table of machines."""
+    origin = record.provenance
+    values = {name: origin[name] for name in ("finished", "processor", "threads", "seconds")}
+    values |= {"memory_mb": origin["peak_memory_mb"], "world": origin.get("world", "")}
+    values |= {"run": f"{record.experiment['head']} seed {record.experiment['seed']}"}
+    values |= {"digest": record.digest}
+    values |= {name: round(100 * found["mAP"], 2) for name, found in record.metrics.items()}
+    lines = path.read_text().splitlines() if path.is_file() else [",".join(values)]
+    line = ",".join(str(value).replace(",", " ") for value in values.values())
+    write_whole(path, "\n".join([*lines, *[line] * (line not in lines)]) + "\n")
+
+
 def update(root: Path) -> list[Path]:
     """Write every file that is made from ``results/`` below a checkout's root; returns them."""
     measured = claims.measured()
-    results = root / "results"
     sections = {
-        (root / "README.md", "fact"): fact(),
-        (root / "README.md", "results"): short_table(),
-        (results / "table1.md", "results"): full_table(),
-        (results / "claims.md", "claims"): claims.markdown(measured),
-        (results / "paper" / "fidelity.md", "rows"): fidelity(),
-        (results / "guide.md", "rungs"): rungs(),
+        "README.md fact": fact(),
+        "README.md results": short_table(),
+        "results/table1.md results": full_table(),
+        "results/claims.md claims": claims.markdown(measured),
+        "results/paper/fidelity.md rows": fidelity(),
+        "results/guide.md rungs": rungs(),
     }
     for place, text in sections.items():
-        rewrite(*place, text)
-    write_whole(results / "claims.csv", claims.csv(measured))
-    write_whole(results / "pictures" / "gain.png", gain_chart().png())
-    paths = [path for path, _ in sections]
-    return [*dict.fromkeys(paths), results / "claims.csv", results / "pictures" / "gain.png"]
+        path, name = place.split()
+        rewrite(root / path, name, text)
+    files = {"results/claims.csv": claims.csv(measured)}
+    files["results/pictures/gain.png"] = gain_chart().png()
+    for path, content in files.items():
+        write_whole(root / path, content)
+    return [root / path for path in dict.fromkeys(p.split()[0] for p in [*sections, *files])]
 
 
 def rewrite(path: Path, name: str, section: str) -> None:
@@ -60,18 +157,16 @@ def fact() -> str:
     gains = tables.paired_difference("t-only", **same).loc["A+K"]
     chosen = scores.choice_records()
     memory, ours = (
-        scores.gain_of_pairs(scores.paired_by_seed(chosen[better], chosen[plain])).loc["A+K"]
-        for better, plain in (
-            (("memory", "yes"), ("memory", "no")),
-            (("recall", "geometry"), ("recall", "none")),
-        )
+        scores.gain_of_pairs(scores.paired_by_seed(chosen[field, better], chosen[field, plain]))
+        for field, better, plain in (("memory", "yes", "no"), ("recall", "geometry", "none"))
     )
     return (
         "- **Attention between people**: in the miniature world T-only differs from the field's "
         f"linear head by this many points of mAP: {_in_words(*gains)}.\n"
         "- **Memory**: concatenated as the paper says, it differs from none at equal training by "
-        f"{_in_words(*memory)}. With a learned bias of when and where remembered people were, "
-        f"which is ours, it differs from plain memory by {_in_words(*ours)} (annotated boxes)."
+        f"{_in_words(*memory.loc['A+K'])}. With a learned bias of when and where remembered "
+        "people were, which is ours, it differs from plain memory by "
+        f"{_in_words(*ours.loc['A+K'])} (annotated boxes)."
     )
 
 
@@ -98,10 +193,10 @@ def full_table() -> str:
     paper, ours = tables.paper(1).drop(columns="A+K test"), tables.reference(1)
     header = [*tables.ROW, *(f"paper {name}" for name in paper), *(f"mini {name}" for name in ours)]
     rows = [[*key, *paper.loc[key], *ours.loc[key]] for key in paper.index]
-    if not tables.reference_ensembles():
+    if not scores.reference_records("ensembles"):
         return scores.markdown(header, rows)
     groups = defaultdict(list)
-    for record in tables.reference_records("ensembles/members"):
+    for record in scores.reference_records("ensembles/members"):
         words = [record.experiment[name] for name in ("backbone", "pretrain", "frames", "head")]
         memory = any(stage["memory"] for stage in record.experiment["stages"])
         groups[" ".join([*words, *["+M"] * memory])].append(record)
