@@ -15,8 +15,8 @@ from stadlib.data.boxes import read_person_boxes
 from stadlib.data.clips import Batch
 from stadlib.data.layout import LABEL_MAP_FILE, AvaLayout, LabelMap, write_label_map
 from stadlib.data.rows import COLUMNS, read_rows
+from stadlib.models.action_detector import ActionLoss
 from stadlib.models.heads import no_memory
-from stadlib.models.losses import ActionLoss
 from stadlib.recipes.experiment import Detections
 from stadlib.training import predictions, stages
 from stadlib.training.bank import WRITTEN, FeatureBank

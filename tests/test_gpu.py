@@ -33,8 +33,8 @@ from stadlib.data.keyframes import Keyframe
 from stadlib.data.layout import AVA_ACTIONS, AvaLayout, LabelMap
 from stadlib.data.transforms import test_transform as plain
 from stadlib.models import networks
+from stadlib.models.action_detector import ActionLoss
 from stadlib.models.heads import MemoryTokens, no_memory, set_share
-from stadlib.models.losses import ActionLoss
 from stadlib.models.person_detector import gfocal_resnet
 from stadlib.recipes.experiment import Execution
 from stadlib.recipes.scales import SCALES

@@ -13,8 +13,8 @@ from stadlib import recipes
 from stadlib.base import InputError, Progress, published_dir
 from stadlib.data.clips import Batch
 from stadlib.data.layout import LASTING, group
+from stadlib.models.action_detector import ActionLoss
 from stadlib.models.heads import MemoryTokens
-from stadlib.models.losses import ActionLoss
 from stadlib.models.roi_fusion import Places
 from stadlib.recipes.experiment import from_dict
 from stadlib.report import journey as journey_of

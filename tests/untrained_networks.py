@@ -7,7 +7,7 @@ from torch import nn
 
 from stadlib import recipes
 from stadlib.data.layout import AVA_ACTIONS, LabelMap
-from stadlib.models.losses import ActionLoss
+from stadlib.models.action_detector import ActionLoss
 from stadlib.models.person_detector import PERSON
 from stadlib.training import build
 

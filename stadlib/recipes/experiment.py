@@ -124,7 +124,7 @@ class Experiment(_Checked):
     aggregate: Literal["mean", "max"] = "mean"  # agg(.) of paper section 2.2
     fusion: Literal["tiled", "mean", "grid"] = "tiled"  # see models.roi_fusion.Fusion
     linear: Literal["raw", "fused"] = "raw"  # features of the linear head (models.heads.LinearHead)
-    loss: Literal["bce", "pose-softmax", "softmax"] = "bce"  # see models.losses.ActionLoss
+    loss: Literal["bce", "pose-softmax", "softmax"] = "bce"  # see models.action_detector.ActionLoss
     stages: tuple[Stage, ...] = (Stage(),)
     span: int | None = None  # seconds to each side that memory reaches
     remembered: int | None = None  # persons a second that memory keeps

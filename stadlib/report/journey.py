@@ -18,9 +18,8 @@ from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.layout import LASTING, group
 from stadlib.data.video import read_frames
-from stadlib.models.action_detector import ActionDetector
+from stadlib.models.action_detector import ActionDetector, ActionLoss
 from stadlib.models.heads import MemoryTokens, RelationHead
-from stadlib.models.losses import ActionLoss
 from stadlib.models.roi_fusion import Places
 from stadlib.recipes.experiment import from_dict
 from stadlib.study import Record, open_run

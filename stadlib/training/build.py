@@ -19,8 +19,7 @@ from stadlib.data.keyframes import Keyframe
 from stadlib.data.layout import AvaLayout, LabelMap
 from stadlib.data.transforms import test_transform, train_transform
 from stadlib.models import backbones, heads, networks
-from stadlib.models.action_detector import ActionDetector
-from stadlib.models.losses import ActionLoss
+from stadlib.models.action_detector import ActionDetector, ActionLoss
 from stadlib.models.roi_fusion import Fusion, RoIAlign3d, Unfused
 from stadlib.recipes.experiment import Experiment, Stage
 from stadlib.recipes.scales import SCALES, Scale

@@ -19,8 +19,7 @@ from stadlib.data.boxes import read_person_boxes
 from stadlib.data.clips import Batch
 from stadlib.data.layout import AvaLayout, LabelMap
 from stadlib.evaluation.average_precision import frame_map
-from stadlib.models.action_detector import ActionDetector, OnMaps
-from stadlib.models.losses import ActionLoss
+from stadlib.models.action_detector import ActionDetector, ActionLoss, OnMaps
 from stadlib.training import build, memory, processes
 from stadlib.training.memory import FeatureBatch
 from stadlib.training.stages import Remember, Run, model_inputs, remember_from, scored_keyframes

@@ -24,9 +24,8 @@ from stadlib.data.batches import Share
 from stadlib.data.clips import Batch
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.layout import SOURCES, AvaLayout
-from stadlib.models.action_detector import ActionDetector, OnMaps
+from stadlib.models.action_detector import ActionDetector, ActionLoss, OnMaps
 from stadlib.models.heads import MemoryTokens, no_memory, set_share
-from stadlib.models.losses import ActionLoss
 from stadlib.models.networks import recompute_activations
 from stadlib.models.roi_fusion import Places
 from stadlib.recipes.experiment import USUAL, Execution, Experiment, Stage

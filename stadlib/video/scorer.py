@@ -23,9 +23,8 @@ from stadlib.data.stream import Moment
 from stadlib.data.transforms import resize_as_mmaction2, resize_as_pytorchvideo
 from stadlib.evaluation.matching import overlaps
 from stadlib.models import public_detectors, published
-from stadlib.models.action_detector import ActionDetector
+from stadlib.models.action_detector import ActionDetector, ActionLoss
 from stadlib.models.heads import MemoryTokens, no_memory
-from stadlib.models.losses import ActionLoss
 from stadlib.models.roi_fusion import Places
 from stadlib.recipes.experiment import Experiment, from_dict
 from stadlib.recipes.scales import DETECTORS

@@ -38,9 +38,8 @@ from stadlib.base import InputError, Progress
 from stadlib.data.batches import Share
 from stadlib.data.clips import Batch, collate
 from stadlib.data.layout import AvaLayout
-from stadlib.models.action_detector import ActionDetector
+from stadlib.models.action_detector import ActionDetector, ActionLoss
 from stadlib.models.heads import no_memory
-from stadlib.models.losses import ActionLoss
 from stadlib.models.networks import recompute_activations
 from stadlib.recipes.experiment import Execution, Experiment
 from stadlib.recipes.scales import SCALES

@@ -13,7 +13,7 @@ import torch
 from stadlib.base import InputError, published_dir
 from stadlib.data.keyframes import Keyframe
 from stadlib.data.layout import AVA_ACTIONS, LabelMap
-from stadlib.models.losses import ActionLoss
+from stadlib.models.action_detector import ActionLoss
 from stadlib.recipes.experiment import Experiment, Stage, from_dict
 from stadlib.training import build
 
