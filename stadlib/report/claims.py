@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pandas as pd
+import scipy
 
 from stadlib import recipes
 from stadlib.base import published_dir
@@ -54,10 +55,9 @@ def p_value(values: Sequence[float]) -> float:
     """Of the two-sided test that the mean is zero; 1 of fewer than two values."""
     if len(values) < 2:
         return 1.0
-    from scipy.special import stdtr  # noqa: PLC0415  (slow, and most commands need no test)
-
     error = stdev(values) / sqrt(len(values))
-    return 2 * float(stdtr(len(values) - 1, -abs(fmean(values)) / error)) if error else 0.0
+    t = -abs(fmean(values)) / error if error else -inf
+    return 2 * float(scipy.special.stdtr(len(values) - 1, t))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

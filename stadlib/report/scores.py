@@ -13,6 +13,7 @@ from statistics import fmean, stdev
 from typing import TypeVar
 
 import pandas as pd
+import scipy  # its modules are imported at their first use
 
 from stadlib.base import check_word, published_dir
 from stadlib.data.layout import AVA_ACTIONS, LASTING, group
@@ -36,10 +37,8 @@ def interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float
     values = [float(value) for value in values]
     if len(values) < 2:
         return (values[0] if values else nan), nan
-    from scipy.special import stdtrit  # noqa: PLC0415  (slow, and most commands need no interval)
-
-    half = float(stdtrit(len(values) - 1, 0.5 + level / 2)) * stdev(values) / sqrt(len(values))
-    return fmean(values), half
+    quantile = float(scipy.special.stdtrit(len(values) - 1, 0.5 + level / 2))
+    return fmean(values), quantile * stdev(values) / sqrt(len(values))
 
 
 def predicted(values: Iterable[float]) -> tuple[float, float]:
@@ -136,7 +135,8 @@ def replicates(rows: Mapping[Key, Experiment], *folders: str) -> dict[Key, list[
 
     Without ``folders`` they are those of the paper's tables and those beyond them.
     """
-    kinds = [reference_records(folder) for folder in folders or ("", "beyond")]
+    reference = published_dir("reference")
+    kinds = [read_records(reference / folder) for folder in folders or ("", "beyond")]
     records = {record.digest: record for record in chain(*kinds)}
     seeds = {record.experiment["seed"] for record in records.values()}
     wanted = {name: {replace(row, seed=s).digest for s in seeds} for name, row in rows.items()}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import SVG
 from matplotlib.axes import Axes
 from matplotlib.patches import ConnectionPatch, Rectangle
 from matplotlib.patheffects import withStroke
@@ -24,8 +25,6 @@ BLUE, SAME, OTHER = "#0072B2", "#007A5A", "#E69F00"
 
 def overview():
     """The system in one figure, as README shows it (``results/pipeline.svg``)."""
-    from IPython.display import SVG  # noqa: PLC0415
-
     return SVG(filename=published_dir("pipeline.svg"))
 
 
