@@ -85,7 +85,7 @@ def _as_coco(layout: AvaLayout) -> dict:
 def problems(root: Path) -> list[str]:
     """What ``stadlib check`` says of a dataset, the first three of each kind."""
     notes: list[str] = []
-    found = check.check_dataset(root, None, 3, notes)
+    found = check.check_dataset(root, lambda *_: None, 3, notes)
     return [*notes, *(found or ["no problem found"])]
 
 
