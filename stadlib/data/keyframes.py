@@ -183,8 +183,9 @@ def detections(
 
 
 def meeting_threshold(layout: AvaLayout, sources: Iterable[str], detector: str) -> float:
-    """The least score by which a detector's boxes on validation are as many as the persons there:
-    precision and recall are equal.
+    """The least score by which a detector's boxes on validation are as many as the persons there.
+
+    Then precision and recall are equal: both are right boxes by that number.
     """
     persons, scores = 0, []
     for source in sources:
@@ -264,8 +265,10 @@ def every_second(layout: AvaLayout, source: str, split: str) -> list[Keyframe]:
 
 
 def moments(layout: AvaLayout, source: str, split: str) -> list[tuple[str, float]]:
-    """(video, second) of everything that a detector should see, in file order: the annotated
-    moments and, whole seconds from them, all others of each video, without the excluded ones.
+    """(video, second) of everything that a detector should see, in file order.
+
+    These are the annotated moments and, whole seconds from them, all others of each video, without
+    the excluded ones.
     """
     annotated: dict[str, list[float]] = {video: [] for video in layout.videos(source, split)}
     if layout.annotations(source, split).is_file():  # AVA's test split has none

@@ -214,8 +214,9 @@ def reencode(layout: AvaLayout, out: Path, progress: Report, *, workers: int = 0
 
 
 def encode(source: str, path: Path, target: Path, start: float, side: int = SIDE) -> float:
-    """Write one video small; the annotation clock at its first frame (``start``: at that of
-    ``path``), in seconds. InputError: it has no annotated frame; OSError: the disk is full.
+    """Write one video small; returns the annotation clock at its first frame, in seconds.
+
+    ``start`` is that of ``path``. InputError: no annotated frame; OSError: the disk is full.
     """
     stream, clock, first, last = Stream(path, largest=side), probe(path).seconds, 0.0, math.inf
     if source == "ava":

@@ -7,7 +7,6 @@ wrong ones (recordings joined end to end), the file is decoded once and its fram
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +30,7 @@ TIME_SLACK = 1e-6  # seconds; annotation clocks have six decimals
 FALLBACK_RATE = 25  # frames/s where a file gives neither times nor a rate
 _REMEDY = "re-download or re-encode it"
 _COUNTED: set[tuple[str, int, int]] = set()  # files whose packets have wrong times
+_NOT_ELSEWHERE: set[tuple[str, int, int]] = set()  # those that another decoder does not read alike
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,18 +177,18 @@ def read_frames(path: Path | str, times: Sequence[float]) -> torch.Tensor:
     Times are seconds since the first frame, in any order, at least one. Times before the first or
     after the last frame give that frame. Errors are those of :func:`probe`.
 
-    The environment's STADLIB_DECODER may name another decoder than PyAV: ``torchcodec`` or, on a
-    GPU, ``nvdec``. They choose the same frames; colours differ by rounding.
+    The environment's STADLIB_DECODER may name another decoder than PyAV: ``torchcodec``, which
+    gives the same bytes, or, on a GPU, ``nvdec``, whose colours may differ by rounding.
     """
     import torch  # noqa: PLC0415
 
     path, word = Path(path), os.environ.get("STADLIB_DECODER") or "pyav"
     check_word("STADLIB_DECODER", word, ("pyav", "torchcodec", "nvdec"))
     info = probe(path)
-    if word != "pyav" and len(info.keyframes):
+    if word != "pyav" and len(info.keyframes) and identity(path) not in _NOT_ELSEWHERE:
         frames = _decode_elsewhere(path, info, times, "cuda" if word == "nvdec" else "cpu")
-        if frames is not None and frames.shape[1:3] == (info.height, info.width):
-            return frames.permute(0, 3, 1, 2)  # others were turned, by what the container says
+        if frames is not None:
+            return frames.permute(0, 3, 1, 2)
     frames = _decode(path, info, times)
     if frames is None:  # the packets' times are wrong: count the frames from now on
         _COUNTED.add(identity(path))
@@ -207,7 +207,7 @@ def _decode_elsewhere(
 ) -> torch.Tensor | None:
     """Frames (T, H, W, 3) at these times by torchcodec, which is optional; on the CPU.
 
-    None of a file that it cannot read.
+    None of a file that it does not read as :func:`probe` does.
     """
     import torch  # noqa: PLC0415
 
@@ -219,26 +219,19 @@ def _decode_elsewhere(
         why = str(error).strip().splitlines()[0]
         line = f"STADLIB_DECODER: torchcodec cannot be loaded ({why}); install it and FFmpeg"
         raise InputError(f"{line}, or unset STADLIB_DECODER") from error
-    # Told where the frames are, it does not search the whole file at every call.
-    lasting = np.append(np.diff(info.pts), 1).tolist()
-    keys = np.isin(info.pts, info.keyframes[:, 0]).tolist()
-    frames = zip(info.pts.tolist(), lasting, keys, strict=True)
-    index = [{"pts": pts, "duration": units, "key_frame": key} for pts, units, key in frames]
-    try:
-        decoder = VideoDecoder(
-            str(path),
-            device=device,
-            dimension_order="NHWC",
-            custom_frame_mappings=json.dumps({"frames": index}),
-        )
-        positions = _positions(info, times)
+    positions, options = _positions(info, times), {"device": device, "dimension_order": "NHWC"}
+    try:  # it looks for frames by the rate alone, whatever times they have
+        decoder = VideoDecoder(str(path), seek_mode="approximate", **options)
         frames = decoder.get_frames_at(positions.tolist())
         if not np.allclose(frames.pts_seconds, info.pts[positions] * info.time_base, atol=1e-4):
             raise ValueError("it finds other frames")
+        if frames.data.shape[1:3] != (info.height, info.width):
+            raise ValueError("it turns the frames")
         return frames.data.cpu()
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         why = str(error).strip().splitlines()[0]
-        tell_once(f"{path}: torchcodec cannot read it ({why}); PyAV reads it and others like it")
+        tell_once(f"{path}: left to PyAV, as are others like it; torchcodec: {why}")
+        _NOT_ELSEWHERE.add(identity(path))
         return None
 
 

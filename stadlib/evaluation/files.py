@@ -44,8 +44,9 @@ def measure(
     """Evaluate predictions jointly on all ground-truth files, with the arguments of :func:`.match`.
 
     ``exclude`` are files of keyframes; ``compare`` are other predictions, whose paired difference
-    is added; ``num_resamples`` 0 leaves out intervals; ``diagnose`` adds what AP is lost to
-    (official rules); ``shortest_tube`` > 0 adds video mAP.
+    is added; ``num_resamples`` 0 leaves out intervals; ``diagnose`` adds what AP is lost to each
+    kind of error (official rules); ``shortest_tube`` > 0 adds video mAP.
+
     Returns ``mAP`` and ``AP`` by action id (fractions; None without ground truth), ``ties`` (the
     range over orders of equal scores), ``datasets`` of several ground-truth files, and where asked
     for ``interval``, ``difference``, ``lost`` and ``tubes``.
